@@ -1,0 +1,44 @@
+# No absolute path stands here: make cannot cope with a space in one, and the folder may have a space in its name.
+
+PYTHON ?= python3
+# The version that was tested. Without a GPU, PyTorch's own index has a build a tenth of the size:
+#   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+TORCH ?= torch==2.13.0
+
+PIP = .venv/bin/python -m pip --disable-pip-version-check install
+
+# Waiting threads sleep: with two cores and another busy process, spinning makes PyTorch many times slower.
+export OMP_WAIT_POLICY = PASSIVE
+
+.PHONY: demo test lint format clean
+
+demo: .venv/installed
+	.venv/bin/python -m phenaki demo
+
+test: lint
+	.venv/bin/python -m pytest
+
+lint: .venv/installed-dev
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+
+format: .venv/installed-dev
+	.venv/bin/python -m ruff check --fix .
+	.venv/bin/python -m ruff format .
+
+.venv/torch:
+	@$(PYTHON) -c "import sys; sys.exit('phenaki needs Python 3.11 or newer: make PYTHON=python3.12 ...' if sys.version_info < (3, 11) else 0)"
+	$(PYTHON) -m venv .venv
+	$(PIP) $(TORCH)
+	touch $@
+
+.venv/installed: .venv/torch pyproject.toml
+	$(PIP) --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache
