@@ -1,0 +1,20 @@
+"""The one error that is meant for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PhenakiError(ValueError):
+    """A sentence for the person who gave a value: the value, what is allowed, and the way out.
+
+    The command line prints the sentence alone and ends with exit code 2.
+    """
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'dim'?"` (with the leading space) for the nearest of `known`, or nothing if none is near."""
+    by_lower = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.5)
+    return f" Did you mean '{by_lower[near[0]]}'?" if near else ""
