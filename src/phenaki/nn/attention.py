@@ -1,0 +1,79 @@
+"""Multi-head attention, with the choice of kernel in one place.
+
+Shapes: B batch, N queries, M keys, D width, H heads, K head width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from phenaki.nn.positions import rotate
+
+HEAD_DIM = 64  # fewer, wider heads: the softmax over N * M * H scores is what costs on a CPU
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """Attention of q (B, H, N, K) over k, v (B, H, M, K); mask: bool (B, 1, N or 1, M), True where a key may be seen.
+
+    The kernel is chosen by measurement (benchmarks/attention.py): on a CPU in bfloat16 the fused kernel is 1.3 to 5
+    times as slow to train as the three plain operations; everywhere else it is the faster one.
+    """
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if causal:
+        n, m = scores.shape[-2:]
+        mask = torch.ones(n, m, dtype=torch.bool, device=q.device).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(dim=-1) @ v  # the CPU's bfloat16 softmax accumulates in float32
+
+
+class Attention(nn.Module):
+    """Self-attention, or cross-attention when `context_width` is given; queries and keys are normalised per head.
+
+    Normalised queries and keys (2302.05442, section 2) bound the logits, which keeps high learning rates stable.
+    """
+
+    def __init__(self, width: int, context_width: int | None = None, causal: bool = False):
+        super().__init__()
+        self.heads = width // HEAD_DIM
+        self.causal = causal
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_kv = nn.Linear(context_width or width, 2 * width, bias=False)
+        self.to_out = nn.Linear(width, width, bias=False)
+        self.norm_q = nn.LayerNorm(HEAD_DIM, bias=False)
+        self.norm_k = nn.LayerNorm(HEAD_DIM, bias=False)
+
+    def forward(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """x: (B, N, D) -> (B, N, D); `rotary` as `rotary_table` makes it for the N positions; `mask`: bool (B, N), True
+        where there is something to see."""
+        q = self._split(self.to_q(x))
+        k, v = self.keys_values(x)
+        q = self.norm_q(q)
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
+        if mask is not None:
+            mask = mask[:, None, None, :]
+        return self._merge(attend(q.to(v.dtype), k.to(v.dtype), v, mask, self.causal))
+
+    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, H, M, K) of a context (B, M, C): computed once for all steps of a decoding."""
+        k, v = self.to_kv(context).chunk(2, dim=-1)
+        return self.norm_k(self._split(k)), self._split(v)
+
+    def cross(self, x: Tensor, keys_values: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+        """Attention of x (B, N, D) over keys and values of a context; mask: bool (B, M), True where there is text."""
+        k, v = keys_values
+        q = self.norm_q(self._split(self.to_q(x)))
+        return self._merge(attend(q.to(v.dtype), k.to(v.dtype), v, mask=mask[:, None, None, :]))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, HEAD_DIM)).transpose(1, 2)
+
+    def _merge(self, x: Tensor) -> Tensor:
+        return self.to_out(x.transpose(1, 2).flatten(2))

@@ -1,0 +1,62 @@
+"""Positions: rotary angles over one or more axes, and Fourier features of absolute coordinates."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+@lru_cache(maxsize=64)
+def rotary_table(
+    axes: tuple[int, ...], head_dim: int, device: torch.device, theta: float = 100.0
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines for rotary positions on a grid (RoFormer, 2104.09864), the frequencies shared out to the axes.
+
+    Args:
+        axes: the grid's lengths, for example (t,) or (h, w) or (t, h, w); N is their product.
+        head_dim: even; each axis gets about head_dim / 2 / len(axes) frequencies.
+        theta: the longest wavelength is about 2 pi theta. Token grids are short, so it is far below a language model's.
+
+    Returns:
+        cos, sin: float32 (N, head_dim / 2).
+    """
+    pairs = head_dim // 2
+    shares = [pairs // len(axes) + (i >= len(axes) - pairs % len(axes)) for i in range(len(axes))]
+    coordinates = torch.meshgrid(*(torch.arange(n, device=device) for n in axes), indexing="ij")
+    angles = torch.cat(
+        [
+            c.reshape(-1, 1) * theta ** (-torch.arange(share, device=device) / max(share, 1))
+            for c, share in zip(coordinates, shares, strict=True)
+        ],
+        dim=-1,
+    ).float()
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each pair (x[i], x[i + head_dim/2]) by its position's angle. x: (..., N, head_dim), same shape out."""
+    cos, sin = (part.to(x.dtype) for part in table)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+@lru_cache(maxsize=64)
+def fourier_features(axes: tuple[int, ...], scales: tuple[int, ...], bands: int, device: torch.device) -> Tensor:
+    """Absolute coordinates as sines and cosines, so that a grid of equal tokens still knows where each one is.
+
+    Args:
+        axes: the grid's lengths (N is their product). scales: per axis, the length that counts as 1; a grid of another
+            length than the trained one keeps its unit. bands: frequencies pi/2 * (1, 2, 4, ...) per axis.
+
+    Returns:
+        float32 (N, 2 * bands * len(axes)).
+    """
+    coordinates = torch.meshgrid(
+        *((torch.arange(n, device=device) + 0.5) / s for n, s in zip(axes, scales, strict=True)), indexing="ij"
+    )
+    frequencies = math.pi / 2 * 2.0 ** torch.arange(bands, device=device)
+    angles = torch.stack(coordinates, dim=-1).reshape(-1, len(axes), 1) * frequencies
+    return torch.cat((angles.sin(), angles.cos()), dim=-1).flatten(1)

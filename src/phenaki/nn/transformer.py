@@ -1,0 +1,67 @@
+"""Pre-norm transformer layers (1706.03762, with the norm before each branch)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from phenaki.nn.attention import HEAD_DIM, Attention
+
+
+class FeedForward(nn.Sequential):
+    """(..., D) -> (..., D) through a hidden layer of `ratio` times the width."""
+
+    def __init__(self, width: int, ratio: int = 4):
+        super().__init__(
+            nn.LayerNorm(width, bias=False),
+            nn.Linear(width, ratio * width, bias=False),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(ratio * width, width, bias=False),
+        )
+
+
+class Layer(nn.Module):
+    """Self-attention, then (where `context_width` is given) cross-attention, then a feed-forward network."""
+
+    def __init__(self, width: int, ratio: int = 4, causal: bool = False, context_width: int | None = None):
+        super().__init__()
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.attention = Attention(width, causal=causal)
+        self.norm_cross = nn.LayerNorm(width, bias=False) if context_width else None
+        self.cross = Attention(width, context_width) if context_width else None
+        self.feed_forward = FeedForward(width, ratio)
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        mask: Tensor | None = None,
+        context: tuple[Tensor, Tensor] | None = None,
+        context_mask: Tensor | None = None,
+    ) -> Tensor:
+        """x: (B, N, D) -> (B, N, D), `mask`: bool (B, N), which positions may be seen; `context`: keys and values of
+        `self.cross.keys_values` for M context positions, `context_mask`: bool (B, M)."""
+        x = x + self.attention(self.norm(x), rotary, mask)
+        if self.cross is not None:
+            x = x + self.cross.cross(self.norm_cross(x), context, context_mask)
+        return x + self.feed_forward(x)
+
+
+def initialize(module: nn.Module, depth: int) -> None:
+    """Truncated normal of variance 1 / fan-in; the last matrix of each branch smaller by sqrt(2 depth) (GPT-2)."""
+    for name, parameter in module.named_parameters():
+        if parameter.ndim == 2:
+            std = parameter.shape[1] ** -0.5
+            if name.endswith(("to_out.weight", "feed_forward.3.weight")):
+                std /= (2 * depth) ** 0.5
+            torch.nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std)
+        elif name.endswith("bias"):
+            torch.nn.init.zeros_(parameter)
+
+
+def width_error(width: int) -> str | None:
+    """What is wrong with a transformer's width, in words; None where nothing is."""
+    if width <= 0 or width % HEAD_DIM:
+        below = max(HEAD_DIM, width // HEAD_DIM * HEAD_DIM)
+        return f"width {width} is not a multiple of the head width {HEAD_DIM}: take {below} or {below + HEAD_DIM}"
+    return None

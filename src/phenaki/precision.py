@@ -1,0 +1,26 @@
+"""The one policy on precision: float32 master weights, bfloat16 matrix products where the machine is faster with them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def autocast(device: torch.device, precision: Precision = "auto") -> torch.autocast:
+    """The autocast region in which every forward pass of training and inference runs.
+
+    "auto" takes bfloat16 on CUDA and on CPUs with instructions for it (AMX, AVX512-BF16), float32 elsewhere. Losses,
+    quantizers and softmax statistics stay in float32: the code that computes them casts by itself.
+    """
+    use_bfloat16 = precision == "bfloat16" or (precision == "auto" and prefers_bfloat16(device))
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bfloat16)
+
+
+def prefers_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 matrix products are faster than float32 ones on this device (measured: docs/log.md)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())

@@ -1,0 +1,135 @@
+"""C-ViViT, the paper's first stage (section 2.1 and appendix A.2).
+
+Shapes: B batch, T frames, H, W pixels; t, h, w token grid; D width; p, ph, pw patch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from phenaki.errors import PhenakiError
+from phenaki.nn.positions import rotary_table
+from phenaki.nn.attention import HEAD_DIM
+from phenaki.nn.transformer import Layer, initialize, width_error
+from phenaki.tokenizer.base import Tokenizer
+from phenaki.tokenizer.quantize import QuantizerConfig, build_quantizer
+
+
+@dataclass(frozen=True)
+class CViViTConfig:
+    """The paper's sizes by default: 11 x 128 x 128 pixels become 6 x 16 x 16 tokens, about 50 M parameters."""
+
+    image_size: tuple[int, int] = (128, 128)
+    fps: float = 8.0
+    patch: tuple[int, int, int] = (2, 8, 8)
+    width: int = 512
+    spatial_layers: int = 4
+    temporal_layers: int = 4
+    mlp_ratio: int = 4
+    quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(kind="codebook"))
+
+    def __post_init__(self) -> None:
+        if error := width_error(self.width):
+            raise PhenakiError(error)
+        if min(self.patch) < 1:
+            raise PhenakiError(f"patch {self.patch}: frames, rows and columns of a patch must be 1 or more")
+        if self.image_size[0] % self.patch[1] or self.image_size[1] % self.patch[2]:
+            raise PhenakiError(f"image_size {self.image_size} is not a multiple of the patch {self.patch[1:]}")
+        if self.fps <= 0:
+            raise PhenakiError(f"fps {self.fps} must be above 0")
+
+
+class CViViT(Tokenizer):
+    """The first frame in patches of its own, the others in time patches; spatial, then causal temporal layers.
+
+    The decoder is the mirror image: causal temporal, then spatial layers, then one linear projection to pixels.
+    """
+
+    def __init__(self, config: CViViTConfig):
+        super().__init__()
+        self.config = config
+        self.patch = config.patch
+        p, ph, pw = config.patch
+        width = config.width
+        self.embed_first = nn.Linear(3 * ph * pw, width)
+        self.embed_rest = nn.Linear(3 * p * ph * pw, width)
+        self.norm_embedding = nn.LayerNorm(width)
+        self.encoder_spatial = _layers(config.spatial_layers, config, causal=False)
+        self.encoder_temporal = _layers(config.temporal_layers, config, causal=True)
+        self.norm_latents = nn.LayerNorm(width)
+        self.quantizer = build_quantizer(config.quantizer, width)
+        self.decoder_temporal = _layers(config.temporal_layers, config, causal=True)
+        self.decoder_spatial = _layers(config.spatial_layers, config, causal=False)
+        self.norm_pixels = nn.LayerNorm(width)
+        self.pixels_first = nn.Linear(width, 3 * ph * pw)
+        self.pixels_rest = nn.Linear(width, 3 * p * ph * pw)
+        initialize(self, depth=config.spatial_layers + config.temporal_layers)
+
+    def latents(self, video: Tensor) -> Tensor:
+        self.grid(*video.shape[2:])
+        x = self.norm_embedding(self._embed(video * 2 - 1))
+        x = _over_space(self.encoder_spatial, x)
+        x = _over_time(self.encoder_temporal, x)
+        return self.norm_latents(x)
+
+    def reconstruct(self, latents: Tensor) -> Tensor:
+        x = _over_time(self.decoder_temporal, latents)
+        x = _over_space(self.decoder_spatial, x)
+        return self._pixels(self.norm_pixels(x)) / 2 + 0.5
+
+    def _embed(self, video: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, t, h, w, D)."""
+        first = self.embed_first(patchify(video[:, :, :1], (1, *self.patch[1:])))
+        if video.shape[2] == 1:
+            return first
+        return torch.cat((first, self.embed_rest(patchify(video[:, :, 1:], self.patch))), dim=1)
+
+    def _pixels(self, x: Tensor) -> Tensor:
+        """(B, t, h, w, D) -> (B, 3, T, H, W)."""
+        first = unpatchify(self.pixels_first(x[:, :1]), (1, *self.patch[1:]))
+        if x.shape[1] == 1:
+            return first
+        return torch.cat((first, unpatchify(self.pixels_rest(x[:, 1:]), self.patch)), dim=2)
+
+
+def patchify(video: Tensor, patch: tuple[int, int, int]) -> Tensor:
+    """(B, 3, t*p, h*ph, w*pw) -> (B, t, h, w, p*ph*pw*3)."""
+    p, ph, pw = patch
+    B, C, T, H, W = video.shape
+    x = video.reshape(B, C, T // p, p, H // ph, ph, W // pw, pw)
+    return x.permute(0, 2, 4, 6, 3, 5, 7, 1).flatten(4)
+
+
+def unpatchify(x: Tensor, patch: tuple[int, int, int]) -> Tensor:
+    """(B, t, h, w, p*ph*pw*3) -> (B, 3, t*p, h*ph, w*pw), the inverse of `patchify`."""
+    p, ph, pw = patch
+    B, t, h, w, _ = x.shape
+    x = x.reshape(B, t, h, w, p, ph, pw, 3)
+    return x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(B, 3, t * p, h * ph, w * pw)
+
+
+def _layers(count: int, config: CViViTConfig, causal: bool) -> nn.ModuleList:
+    return nn.ModuleList(Layer(config.width, config.mlp_ratio, causal=causal) for _ in range(count))
+
+
+def _over_space(layers: nn.ModuleList, x: Tensor) -> Tensor:
+    """Every token of one time step sees all the others of that step. (B, t, h, w, D) in and out."""
+    B, t, h, w, D = x.shape
+    rotary = rotary_table((h, w), HEAD_DIM, x.device)
+    x = x.reshape(B * t, h * w, D)
+    for layer in layers:
+        x = layer(x, rotary)
+    return x.view(B, t, h, w, D)
+
+
+def _over_time(layers: nn.ModuleList, x: Tensor) -> Tensor:
+    """Every token sees those of the same place at its own and earlier time steps. (B, t, h, w, D) in and out."""
+    B, t, h, w, D = x.shape
+    rotary = rotary_table((t,), HEAD_DIM, x.device)
+    x = x.permute(0, 2, 3, 1, 4).reshape(B * h * w, t, D)
+    for layer in layers:
+        x = layer(x, rotary)
+    return x.view(B, h, w, t, D).permute(0, 3, 1, 2, 4)

@@ -1,0 +1,70 @@
+"""Attention and positions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from phenaki.nn.attention import Attention, attend
+from phenaki.nn.positions import fourier_features, rotary_table, rotate
+from phenaki.nn.transformer import Layer
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("masking", ["none", "causal", "padding"])
+def test_every_kernel_gives_what_the_definition_gives(dtype: torch.dtype, masking: str) -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 3, 7, 64).to(dtype).unbind()
+    mask = torch.ones(2, 1, 7, 7, dtype=torch.bool)
+    if masking == "causal":
+        mask = mask.tril()
+    if masking == "padding":
+        mask[0, :, :, 5:] = False
+    scores = (q.double() @ k.double().transpose(-1, -2)) / 8
+    expected = scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v.double()
+    found = attend(q, k, v, mask=mask if masking == "padding" else None, causal=masking == "causal")
+    assert found.dtype == dtype
+    assert torch.allclose(found.double(), expected, atol=1e-5 if dtype == torch.float32 else 3e-2)
+
+
+def test_rotary_scores_depend_on_the_distance_alone() -> None:
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 64).unbind()
+    table = rotary_table((5, 6), 64, q.device)
+    turned_q, turned_k = rotate(q.expand(30, 64), table), rotate(k.expand(30, 64), table)
+    scores = (turned_q @ turned_k.T).view(5, 6, 5, 6)
+    assert torch.allclose(scores[0, 0, 1, 2], scores[3, 2, 4, 4], atol=1e-4)
+    assert not torch.allclose(scores[0, 0, 1, 2], scores[0, 0, 2, 1], atol=1e-2)
+    assert torch.allclose(turned_q.norm(dim=-1), q.norm().expand(30), atol=1e-4)
+
+
+def test_fourier_features_tell_every_place_apart() -> None:
+    features = fourier_features((6, 8, 8), (6, 8, 8), 6, torch.device("cpu"))
+    assert features.shape == (384, 36)
+    distances = torch.cdist(features, features) + torch.eye(384) * 9
+    assert distances.min() > 0.1
+
+
+def test_cross_attention_ignores_padding() -> None:
+    torch.manual_seed(0)
+    layer = Layer(64, context_width=32)
+    x, context = torch.randn(2, 5, 64), torch.randn(2, 4, 32)
+    mask = torch.tensor([[True, True, False, False], [True] * 4])
+    changed = context.clone()
+    changed[0, 2:] += 1
+
+    def run(c: torch.Tensor) -> torch.Tensor:
+        return layer(x, context=layer.cross.keys_values(c), context_mask=mask)
+
+    assert torch.equal(run(context)[0], run(changed)[0])
+    changed[1, 2:] += 1
+    assert not torch.equal(run(context)[1], run(changed)[1])
+
+
+def test_normalised_queries_bound_the_logits() -> None:
+    attention = Attention(64)
+    x = torch.randn(1, 9, 64) * 1e3
+    q = attention.norm_q(attention._split(attention.to_q(x)))
+    assert torch.allclose(q.norm(dim=-1), torch.full((1, 1, 9), 8.0), atol=1e-2)
+    assert torch.isfinite(F.softmax(q @ q.transpose(-1, -2), -1)).all()
