@@ -1,0 +1,12 @@
+"""Stage 2: ids from text."""
+
+from phenaki.generator.masked import (
+    MaskedTransformer,
+    MaskedTransformerConfig,
+    MaskedTransformerSizes,
+    TokenizerFacts,
+)
+
+REGISTRY = {"masked": (MaskedTransformerConfig, MaskedTransformer)}
+
+__all__ = ["REGISTRY", "MaskedTransformer", "MaskedTransformerConfig", "MaskedTransformerSizes", "TokenizerFacts"]

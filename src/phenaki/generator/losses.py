@@ -1,0 +1,24 @@
+"""Loss of the second stage: cross-entropy on the masked ids (paper, section 2.2; MaskGIT, equation 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class GeneratorLossConfig:
+    """`text_drop`: share of the samples, each drawn by itself, whose text is replaced by the null embedding.
+    `first_frame_weight`: weight of the ids of the first frame against those of the others."""
+
+    label_smoothing: float = 0.1
+    text_drop: float = 0.1
+    first_frame_weight: float = 1.0
+
+
+def masked_cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor, label_smoothing: float) -> Tensor:
+    """Weighted mean of the cross-entropy. logits (M, V) of the M masked positions, targets int64 (M,), weight (M,)."""
+    loss = F.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=label_smoothing)
+    return (loss * weight).sum() / weight.sum()

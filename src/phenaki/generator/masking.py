@@ -1,0 +1,46 @@
+"""THE mask schedule and the masks: what training hides is what decoding will have to fill (MaskGIT 2202.04200, 3.3)."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Schedule = Literal["cosine", "linear", "square", "sqrt"]
+
+
+def masked_share(progress: Tensor, schedule: Schedule = "cosine") -> Tensor:
+    """Share of the ids that are masked at a progress in [0, 1]: 1 at the start of decoding, 0 at its end.
+
+    Training draws `progress` uniformly; decoding walks it from 0 to 1.
+    """
+    if schedule == "cosine":
+        return torch.cos(progress * math.pi / 2)
+    if schedule == "linear":
+        return 1 - progress
+    return 1 - progress**2 if schedule == "square" else 1 - progress.sqrt()
+
+
+def masked_count(progress: Tensor, free: Tensor, schedule: Schedule = "cosine") -> Tensor:
+    """How many of `free` (int64) ids stay masked at `progress`: 0 when decoding is done, else at least 1 of them."""
+    count = torch.ceil(masked_share(progress, schedule) * free - 1e-4).long()
+    return torch.where(progress >= 1, 0, count.clamp_min(1)).minimum(free)
+
+
+def random_mask(free: Tensor, count: Tensor, rng: torch.Generator | None = None) -> Tensor:
+    """A mask with exactly `count` (B,) True per sample, drawn evenly among the True of `free` (bool (B, ...))."""
+    noise = torch.rand(free.shape, generator=rng, device=free.device).masked_fill(~free, 2.0)
+    rank = noise.flatten(1).argsort(1).argsort(1).view(free.shape)
+    return rank < count.view(-1, *[1] * (free.ndim - 1))
+
+
+def free_positions(grid: tuple[int, int, int], prefix: Tensor) -> Tensor:
+    """Which ids of a grid (t, h, w) are to be generated when sample b's first `prefix[b]` time steps are given.
+
+    prefix: int64 (B,) -> bool (B, t, h, w).
+    """
+    t, h, w = grid
+    after = torch.arange(t, device=prefix.device)[None, :] >= prefix[:, None]
+    return after[:, :, None, None].expand(-1, -1, h, w)

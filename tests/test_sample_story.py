@@ -1,0 +1,104 @@
+"""Stories: lengths, priming, bounded memory."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import warnings
+
+import pytest
+import torch
+
+from phenaki.errors import PhenakiError
+from phenaki.generator import MaskedTransformer
+from phenaki.sample import SamplingConfig, Scene, plan, story
+from phenaki.text import WordEncoder
+from phenaki.tokenizer import CViViT
+
+FAST = SamplingConfig(steps=2, prime_frames=5)
+
+
+def test_plans_add_up_to_the_scenes() -> None:
+    for prime in (1, 3, 5, 11):
+        for lengths in ((11, 10, 10), (1, 2), (31, 6, 40), (5,)):
+            windows = plan([Scene(str(i), n) for i, n in enumerate(lengths)], 11, 2, prime)
+            for i, n in enumerate(lengths):
+                assert sum(window.new for window in windows if window.prompt == str(i)) == n
+            assert windows[0].known == 0
+            for window in windows:
+                assert window.known + window.new <= 11
+                assert window.new > 0
+                assert window is windows[0] or (window.known - 1) % 2 == 0
+
+
+@pytest.mark.parametrize(("lengths", "nearest"), [((10,), "9 and 11"), ((11, 5), "4 and 6"), ((11, 0), "2 and 4")])
+def test_scenes_that_do_not_fit_are_refused(lengths: tuple[int, ...], nearest: str) -> None:
+    with pytest.raises(PhenakiError, match=nearest):
+        plan([Scene("x", n) for n in lengths], 11, 2, 5)
+
+
+def test_every_frame_is_handed_out_once(
+    tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder
+) -> None:
+    scenes = [Scene("a red circle", 15), Scene("it moves", 10), Scene("it stops", 2)]
+    rng = torch.Generator().manual_seed(0)
+    steps: list[int] = []
+    pieces = list(story(tokenizer, generator, text_encoder, scenes, FAST, rng, samples=2, on_step=steps.append))
+    assert torch.cat(pieces, 2).shape == (2, 3, 27, 32, 32)
+    assert len(steps) == len(plan(scenes, 11, 2, 5)) * FAST.steps
+
+
+def test_a_window_keeps_the_ids_of_the_frames_before(
+    tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = sys.modules["phenaki.sample.story"]  # `phenaki.sample.story` itself is the function
+    decoded: list[tuple[torch.Tensor, torch.Tensor]] = []
+    plain = module.decode
+
+    def spy(logits_fn, ids, known, *rest):
+        found = plain(logits_fn, ids, known, *rest)
+        decoded.append((ids, known))
+        assert torch.equal(found[known], ids[known])
+        return found
+
+    monkeypatch.setattr(module, "decode", spy)
+    pieces = list(
+        story(
+            tokenizer,
+            generator,
+            text_encoder,
+            [Scene("a", 11), Scene("b", 6)],
+            FAST,
+            torch.Generator().manual_seed(0),
+        )
+    )
+    ids, known = decoded[1]
+    assert known[:, :3].all()
+    assert not known[:, 3:].any()
+    assert torch.equal(ids[:, :3], tokenizer.encode(pieces[0][:, :, -5:]))
+
+
+def test_given_frames_are_gone_on_from(
+    tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder
+) -> None:
+    prime = torch.rand(1, 3, 5, 32, 32, generator=torch.Generator().manual_seed(0))
+    rng = torch.Generator().manual_seed(0)
+    pieces = list(story(tokenizer, generator, text_encoder, [Scene("a", 6)], FAST, rng, samples=2, prime=prime))
+    assert pieces[0].shape == (2, 3, 6, 32, 32)
+
+
+def test_memory_does_not_grow_with_the_scenes(
+    tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder
+) -> None:
+    """The tensors that live between windows are as many after the last scene as after the third."""
+    def held() -> int:
+        gc.collect()
+        with warnings.catch_warnings(action="ignore"):  # of objects that dislike being looked at
+            return sum(o.numel() for o in gc.get_objects() if isinstance(o, torch.Tensor))
+
+    scenes = [Scene("a", 11), *[Scene("b", 6)] * 6]
+    sizes = []
+    for piece in story(tokenizer, generator, text_encoder, scenes, FAST, torch.Generator().manual_seed(0)):
+        del piece
+        sizes.append(held())
+    assert sizes[-1] == sizes[2]
