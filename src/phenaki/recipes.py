@@ -1,0 +1,110 @@
+"""Named, complete configurations. Each is a function that returns it whole; `key=value` overrides single values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from phenaki.data.batches import ShapesDataConfig
+from phenaki.errors import PhenakiError, did_you_mean
+from phenaki.generator import MaskedTransformerSizes
+from phenaki.generator.losses import GeneratorLossConfig
+from phenaki.sample import SamplingConfig
+from phenaki.text import WordEncoderConfig
+from phenaki.tokenizer import CViViTConfig, QuantizerConfig
+from phenaki.train.generator import GeneratorRecipe, PrefixConfig
+from phenaki.train.optim import OptimizerConfig
+from phenaki.train.run import RunConfig
+from phenaki.train.tokenizer import TokenizerRecipe
+
+Recipe = TypeVar("Recipe")
+
+
+def cvivit_debug() -> TokenizerRecipe:
+    """A first stage that trains in seconds, for tests and first tries."""
+    return TokenizerRecipe(
+        tokenizer=CViViTConfig(
+            image_size=(32, 32),
+            width=64,
+            spatial_layers=1,
+            temporal_layers=1,
+            quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 8)),
+        ),
+        data=ShapesDataConfig(size=32, batch=4, lengths=(1, 5), length_shares=(0.25, 0.75), workers=0),
+        optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=10, clip=1.0, ema_decay=0.9),
+        run=RunConfig(steps=100, log_every=10, picture_every=100, checkpoint_every=50),
+    )
+
+
+def cvivit_debug_codebook() -> TokenizerRecipe:
+    """`cvivit_debug` with the paper's quantizer in place of finite scalar quantization."""
+    recipe = cvivit_debug()
+    quantizer = QuantizerConfig(kind="codebook", codebook_size=512, code_dim=8)
+    return replace(recipe, tokenizer=replace(recipe.tokenizer, quantizer=quantizer))
+
+
+def cvivit_shapes_64() -> TokenizerRecipe:
+    """The first stage of the released model `shapes-64`: small batches and Muon, since on a CPU steps are what counts."""
+    return TokenizerRecipe(
+        tokenizer=CViViTConfig(
+            image_size=(64, 64),
+            width=128,
+            spatial_layers=2,
+            temporal_layers=2,
+            quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 6, 5)),
+        ),
+        data=ShapesDataConfig(batch=6, lengths=(1, 3, 11), length_shares=(0.1, 0.4, 0.5)),
+        optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=100, cooldown_share=0.5, clip=0.03),
+        run=RunConfig(steps=8_000, log_every=25, picture_every=500, checkpoint_every=500),
+    )
+
+
+def cvivit_paper() -> TokenizerRecipe:
+    """The paper's first stage (appendix A.2): 11 frames of 128 x 128, 50 M parameters, 8192 codes, one million steps."""
+    return TokenizerRecipe(
+        data=ShapesDataConfig(size=128, batch=128, workers=8),
+        optimizer=OptimizerConfig(kind="adamw", lr=1e-4, warmup_steps=100_000, ema_decay=0.9999),
+        run=RunConfig(steps=1_000_000, log_every=100, picture_every=5000, checkpoint_every=5000),
+    )
+
+
+def masked_debug() -> GeneratorRecipe:
+    """A second stage that trains in seconds, on the tokenizer of `cvivit_debug`."""
+    return GeneratorRecipe(
+        generator=MaskedTransformerSizes(frames=5, width=64, layers=2),
+        text=WordEncoderConfig(width=64, layers=1),
+        data=ShapesDataConfig(size=32, batch=4, lengths=(1, 5), length_shares=(0.25, 0.75), workers=0),
+        prefix=PrefixConfig(steps=(0, 1), shares=(0.8, 0.2), continued_shares=(0.0, 1.0)),
+        optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=10, clip=1.0, ema_decay=0.9),
+        sampling=SamplingConfig(steps=4, prime_frames=1),
+        run=RunConfig(steps=100, log_every=10, picture_every=100, checkpoint_every=50),
+    )
+
+
+def masked_shapes_64() -> GeneratorRecipe:
+    """The second stage of the released model `shapes-64`."""
+    return GeneratorRecipe(
+        generator=MaskedTransformerSizes(frames=11, width=256, layers=6),
+        text=WordEncoderConfig(width=192, layers=2),
+        data=ShapesDataConfig(batch=8, lengths=(1, 3, 11), length_shares=(0.2, 0.2, 0.6), seed=1),
+        loss=GeneratorLossConfig(label_smoothing=0.02, text_drop=0.1, first_frame_weight=2.0),
+        optimizer=OptimizerConfig(kind="muon", lr=3e-3, warmup_steps=200, cooldown_share=0.4, clip=1.0),
+        sampling=SamplingConfig(steps=12, guidance=3.0, temperature=0.7, choice_temperature=8.0, prime_frames=1),
+        run=RunConfig(steps=10_000, log_every=25, picture_every=500, checkpoint_every=500),
+    )
+
+
+TOKENIZER_RECIPES: dict[str, Callable[[], TokenizerRecipe]] = {
+    f.__name__: f for f in (cvivit_debug, cvivit_debug_codebook, cvivit_shapes_64, cvivit_paper)
+}
+GENERATOR_RECIPES: dict[str, Callable[[], GeneratorRecipe]] = {f.__name__: f for f in (masked_debug, masked_shapes_64)}
+
+
+def recipe(name: str, recipes: dict[str, Callable[[], Recipe]]) -> Recipe:
+    """The recipe of that name. Raises PhenakiError, naming those there are, for any other."""
+    if name not in recipes:
+        raise PhenakiError(
+            f"there is no recipe '{name}'.{did_you_mean(name, recipes)} Recipes: {', '.join(sorted(recipes))}."
+        )
+    return recipes[name]()

@@ -1,0 +1,101 @@
+"""Optimizers, learning-rate schedule and averaged weights, as both stages use them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from phenaki.errors import PhenakiError
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """`adamw` is the paper's (appendix A.2). `muon` takes Muon for the matrices inside the transformer layers and AdamW
+    for the rest, which learns about twice as much per step at these sizes (docs/log.md)."""
+
+    kind: Literal["muon", "adamw"] = "adamw"
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 1e-4
+    warmup_steps: int = 1000
+    final_lr: float = 0.0
+    """Share of `lr` that the cosine ends at."""
+    cooldown_share: float = 1.0
+    """Share of the steps, at the end, over which the cosine falls; before it the rate is constant."""
+    clip: float = 10.0
+    ema_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise PhenakiError(f"optimizer.lr {self.lr} must be above 0")
+        if not 0 <= self.ema_decay < 1:
+            raise PhenakiError(f"optimizer.ema_decay {self.ema_decay} must be from 0 to below 1")
+        if not 0 < self.cooldown_share <= 1:
+            raise PhenakiError(f"optimizer.cooldown_share {self.cooldown_share} must be above 0 and at most 1")
+
+
+class Optimizers:
+    """The optimizers of one network, stepped together under one learning-rate schedule."""
+
+    def __init__(self, modules: Iterable[nn.Module], config: OptimizerConfig, steps: int):
+        self.config = config
+        self.steps = steps
+        hidden, decayed, other = [], [], []
+        for module in modules:
+            for name, parameter in module.named_parameters():
+                if not parameter.requires_grad:
+                    continue
+                if config.kind == "muon" and parameter.ndim == 2 and ("attention" in name or "feed_forward" in name or "cross" in name):
+                    hidden.append(parameter)
+                elif parameter.ndim >= 2:
+                    decayed.append(parameter)
+                else:
+                    other.append(parameter)
+        self.parameters: list[Tensor] = hidden + decayed + other
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": other, "weight_decay": 0.0}]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+        ]
+        if hidden:
+            self.optimizers.append(
+                torch.optim.Muon(
+                    hidden, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+                )
+            )
+
+    def lr(self, step: int) -> float:
+        """Learning rate at a step: linear warm-up, constant, then half a cosine down to `final_lr` of it."""
+        config = self.config
+        warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+        cooldown = max(1, round(self.steps * config.cooldown_share))
+        progress = min(1.0, max(0.0, (step - (self.steps - cooldown)) / cooldown))
+        cosine = config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+        return config.lr * warm * cosine
+
+    def update(self, step: int) -> float:
+        """Clip the gradients, take the step, clear them. Returns the gradients' norm before clipping."""
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.clip))
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr(step)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def state_dict(self) -> dict:
+        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+
+    def load_state_dict(self, state: dict) -> None:
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """The exponential moving average of a model's weights, from torch; `.module` is the model to evaluate and ship."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

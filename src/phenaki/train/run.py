@@ -1,0 +1,233 @@
+"""What surrounds the updates of a run: its folder, processes, checkpoints, metrics, progress bar and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from phenaki.config import to_dict
+from phenaki.errors import PhenakiError
+from phenaki.files import write_whole
+from phenaki.precision import Precision
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How long and how often. `device` "auto" takes CUDA where there is one."""
+
+    steps: int = 1000
+    seed: int = 0
+    precision: Precision = "auto"
+    device: str = "auto"
+    log_every: int = 10
+    picture_every: int = 500
+    checkpoint_every: int = 250
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "log_every", "picture_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise PhenakiError(f"run.{name} {getattr(self, name)} must be 1 or more")
+
+
+class Run:
+    """One training run in a folder: `with Run(...) as run: for step in run.steps(): ...`.
+
+    The folder holds recipe.json, checkpoint.pt (the newest), metrics.jsonl, TensorBoard files and pictures. Every random
+    draw of a step comes from `run.rng(step)`, so that a checkpoint needs no random state.
+    """
+
+    def __init__(self, folder: str | Path, config: RunConfig, recipe: Any):
+        self.folder, self.config = Path(folder), config
+        self.rank, self.world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.device = _device(config.device)
+        self.step = 0
+        self._stop = False
+        self._recent: list[dict[str, float]] = []
+        if self.world_size > 1 and not dist.is_initialized():
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        if self.is_main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._check_recipe(to_dict(recipe))
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def _check_recipe(self, recipe: dict) -> None:
+        """A folder belongs to one recipe; the number of steps and how often things are shown may change."""
+        path = self.folder / "recipe.json"
+        if path.exists():
+            before = json.loads(path.read_text())
+            changed = [
+                f"{room}.{key} from {before[room].get(key)} to {value}"
+                for room, values in recipe.items()
+                if room != "run"
+                for key, value in values.items()
+                if before.get(room, {}).get(key) != json.loads(json.dumps(value))
+            ]
+            if changed:
+                raise PhenakiError(
+                    f"the run in {self.folder} was started with another recipe (changed: {'; '.join(changed)}): "
+                    "name another folder, or keep the recipe"
+                )
+        with write_whole(path, "w") as file:
+            json.dump(recipe, file, indent=2)
+
+    def __enter__(self) -> Run:
+        self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        self._tensorboard = _tensorboard(self.folder) if self.is_main else None
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("{task.fields[rate]:.2f} steps/s"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+            console=self._console,
+            disable=not (self.is_main and self._console.is_terminal),
+        )
+        self._task = self._progress.add_task("train", total=self.config.steps, rate=0.0, losses="")
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        if self.world_size > 1 and error is None:
+            dist.barrier()
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self._stop:
+            raise KeyboardInterrupt
+        self._stop = True
+
+    def rng(self, step: int) -> torch.Generator:
+        """The source of all randomness of a step, on the CPU: a function of seed, step and rank alone."""
+        seed = (self.config.seed * 1_000_003 + step) * 65_537 + self.rank
+        return torch.Generator().manual_seed(seed % 2**63)
+
+    # ---- checkpoints
+
+    def restore(self, parts: dict[str, Any]) -> None:
+        """Load the newest checkpoint, where there is one, into the parts (each with load_state_dict)."""
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return
+        try:
+            saved = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:
+            raise PhenakiError(f"the checkpoint {path} cannot be read ({error}): delete it to start anew") from error
+        for name, part in parts.items():
+            part.load_state_dict(saved["parts"][name])
+        self.step = saved["step"]
+
+    def save(self, parts: dict[str, Any]) -> None:
+        """Write the checkpoint, whole or not at all."""
+        if self.is_main:
+            state = {"step": self.step, "parts": {name: part.state_dict() for name, part in parts.items()}}
+            with write_whole(self.folder / "checkpoint.pt") as file:
+                torch.save(state, file)
+
+    # ---- the loop
+
+    def steps(self, parts: dict[str, Any]) -> Iterator[int]:
+        """Yield the steps that remain; saves a checkpoint every so often, at the end, and on Ctrl-C."""
+        started, first = time.monotonic(), self.step
+        self._progress.update(self._task, completed=self.step)
+        while self.step < self.config.steps and not self._stopped():
+            yield self.step
+            self.step += 1
+            rate = (self.step - first) / (time.monotonic() - started)
+            self._progress.update(self._task, completed=self.step, rate=rate)
+            if self.step % self.config.checkpoint_every == 0:
+                self.save(parts)
+        self.save(parts)
+        if self._stop and self.is_main:
+            self._console.print(f"stopped at step {self.step}; the same command goes on from there")
+
+    def _stopped(self) -> bool:
+        """Whether any process was asked to stop: all leave the loop at the same step."""
+        if self.world_size == 1:
+            return self._stop
+        flag = torch.tensor(int(self._stop), device=self.device)
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag)
+
+    def due(self, every: int) -> bool:
+        """Whether the step now running is the last of `every`, or of the run; on the main process only."""
+        return self.is_main and ((self.step + 1) % every == 0 or self.step + 1 == self.config.steps)
+
+    def log(self, **values: float) -> None:
+        """Record the step's values; every `log_every` steps their means go to metrics.jsonl, TensorBoard and the bar.
+
+        Raises PhenakiError when `loss` is not finite; the newest checkpoint stays as it is.
+        """
+        if not math.isfinite(values["loss"]):
+            raise PhenakiError(
+                f"the loss became {values['loss']} at step {self.step}: the last good checkpoint is in {self.folder}; "
+                "go on from it with a lower optimizer.lr or optimizer.clip"
+            )
+        self._recent.append(values)
+        if self.due(self.config.log_every):
+            self.record({name: sum(v[name] for v in self._recent) / len(self._recent) for name in values})
+            self._recent.clear()
+
+    def record(self, means: dict[str, float]) -> None:
+        """Write values of the step now running to metrics.jsonl, TensorBoard and the progress bar (or a line)."""
+        line = {"step": self.step + 1, "time": round(time.time(), 1)} | {k: float(f"{v:.5g}") for k, v in means.items()}
+        with open(self.folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._tensorboard is not None:
+            for name, value in means.items():
+                self._tensorboard.add_scalar(name, value, self.step + 1)
+        shown = " ".join(f"{name} {value:.4g}" for name, value in means.items())
+        self._progress.update(self._task, losses=shown)
+        if self._progress.disable:
+            print(f"step {self.step + 1}/{self.config.steps} {shown}", file=sys.stderr, flush=True)
+
+    def average_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Mean of the gradients over all processes, in one transfer."""
+        if self.world_size == 1:
+            return
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.world_size
+        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cpu")
+
+
+def _tensorboard(folder: Path) -> Any:
+    """A TensorBoard writer, where the extra `train` is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(folder)

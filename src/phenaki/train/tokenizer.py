@@ -1,0 +1,99 @@
+"""Training of the first stage. One update, one screen: forward, each loss by name, backward, the optimizers' step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from phenaki.data.batches import ShapesBatches, ShapesDataConfig, batches
+from phenaki.data.shapes import ShapesWorld
+from phenaki.hub import save_component
+from phenaki.precision import autocast
+from phenaki.tokenizer import CViViT, CViViTConfig, Tokenizer, code_usage
+from phenaki.tokenizer.losses import TokenizerLossConfig, tokenizer_losses
+from phenaki.train.optim import OptimizerConfig, Optimizers, averaged
+from phenaki.train.run import Run, RunConfig
+from phenaki.video import contact_sheet, to_float, to_uint8, write_image
+
+
+@dataclass(frozen=True)
+class TokenizerRecipe:
+    """All that decides a first-stage run."""
+
+    tokenizer: CViViTConfig = field(default_factory=CViViTConfig)
+    data: ShapesDataConfig = field(default_factory=ShapesDataConfig)
+    loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path) -> Path:
+    """Train a tokenizer, or go on where the run in `folder` stopped. Returns the folder of the averaged weights."""
+    torch.manual_seed(recipe.run.seed)
+    with Run(folder, recipe.run, recipe) as run:
+        tokenizer = CViViT(recipe.tokenizer).to(run.device)
+        ema = averaged(tokenizer, recipe.optimizer.ema_decay)
+        optimizers = Optimizers([tokenizer], recipe.optimizer, recipe.run.steps)
+        parts = {"tokenizer": tokenizer, "ema": ema, "optimizers": optimizers}
+        run.restore(parts)
+        data = ShapesBatches(recipe.data, tokenizer.patch[0], recipe.run.steps, run.rank, run.world_size)
+        stream = batches(data, run.step)
+
+        for step in run.steps(parts):
+            video = to_float(next(stream)["video"]).to(run.device)
+
+            with autocast(run.device, recipe.run.precision):
+                out = tokenizer(video)
+            losses = tokenizer_losses(out, video, tokenizer.quantizer, recipe.loss)
+            loss = sum(losses.values())
+            loss.backward()
+            run.average_gradients(optimizers.parameters)
+            norm = optimizers.update(step)
+            restarted = tokenizer.quantizer.restart_dead_codes(out.quantized, run.rng(step))
+            ema.update_parameters(tokenizer)
+
+            perplexity, used = code_usage(out.quantized.ids, tokenizer.vocab_size)
+            run.log(
+                loss=loss.item(),
+                **{name: term.item() for name, term in losses.items()},
+                psnr=-10 * float(out.video.detach().float().sub(video).square().mean().log10()),
+                perplexity=perplexity,
+                used=used,
+                restarted=restarted,
+                grad_norm=norm,
+                lr=optimizers.lr(step),
+            )
+            if run.due(recipe.run.picture_every):
+                figures, picture = look(ema.module, recipe.data)
+                run.record(figures)
+                write_image(run.folder / f"reconstruction_{step + 1:07d}.png", picture)
+                save_component(ema.module, run.folder / "tokenizer", "cvivit", recipe.tokenizer)
+    return run.folder / "tokenizer"
+
+
+@torch.no_grad()
+def look(tokenizer: Tokenizer, data: ShapesDataConfig, clips: int = 32) -> tuple[dict[str, float], np.ndarray]:
+    """Figures on unseen clips (PSNR in dB, mean over clips; of first and other frames; code usage), and a picture."""
+    world = ShapesWorld(seed=data.seed, split="test", size=data.size, frames=max(data.lengths))
+    originals = np.stack([world[i].video for i in range(clips)])
+    video = to_float(originals).to(next(tokenizer.parameters()).device)
+    ids = tokenizer.encode(video)
+    decoded = tokenizer.decode(ids)
+    error = (decoded - video).square()
+    perplexity, used = code_usage(ids, tokenizer.vocab_size)
+    figures = {
+        "test/psnr": _psnr(error),
+        "test/psnr_first": _psnr(error[:, :, :1]),
+        "test/psnr_rest": _psnr(error[:, :, 1:]),
+        "test/perplexity": perplexity,
+        "test/used": used,
+    }
+    rows = [clip for pair in zip(originals[:6], to_uint8(decoded[:6]), strict=True) for clip in pair]
+    return figures, contact_sheet(rows, columns=11)
+
+
+def _psnr(error: torch.Tensor) -> float:
+    return float((-10 * error.mean((1, 2, 3, 4)).clamp_min(1e-10).log10()).mean())

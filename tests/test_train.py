@@ -1,0 +1,204 @@
+"""Both trainings: they learn, resume exactly, and touch only what they should."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from phenaki.errors import PhenakiError
+from phenaki.hub import load_component
+from phenaki.recipes import cvivit_debug, cvivit_debug_codebook, masked_debug
+from phenaki.tokenizer import CViViT
+from phenaki.train.generator import train_generator
+from phenaki.train.optim import OptimizerConfig, Optimizers
+from phenaki.train.run import Run, RunConfig
+from phenaki.train.tokenizer import train_tokenizer
+
+
+def lasting(recipe, steps: int, **changes):
+    """The recipe for so many steps, looked at only at the end."""
+    run = replace(recipe.run, steps=steps, picture_every=10_000, checkpoint_every=10_000, log_every=1, **changes)
+    return replace(recipe, run=run)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    saved = torch.load(folder / "checkpoint.pt", weights_only=True)["parts"]
+    flat: dict[str, torch.Tensor] = {}
+
+    def collect(prefix: str, value) -> None:
+        if isinstance(value, torch.Tensor):
+            flat[prefix] = value
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                collect(f"{prefix}.{key}", item)
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                collect(f"{prefix}.{index}", item)
+
+    collect("", saved)
+    return flat
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """As if Ctrl-C was pressed while `step` ran."""
+    log = Run.log
+
+    def log_and_stop(self: Run, **values: float) -> None:
+        log(self, **values)
+        if self.step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Run, "log", log_and_stop)
+
+
+@pytest.mark.parametrize("make", [cvivit_debug, cvivit_debug_codebook])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_interrupted_and_resumed_equals_uninterrupted_first_stage(
+    make, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = lasting(make(), 8)
+    recipe = replace(recipe, data=replace(recipe.data, workers=workers))
+    train_tokenizer(recipe, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        train_tokenizer(recipe, tmp_path / "parts")
+    assert torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)["step"] == 4
+    train_tokenizer(recipe, tmp_path / "parts")
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert len(whole) > 50
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_interrupted_and_resumed_equals_uninterrupted_second_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: CViViT
+) -> None:
+    recipe = lasting(masked_debug(), 6)
+    train_generator(recipe, tmp_path / "whole", tokenizer)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        train_generator(recipe, tmp_path / "parts", tokenizer)
+    train_generator(recipe, tmp_path / "parts", tokenizer)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_the_first_stage_learns_and_leaves_what_it_promises(tmp_path: Path) -> None:
+    recipe = cvivit_debug()
+    recipe = replace(recipe, run=replace(recipe.run, steps=60, picture_every=60))
+    folder = train_tokenizer(recipe, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < losses[0] / 2
+    assert {"l2", "quantizer", "perplexity", "used", "grad_norm", "lr", "psnr"} <= lines[0].keys()
+    assert {"test/psnr", "test/psnr_first", "test/psnr_rest"} <= lines[-1].keys()
+    assert (tmp_path / "reconstruction_0000060.png").stat().st_size > 1000
+    assert list(tmp_path.glob("events.out.tfevents*"))
+    tokenizer = load_component(folder, "tokenizer")
+    assert tokenizer.encode(torch.rand(1, 3, 5, 32, 32)).shape == (1, 3, 4, 4)
+
+
+def test_the_second_stage_learns_and_the_tokenizer_stays_frozen(tmp_path: Path, tokenizer: CViViT) -> None:
+    before = {name: value.clone() for name, value in tokenizer.state_dict().items()}
+    recipe = masked_debug()
+    recipe = replace(recipe, run=replace(recipe.run, steps=60, picture_every=60))
+    train_generator(recipe, tmp_path, tokenizer)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < 0.9 * losses[0]
+    assert all(torch.equal(before[name], value) for name, value in tokenizer.state_dict().items())
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["parts"]
+    assert not any("tokenizer" in name for name in saved["generator"])
+
+
+def test_a_folder_belongs_to_one_recipe(tmp_path: Path) -> None:
+    recipe = lasting(cvivit_debug(), 1)
+    train_tokenizer(recipe, tmp_path)
+    train_tokenizer(lasting(cvivit_debug(), 2), tmp_path)  # going on for longer is fine
+    other = replace(recipe, loss=replace(recipe.loss, l1=0.5))
+    with pytest.raises(PhenakiError, match=r"loss.l1 from 0.0 to 0.5"):
+        train_tokenizer(other, tmp_path)
+
+
+def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
+    recipe = lasting(cvivit_debug(), 1)
+    train_tokenizer(recipe, tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(PhenakiError, match="checkpoint.pt cannot be read"):
+        train_tokenizer(lasting(cvivit_debug(), 2), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    recipe = lasting(cvivit_debug(), 2)
+    train_tokenizer(recipe, tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with Run(tmp_path, RunConfig(steps=5), recipe) as run:
+        run.step = 3
+        with pytest.raises(PhenakiError, match="became nan at step 3"):
+            run.log(loss=float("nan"))
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_only_the_intended_parameters_are_in_the_optimizers(tokenizer: CViViT) -> None:
+    for kind in ("adamw", "muon"):
+        optimizers = Optimizers([tokenizer], OptimizerConfig(kind=kind), steps=10)
+        wanted = {id(p) for p in tokenizer.parameters()}
+        assert {id(p) for p in optimizers.parameters} == wanted
+        held = [id(p) for o in optimizers.optimizers for group in o.param_groups for p in group["params"]]
+        assert sorted(held) == sorted(wanted)
+    for parameter in tokenizer.quantizer.parameters():
+        parameter.requires_grad_(False)
+    frozen = {id(p) for p in tokenizer.quantizer.parameters()}
+    assert not frozen & {id(p) for p in Optimizers([tokenizer], OptimizerConfig(), 10).parameters}
+
+
+def test_the_learning_rate_warms_up_stays_and_falls() -> None:
+    config = OptimizerConfig(lr=1.0, warmup_steps=10, cooldown_share=0.5, final_lr=0.1)
+    optimizers = Optimizers([torch.nn.Linear(2, 2)], config, steps=100)
+    rates = [optimizers.lr(step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[10:51] == [1.0] * 41
+    assert all(a > b for a, b in zip(rates[50:100], rates[51:101], strict=True))
+    assert rates[100] == pytest.approx(0.1)
+
+
+def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
+    """torchrun with two processes: same data in all, so nearly the same weights (float32 sums in another order)."""
+    import subprocess
+    import sys
+
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys\n"
+        "from dataclasses import replace\n"
+        "from phenaki.recipes import cvivit_debug\n"
+        "from phenaki.train.tokenizer import train_tokenizer\n"
+        "recipe = cvivit_debug()\n"
+        "optimizer = replace(recipe.optimizer, kind='adamw', lr=1e-4)\n"
+        "run = replace(recipe.run, steps=4, precision='float32')\n"
+        "train_tokenizer(replace(recipe, optimizer=optimizer, run=run), sys.argv[1])\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    for processes in (1, 2):
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        subprocess.run([*launch, str(script), str(tmp_path / str(processes))], env=environment, check=True)
+    one, two = (torch.load(tmp_path / str(n) / "checkpoint.pt", weights_only=True)["parts"] for n in (1, 2))
+    for name, value in one["tokenizer"].items():
+        assert torch.allclose(value, two["tokenizer"][name], atol=2e-5), name
+
+
+def test_runs_draw_the_same_whatever_came_before(tmp_path: Path) -> None:
+    recipe = cvivit_debug()
+    run = Run(tmp_path, recipe.run, recipe)
+    first = torch.rand(3, generator=run.rng(7))
+    torch.rand(100)
+    assert torch.equal(torch.rand(3, generator=run.rng(7)), first)
+    assert not torch.equal(torch.rand(3, generator=run.rng(8)), first)
