@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from phenaki.errors import PhenakiError
 from phenaki.generator import MaskedTransformer
@@ -95,7 +96,9 @@ def test_loss_is_the_weighted_mean_over_masked_ids() -> None:
     each = -logits.log_softmax(-1)[range(6), targets]
     found = masked_cross_entropy(logits, targets, weight, label_smoothing=0.0)
     assert found == pytest.approx(float((each * weight).sum() / 6), rel=1e-5)
-    assert masked_cross_entropy(logits, targets, weight, label_smoothing=0.1) != found
+    smoothed = F.cross_entropy(logits, targets, reduction="none", label_smoothing=0.1)
+    found = masked_cross_entropy(logits, targets, weight, label_smoothing=0.1)
+    assert found == pytest.approx(float((smoothed * weight).sum() / 6), rel=1e-5)
 
 
 def test_given_time_steps_come_in_the_stated_shares() -> None:

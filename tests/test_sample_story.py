@@ -91,6 +91,7 @@ def test_memory_does_not_grow_with_the_scenes(
     tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder
 ) -> None:
     """The tensors that live between windows are as many after the last scene as after the third."""
+
     def held() -> int:
         gc.collect()
         with warnings.catch_warnings(action="ignore"):  # of objects that dislike being looked at

@@ -35,7 +35,13 @@ def test_padding_does_not_change_a_prompt(text_encoder: WordEncoder) -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "says"),
-    [("", "empty"), ("  \n ", "empty"), ("word " * 2000, "2,000 words"), ("красный круг", "а г й к"), ("a 赤い circle", "赤")],
+    [
+        ("", "empty"),
+        ("  \n ", "empty"),
+        ("word " * 2000, "2,000 words"),
+        ("красный круг", "а г й к"),
+        ("a 赤 circle", "赤"),
+    ],
 )
 def test_prompts_that_cannot_be_read_are_refused(text_encoder: WordEncoder, prompt: str, says: str) -> None:
     with pytest.raises(PhenakiError, match=says):

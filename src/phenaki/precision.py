@@ -1,4 +1,4 @@
-"""The one policy on precision: float32 master weights, bfloat16 matrix products where the machine is faster with them."""
+"""The one policy on precision: float32 master weights, bfloat16 matrix products where those are faster."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def cvivit_debug_codebook() -> TokenizerRecipe:
 
 
 def cvivit_shapes_64() -> TokenizerRecipe:
-    """The first stage of the released model `shapes-64`: small batches and Muon, since on a CPU steps are what counts."""
+    """The first stage of the released model `shapes-64`: small batches and Muon, as steps are what counts on a CPU."""
     return TokenizerRecipe(
         tokenizer=CViViTConfig(
             image_size=(64, 64),
@@ -56,12 +56,12 @@ def cvivit_shapes_64() -> TokenizerRecipe:
         ),
         data=ShapesDataConfig(batch=6, lengths=(1, 3, 11), length_shares=(0.1, 0.4, 0.5)),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=100, cooldown_share=0.5, clip=0.03),
-        run=RunConfig(steps=8_000, log_every=25, picture_every=500, checkpoint_every=500),
+        run=RunConfig(steps=5_500, log_every=25, picture_every=500, checkpoint_every=500),
     )
 
 
 def cvivit_paper() -> TokenizerRecipe:
-    """The paper's first stage (appendix A.2): 11 frames of 128 x 128, 50 M parameters, 8192 codes, one million steps."""
+    """The paper's first stage (appendix A.2): 11 frames of 128 x 128, 50 M parameters, 8192 codes, 1 M steps."""
     return TokenizerRecipe(
         data=ShapesDataConfig(size=128, batch=128, workers=8),
         optimizer=OptimizerConfig(kind="adamw", lr=1e-4, warmup_steps=100_000, ema_decay=0.9999),

@@ -24,8 +24,8 @@ from phenaki.errors import PhenakiError
 class ShapesDataConfig:
     """Clips of the procedural world.
 
-    `lengths` and `length_shares`: frames per clip and in which share of the steps; shorter clips come in larger batches,
-    so that every step has the same number of frames' worth of tokens. Images are clips of 1 frame (paper, section 3.1).
+    `lengths` and `length_shares`: frames per clip and in which share of the steps; shorter clips come in larger
+    batches, so that every step has about as many tokens. Images are clips of 1 frame (paper, section 3.1).
     `batch`: clips of the longest length in a step, over all processes. `continued`: share of clips that go on from an
     earlier scene. `objects`: 1 or 2; 0 mixes both.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -20,5 +19,8 @@ class GeneratorLossConfig:
 
 def masked_cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor, label_smoothing: float) -> Tensor:
     """Weighted mean of the cross-entropy. logits (M, V) of the M masked positions, targets int64 (M,), weight (M,)."""
-    loss = F.cross_entropy(logits.float(), targets, reduction="none", label_smoothing=label_smoothing)
+    logits = logits.float()
+    # As F.cross_entropy, whose smoothing is six times as slow on a CPU.
+    target = logits.gather(-1, targets[:, None]).squeeze(-1)
+    loss = logits.logsumexp(-1) - (1 - label_smoothing) * target - label_smoothing * logits.mean(-1)
     return (loss * weight).sum() / weight.sum()

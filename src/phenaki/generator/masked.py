@@ -50,7 +50,7 @@ class MaskedTransformerConfig:
         if error := width_error(self.width):
             raise PhenakiError(error)
         if (self.frames - 1) % self.tokenizer.patch[0]:
-            raise PhenakiError(f"frames {self.frames} does not fit the tokenizer's 1 + {self.tokenizer.patch[0]}k frames")
+            raise PhenakiError(f"frames {self.frames} is not the tokenizer's 1 + {self.tokenizer.patch[0]}k")
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,7 @@ class Attention(nn.Module):
         self.norm_q = nn.LayerNorm(HEAD_DIM, bias=False)
         self.norm_k = nn.LayerNorm(HEAD_DIM, bias=False)
 
-    def forward(
-        self, x: Tensor, rotary: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None) -> Tensor:
         """x: (B, N, D) -> (B, N, D); `rotary` as `rotary_table` makes it for the N positions; `mask`: bool (B, N), True
         where there is something to see."""
         q = self._split(self.to_q(x))

@@ -23,7 +23,7 @@ class SamplingConfig:
     """How ids are drawn.
 
     `temperature` divides the logits (0 takes the likeliest id). `choice_temperature` scales the Gumbel noise on the
-    log-confidence that decides which ids stay, and falls to 0 over the steps. `top_k`: only the k likeliest ids; 0: all.
+    log-confidence that decides which ids stay, and falls to 0 over the steps. `top_k`: only the k likeliest; 0: all.
     `guidance` scales the text's pull (1: none beyond the text itself). `prime_frames`: how many of the last frames the
     next scene of a story begins with (the paper's K).
     """

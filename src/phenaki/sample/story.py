@@ -1,4 +1,4 @@
-"""Stories: videos of any length from a list of scenes, each going on from the last frames (paper, section 2.2 and 3.3)."""
+"""Stories: videos of any length from a list of scenes, each going on from the last frames (paper, 2.2 and 3.3)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from phenaki.errors import PhenakiError
 from phenaki.generator.masked import MaskedTransformer
+from phenaki.precision import autocast
 from phenaki.sample.decode import SamplingConfig, decode
 from phenaki.sample.guidance import guided
-from phenaki.precision import autocast
 from phenaki.text.base import TextEncoder
 from phenaki.tokenizer.base import Tokenizer
 
@@ -103,7 +103,7 @@ def story(
     for prompt in dict.fromkeys(scene.prompt for scene in scenes):
         each = (prompt,) * samples if isinstance(prompt, str) else prompt
         if len(each) != samples:
-            raise PhenakiError(f"a scene has {len(each)} prompts for {samples} samples: give one prompt, or one for each")
+            raise PhenakiError(f"a scene has {len(each)} prompts for {samples} samples: give one, or one for each")
         with autocast(device):
             texts[prompt] = text_encoder.encode(each)
     last = None if prime is None else prime.expand(samples, -1, -1, -1, -1)

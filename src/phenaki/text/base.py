@@ -21,8 +21,8 @@ class Text(NamedTuple):
 
 
 class TextEncoder(nn.Module, ABC):
-    """Subclasses set `config` and `width` (D). `tokenize` is plain Python and may run in a data worker; `forward` is the
-    network. `check` refuses, in a sentence, a prompt that the encoder cannot read."""
+    """Subclasses set `config` and `width` (D). `tokenize` is plain Python and may run in a data worker; `forward` is
+    the network. `check` refuses, in a sentence, a prompt that the encoder cannot read."""
 
     width: int
 

@@ -1,7 +1,7 @@
 """A text encoder over bytes, small enough to be trained with the generator and to ship.
 
-Bytes are grouped to words before the transformer sees them: a caption of 120 bytes is a sequence of 20 words, and a word
-is one vector from the first step on. There is no vocabulary, so any word, typo and script has an embedding.
+Bytes are grouped to words before the transformer sees them: a caption of 120 bytes is a sequence of 20 words, and a
+word is one vector from the first step on. There is no vocabulary, so any word, typo and script has an embedding.
 """
 
 from __future__ import annotations
@@ -96,4 +96,3 @@ class WordEncoder(TextEncoder):
         for layer in self.layers:
             x = layer(x, rotary, mask)
         return Text(self.norm(x), mask)
-

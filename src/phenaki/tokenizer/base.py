@@ -90,7 +90,8 @@ class Tokenizer(nn.Module, ABC):
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= self.vocab_size:
             raise PhenakiError(
-                f"ids from {low} to {high} were not written by this tokenizer, whose codes are 0 to {self.vocab_size - 1}"
+                f"ids from {low} to {high} were not written by this tokenizer, "
+                f"whose codes are 0 to {self.vocab_size - 1}"
             )
         with autocast(ids.device):
             video = self.reconstruct(self.quantizer.embed(ids))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.errors import PhenakiError
-from phenaki.nn.positions import rotary_table
 from phenaki.nn.attention import HEAD_DIM
+from phenaki.nn.positions import rotary_table
 from phenaki.nn.transformer import Layer, initialize, width_error
 from phenaki.tokenizer.base import Tokenizer
 from phenaki.tokenizer.quantize import QuantizerConfig, build_quantizer

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from phenaki.tokenizer.base import Reconstruction
-from phenaki.tokenizer.quantize import Codebook, FSQ
+from phenaki.tokenizer.quantize import FSQ, Codebook
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TokenizerLossConfig:
 def tokenizer_losses(
     out: Reconstruction, video: Tensor, quantizer: FSQ | Codebook, config: TokenizerLossConfig
 ) -> dict[str, Tensor]:
-    """Weighted loss terms by name, float32 scalars; their sum is what is minimised. video: (B, 3, T, H, W) in [0, 1]."""
+    """Weighted loss terms by name, float32 scalars, to be summed. video: (B, 3, T, H, W) in [0, 1]."""
     error = out.video.float() - video.float()
     return {
         "l2": config.l2 * _share_first(error.square(), config.first_frame_share),

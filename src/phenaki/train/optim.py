@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from phenaki.errors import PhenakiError
+from phenaki.nn.transformer import Layer
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,11 @@ class Optimizers:
         self.steps = steps
         hidden, decayed, other = [], [], []
         for module in modules:
-            for name, parameter in module.named_parameters():
+            inner = {id(p) for layer in module.modules() if isinstance(layer, Layer) for p in layer.parameters()}
+            for parameter in module.parameters():
                 if not parameter.requires_grad:
                     continue
-                if config.kind == "muon" and parameter.ndim == 2 and ("attention" in name or "feed_forward" in name or "cross" in name):
+                if config.kind == "muon" and parameter.ndim == 2 and id(parameter) in inner:
                     hidden.append(parameter)
                 elif parameter.ndim >= 2:
                     decayed.append(parameter)
@@ -64,9 +66,7 @@ class Optimizers:
         ]
         if hidden:
             self.optimizers.append(
-                torch.optim.Muon(
-                    hidden, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-                )
+                torch.optim.Muon(hidden, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
             )
 
     def lr(self, step: int) -> float:

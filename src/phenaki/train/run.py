@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from phenaki.config import to_dict
 from phenaki.errors import PhenakiError
-from phenaki.files import write_whole
+from phenaki.files import write_whole, writing
 from phenaki.precision import Precision
 
 
@@ -47,8 +48,8 @@ class RunConfig:
 class Run:
     """One training run in a folder: `with Run(...) as run: for step in run.steps(): ...`.
 
-    The folder holds recipe.json, checkpoint.pt (the newest), metrics.jsonl, TensorBoard files and pictures. Every random
-    draw of a step comes from `run.rng(step)`, so that a checkpoint needs no random state.
+    The folder holds recipe.json, checkpoint.pt (the newest), metrics.jsonl, TensorBoard files and pictures. Every
+    random draw of a step comes from `run.rng(step)`, so that a checkpoint needs no random state.
     """
 
     def __init__(self, folder: str | Path, config: RunConfig, recipe: Any):
@@ -60,36 +61,37 @@ class Run:
         self._recent: list[dict[str, float]] = []
         if self.world_size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
-        if self.is_main:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._check_recipe(to_dict(recipe))
+        self._recipe = json.loads(json.dumps(to_dict(recipe)))
+        self._check_recipe()
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def _check_recipe(self, recipe: dict) -> None:
+    def _check_recipe(self) -> None:
         """A folder belongs to one recipe; the number of steps and how often things are shown may change."""
         path = self.folder / "recipe.json"
-        if path.exists():
-            before = json.loads(path.read_text())
-            changed = [
-                f"{room}.{key} from {before[room].get(key)} to {value}"
-                for room, values in recipe.items()
-                if room != "run"
-                for key, value in values.items()
-                if before.get(room, {}).get(key) != json.loads(json.dumps(value))
-            ]
-            if changed:
-                raise PhenakiError(
-                    f"the run in {self.folder} was started with another recipe (changed: {'; '.join(changed)}): "
-                    "name another folder, or keep the recipe"
-                )
-        with write_whole(path, "w") as file:
-            json.dump(recipe, file, indent=2)
+        if not path.exists():
+            return
+        before = json.loads(path.read_text())
+        changed = [
+            f"{room}.{key} from {before[room].get(key)} to {value}"
+            for room, values in self._recipe.items()
+            if room != "run"
+            for key, value in values.items()
+            if before.get(room, {}).get(key) != value
+        ]
+        if changed:
+            raise PhenakiError(
+                f"the run in {self.folder} was started with another recipe (changed: {'; '.join(changed)}): "
+                "name another folder, or keep the recipe"
+            )
 
     def __enter__(self) -> Run:
         self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        if self.is_main:
+            with writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
         self._tensorboard = _tensorboard(self.folder) if self.is_main else None
         self._console = Console(stderr=True)
         self._progress = Progress(
@@ -144,13 +146,18 @@ class Run:
         """Write the checkpoint, whole or not at all."""
         if self.is_main:
             state = {"step": self.step, "parts": {name: part.state_dict() for name, part in parts.items()}}
+            buffer = io.BytesIO()  # torch.save's own writer hides the system's errors, such as a full disk
+            torch.save(state, buffer)
             with write_whole(self.folder / "checkpoint.pt") as file:
-                torch.save(state, file)
+                file.write(buffer.getbuffer())
 
     # ---- the loop
 
     def steps(self, parts: dict[str, Any]) -> Iterator[int]:
         """Yield the steps that remain; saves a checkpoint every so often, at the end, and on Ctrl-C."""
+        if self.is_main:
+            with write_whole(self.folder / "recipe.json", "w") as file:
+                json.dump(self._recipe, file, indent=2)
         started, first = time.monotonic(), self.step
         self._progress.update(self._task, completed=self.step)
         while self.step < self.config.steps and not self._stopped():
@@ -218,7 +225,10 @@ class Run:
 
 def _device(name: str) -> torch.device:
     if name != "auto":
-        return torch.device(name)
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:  # what torch raises depends on how it was built
+            raise PhenakiError(f"run.device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("cpu")

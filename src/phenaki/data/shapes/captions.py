@@ -114,7 +114,7 @@ def _introduction(obj: SceneObject, rng: np.random.Generator) -> str:
 
 
 def _reference(obj: SceneObject, alone: bool, rng: np.random.Generator) -> str:
-    draw = rng.random()
+    draw = 1.0 if obj.action == "appear" else rng.random()  # what cannot be seen yet is named in full
     if alone and draw < 0.2:
         return "it"
     shape = _usually(rng, SHAPE_WORDS[obj.shape])

@@ -133,7 +133,8 @@ def check_story(video: np.ndarray, captions: Sequence[str | Claims], frames: int
 
 
 def _same_objects(reports: list[Report], scenes: list[Claims]) -> bool:
-    """Whether each object is found again in the next scene where it was left, with its shape and colour."""
+    """Whether each object is found again in the next scene where it was left, with its shape and colour; one that had
+    faded away may appear in another place."""
     for report, claims in zip(reports, scenes, strict=True):
         objects = report.seen.objects
         if len(objects) != len(claims.objects) or any(o.shape is None or o.color is None for o in objects):
@@ -149,7 +150,7 @@ def _same_objects(reports: list[Report], scenes: list[Claims]) -> bool:
                 for o in left
                 if o.shape == now.shape
                 and (o.target_color or o.color) == now.color
-                and math.dist(o.last, now.first) <= JUMP
+                and (o.action == "fade" or math.dist(o.last, now.first) <= JUMP)
             ]
             if not same:
                 return False

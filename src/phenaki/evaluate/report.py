@@ -1,0 +1,154 @@
+"""Figures for the eye, beside what they should reach, and in a file."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from phenaki.errors import PhenakiError
+from phenaki.files import write_whole
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A figure of a block, by the keys that lead to it. `bar`: the least value wanted of it."""
+
+    label: str
+    path: tuple[str, ...]
+    form: Callable[[float], str]
+    bar: float | None = None
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+_DB, _DIFFERENCE, _BITS = "{:.2f} dB".format, "{:+.2f} dB".format, "{:.4f}".format
+_COUNT, _RATE = "{:,.0f}".format, "{:.1f} a second".format
+
+_ROWS = {
+    "reconstruction": (
+        _Row("PSNR", ("psnr",), _DB, 30.0),
+        _Row("of first frames", ("psnr_first",), _DB),
+        _Row("of the others", ("psnr_rest",), _DB),
+        _Row("first minus others", ("first_minus_rest",), _DIFFERENCE, -1.0),
+        _Row("codes in use", ("codes_used",), _percent, 0.70),
+        _Row("perplexity of the codes", ("perplexity",), _COUNT),
+        _Row("bits per pixel", ("bits_per_pixel",), _BITS),
+    ),
+    "prompts": (
+        _Row("one object", ("one_object",), _percent, 0.95),
+        _Row("held-out pairs", ("held_out_pairs",), _percent, 0.85),
+        _Row("two objects", ("two_objects",), _percent, 0.75),
+        _Row("new frames, clip by clip", ("frames_per_second", "one_at_a_time"), _RATE, 8.0),
+        _Row("new frames, in batches", ("frames_per_second", "in_batches"), _RATE),
+    ),
+    "stories": (
+        _Row("scenes fulfilled", ("scenes",), _percent, 0.90),
+        _Row("object and background stay", ("persistent",), _percent, 0.85),
+        _Row("both, in all scenes", ("whole",), _percent),
+    ),
+}
+_TITLES = {
+    "reconstruction": "Reconstruction of {clips} unseen clips",
+    "prompts": "Prompts fulfilled, {prompts_of_each_kind} unseen ones of each kind",
+    "stories": "{stories} stories of {scenes} scenes",
+}
+
+
+def report(figures: Mapping[str, Any]) -> Group:
+    """The blocks of `evaluate` for the eye: each figure with its 95 % interval, and the bar where it has one.
+
+    Below a block stand the kinds of claims that were not always fulfilled, the worst first.
+    """
+    return Group(*itertools.chain.from_iterable(_section(name, block) for name, block in figures.items()))
+
+
+def _section(name: str, block: Mapping[str, Any]) -> Iterator[RenderableType]:
+    protocol = block["protocol"]
+    yield Text(_TITLES[name].format(**protocol) + (" (quick: a tenth)" if protocol["quick"] else ""), "bold")
+    table = Table("", "measured", "95 % interval", "bar", box=None)
+    notes = []
+    for row in _ROWS[name]:
+        found: Any = block
+        for key in row.path:
+            found = found[key]
+        whole = found if isinstance(found, dict) else {"share": found}
+        interval = " to ".join(map(row.form, whole.get("interval", ())))
+        table.add_row(row.label, row.form(whole["share"]), interval, _against(row, whole["share"]))
+        failing = sorted((each["share"], kind) for kind, each in whole.get("claims", {}).items() if each["share"] < 1)
+        if failing:
+            notes.append(f"{row.label}, claims: " + ", ".join(f"{kind} {_percent(value)}" for value, kind in failing))
+    notes.append(
+        "{frames} frames of {size[1]}x{size[0]} at {fps:g} per second; {device}, threads: {threads}; "
+        "{seconds:,.0f} s".format(**protocol)
+    )
+    yield table
+    yield from (Padding(Text(note, "dim"), (0, 0, 0, 1)) for note in notes)
+    yield Text()
+
+
+def _against(row: _Row, value: float) -> str:
+    if row.bar is None:
+        return ""
+    return f"{row.form(row.bar)}, {'met' if value >= row.bar else 'NOT met'}"
+
+
+def write_figures(path: str | Path, figures: Mapping[str, Any]) -> list[str]:
+    """Write figures as JSON, into what the file holds already: blocks of the same names are replaced.
+
+    Figures of two protocols are never mixed: a block of the file that was measured otherwise (another model, commit,
+    seed, sampling) than one of `figures` is left out. Returns a sentence for each such block. With no figures at all
+    nothing is written, and only the place is checked: before the work, not after it. Raises PhenakiError for a place
+    that cannot be written, and for a file that holds something else.
+    """
+    kept, left_out = {}, []
+    for name, block in _read(Path(path)).items():
+        differs = next((d for new in figures.values() if (d := _difference(block, new))), None)
+        if differs and name not in figures:
+            left_out.append(f"the {name} that '{path}' held are left out: they were measured with another {differs}")
+        else:
+            kept[name] = block
+    together = kept | dict(figures)
+    with suppress(_Checked), write_whole(path, "w") as file:
+        if not figures:
+            raise _Checked
+        json.dump({name: together[name] for name in _ROWS if name in together}, file, indent=2)
+        file.write("\n")
+    return left_out
+
+
+class _Checked(Exception):
+    """Leaves the block of `write_whole` before the file takes its name."""
+
+
+def _difference(block: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """The first thing that both protocols state, and differently."""
+    one, two = (dict(each["protocol"]) for each in (block, other))
+    for protocol in (one, two):
+        protocol |= protocol.pop("model")
+        for own in ("seconds", "split", "objects"):  # each block has its own
+            protocol.pop(own, None)
+    return next((key for key in one if key in two and one[key] != two[key]), None)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if any(name not in _ROWS or "protocol" not in block for name, block in found.items()):
+            raise ValueError("something else is in it")
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise PhenakiError(f"'{path}' holds no figures of an evaluation ({error}): name another file") from error
+    return found

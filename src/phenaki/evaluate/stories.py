@@ -1,0 +1,42 @@
+"""Stories of three scenes: whether each scene fulfils its caption, and whether the same things stay to be seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from phenaki.config import to_dict
+from phenaki.data.shapes import StoryReport, check_story
+from phenaki.evaluate.generate import FRAMES, Advance, Model, batches, generate, random_numbers, side_by_side
+from phenaki.evaluate.protocol import measured_on, unseen_world
+from phenaki.evaluate.shares import share, shares_of_claims
+
+SCENES = 3
+
+
+def stories(model: Model, count: int, seed: int, advance: Advance) -> dict[str, Any]:
+    """Shares of scenes fulfilled and of stories that hold together, of the first `count` unseen ones on one object.
+
+    `scenes`: fulfilled scenes; their interval is the widest that the likeness of scenes of one story allows.
+    `persistent`: stories in all of whose scenes the same object and the same background are seen; `whole`: that are
+    persistent with all scenes fulfilled.
+    """
+    world = unseen_world(model.tokenizer, objects=1)
+    captions = [world.story(i, SCENES).captions for i in range(count)]
+    rng = random_numbers(model, seed)
+    at_a_time = side_by_side(model)
+    reports: list[StoryReport] = []
+    for batch in batches(captions, at_a_time):
+        clips = generate(model, batch, rng, advance)
+        reports += [check_story(clip, told, FRAMES) for clip, told in zip(clips, batch, strict=True)]
+    fulfilled = [[scene.fulfilled for scene in report.scenes] for report in reports]
+    made = {"stories": count, "scenes": SCENES, "seed": seed, "batch": at_a_time, "sampling": to_dict(model.sampling)}
+    return {
+        "protocol": made | measured_on(world),
+        "scenes": share(sum(map(sum, fulfilled)), count * SCENES, independent=count)
+        | {"by_place": [share(sum(place), count) for place in zip(*fulfilled, strict=True)]}
+        | {"claims": shares_of_claims(scene for report in reports for scene in report.scenes)},
+        "persistent": share(sum(report.same_objects and report.same_background for report in reports), count),
+        "same_object": share(sum(report.same_objects for report in reports), count),
+        "same_background": share(sum(report.same_background for report in reports), count),
+        "whole": share(sum(report.fulfilled for report in reports), count),
+    }

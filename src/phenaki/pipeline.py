@@ -1,0 +1,369 @@
+"""A whole model, text in and video out: tokenizer, generator and text encoder, as one folder holds them."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from phenaki import __version__, hub
+from phenaki.config import from_dict, to_dict
+from phenaki.errors import PhenakiError
+from phenaki.files import write_folder_whole, writing
+from phenaki.generator import MaskedTransformer
+from phenaki.generator.masking import Schedule
+from phenaki.sample import SamplingConfig, Scene, plan, story
+from phenaki.text import TextEncoder
+from phenaki.tokenizer import Tokenizer
+from phenaki.video import Frames, side_by_side, to_uint8, upscale, write_video
+
+MODEL = "model.json"
+LARGEST = 16_383  # pixels a side that H.264 and WebP both hold
+OnStep = Callable[[int, int], None]
+"""Called with the number of finished decoding steps, and how many there are in all."""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """model.json: what a whole model's folder says beside its components tokenizer/, generator/ and text/.
+
+    `phenaki`: the version that wrote it. `tokenizer`: the fingerprint of the tokenizer whose ids the generator writes.
+    """
+
+    phenaki: str
+    sampling: SamplingConfig
+    tokenizer: str
+
+
+class Sampling(TypedDict, total=False):
+    """What a call may change of a model's own SamplingConfig; None keeps the model's value."""
+
+    steps: int | None
+    guidance: float | None
+    temperature: float | None
+    choice_temperature: float | None
+    top_k: int | None
+    schedule: Schedule | None
+    prime_frames: int | None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Generated videos.
+
+    video: float32 (B, 3, T, H, W) in [0, 1] on the CPU, B samples of the same prompts.
+    prompts: of the scenes, in order. scenes: index of the first new frame of each.
+    fps: frames per second at which the motion has its natural speed.
+    """
+
+    video: Tensor = field(repr=False)
+    prompts: tuple[str, ...]
+    scenes: tuple[int, ...]
+    fps: float
+    seed: int
+
+    @property
+    def clips(self) -> Frames:
+        """uint8 (B, T, H, W, 3)."""
+        return to_uint8(self.video)
+
+    def save(self, path: str | Path, upscale: int = 1) -> None:
+        """Write the samples side by side, each pixel `upscale` times as wide and as high.
+
+        The ending decides: .mp4, .gif, .webp (animated), .png (a contact sheet); a path that ends in "/" becomes a
+        folder of numbered PNG files. Raises PhenakiError where it cannot be written.
+        """
+        write_video(path, laid_out(self.video, upscale), self.fps)
+
+
+class Phenaki:
+    """A text-to-video model.
+
+        model = Phenaki.from_pretrained("shapes-64")
+        model.generate("a large red circle moves to the right", seed=1).save("circle.mp4")
+
+    Several prompts are the scenes of one story. Raises PhenakiError if the parts were not built for one another.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        generator: MaskedTransformer,
+        text_encoder: TextEncoder,
+        sampling: SamplingConfig | None = None,
+    ) -> None:
+        generator.check_tokenizer(tokenizer)
+        if generator.config.text_width != text_encoder.width:
+            raise PhenakiError(
+                f"this generator reads text of width {generator.config.text_width}, and this text encoder writes "
+                f"width {text_encoder.width}: use the text encoder that the generator was trained with"
+            )
+        self.tokenizer, self.generator, self.text_encoder = tokenizer.eval(), generator.eval(), text_encoder.eval()
+        self.sampling = sampling or SamplingConfig()
+
+    @property
+    def fps(self) -> float:
+        return self.tokenizer.config.fps
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the frames, in pixels."""
+        return self.tokenizer.config.image_size
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.generator.parameters()).device
+
+    def to(self, device: str | torch.device) -> Phenaki:
+        """Move all parts to a device such as "cpu" or "cuda"."""
+        try:
+            for part in (self.tokenizer, self.generator, self.text_encoder):
+                part.to(device)
+        except (RuntimeError, AssertionError) as error:  # what torch raises depends on how it was built
+            raise PhenakiError(f"the model cannot be moved to the device '{device}': {_first_line(error)}") from error
+        return self
+
+    # ---- folders
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path, device: str | torch.device = "auto") -> Phenaki:
+        """The model of a name in the package, a folder, or `owner/name` of the Hugging Face hub.
+
+        `device` "auto" takes CUDA where there is one. Raises PhenakiError for an unknown name (with those there are),
+        for a folder that holds no whole model, and for components that are broken or were not built for one another.
+        """
+        return cls._from_folder(hub.resolve(name_or_folder), device)
+
+    @classmethod
+    def _from_folder(cls, folder: Path, device: str | torch.device) -> Phenaki:
+        if not (folder / MODEL).is_file():
+            raise _no_model(folder)
+        file = from_dict(ModelFile, hub.read_json(folder / MODEL), where=f"'{folder / MODEL}'")
+        parts = [hub.load_component(folder / room, room) for room in hub.ROOMS]
+        try:
+            model = cls(*parts, file.sampling)
+        except PhenakiError as error:
+            raise PhenakiError(f"'{folder}': {error}") from error
+        if hub.fingerprint(folder / "tokenizer") != file.tokenizer:
+            raise PhenakiError(
+                f"'{folder}': the generator writes ids of another tokenizer than the one in '{folder / 'tokenizer'}', "
+                f"whose fingerprint is not the one in {MODEL}: put back the tokenizer that the generator was trained on"
+            )
+        return model.to(best_device() if device == "auto" else device)
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write the model as a folder from which `from_pretrained` rebuilds it, whole or not at all.
+
+        `dtype` stores the weights in another type (torch.float16: half the size). Files of other names that are in the
+        folder stay. Raises PhenakiError where it cannot write.
+        """
+        folder = Path(folder)
+        with writing(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        with write_folder_whole(folder) as new:
+            for room, part in zip(hub.ROOMS, (self.tokenizer, self.generator, self.text_encoder), strict=True):
+                hub.save_component(part, new / room, hub.kind_of(part, room), part.config, dtype)
+            file = ModelFile(__version__, self.sampling, hub.fingerprint(new / "tokenizer"))
+            (new / MODEL).write_text(json.dumps(to_dict(file), indent=2) + "\n", encoding="utf-8")
+
+    # ---- text to video
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        frames: int | Sequence[int] | None = None,
+        seed: int = 0,
+        samples: int = 1,
+        progress: bool = False,
+        **sampling: Unpack[Sampling],
+    ) -> Generation:
+        """Make a video from a prompt, or a story from several, one per scene.
+
+        Args:
+            frames: of a scene, 1 + p k (11 is 6 time steps of the paper's p = 2); one number for all scenes or one for
+                each; None: as long as the generator was trained on. A scene that follows begins with the last frame of
+                the one before it, so it adds one frame less: 3 scenes of 11 frames are 31 frames.
+            seed: the same seed gives the same video on the same machine.
+            samples: how many videos of the same prompts are made at once.
+            progress: show a progress bar, where there is a terminal.
+            sampling: steps, guidance, temperature, choice_temperature, top_k, schedule, prime_frames: see
+                `SamplingConfig`. What is not given, or None, is the model's own.
+
+        Raises PhenakiError, before any work begins, for a prompt that the model cannot read, a length that does not
+        fit (naming the two nearest) and a setting out of its range.
+        """
+        scenes = self._scenes(prompts, frames)
+        with step_bar(progress) as on_step:
+            pieces = [
+                piece.cpu()
+                for piece in self.stream(
+                    prompts, frames=frames, seed=seed, samples=samples, on_step=on_step, **sampling
+                )
+            ]
+        begins = [sum(scene.frames for scene in scenes[:i]) for i in range(len(scenes))]
+        names = tuple(scene.prompt for scene in scenes)
+        return Generation(torch.cat(pieces, dim=2), names, tuple(begins), self.fps, seed)
+
+    def stream(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        frames: int | Sequence[int] | None = None,
+        seed: int = 0,
+        samples: int = 1,
+        on_step: OnStep | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Iterator[Tensor]:
+        """What `generate` makes, handed out as it is made: float32 (B, 3, n, H, W) in [0, 1], n new frames each time.
+
+        Memory does not grow with the number of scenes. Arguments are those of `generate`, and checked at the call.
+        """
+        scenes = self._scenes(prompts, frames)
+        config = self._sampling(sampling)
+        if not 0 <= seed < 2**63:
+            raise PhenakiError(f"seed {seed}: give a whole number from 0 to 2^63 - 1")
+        if samples < 1:
+            raise PhenakiError(f"{samples} samples cannot be made: give 1 or more")
+        period = self.tokenizer.patch[0]
+        total = config.steps * len(plan(scenes, self.generator.config.frames, period, config.prime_frames))
+        finished = 0
+
+        def step(_: int) -> None:
+            nonlocal finished
+            finished += 1
+            if on_step is not None:
+                on_step(finished, total)
+
+        rng = torch.Generator(self.device).manual_seed(seed)
+        parts = self.tokenizer, self.generator, self.text_encoder
+        return story(*parts, scenes, config, rng, samples, on_step=step)
+
+    def _scenes(self, prompts: str | Sequence[str], frames: int | Sequence[int] | None) -> list[Scene]:
+        """The scenes, with the frames that each adds, all checked."""
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not prompts:
+            raise PhenakiError("there is no prompt: give at least one")
+        frames = self.generator.config.frames if frames is None else frames
+        lengths = [frames] * len(prompts) if isinstance(frames, int) else list(frames)
+        if len(lengths) != len(prompts):
+            raise PhenakiError(f"{len(lengths)} lengths for {len(prompts)} prompts: give one for each, or one for all")
+        scenes = []
+        for number, (prompt, length) in enumerate(zip(prompts, lengths, strict=True), start=1):
+            try:
+                self._check(prompt, length, first=number == 1)
+            except PhenakiError as error:
+                raise PhenakiError(f"scene {number}: {error}" if len(prompts) > 1 else str(error)) from error
+            scenes.append(Scene(prompt, length - bool(scenes)))
+        return scenes
+
+    def _check(self, prompt: str, frames: int, first: bool) -> None:
+        if not isinstance(prompt, str):
+            raise PhenakiError(f"a prompt is text, not {prompt!r}")
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:  # bytes of another encoding, as a terminal may pass them on
+            raise PhenakiError(f"the prompt {prompt!r} is no valid UTF-8 text") from error
+        self.text_encoder.check(prompt)
+        self.tokenizer.grid(frames, *self.image_size)
+        period, longest = self.tokenizer.patch[0], self.generator.config.frames
+        if frames == 1 and not first:
+            raise PhenakiError(
+                "a scene of 1 frame adds nothing, since it begins with the last frame of the one before: "
+                f"give at least {1 + period} frames"
+            )
+        if longest == 1 and (frames > 1 or not first):
+            raise PhenakiError("this generator was trained on single images: give one prompt and 1 frame")
+
+    def _sampling(self, changes: Sampling) -> SamplingConfig:
+        given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+        for name, value in given.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise PhenakiError(f"{name} {value}: give a finite number")
+        return from_dict(SamplingConfig, to_dict(self.sampling) | given)
+
+
+def load(name_or_folder: str | Path, device: str | torch.device = "auto") -> Phenaki | nn.Module:
+    """Whatever lies there: a whole model (`Phenaki`), or a tokenizer, generator or text encoder by itself.
+
+    Names are those of `Phenaki.from_pretrained`. Raises PhenakiError for a folder that holds none of these.
+    """
+    folder = hub.resolve(name_or_folder)
+    if (folder / MODEL).is_file():
+        return Phenaki._from_folder(folder, device)
+    if (folder / hub.CONFIG).is_file():
+        part = hub.load_component(folder, hub.room_of(folder))
+        return part.to(best_device() if device == "auto" else device)
+    raise _no_model(folder)
+
+
+def _no_model(folder: Path) -> PhenakiError:
+    """Says what lies in a folder without model.json, and where near it there is a model."""
+    if (folder / hub.CONFIG).is_file():
+        return PhenakiError(
+            f"'{folder}' holds a part of a model ({hub.room_of(folder)}) by itself, and no {MODEL}: "
+            f"to make a video from text takes a whole model, a folder with {MODEL}"
+        )
+    near = [str(place.parent) for name in (MODEL, hub.CONFIG) for place in sorted(folder.glob(f"*/{name}"))]
+    way_out = f"; perhaps you mean {' or '.join(repr(place) for place in near[:3])}" if near else ""
+    return PhenakiError(
+        f"'{folder}' is no folder of a model: it holds neither {MODEL} (a whole model) nor {hub.CONFIG} "
+        f"(a tokenizer, generator or text encoder){way_out}"
+    )
+
+
+def best_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def laid_out(video: Tensor, factor: int = 1) -> Frames:
+    """Samples (B, 3, T, H, W) side by side as one clip uint8 (T, H', W', 3), pixels `factor` times as wide and high.
+
+    Raises PhenakiError for a picture that is larger than video files can hold.
+    """
+    clip = side_by_side(list(to_uint8(video)))
+    height, width = (factor * side for side in clip.shape[1:3])
+    if max(height, width) > LARGEST:
+        raise PhenakiError(
+            f"{width}x{height} pixels (samples side by side: {len(video)}, enlarged {factor} times) are more than the "
+            f"{LARGEST} a side that video files hold: take fewer samples or enlarge them less"
+        )
+    return upscale(clip, factor)
+
+
+@contextmanager
+def step_bar(shown: bool = True) -> Iterator[OnStep]:
+    """A progress bar on standard error that vanishes when done; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("generating, step"),
+        MofNCompleteColumn(),
+        BarColumn(),
+        TextColumn("{task.fields[rate]:.1f} steps/s"),
+        TimeRemainingColumn(),
+    )
+    started = time.monotonic()
+    hidden = not (shown and console.is_terminal)
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+        task = bar.add_task("", total=None, rate=0.0)
+
+        def on_step(finished: int, total: int) -> None:
+            bar.update(task, completed=finished, total=total, rate=finished / (time.monotonic() - started))
+
+        yield on_step
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,376 @@
+"""The command line: what it writes, and that bad input is a sentence, exit code 2 and no file."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner, Result
+
+from phenaki import __version__, files, hub
+from phenaki.cli import DEMO, app, read_story
+from phenaki.errors import PhenakiError
+from phenaki.generator import MaskedTransformer
+from phenaki.pipeline import Phenaki
+from phenaki.sample import SamplingConfig
+from phenaki.text import WordEncoder
+from phenaki.tokenizer import CViViT
+from phenaki.video import read_video
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(argument) for argument in arguments])
+
+
+def refused(result: Result) -> str:
+    """The sentence, without the line breaks and frames of typer's usage errors."""
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", result.output).split())
+
+
+@pytest.fixture
+def model(tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder) -> Phenaki:
+    return Phenaki(tokenizer, generator, text_encoder, SamplingConfig(steps=2, prime_frames=3))
+
+
+@pytest.fixture(autouse=True)
+def packaged(model: Phenaki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny model under the name of the released one; the folder that commands run in is empty."""
+    model.save_pretrained(tmp_path / "models" / "shapes-64")
+    monkeypatch.setattr(hub, "MODELS", tmp_path / "models")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "models" / "shapes-64"
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("phenaki.pipeline.story", lambda *_, **__: pytest.fail("the work began"))
+
+
+# ---- generate
+
+
+def test_generate_writes_what_python_makes(model: Phenaki) -> None:
+    arguments = ["a red circle", "now it moves", "--frames", 5, "--num", 2, "--seed", 4, "--steps", 3, "--fps", 4]
+    result = run("generate", *arguments, "-o", "a.webp", "--scale", 2)
+    assert result.exit_code == 0, result.output
+    assert "a.webp: 9 frames of 132x64 at 4 per second, seed 4" in result.output
+    clip = read_video("a.webp")
+    made = model.generate(["a red circle", "now it moves"], frames=5, samples=2, seed=4, steps=3)
+    assert clip.fps == pytest.approx(4)
+    assert np.array_equal(clip.frames[:, ::2, : 2 * 32 : 2], made.clips[0])
+    assert np.array_equal(clip.frames[:, ::2, -2 * 32 :: 2], made.clips[1])
+    assert os.listdir() == ["a.webp"]
+
+
+@pytest.mark.parametrize("out", ["a.mp4", "a.gif", "a.png", "frames"])
+def test_generate_by_ending(out: str) -> None:
+    assert run("generate", "a red circle", "-o", out, "--frames", 3).exit_code == 0
+    assert os.listdir() == [out]
+    assert len(read_video(out).frames) == (1 if out == "a.png" else 3)
+
+
+def test_an_mp4_grows_while_frames_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the second scene is made, the frames of the first have left the program: memory does not grow."""
+    from phenaki import pipeline, video
+
+    order: list[str] = []
+    story, add = pipeline.story, video.VideoWriter.add
+
+    def told(*args, **options):
+        for piece in story(*args, **options):
+            order.append("made")
+            yield piece
+
+    monkeypatch.setattr(pipeline, "story", told)
+    monkeypatch.setattr(video.VideoWriter, "add", lambda self, clip: (order.append("written"), add(self, clip))[1])
+    assert run("generate", "a", "b", "c", "-o", "a.mp4", "--frames", 3).exit_code == 0
+    assert order == ["made", "written"] * 3
+
+
+def test_a_story_file() -> None:
+    Path("story.txt").write_text(
+        "\ufeff# a comment\n\n[5] a red circle\n  now it moves  \n[3]now it [stops]\n", "utf-8"
+    )
+    assert read_story(Path("story.txt")) == (["a red circle", "now it moves", "now it [stops]"], [5, None, 3])
+    result = run("generate", "--story", "story.txt", "--frames", 9, "-o", "a.webp", "--scale", 1)
+    assert result.exit_code == 0, result.output
+    assert len(read_video("a.webp").frames) == 5 + 8 + 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "has no scenes"),
+        ("# nothing\n\n", "has no scenes"),
+        ("a\n[x] b\n", r"line 2: '\[x\] b' is no scene"),
+        ("a\n[5]\n", r"line 2: '\[5\]' is no scene"),
+        ("[4] a\n", "the nearest are 3 and 5"),
+        ("a\nкруг\n", "scene 2: .* letters"),
+        ("[3] a\n[0] b\n", "scene 2: .* the nearest are 1 and 3"),
+    ],
+)
+@pytest.mark.usefixtures("no_work")
+def test_bad_stories(text: str, said: str) -> None:
+    Path("story.txt").write_text(text, "utf-8")
+    assert re.search(said, refused(run("generate", "--story", "story.txt", "-o", "a.mp4")))
+    assert os.listdir() == ["story.txt"]
+
+
+@pytest.mark.usefixtures("no_work")
+def test_stories_that_cannot_be_read() -> None:
+    with pytest.raises(PhenakiError, match="no story file"):
+        read_story(Path("missing.txt"))
+    with pytest.raises(PhenakiError, match="is a folder"):
+        read_story(Path("."))
+    Path("bytes").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PhenakiError, match="no text file in UTF-8"):
+        read_story(Path("bytes"))
+    for prompts in ([], ["a", "--story", "bytes"]):
+        assert "either prompts or --story" in refused(run("generate", *prompts, "-o", "a.mp4"))
+
+
+BAD = [
+    (["", "-o", "a.mp4"], "the prompt is empty"),
+    (["  ", "-o", "a.mp4"], "the prompt is empty"),
+    (["a" * 10_000, "-o", "a.mp4"], "at most 64"),
+    (["赤い円が右に動く", "-o", "a.mp4"], "latin letters only"),
+    (["a", "--frames", "10", "-o", "a.mp4"], "the nearest are 9 and 11"),
+    (["a", "-m", "shapes-46", "-o", "a.mp4"], "no model or folder 'shapes-46'. Did you mean 'shapes-64'.* shapes-64"),
+    (["a", "-m", "nope", "-o", "a.mp4"], "Models in the package: shapes-64"),
+    (["a", "-m", ".", "-o", "a.mp4"], "is no folder of a model"),
+    (["a", "-o", "nowhere/a.mp4"], "the folder 'nowhere' does not exist"),
+    (["a", "-o", "/dev/null/a.mp4"], "Cannot write"),
+    (["a", "-o", "a.avi"], r"the ending '.avi', which cannot be written. There are .mp4, .gif, .webp, .png"),
+    (["a", "-o", "."], "Cannot write|holds other things"),
+    (["a", "-o", "a.mp4", "--steps", "0"], "steps 0"),
+    (["a", "-o", "a.mp4", "--guidance", "-1"], "guidance -1"),
+    (["a", "-o", "a.mp4", "--temperature", "inf"], "temperature inf"),
+    (["a", "-o", "a.mp4", "--choice-temperature", "nan"], "choice_temperature nan"),
+    (["a", "-o", "a.mp4", "--top-k", "-1"], "top_k -1"),
+    (["a", "-o", "a.mp4", "--seed", str(2**64)], "seed 18446744073709551616"),
+    (["a", "-o", "a.mp4", "--fps", "0"], "rate between"),
+    (["a", "-o", "a.gif", "--fps", "300"], "GIF shows at most 100"),
+    (["a", "-o", "a.mp4", "--num", "64", "--scale", "32"], "more than the 16383 a side"),
+    (["a", "-o", "a.mp4", "--num", "0"], "--num"),
+    (["a", "-o", "a.mp4", "--frames", "many"], "--frames"),
+    (["a"], "--out"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), BAD, ids=[" ".join(arguments)[:40] for arguments, _ in BAD])
+@pytest.mark.usefixtures("no_work")
+def test_bad_input_is_a_sentence_before_any_work(arguments: list[str], said: str) -> None:
+    Path("notes.txt").write_text("mine")
+    assert re.search(said, refused(run("generate", *arguments)))
+    assert os.listdir() == ["notes.txt"]
+
+
+@pytest.mark.usefixtures("no_work")
+def test_a_folder_that_may_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may write everywhere, so the system's refusal is played."""
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(files, "open", denied, raising=False)
+    assert "permission is denied" in refused(run("generate", "a", "-o", "a.mp4"))
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("out", ["a.mp4", "a.gif", "frames"])
+def test_a_full_disk_leaves_what_was_there(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert run("generate", "a", "-o", out, "--frames", 3).exit_code == 0
+    before = [frame.tobytes() for frame in read_video(out).frames]
+    monkeypatch.setattr(os, "fsync", full)
+    assert "the disk is full" in refused(run("generate", "a blue star", "-o", out, "--frames", 3, "--seed", 1))
+    assert os.listdir() == [out] and [frame.tobytes() for frame in read_video(out).frames] == before
+
+
+def test_other_errors_of_the_system_are_sentences_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_many(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", "x")
+
+    monkeypatch.setattr("phenaki.pipeline.story", too_many)
+    assert refused(run("generate", "a", "-o", "a.mp4")) == "phenaki: Too many open files: 'x'"
+
+    def memory(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("phenaki.pipeline.story", memory)
+    assert "more memory than there is" in refused(run("generate", "a", "-o", "a.mp4"))
+
+    def bug(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("phenaki.pipeline.story", bug)
+    assert isinstance(run("generate", "a", "-o", "a.mp4").exception, RuntimeError)  # with its traceback
+    assert os.listdir() == []
+
+
+def test_ctrl_c_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from phenaki import pipeline
+
+    story = pipeline.story
+
+    def interrupted(*args, **options):
+        yield next(story(*args, **options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "story", interrupted)
+    result = run("generate", "a", "b", "-o", "a.mp4", "--frames", 3)
+    assert result.exit_code == 130 and "phenaki: interrupted" in result.output
+    assert os.listdir() == []
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("breaks", "said"),
+    [
+        (lambda m: os.truncate(m / "generator/weights.safetensors", 1000), "no whole safetensors file"),
+        (
+            lambda m: edit(m / "generator/config.json", '"layers"', '"layer"'),
+            "Unknown key 'layer'. Did you mean 'layers'",
+        ),
+        (lambda m: edit(m / "model.json", '"tokenizer"', '"tokeniser"'), "Unknown key 'tokeniser'"),
+        (lambda m: edit(m / "generator/config.json", '"text_width": 64,', ""), "The key 'text_width' .* is missing"),
+        (lambda m: edit(m / "generator/config.json", ": 125", ": 100"), "generator/weights.safetensors.* do not fit"),
+        (lambda m: edit(m / "tokenizer/config.json", "5", "6"), "do not fit CViViT|vocab_size 125"),
+    ],
+)
+@pytest.mark.usefixtures("no_work")
+def test_a_broken_model_is_a_sentence(packaged: Path, breaks, said: str) -> None:
+    breaks(packaged)
+    assert re.search(said, refused(run("generate", "a", "-o", "a.mp4")))
+    assert os.listdir() == []
+
+
+@pytest.mark.usefixtures("no_work")
+def test_a_generator_of_another_vocabulary(
+    packaged: Path, text_encoder: WordEncoder, generator: MaskedTransformer
+) -> None:
+    from dataclasses import replace
+
+    config = replace(generator.config, tokenizer=replace(generator.config.tokenizer, vocab_size=64))
+    hub.save_component(MaskedTransformer(config), packaged / "generator", "masked", config)
+    assert "vocab_size 64, not 125" in refused(run("generate", "a", "-o", "a.mp4"))
+
+
+def test_the_whole_program_ends_with_a_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "phenaki", "generate", "a", "-m", "shapes-46", "-o", "a.mp4"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert re.fullmatch(r"phenaki: There is no model or folder 'shapes-46'\..*\n", ended.stderr)
+
+
+# ---- the other commands
+
+
+def test_demo_writes_three_kinds_of_picture() -> None:
+    result = run("demo", "--out", "pictures/demo")
+    assert result.exit_code == 0, result.output
+    assert all(prompt in result.output for prompt in DEMO)
+    for name, count in (("demo.mp4", 31), ("demo.gif", 31), ("demo.png", 1)):
+        assert f"pictures/demo/{name}" in result.output
+        assert len(read_video(f"pictures/demo/{name}").frames) == count
+    assert run("demo", "--out", "pictures/demo").exit_code == 0  # and again
+    Path("file").write_text("mine")
+    assert "file" in refused(run("demo", "--out", "file"))
+    assert "file" in refused(run("demo", "--out", "file/inside"))
+
+
+def test_models_and_version() -> None:
+    assert re.match(
+        r"shapes-64: 32x32 pixels, 8 frames per second, scenes of 11 frames, [\d.]+ MB", run("models").output
+    )
+    assert run("--version").output == f"phenaki {__version__}\n"
+
+
+def test_help_explains_every_command_and_option() -> None:
+    commands = {"phenaki": get_command(app)}
+    for name, command in commands["phenaki"].commands.items():
+        commands |= {name: command} | {f"{name} {inner}": c for inner, c in getattr(command, "commands", {}).items()}
+    assert {"generate", "demo", "models", "evaluate", "train tokenizer", "train generator"} < set(commands)
+    for name, command in commands.items():
+        assert len(command.help) > 30, name
+        for parameter in command.params:
+            assert len(parameter.help) > 20, f"{name} {parameter.name}"
+        assert run(*name.split()[name == "phenaki" :], "--help").exit_code == 0
+
+
+DEBUG = ["--recipe", "cvivit_debug", "run.steps=2", "run.picture_every=2", "run.log_every=1", "data.batch=2"]
+
+
+def test_both_stages_are_trained_and_the_result_makes_a_video() -> None:
+    trained = run("train", "tokenizer", *DEBUG, "--out", "one")
+    assert (
+        trained.exit_code == 0 and "The tokenizer of this run, as last written, is in one/tokenizer" in trained.output
+    )
+    smallest = ["run.steps=2", "run.picture_every=2", "run.log_every=1", "data.batch=2", "sampling.steps=1"]
+    second = run("train", "generator", "-r", "masked_debug", "--tokenizer", "one/tokenizer", "--out", "two", *smallest)
+    assert second.exit_code == 0 and "is in two/model" in second.output
+    assert run("generate", "a red circle", "-m", "two/model", "-o", "a.mp4", "--frames", 3).exit_code == 0
+    assert "perhaps you mean 'two/model'" in refused(run("generate", "a", "-m", "two", "-o", "b.mp4"))
+    assert run("train", "tokenizer", *DEBUG, "--out", "one").exit_code == 0  # nothing is left to do
+
+    other = refused(run("train", "tokenizer", *DEBUG, "tokenizer.width=128", "--out", "one"))
+    assert "started with another recipe (changed: tokenizer.width from 64 to 128)" in other
+    wrong = ["train", "generator", "-r", "masked_debug", "--out", "three", "--tokenizer"]
+    assert "name the folder of a tokenizer" in refused(run(*wrong, "two/model/generator"))
+    assert "no model or folder 'nowhere'" in refused(run(*wrong, "nowhere"))
+    assert not Path("three").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["-r", "cvivit_debag"],
+            "no recipe 'cvivit_debag'. Did you mean 'cvivit_debug'.*cvivit_paper.*cvivit_shapes_64",
+        ),
+        (["-r", "cvivit_debug", "optimizer.lrr=1"], "Unknown key 'optimizer.lrr'. Did you mean 'lr'"),
+        (["-r", "cvivit_debug", "tokeniser.width=1"], "Unknown key 'tokeniser'. Did you mean 'tokenizer'"),
+        (["-r", "cvivit_debug", "steps"], "'steps' is no override. Write it as key=value"),
+        (["-r", "cvivit_debug", "run.steps=many"], "run.steps must be a whole number"),
+        (["-r", "cvivit_debug", "run.steps=0"], "run.steps 0 must be 1 or more"),
+        ([], "--recipe"),
+    ],
+)
+def test_bad_recipes(arguments: list[str], said: str) -> None:
+    assert re.search(said, refused(run("train", "tokenizer", *arguments, "--out", "one")))
+    assert os.listdir() == []
+
+
+def test_a_file_where_the_run_should_be() -> None:
+    Path("one").write_text("mine")
+    assert "'one' is a file: name a folder" in refused(run("train", "tokenizer", *DEBUG, "--out", "one"))
+
+
+def test_evaluate_prints_and_writes_figures(monkeypatch: pytest.MonkeyPatch, packaged: Path) -> None:
+    from phenaki import evaluate
+
+    monkeypatch.setattr(evaluate, "CLIPS", 20)
+    result = run("evaluate", packaged / "tokenizer", "--quick", "--out", "figures.json")
+    assert result.exit_code == 0, result.output
+    assert "PSNR" in result.output
+    figures = json.loads(Path("figures.json").read_text())
+    assert list(figures) == ["reconstruction"]
+    assert "tokenizer alone" in refused(run("evaluate", packaged / "tokenizer", "--what", "prompts"))
+    assert "does not exist" in refused(run("evaluate", "shapes-64", "--out", "nowhere/figures.json"))
+    assert "--what" in refused(run("evaluate", "shapes-64", "--what", "everything"))
