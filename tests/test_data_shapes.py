@@ -31,6 +31,7 @@ from phenaki.data.shapes import (
     render,
     true_claims,
 )
+from phenaki.data.shapes.render import RING_INNER
 from phenaki.data.shapes.scene import GAP, MARGIN, TURNING
 from phenaki.errors import PhenakiError
 
@@ -151,7 +152,7 @@ def test_drawn_area_and_place_are_those_of_the_scene() -> None:
         "circle": math.pi,
         "square": 1.6**2,
         "triangle": 0.75 * math.sqrt(3) * 1.25**2,
-        "ring": math.pi * 1.05**2 * 0.75,
+        "ring": math.pi * 1.05**2 * (1 - RING_INNER**2),
     }
     for shape, unit in area.items():
         obj = SceneObject(shape, "white", "down-right", 22.3, 20.7, 10.0, dx=13.0, dy=13.0)

@@ -138,6 +138,8 @@ def test_perfect_reconstruction_has_the_highest_psnr() -> None:
     assert figures["protocol"]["clips"] == 51
     assert (figures["codes_used"], figures["perplexity"]) == (1 / 16, pytest.approx(1.0))  # it writes a single code
     assert figures["bits_per_pixel"] == pytest.approx(6 * 4 * 4 * 4 / (11 * 64 * 64))
+    assert [each["share"] for each in figures["fulfilled"].values()] == [1, 1]
+    assert sum(each["count"] for each in figures["fulfilled"].values()) == 51
 
 
 def test_psnr_tells_the_first_frame_from_the_others() -> None:
@@ -151,6 +153,14 @@ def test_psnr_tells_the_first_frame_from_the_others() -> None:
     assert figures["psnr_rest"] == pytest.approx(40, abs=1e-3)
     assert figures["first_minus_rest"] == pytest.approx(-20, abs=1e-3)
     assert figures["psnr"] == pytest.approx(-10 * math.log10((1e-2 + 10 * 1e-4) / 11), abs=1e-3)
+
+
+def test_what_the_tokenizer_loses_is_no_longer_as_told() -> None:
+    figures = room.reconstruction(Remembering(lambda video: video.flip(2)), clips=30, advance=lambda _: None)
+    claims = figures["fulfilled"]["one_object"]["claims"]
+    assert claims["rest"]["share"] == claims["shape"]["share"] == 1
+    turned = {"left", "right", "up", "down", "grow", "shrink", "fade", "appear", "recolor"}
+    assert all(each["share"] == 0 for name, each in claims["action"]["claimed"].items() if name in turned)
 
 
 def test_psnr_is_the_mean_over_clips_not_over_their_errors() -> None:

@@ -52,6 +52,7 @@ def cvivit_shapes_64() -> TokenizerRecipe:
             width=128,
             spatial_layers=2,
             temporal_layers=2,
+            pixel_hidden=512,
             quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 6, 5)),
         ),
         data=ShapesDataConfig(batch=6, lengths=(1, 3, 11), length_shares=(0.1, 0.4, 0.5)),

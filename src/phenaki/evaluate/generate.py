@@ -13,7 +13,7 @@ from phenaki.text import TextEncoder
 from phenaki.tokenizer import Tokenizer
 from phenaki.video import Frames, to_uint8
 
-FRAMES = 11  # of a clip, and of each scene of a story (paper, section 3.1)
+FRAMES = 11  # of a clip, and of each scene of a story (paper, table 6)
 MOST_CLIPS = 25
 MOST_LOGITS = 20_000_000  # at a time, with both branches of the guidance: 80 MB; larger batches are no faster on a CPU
 Advance = Callable[[float], None]

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from phenaki.data.shapes import Report, check
 from phenaki.evaluate.generate import Advance, batches
 from phenaki.evaluate.protocol import measured_on, unseen_world
+from phenaki.evaluate.shares import share, shares_of_claims
 from phenaki.tokenizer import Tokenizer, code_usage
-from phenaki.video import to_float
+from phenaki.video import to_float, to_uint8
 
 BEST_PSNR = 100.0  # dB; a perfect reconstruction would have infinitely many
 MOST_PIXELS = 16 * 11 * 64 * 64  # at a time
@@ -23,19 +25,26 @@ def reconstruction(tokenizer: Tokenizer, clips: int, advance: Advance) -> dict[s
 
     PSNR is that of RGB in 0..1 over a whole clip, of its first frame alone and of its other frames, each at most 100,
     averaged over the clips. `codes_used`: share of the vocabulary that occurs in any of them; `bits_per_pixel`: of ids
-    written plainly.
+    written plainly. `fulfilled`: share of the reconstructions in which the checker still sees all that the clip's own
+    caption claims, which no generator of these ids can be expected to exceed.
     """
     world = unseen_world(tokenizer)
     device = next(tokenizer.parameters()).device
     at_a_time = max(1, MOST_PIXELS // (world.frames * world.height * world.width))
     psnr, psnr_first, psnr_rest, ids = [], [], [], []
+    reports: dict[str, list[Report]] = {"one_object": [], "two_objects": []}
     for numbers in batches(range(clips), at_a_time):
-        video = to_float(np.stack([world[i].video for i in numbers])).to(device)
+        samples = [world[i] for i in numbers]
+        video = to_float(np.stack([sample.video for sample in samples])).to(device)
         ids.append(tokenizer.encode(video))
-        error = (tokenizer.decode(ids[-1]) - video).square()
+        decoded = tokenizer.decode(ids[-1])
+        error = (decoded - video).square()
         psnr += _psnr(error)
         psnr_first += _psnr(error[:, :, :1])
         psnr_rest += _psnr(error[:, :, 1:])
+        for sample, clip in zip(samples, to_uint8(decoded), strict=True):
+            kind = "one_object" if len(sample.scene.objects) == 1 else "two_objects"
+            reports[kind].append(check(clip, sample.claims))
         advance(len(numbers))
     perplexity, used = code_usage(torch.cat(ids), tokenizer.vocab_size)
     bits = ids[0][0].numel() * math.log2(tokenizer.vocab_size)
@@ -50,6 +59,11 @@ def reconstruction(tokenizer: Tokenizer, clips: int, advance: Advance) -> dict[s
         "perplexity": perplexity,
         "vocab_size": tokenizer.vocab_size,
         "bits_per_pixel": bits / (world.frames * world.height * world.width),
+        "fulfilled": {
+            kind: share(sum(report.fulfilled for report in each), len(each)) | {"claims": shares_of_claims(each)}
+            for kind, each in reports.items()
+            if each
+        },
     }
 
 

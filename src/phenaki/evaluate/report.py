@@ -45,6 +45,8 @@ _ROWS = {
         _Row("codes in use", ("codes_used",), _percent, 0.70),
         _Row("perplexity of the codes", ("perplexity",), _COUNT),
         _Row("bits per pixel", ("bits_per_pixel",), _BITS),
+        _Row("still as told, one object", ("fulfilled", "one_object"), _percent),
+        _Row("still as told, two objects", ("fulfilled", "two_objects"), _percent),
     ),
     "prompts": (
         _Row("one object", ("one_object",), _percent, 0.95),
@@ -82,7 +84,9 @@ def _section(name: str, block: Mapping[str, Any]) -> Iterator[RenderableType]:
     for row in _ROWS[name]:
         found: Any = block
         for key in row.path:
-            found = found[key]
+            found = found.get(key)
+        if found is None:  # a few clips may all have one object
+            continue
         whole = found if isinstance(found, dict) else {"share": found}
         interval = " to ".join(map(row.form, whole.get("interval", ())))
         table.add_row(row.label, row.form(whole["share"]), interval, _against(row, whole["share"]))

@@ -29,11 +29,16 @@ class CViViTConfig:
     spatial_layers: int = 4
     temporal_layers: int = 4
     mlp_ratio: int = 4
+    pixel_hidden: int = 0
+    """Hidden units beside each linear projection from and to pixels; 0 is the paper's. A narrow network needs them: its
+    width is the rank of what a linear projection can draw."""
     quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(kind="codebook"))
 
     def __post_init__(self) -> None:
         if error := width_error(self.width):
             raise PhenakiError(error)
+        if self.pixel_hidden < 0:
+            raise PhenakiError(f"pixel_hidden {self.pixel_hidden} must be 0 or more")
         if min(self.patch) < 1:
             raise PhenakiError(f"patch {self.patch}: frames, rows and columns of a patch must be 1 or more")
         if self.image_size[0] % self.patch[1] or self.image_size[1] % self.patch[2]:
@@ -54,8 +59,9 @@ class CViViT(Tokenizer):
         self.patch = config.patch
         p, ph, pw = config.patch
         width = config.width
-        self.embed_first = nn.Linear(3 * ph * pw, width)
-        self.embed_rest = nn.Linear(3 * p * ph * pw, width)
+        first, rest, hidden = 3 * ph * pw, 3 * p * ph * pw, config.pixel_hidden
+        self.embed_first = PixelProjection(first, width, hidden)
+        self.embed_rest = PixelProjection(rest, width, hidden)
         self.norm_embedding = nn.LayerNorm(width)
         self.encoder_spatial = _layers(config.spatial_layers, config, causal=False)
         self.encoder_temporal = _layers(config.temporal_layers, config, causal=True)
@@ -64,8 +70,8 @@ class CViViT(Tokenizer):
         self.decoder_temporal = _layers(config.temporal_layers, config, causal=True)
         self.decoder_spatial = _layers(config.spatial_layers, config, causal=False)
         self.norm_pixels = nn.LayerNorm(width)
-        self.pixels_first = nn.Linear(width, 3 * ph * pw)
-        self.pixels_rest = nn.Linear(width, 3 * p * ph * pw)
+        self.pixels_first = PixelProjection(width, first, hidden)
+        self.pixels_rest = PixelProjection(width, rest, hidden)
         initialize(self, depth=config.spatial_layers + config.temporal_layers)
 
     def latents(self, video: Tensor) -> Tensor:
@@ -93,6 +99,22 @@ class CViViT(Tokenizer):
         if x.shape[1] == 1:
             return first
         return torch.cat((first, unpatchify(self.pixels_rest(x[:, 1:]), self.patch)), dim=2)
+
+
+class PixelProjection(nn.Module):
+    """Linear projection (..., inputs) -> (..., outputs), and a network with one hidden layer beside it."""
+
+    def __init__(self, inputs: int, outputs: int, hidden: int):
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+        self.hidden = None
+        if hidden:
+            self.hidden = nn.Sequential(
+                nn.Linear(inputs, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, outputs, bias=False)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) if self.hidden is None else self.linear(x) + self.hidden(x)
 
 
 def patchify(video: Tensor, patch: tuple[int, int, int]) -> Tensor:

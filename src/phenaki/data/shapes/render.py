@@ -8,9 +8,9 @@ import numpy as np
 
 from phenaki.data.shapes.scene import BACKGROUNDS, COLORS, GRADIENT, REACH, Scene, SceneObject
 
-STAR_INNER = 0.54  # inner / outer radius of the star: plump, so that it can be told at radius 8
-RING_INNER = 0.50  # inner / outer radius of the ring
-CROSS_ARM = 0.36  # half width of the cross's arms / radius
+STAR_INNER = 0.54  # inner / outer radius of the star: plump, so that it can be told when small
+RING_INNER = 0.46  # inner / outer radius of the ring
+CROSS_ARM = 0.38  # half width of the cross's arms / radius
 
 
 def signed_distance(shape: str, x: np.ndarray, y: np.ndarray, radius: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "cyan": (60, 215, 225),
     "white": (245, 245, 245),
 }
-SIZES: dict[str, float] = {"small": 8.0, "large": 13.0}
+SIZES: dict[str, float] = {"small": 9.0, "large": 14.0}
 GRADIENT = ((14, 66, 74), (84, 30, 84))
 BACKGROUNDS: dict[str, tuple[int, int, int] | None] = {
     "black": (10, 10, 12),
@@ -64,10 +64,10 @@ MARGIN = 1.0  # to the frame's border
 GAP = 2.0  # between two objects
 TRAVEL = (16.0, 22.0)  # in a clip of at least REFERENCE_FRAMES frames; proportionally less in a shorter one
 REFERENCE_FRAMES = 11
-GROWTH = {"grow": 1.5, "shrink": 0.62}
+GROWTH = {"grow": 1.45, "shrink": 0.68}
 TURN = 11.0  # degrees a frame
 SIZE_TOLERANCE = 0.12  # relative deviation of the radius within which a size is still called by its name
-GROW_BELOW, SHRINK_ABOVE = 15.0, 7.0  # radii beyond which a continued scene grows or shrinks nothing further
+GROW_BELOW, SHRINK_ABOVE = 15.0, 8.5  # radii beyond which a continued scene grows or shrinks nothing further
 
 
 @dataclass(frozen=True)
