@@ -14,7 +14,7 @@ ROOT = Path(phenaki.__file__).parent
 # From the ground up: a room imports from rooms below it and from itself.
 LAYERS = (
     {"errors"},
-    {"files", "config", "precision"},
+    {"files", "config", "precision", "grid"},
     {"video", "hub", "nn", "data"},
     {"tokenizer", "text"},
     {"generator"},

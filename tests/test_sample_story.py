@@ -21,7 +21,7 @@ FAST = SamplingConfig(steps=2, prime_frames=5)
 def test_plans_add_up_to_the_scenes() -> None:
     for prime in (1, 3, 5, 11):
         for lengths in ((11, 10, 10), (1, 2), (31, 6, 40), (5,)):
-            windows = plan([Scene(str(i), n) for i, n in enumerate(lengths)], 11, 2, prime)
+            windows = plan([Scene(str(i), n) for i, n in enumerate(lengths)], 11, 2, SamplingConfig(prime_frames=prime))
             for i, n in enumerate(lengths):
                 assert sum(window.new for window in windows if window.prompt == str(i)) == n
             assert windows[0].known == 0
@@ -31,10 +31,15 @@ def test_plans_add_up_to_the_scenes() -> None:
                 assert window is windows[0] or (window.known - 1) % 2 == 0
 
 
+def test_the_first_frame_may_be_made_alone() -> None:
+    windows = plan([Scene("a", 11), Scene("b", 10)], 11, 2, SamplingConfig(prime_frames=1, first_frame_alone=True))
+    assert [(window.known, window.new) for window in windows] == [(0, 1), (1, 10), (1, 10)]
+
+
 @pytest.mark.parametrize(("lengths", "nearest"), [((10,), "9 and 11"), ((11, 5), "4 and 6"), ((11, 0), "2 and 4")])
 def test_scenes_that_do_not_fit_are_refused(lengths: tuple[int, ...], nearest: str) -> None:
     with pytest.raises(PhenakiError, match=nearest):
-        plan([Scene("x", n) for n in lengths], 11, 2, 5)
+        plan([Scene("x", n) for n in lengths], 11, 2, FAST)
 
 
 def test_every_frame_is_handed_out_once(
@@ -45,7 +50,7 @@ def test_every_frame_is_handed_out_once(
     steps: list[int] = []
     pieces = list(story(tokenizer, generator, text_encoder, scenes, FAST, rng, samples=2, on_step=steps.append))
     assert torch.cat(pieces, 2).shape == (2, 3, 27, 32, 32)
-    assert len(steps) == len(plan(scenes, 11, 2, 5)) * FAST.steps
+    assert len(steps) == len(plan(scenes, 11, 2, FAST)) * FAST.steps
 
 
 def test_a_window_keeps_the_ids_of_the_frames_before(

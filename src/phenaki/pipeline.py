@@ -234,7 +234,7 @@ class Phenaki:
         if samples < 1:
             raise PhenakiError(f"{samples} samples cannot be made: give 1 or more")
         period = self.tokenizer.patch[0]
-        total = config.steps * len(plan(scenes, self.generator.config.frames, period, config.prime_frames))
+        total = config.steps * len(plan(scenes, self.generator.config.frames, period, config))
         finished = 0
 
         def step(_: int) -> None:

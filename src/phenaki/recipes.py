@@ -62,7 +62,7 @@ def cvivit_shapes_64() -> TokenizerRecipe:
 
 
 def cvivit_paper() -> TokenizerRecipe:
-    """The paper's first stage (appendix A.2): 11 frames of 128 x 128, 50 M parameters, 8192 codes, 1 M steps."""
+    """The paper's first stage (appendix B.1): 11 frames of 128 x 128, 50 M parameters, 8192 codes, 1 M steps."""
     return TokenizerRecipe(
         data=ShapesDataConfig(size=128, batch=128, workers=8),
         optimizer=OptimizerConfig(kind="adamw", lr=1e-4, warmup_steps=100_000, ema_decay=0.9999),
@@ -88,10 +88,13 @@ def masked_shapes_64() -> GeneratorRecipe:
     return GeneratorRecipe(
         generator=MaskedTransformerSizes(frames=11, width=256, layers=6),
         text=WordEncoderConfig(width=192, layers=2),
-        data=ShapesDataConfig(batch=8, lengths=(1, 3, 11), length_shares=(0.2, 0.2, 0.6), seed=1),
+        data=ShapesDataConfig(batch=8, lengths=(1, 11), length_shares=(0.3, 0.7), seed=1),
+        prefix=PrefixConfig(steps=(0, 1, 3), shares=(0.25, 0.65, 0.1), continued_shares=(0.0, 0.85, 0.15)),
         loss=GeneratorLossConfig(label_smoothing=0.02, text_drop=0.1, first_frame_weight=2.0),
-        optimizer=OptimizerConfig(kind="muon", lr=3e-3, warmup_steps=200, cooldown_share=0.4, clip=1.0),
-        sampling=SamplingConfig(steps=12, guidance=3.0, temperature=0.7, choice_temperature=8.0, prime_frames=1),
+        optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=200, cooldown_share=0.4, clip=1.0),
+        sampling=SamplingConfig(
+            steps=12, guidance=3.0, temperature=0.7, choice_temperature=8.0, prime_frames=1, first_frame_alone=True
+        ),
         run=RunConfig(steps=10_000, log_every=25, picture_every=500, checkpoint_every=500),
     )
 

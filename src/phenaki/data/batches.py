@@ -18,16 +18,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from phenaki.data.shapes import ShapesWorld
 from phenaki.errors import PhenakiError
+from phenaki.grid import time_steps
 
 
 @dataclass(frozen=True)
 class ShapesDataConfig:
     """Clips of the procedural world.
 
-    `lengths` and `length_shares`: frames per clip and in which share of the steps; shorter clips come in larger
-    batches, so that every step has about as many tokens. Images are clips of 1 frame (paper, section 3.1).
-    `batch`: clips of the longest length in a step, over all processes. `continued`: share of clips that go on from an
-    earlier scene. `objects`: 1 or 2; 0 mixes both.
+    `lengths` and `length_shares`: frames per clip and in which share of the steps. Shorter clips are the beginnings of
+    clips of the longest length, and come in larger batches, so that every step has about as many tokens. Images are
+    clips of 1 frame (paper, section 2.2). `batch`: clips of the longest length in a step, over all processes.
+    `continued`: share of clips that go on from an earlier scene. `objects`: 1 or 2; 0 mixes both.
     """
 
     size: int = 64
@@ -62,7 +63,7 @@ class ShapesBatches(Dataset):
 
     def __init__(self, config: ShapesDataConfig, period: int, steps: int, rank: int = 0, world_size: int = 1):
         self.config, self.steps, self.rank, self.world_size = config, steps, rank, world_size
-        self.time_steps = [1 + (frames - 1) // period for frames in config.lengths]
+        self.time_steps = [time_steps(frames, period) for frames in config.lengths]
         self.most = config.batch * max(self.time_steps)
         if config.batch % world_size:
             raise PhenakiError(f"data.batch {config.batch} is not a multiple of the {world_size} processes")
@@ -70,7 +71,7 @@ class ShapesBatches(Dataset):
             ShapesWorld(
                 seed=config.seed,
                 size=config.size,
-                frames=frames,
+                frames=max(config.lengths),
                 objects=config.objects or None,
                 continued=config.continued if frames > 1 else 0.0,
             )
@@ -87,7 +88,7 @@ class ShapesBatches(Dataset):
         first = step * self.most + self.rank * count
         samples = [self.worlds[kind][first + i] for i in range(count)]
         return {
-            "video": torch.from_numpy(np.stack([sample.video for sample in samples])),
+            "video": torch.from_numpy(np.stack([sample.video[: self.config.lengths[kind]] for sample in samples])),
             "captions": [sample.caption for sample in samples],
             "continued": torch.tensor([sample.continued for sample in samples]),
         }

@@ -38,7 +38,7 @@ def generate(model: Model, stories: Sequence[Sequence[str]], rng: torch.Generato
     """
     scenes = [Scene(prompts, FRAMES - (k > 0)) for k, prompts in enumerate(zip(*stories, strict=True))]
     sampling = model.sampling
-    windows = plan(scenes, model.generator.config.frames, model.tokenizer.patch[0], sampling.prime_frames)
+    windows = plan(scenes, model.generator.config.frames, model.tokenizer.patch[0], sampling)
     step = len(stories) / (len(windows) * sampling.steps)
     parts = model.tokenizer, model.generator, model.text_encoder
     pieces = story(*parts, scenes, sampling, rng, samples=len(stories), on_step=lambda _: advance(step))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.errors import PhenakiError
+from phenaki.grid import time_steps
 from phenaki.nn.attention import HEAD_DIM
 from phenaki.nn.positions import fourier_features, rotary_table
 from phenaki.nn.transformer import Layer, initialize, width_error
@@ -49,8 +50,7 @@ class MaskedTransformerConfig:
     def __post_init__(self) -> None:
         if error := width_error(self.width):
             raise PhenakiError(error)
-        if (self.frames - 1) % self.tokenizer.patch[0]:
-            raise PhenakiError(f"frames {self.frames} is not the tokenizer's 1 + {self.tokenizer.patch[0]}k")
+        time_steps(self.frames, self.tokenizer.patch[0])
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class MaskedTransformer(nn.Module):
         """ids (B, t, h, w) -> features (B, t, h, w, D), of which `head` makes logits."""
         B, t, h, w = ids.shape
         patch, (height, width) = self.config.tokenizer.patch, self.config.tokenizer.image_size
-        scales = (1 + (self.config.frames - 1) // patch[0], height // patch[1], width // patch[2])
+        scales = (time_steps(self.config.frames, patch[0]), height // patch[1], width // patch[2])
         x = self.ids(ids).view(B, t * h * w, -1)
         x = x + self.positions(fourier_features((t, h, w), scales, _BANDS, ids.device))
         x = torch.cat((x[:, : h * w] + self.first_frame, x[:, h * w :]), dim=1)

@@ -25,7 +25,8 @@ class SamplingConfig:
     `temperature` divides the logits (0 takes the likeliest id). `choice_temperature` scales the Gumbel noise on the
     log-confidence that decides which ids stay, and falls to 0 over the steps. `top_k`: only the k likeliest; 0: all.
     `guidance` scales the text's pull (1: none beyond the text itself). `prime_frames`: how many of the last frames the
-    next scene of a story begins with (the paper's K).
+    next scene of a story begins with (the paper's K). `first_frame_alone`: the first frame is decoded by itself, as an
+    image, and the rest of the first clip goes on from it: a sixth of the ids of 11 frames, on which all others stand.
     """
 
     steps: int = 12
@@ -35,6 +36,7 @@ class SamplingConfig:
     top_k: int = 0
     schedule: Schedule = "cosine"
     prime_frames: int = 5
+    first_frame_alone: bool = False
 
     def __post_init__(self) -> None:
         if self.steps < 1:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from phenaki.errors import PhenakiError
 from phenaki.generator.masked import MaskedTransformer
+from phenaki.grid import fitting
 from phenaki.precision import autocast
 from phenaki.sample.decode import SamplingConfig, decode
 from phenaki.sample.guidance import guided
@@ -37,18 +38,21 @@ class Window:
     new: int
 
 
-def plan(scenes: Sequence[Scene], frames: int, period: int, prime_frames: int, primed: bool = False) -> list[Window]:
+def plan(
+    scenes: Sequence[Scene], frames: int, period: int, config: SamplingConfig, primed: bool = False
+) -> list[Window]:
     """The decodings that a story takes.
 
     Args:
         frames: the longest clip (known and new frames) that the generator writes, 1 + period * k.
         period: frames of one time step (the paper's 2).
-        prime_frames: how many frames a window takes over, at most; rounded down to 1 + period * k.
+        config: `prime_frames` says how many frames a window takes over, at most, rounded down to 1 + period * k;
+            `first_frame_alone` whether the first window is of one frame.
         primed: whether the first scene, too, goes on from given frames.
 
     Raises PhenakiError, naming the nearest lengths, for a scene whose frames do not fit.
     """
-    known = _fitting(min(prime_frames, frames - period), period)
+    known = fitting(min(config.prime_frames, frames - period), period)
     windows: list[Window] = []
     for scene in scenes:
         start = not windows and not primed
@@ -62,7 +66,7 @@ def plan(scenes: Sequence[Scene], frames: int, period: int, prime_frames: int, p
                 f"{form} frames; the nearest are {below} and {below + period}"
             )
         if start:
-            windows.append(Window(scene.prompt, 0, min(scene.frames, frames)))
+            windows.append(Window(scene.prompt, 0, 1 if config.first_frame_alone else min(scene.frames, frames)))
             left = scene.frames - windows[0].new
         while left:
             new = min(left, frames - known)
@@ -98,7 +102,7 @@ def story(
     """
     height, width = tokenizer.config.image_size if prime is None else prime.shape[-2:]
     device = next(generator.parameters()).device
-    windows = plan(scenes, generator.config.frames, tokenizer.patch[0], config.prime_frames, prime is not None)
+    windows = plan(scenes, generator.config.frames, tokenizer.patch[0], config, prime is not None)
     texts = {}
     for prompt in dict.fromkeys(scene.prompt for scene in scenes):
         each = (prompt,) * samples if isinstance(prompt, str) else prompt
@@ -108,7 +112,7 @@ def story(
             texts[prompt] = text_encoder.encode(each)
     last = None if prime is None else prime.expand(samples, -1, -1, -1, -1)
     for window in windows:
-        known_frames = 0 if last is None else min(window.known, _fitting(last.shape[2], tokenizer.patch[0]))
+        known_frames = 0 if last is None else min(window.known, fitting(last.shape[2], tokenizer.patch[0]))
         grid = tokenizer.grid(known_frames + window.new, height, width)
         ids = torch.full((samples, *grid), generator.mask_id, device=device)
         known = torch.zeros_like(ids, dtype=torch.bool)
@@ -120,8 +124,3 @@ def story(
         video = tokenizer.decode(ids)[:, :, -window.new :]
         last = video if last is None else torch.cat((last, video), 2)[:, :, -config.prime_frames :]
         yield video
-
-
-def _fitting(frames: int, period: int) -> int:
-    """The longest 1 + period * k that is at most `frames`."""
-    return 1 + (frames - 1) // period * period

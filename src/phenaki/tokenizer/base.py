@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.errors import PhenakiError
+from phenaki.grid import frame_count, time_steps
 from phenaki.precision import autocast
 from phenaki.tokenizer.quantize import Quantized
 
@@ -46,22 +47,17 @@ class Tokenizer(nn.Module, ABC):
     def grid(self, frames: int, height: int, width: int) -> Grid:
         """The token grid of a clip. Raises PhenakiError for lengths and sizes that do not fit the patches."""
         p, ph, pw = self.patch
-        if frames < 1 or (frames - 1) % p:
-            below = max(1, (frames - 1) // p * p + 1)
-            raise PhenakiError(
-                f"a clip of {frames} frames does not fit this tokenizer, which takes 1 + {p}k frames: "
-                f"the nearest are {below} and {below + p}"
-            )
+        t = time_steps(frames, p)
         if height < ph or width < pw or height % ph or width % pw:
             raise PhenakiError(
                 f"frames of {height}x{width} pixels do not fit this tokenizer, whose patches are {ph}x{pw}: "
                 f"height must be a multiple of {ph}, width of {pw}"
             )
-        return Grid(1 + (frames - 1) // p, height // ph, width // pw)
+        return Grid(t, height // ph, width // pw)
 
     def frames(self, t: int) -> int:
         """Frames T of a clip of t time steps: the inverse of `grid`."""
-        return 1 + (t - 1) * self.patch[0]
+        return frame_count(t, self.patch[0])
 
     @abstractmethod
     def latents(self, video: Tensor) -> Tensor:

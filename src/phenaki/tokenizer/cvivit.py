@@ -1,4 +1,4 @@
-"""C-ViViT, the paper's first stage (section 2.1 and appendix A.2).
+"""C-ViViT, the paper's first stage (section 2.1, table 6 and appendix B.1).
 
 Shapes: B batch, T frames, H, W pixels; t, h, w token grid; D width; p, ph, pw patch.
 """

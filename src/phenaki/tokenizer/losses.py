@@ -13,7 +13,7 @@ from phenaki.tokenizer.quantize import FSQ, Codebook
 
 @dataclass(frozen=True)
 class TokenizerLossConfig:
-    """Weights of the terms (paper, appendix A.2), and the first frame's share of the pixel terms.
+    """Weights of the terms (paper, section 2.1), and the first frame's share of the pixel terms.
 
     The first frame is one of T, with patches of its own: left at its natural share it learns slowest (docs/log.md).
     """

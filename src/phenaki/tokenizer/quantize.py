@@ -24,7 +24,7 @@ from phenaki.errors import PhenakiError
 
 @dataclass(frozen=True)
 class QuantizerConfig:
-    """`fsq`: finite scalar quantization with these levels. `codebook`: l2-normalised factorized codes (paper, A.2)."""
+    """`fsq`: finite scalar quantization with these levels. `codebook`: l2-normalised factorized codes (paper, B.1)."""
 
     kind: Literal["fsq", "codebook"] = "fsq"
     levels: tuple[int, ...] = (8, 8, 8, 8)
@@ -105,7 +105,7 @@ class FSQ(nn.Module):
 
 
 class Codebook(nn.Module):
-    """A learned codebook of l2-normalised, factorized (low-dimensional) codes (ViT-VQGAN 2110.04627; paper, A.2)."""
+    """A learned codebook of l2-normalised, factorized (low-dimensional) codes (ViT-VQGAN 2110.04627; paper, B.1)."""
 
     def __init__(self, config: QuantizerConfig, width: int):
         super().__init__()

@@ -17,7 +17,7 @@ from phenaki.generator.losses import GeneratorLossConfig, masked_cross_entropy
 from phenaki.generator.masking import free_positions, masked_count, random_mask
 from phenaki.pipeline import Phenaki
 from phenaki.precision import autocast
-from phenaki.sample import SamplingConfig, decode, guided
+from phenaki.sample import SamplingConfig, Scene, story
 from phenaki.text import WordEncoder, WordEncoderConfig
 from phenaki.tokenizer import Tokenizer
 from phenaki.train.optim import OptimizerConfig, Optimizers, averaged
@@ -158,16 +158,10 @@ def look(model: Phenaki, recipe: GeneratorRecipe, prompts: int = 32) -> tuple[di
             ("test/loss_rest", logits[:, 1:], targets[:, 1:]),
         )
     }
-    start = torch.full_like(ids, generator.mask_id)
-    made = decode(
-        guided(generator, text, recipe.sampling.guidance),
-        start,
-        torch.zeros_like(masked),
-        generator.mask_id,
-        recipe.sampling,
-        torch.Generator(device).manual_seed(0),
-    )
-    clips = to_uint8(tokenizer.decode(made))
+    scenes = [Scene(tuple(sample.caption for sample in samples), recipe.generator.frames)]
+    numbers = torch.Generator(device).manual_seed(0)
+    pieces = story(tokenizer, generator, text_encoder, scenes, model.sampling, numbers, samples=prompts)
+    clips = to_uint8(torch.cat(list(pieces), dim=2))
     reports = [check(clip, sample.caption) for clip, sample in zip(clips, samples, strict=True)]
     claims = [finding.fulfilled for report in reports for finding in report.findings]
     figures = losses | {

@@ -17,7 +17,7 @@ from phenaki.nn.transformer import Layer
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """`adamw` is the paper's (appendix A.2). `muon` takes Muon for the matrices inside the transformer layers and AdamW
+    """`adamw` is the paper's (appendix B.1). `muon` takes Muon for the matrices inside the transformer layers and AdamW
     for the rest, which learns about twice as much per step at these sizes (docs/log.md)."""
 
     kind: Literal["muon", "adamw"] = "adamw"
