@@ -456,7 +456,8 @@ def evaluate(
         parts = ("reconstruction",) if isinstance(loaded, Tokenizer) else WHAT
     if out is not None:
         write_figures(out, {})  # a place that cannot be written is told before the work
-    figures = evaluate(loaded, what=parts, quick=quick)
-    Console().print(report(figures))
-    for sentence in write_figures(out, figures) if out is not None else ():
-        print(f"phenaki: {sentence}", file=sys.stderr)
+    for part in parts:  # each is written as it is done, so that Ctrl-C loses no more than one
+        figures = evaluate(loaded, what=(part,), quick=quick)
+        Console().print(report(figures))
+        for sentence in write_figures(out, figures) if out is not None else ():
+            print(f"phenaki: {sentence}", file=sys.stderr)
