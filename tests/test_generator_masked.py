@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from phenaki.errors import PhenakiError
 from phenaki.generator import MaskedTransformer
 from phenaki.generator.losses import masked_cross_entropy
-from phenaki.recipes import masked_shapes_64
 from phenaki.text import Text, WordEncoder
 from phenaki.tokenizer import CViViT, QuantizerConfig
 from phenaki.train.generator import PrefixConfig
@@ -110,21 +109,3 @@ def test_given_time_steps_come_in_the_stated_shares() -> None:
         assert (drawn[~continued] == value).float().mean().item() == pytest.approx(share, abs=0.01)
         assert (drawn[continued] == value).float().mean().item() == pytest.approx(continued_share, abs=0.01)
     assert prefix.draw(continued, 1, rng).max() == 0  # an image has nothing before it
-
-
-def test_text_is_dropped_per_sample_at_the_stated_rate() -> None:
-    """What the training step draws, over many steps: the rate holds, and batches are mixed."""
-    from phenaki.train.run import Run
-
-    rate, batch, steps = masked_shapes_64().loss.text_drop, 8, 4000
-    drawn = torch.stack([torch.rand(batch, generator=Run.rng(_FakeRun(), step)) < rate for step in range(steps)])
-    assert rate > 0
-    assert drawn.float().mean().item() == pytest.approx(rate, abs=0.01)
-    assert ((drawn.sum(1) > 0) & (drawn.sum(1) < batch)).float().mean() > 0.4
-
-
-class _FakeRun:
-    rank = 0
-
-    class config:
-        seed = 0

@@ -1,4 +1,4 @@
-"""The mask schedule, exact mask counts, and the rate at which text is dropped."""
+"""The mask schedule and exact mask counts."""
 
 from __future__ import annotations
 

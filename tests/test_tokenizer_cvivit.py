@@ -118,6 +118,8 @@ def test_lengths_and_sizes_that_do_not_fit_are_named_with_the_nearest(tokenizer:
 def test_videos_in_another_range_or_layout_are_refused(tokenizer: CViViT) -> None:
     with pytest.raises(PhenakiError, match=r"from 0 to 255"):
         tokenizer.encode(torch.tensor([0.0, 255.0]).repeat(1, 3, 5, 32, 16))
+    with pytest.raises(PhenakiError, match="nan"):
+        tokenizer.encode(torch.full((1, 3, 5, 32, 32), float("nan")))
     with pytest.raises(PhenakiError, match="shape"):
         tokenizer.encode(video(5, 32, 32, 3))
     with pytest.raises(PhenakiError, match="uint8"):

@@ -5,18 +5,26 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from phenaki.data.batches import ShapesDataConfig
 from phenaki.errors import PhenakiError
+from phenaki.generator import MaskedTransformer
+from phenaki.generator.losses import GeneratorLossConfig
 from phenaki.hub import load_component
 from phenaki.recipes import cvivit_debug, cvivit_debug_codebook, masked_debug
-from phenaki.tokenizer import CViViT
-from phenaki.train.generator import train_generator
-from phenaki.train.optim import OptimizerConfig, Optimizers
+from phenaki.text import Text
+from phenaki.tokenizer import CViViT, QuantizerConfig
+from phenaki.tokenizer.losses import TokenizerLossConfig
+from phenaki.tokenizer.quantize import FSQ
+from phenaki.train.generator import PrefixConfig, train_generator
+from phenaki.train.optim import OptimizerConfig, Optimizers, averaged
 from phenaki.train.run import Run, RunConfig
 from phenaki.train.tokenizer import train_tokenizer
 
@@ -105,11 +113,26 @@ def test_the_first_stage_learns_and_leaves_what_it_promises(tmp_path: Path) -> N
     assert tokenizer.encode(torch.rand(1, 3, 5, 32, 32)).shape == (1, 3, 4, 4)
 
 
-def test_the_second_stage_learns_and_the_tokenizer_stays_frozen(tmp_path: Path, tokenizer: CViViT) -> None:
+def test_the_second_stage_learns_and_the_tokenizer_stays_frozen(
+    tmp_path: Path, tokenizer: CViViT, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = {name: value.clone() for name, value in tokenizer.state_dict().items()}
+    dropped: list[torch.Tensor] = []
+    drop = MaskedTransformer.drop
+
+    def counted(self: MaskedTransformer, text: Text, where: torch.Tensor) -> Text:
+        if torch.is_grad_enabled():  # the updates' own, not those of the looks in between
+            dropped.append(where)
+        return drop(self, text, where)
+
+    monkeypatch.setattr(MaskedTransformer, "drop", counted)
     recipe = masked_debug()
-    recipe = replace(recipe, run=replace(recipe.run, steps=60, picture_every=60))
+    run, loss = replace(recipe.run, steps=60, picture_every=60), replace(recipe.loss, text_drop=0.3)
+    recipe = replace(recipe, run=run, loss=loss)
     train_generator(recipe, tmp_path, tokenizer)
+    assert len(dropped) == 60
+    assert torch.cat(dropped).float().mean().item() == pytest.approx(0.3, abs=0.08)  # of some 360 samples
+    assert sum(bool(where.any() and not where.all()) for where in dropped) > 30  # drawn for each sample by itself
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[-1] < 0.9 * losses[0]
@@ -125,6 +148,51 @@ def test_a_folder_belongs_to_one_recipe(tmp_path: Path) -> None:
     other = replace(recipe, loss=replace(recipe.loss, l1=0.5))
     with pytest.raises(PhenakiError, match=r"loss.l1 from 0.0 to 0.5"):
         train_tokenizer(other, tmp_path)
+    with pytest.raises(PhenakiError, match=r"run.seed from 0 to 1"):
+        train_tokenizer(lasting(cvivit_debug(), 3, seed=1), tmp_path)
+
+
+def test_a_run_of_the_second_stage_belongs_to_one_tokenizer(tmp_path: Path, tokenizer: CViViT) -> None:
+    train_generator(lasting(masked_debug(), 1), tmp_path, tokenizer)
+    train_generator(lasting(masked_debug(), 2), tmp_path, tokenizer)
+    torch.manual_seed(9)
+    with pytest.raises(PhenakiError, match="the ids of another tokenizer"):
+        train_generator(lasting(masked_debug(), 3), tmp_path, CViViT(tokenizer.config))
+
+
+def test_a_recipe_whose_parts_do_not_fit_is_refused(tmp_path: Path, tokenizer: CViViT) -> None:
+    first, second = cvivit_debug(), masked_debug()
+    with pytest.raises(PhenakiError, match=r"data.size 64 .*image_size is \[32, 32\]"):
+        train_tokenizer(replace(first, data=replace(first.data, size=64)), tmp_path / "run")
+    with pytest.raises(PhenakiError, match=r"data.size 64 .*image_size is \[32, 32\]"):
+        train_generator(replace(second, data=replace(second.data, size=64)), tmp_path / "run", tokenizer)
+    with pytest.raises(PhenakiError, match=r"data.lengths \(1, 5\) and generator.frames 11"):
+        train_generator(replace(second, generator=replace(second.generator, frames=11)), tmp_path / "run", tokenizer)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "wrong"),
+    [
+        (OptimizerConfig, {"betas": (0.9, 1.5)}),
+        (OptimizerConfig, {"clip": -1.0}),
+        (OptimizerConfig, {"warmup_steps": -1}),
+        (GeneratorLossConfig, {"text_drop": 7.0}),
+        (GeneratorLossConfig, {"label_smoothing": -0.1}),
+        (TokenizerLossConfig, {"first_frame_share": 2.0}),
+        (TokenizerLossConfig, {"l2": -1.0}),
+        (PrefixConfig, {"steps": (0, -1, 3)}),
+        (PrefixConfig, {"shares": (2.0, -1.0, 0.0)}),
+        (ShapesDataConfig, {"lengths": (1, 3), "length_shares": (2.0, -1.0)}),
+        (ShapesDataConfig, {"workers": -1}),
+    ],
+)
+def test_impossible_settings_are_refused_with_their_value(config: type, wrong: dict) -> None:
+    ((name, value),) = list(wrong.items())[-1:]
+    with pytest.raises(PhenakiError) as caught:
+        config(**wrong)
+    assert str(value) in str(caught.value)
+    assert name in str(caught.value) or "prefix.steps" in str(caught.value)
 
 
 def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
@@ -142,8 +210,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_pa
     before = (tmp_path / "checkpoint.pt").read_bytes()
     with Run(tmp_path, RunConfig(steps=5), recipe) as run:
         run.step = 3
-        with pytest.raises(PhenakiError, match="became nan at step 3"):
-            run.log(loss=float("nan"))
+        with pytest.raises(PhenakiError, match="loss became nan at step 3"):
+            run.log(loss=float("nan"), grad_norm=1.0)
+        with pytest.raises(PhenakiError, match="grad_norm became inf at step 3"):
+            run.log(loss=1.0, grad_norm=float("inf"))
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
 
 
@@ -160,6 +230,22 @@ def test_only_the_intended_parameters_are_in_the_optimizers(tokenizer: CViViT) -
     assert not frozen & {id(p) for p in Optimizers([tokenizer], OptimizerConfig(), 10).parameters}
 
 
+def test_averaged_weights_follow_and_whole_numbers_stay() -> None:
+    torch.manual_seed(0)
+    levels = (3, 6, 7)  # 0.9 * 3 + 0.1 * 3 is 2 when cut to a whole number
+    quantizer = FSQ(QuantizerConfig(levels=levels), 8)
+    ema = averaged(quantizer, 0.9)
+    expected = quantizer.project_in.weight.detach().clone()
+    for step in range(4):
+        with torch.no_grad():
+            quantizer.project_in.weight.add_(1.0)
+        ema.update_parameters(quantizer)
+        new = quantizer.project_in.weight.detach()
+        expected = new.clone() if step == 0 else 0.9 * expected + 0.1 * new
+    assert ema.module._levels.tolist() == list(levels)
+    assert torch.allclose(ema.module.project_in.weight, expected, atol=1e-5)
+
+
 def test_the_learning_rate_warms_up_stays_and_falls() -> None:
     config = OptimizerConfig(lr=1.0, warmup_steps=10, cooldown_share=0.5, final_lr=0.1)
     optimizers = Optimizers([torch.nn.Linear(2, 2)], config, steps=100)
@@ -172,9 +258,6 @@ def test_the_learning_rate_warms_up_stays_and_falls() -> None:
 
 def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     """torchrun with two processes: same data in all, so nearly the same weights (float32 sums in another order)."""
-    import subprocess
-    import sys
-
     script = tmp_path / "train.py"
     script.write_text(
         "import sys\n"
@@ -186,13 +269,44 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
         "run = replace(recipe.run, steps=4, precision='float32')\n"
         "train_tokenizer(replace(recipe, optimizer=optimizer, run=run), sys.argv[1])\n"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     for processes in (1, 2):
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        subprocess.run([*launch, str(script), str(tmp_path / str(processes))], env=environment, check=True)
+        torchrun(processes, script, tmp_path / str(processes))
     one, two = (torch.load(tmp_path / str(n) / "checkpoint.pt", weights_only=True)["parts"] for n in (1, 2))
     for name, value in one["tokenizer"].items():
         assert torch.allclose(value, two["tokenizer"][name], atol=2e-5), name
+
+
+def test_processes_keep_one_codebook(tmp_path: Path) -> None:
+    """Each process restarts dead codes by its own batch: in the end all must hold the same."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import os, sys, torch\n"
+        "from dataclasses import replace\n"
+        "from pathlib import Path\n"
+        "from phenaki.recipes import cvivit_debug_codebook\n"
+        "from phenaki.tokenizer.quantize import Codebook\n"
+        "from phenaki.train.run import Run\n"
+        "from phenaki.train.tokenizer import train_tokenizer\n"
+        "recipe = cvivit_debug_codebook()\n"
+        "quantizer = replace(recipe.tokenizer.quantizer, restart_below=0.999)\n"
+        "recipe = replace(recipe, tokenizer=replace(recipe.tokenizer, quantizer=quantizer))\n"
+        "steps = Run.steps\n"
+        "def spied(self, parts):\n"
+        "    yield from steps(self, parts)\n"
+        "    torch.save(parts['tokenizer'].state_dict(), Path(sys.argv[1]).parent / f'{self.rank}.pt')\n"
+        "Run.steps = spied\n"
+        "train_tokenizer(replace(recipe, run=replace(recipe.run, steps=3)), sys.argv[1])\n"
+    )
+    torchrun(2, script, tmp_path / "run")
+    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    for name, value in one.items():
+        assert torch.equal(value, two[name]), name
+
+
+def torchrun(processes: int, script: Path, *arguments: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    subprocess.run([*launch, str(script), *map(str, arguments)], env=environment, check=True)
 
 
 def test_runs_draw_the_same_whatever_came_before(tmp_path: Path) -> None:

@@ -395,7 +395,7 @@ def train_generator(
 
     configured = override(recipes.recipe(recipe, recipes.GENERATOR_RECIPES), changes or [])
     _check_run_folder(out)
-    found = load(tokenizer)
+    found = load(tokenizer, device="cpu")  # the run moves it to the device of its process
     first_stage = found.tokenizer if isinstance(found, Phenaki) else found
     if not isinstance(first_stage, Tokenizer):
         raise PhenakiError(f"'{tokenizer}' holds a {type(found).__name__}: name the folder of a tokenizer")

@@ -22,5 +22,5 @@ def autocast(device: torch.device, precision: Precision = "auto") -> torch.autoc
 def prefers_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 matrix products are faster than float32 ones on this device (measured: docs/log.md)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())

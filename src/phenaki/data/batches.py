@@ -41,13 +41,24 @@ class ShapesDataConfig:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        if len(self.lengths) != len(self.length_shares) or abs(sum(self.length_shares) - 1) > 1e-6:
+        shares = self.length_shares
+        if len(self.lengths) != len(shares) or min(shares, default=-1) < 0 or abs(sum(shares) - 1) > 1e-6:
             raise PhenakiError(
                 f"data.lengths {self.lengths} and data.length_shares {self.length_shares}: "
                 "give one share for each length, 1 in all"
             )
         if self.batch < 1:
             raise PhenakiError(f"data.batch {self.batch} must be 1 or more")
+        if self.workers < 0:
+            raise PhenakiError(f"data.workers {self.workers} must be 0 or more")
+
+    def check_size(self, image_size: tuple[int, int]) -> None:
+        """Raise PhenakiError unless the clips have the height and width for which a tokenizer is built."""
+        if tuple(image_size) != (self.size, self.size):
+            raise PhenakiError(
+                f"data.size {self.size} does not fit this tokenizer, whose image_size is {list(image_size)}: "
+                "make them equal"
+            )
 
 
 class Batch(TypedDict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,12 @@ def measured_with(model: Model | Tokenizer) -> dict[str, Any]:
     }
 
 
+@cache
 def commit() -> str | None:
-    """The commit of the checkout that this code runs in, with "-dirty" where files were changed; else None."""
+    """The commit of the checkout that this code runs in, with "-dirty" where files were changed; else None.
+
+    Asked once: the figures that are written may themselves be a file of the checkout.
+    """
     folder = Path(__file__).parent
     try:
         git = ["git", "-C", str(folder)]

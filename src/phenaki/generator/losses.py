@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from phenaki.errors import PhenakiError
+
 
 @dataclass(frozen=True)
 class GeneratorLossConfig:
@@ -15,6 +17,13 @@ class GeneratorLossConfig:
     label_smoothing: float = 0.1
     text_drop: float = 0.1
     first_frame_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("label_smoothing", "text_drop"):
+            if not 0 <= getattr(self, name) < 1:
+                raise PhenakiError(f"loss.{name} {getattr(self, name)} must be from 0 to below 1")
+        if self.first_frame_weight <= 0:
+            raise PhenakiError(f"loss.first_frame_weight {self.first_frame_weight} must be above 0")
 
 
 def masked_cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor, label_smoothing: float) -> Tensor:

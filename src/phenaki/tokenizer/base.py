@@ -102,5 +102,5 @@ def check_video(video: Tensor) -> None:
             "phenaki.video.to_float makes it from uint8 (T, H, W, 3)"
         )
     low, high = float(video.min()), float(video.max())
-    if low < -1e-3 or high > 1 + 1e-3:
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # so that nan is refused too
         raise PhenakiError(f"a video with values from {low:.3g} to {high:.3g}: give RGB in [0, 1]")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from phenaki.errors import PhenakiError
 from phenaki.tokenizer.base import Reconstruction
 from phenaki.tokenizer.quantize import FSQ, Codebook
 
@@ -22,6 +23,13 @@ class TokenizerLossConfig:
     l1: float = 0.0
     quantizer: float = 1.0
     first_frame_share: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name in ("l2", "l1", "quantizer"):
+            if getattr(self, name) < 0:
+                raise PhenakiError(f"loss.{name} {getattr(self, name)} must not be below 0")
+        if not 0 <= self.first_frame_share <= 1:
+            raise PhenakiError(f"loss.first_frame_share {self.first_frame_share} must be from 0 to 1")
 
 
 def tokenizer_losses(

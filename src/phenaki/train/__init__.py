@@ -1,0 +1,1 @@
+"""Both trainings, what surrounds them, and their optimizers."""

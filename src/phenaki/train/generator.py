@@ -15,6 +15,7 @@ from phenaki.errors import PhenakiError
 from phenaki.generator import MaskedTransformer, MaskedTransformerSizes
 from phenaki.generator.losses import GeneratorLossConfig, masked_cross_entropy
 from phenaki.generator.masking import free_positions, masked_count, random_mask
+from phenaki.hub import fingerprint
 from phenaki.pipeline import Phenaki
 from phenaki.precision import autocast
 from phenaki.sample import SamplingConfig, Scene, story
@@ -38,8 +39,10 @@ class PrefixConfig:
     continued_shares: tuple[float, ...] = (0.0, 0.8, 0.2)
 
     def __post_init__(self) -> None:
+        if min(self.steps, default=-1) < 0:
+            raise PhenakiError(f"prefix.steps {self.steps} must be numbers of time steps, each 0 or more")
         for shares in (self.shares, self.continued_shares):
-            if len(shares) != len(self.steps) or abs(sum(shares) - 1) > 1e-6:
+            if len(shares) != len(self.steps) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
                 raise PhenakiError(f"prefix.steps {self.steps} need one share each, 1 in all, not {shares}")
 
     def draw(self, continued: Tensor, time_steps: int, rng: torch.Generator) -> Tensor:
@@ -66,10 +69,17 @@ class GeneratorRecipe:
 def train_generator(recipe: GeneratorRecipe, folder: str | Path, tokenizer: Tokenizer) -> Path:
     """Train generator and text encoder for a frozen tokenizer, or go on where the run in `folder` stopped.
 
-    Returns the folder of the whole model with averaged weights, as `Phenaki.from_pretrained` reads it.
+    Returns the folder of the whole model with averaged weights, as `Phenaki.from_pretrained` reads it. Raises
+    PhenakiError for a tokenizer that does not fit the recipe's data, or is another than the one of the run in `folder`.
     """
+    recipe.data.check_size(tokenizer.config.image_size)
+    if max(recipe.data.lengths) != recipe.generator.frames:
+        raise PhenakiError(
+            f"data.lengths {recipe.data.lengths} and generator.frames {recipe.generator.frames}: "
+            "the longest clips must have as many frames as the generator is to write"
+        )
     torch.manual_seed(recipe.run.seed)
-    with Run(folder, recipe.run, recipe) as run:
+    with Run(folder, recipe.run, recipe, fingerprint(tokenizer)) as run:
         tokenizer = tokenizer.eval().requires_grad_(False).to(run.device)
         text_encoder = WordEncoder(recipe.text).to(run.device)
         generator = MaskedTransformer(recipe.generator.config(tokenizer, text_encoder.width)).to(run.device)

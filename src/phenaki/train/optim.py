@@ -18,7 +18,7 @@ from phenaki.nn.transformer import Layer
 @dataclass(frozen=True)
 class OptimizerConfig:
     """`adamw` is the paper's (appendix B.1). `muon` takes Muon for the matrices inside the transformer layers and AdamW
-    for the rest, which learns about twice as much per step at these sizes (docs/log.md)."""
+    for the rest, which learned more in equal time at small sizes (docs/log.md)."""
 
     kind: Literal["muon", "adamw"] = "adamw"
     lr: float = 1e-4
@@ -35,6 +35,13 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if self.lr <= 0:
             raise PhenakiError(f"optimizer.lr {self.lr} must be above 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise PhenakiError(f"optimizer.betas {self.betas} must be from 0 to below 1")
+        if self.clip <= 0:
+            raise PhenakiError(f"optimizer.clip {self.clip} must be above 0")
+        for name in ("weight_decay", "warmup_steps", "final_lr"):
+            if getattr(self, name) < 0:
+                raise PhenakiError(f"optimizer.{name} {getattr(self, name)} must not be below 0")
         if not 0 <= self.ema_decay < 1:
             raise PhenakiError(f"optimizer.ema_decay {self.ema_decay} must be from 0 to below 1")
         if not 0 < self.cooldown_share <= 1:
@@ -42,7 +49,7 @@ class OptimizerConfig:
 
 
 class Optimizers:
-    """The optimizers of one network, stepped together under one learning-rate schedule."""
+    """The optimizers of the networks that are trained, stepped together under one learning-rate schedule."""
 
     def __init__(self, modules: Iterable[nn.Module], config: OptimizerConfig, steps: int):
         self.config = config
@@ -97,5 +104,8 @@ class Optimizers:
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """The exponential moving average of a model's weights, from torch; `.module` is the model to evaluate and ship."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    """The exponential moving average of a model's weights, from torch; `.module` is the model to evaluate and ship.
+
+    Buffers are copied: the mean of whole numbers, such as a quantizer's levels, would be cut to the next lower one.
+    """
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,8 @@ from phenaki.config import to_dict
 from phenaki.errors import PhenakiError
 from phenaki.files import write_whole, writing
 from phenaki.precision import Precision
+
+_MAY_CHANGE = {f"run.{key}" for key in ("steps", "device", "log_every", "picture_every", "checkpoint_every")}
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,11 @@ class Run:
     """One training run in a folder: `with Run(...) as run: for step in run.steps(): ...`.
 
     The folder holds recipe.json, checkpoint.pt (the newest), metrics.jsonl, TensorBoard files and pictures. Every
-    random draw of a step comes from `run.rng(step)`, so that a checkpoint needs no random state.
+    random draw of a step comes from `run.rng(step)`, so that a checkpoint needs no random state. `tokenizer`: the
+    fingerprint of the tokenizer whose ids a second stage learns; a checkpoint of another is refused.
     """
 
-    def __init__(self, folder: str | Path, config: RunConfig, recipe: Any):
+    def __init__(self, folder: str | Path, config: RunConfig, recipe: Any, tokenizer: str | None = None):
         self.folder, self.config = Path(folder), config
         self.rank, self.world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.device = _device(config.device)
@@ -61,6 +64,7 @@ class Run:
         self._recent: list[dict[str, float]] = []
         if self.world_size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        self._tokenizer = tokenizer
         self._recipe = json.loads(json.dumps(to_dict(recipe)))
         self._check_recipe()
 
@@ -69,7 +73,7 @@ class Run:
         return self.rank == 0
 
     def _check_recipe(self) -> None:
-        """A folder belongs to one recipe; the number of steps and how often things are shown may change."""
+        """A folder belongs to one recipe; the device, the number of steps and how often things are shown may change."""
         path = self.folder / "recipe.json"
         if not path.exists():
             return
@@ -77,9 +81,9 @@ class Run:
         changed = [
             f"{room}.{key} from {before[room].get(key)} to {value}"
             for room, values in self._recipe.items()
-            if room != "run"
+            if room in before
             for key, value in values.items()
-            if before.get(room, {}).get(key) != value
+            if before[room].get(key) != value and f"{room}.{key}" not in _MAY_CHANGE
         ]
         if changed:
             raise PhenakiError(
@@ -138,6 +142,10 @@ class Run:
             saved = torch.load(path, map_location=self.device, weights_only=True)
         except Exception as error:
             raise PhenakiError(f"the checkpoint {path} cannot be read ({error}): delete it to start anew") from error
+        if saved.get("tokenizer", self._tokenizer) != self._tokenizer:
+            raise PhenakiError(
+                f"the run in {self.folder} learns the ids of another tokenizer: name that one, or another folder"
+            )
         for name, part in parts.items():
             part.load_state_dict(saved["parts"][name])
         self.step = saved["step"]
@@ -145,7 +153,8 @@ class Run:
     def save(self, parts: dict[str, Any]) -> None:
         """Write the checkpoint, whole or not at all."""
         if self.is_main:
-            state = {"step": self.step, "parts": {name: part.state_dict() for name, part in parts.items()}}
+            states = {name: part.state_dict() for name, part in parts.items()}
+            state = {"step": self.step, "parts": states, "tokenizer": self._tokenizer}
             buffer = io.BytesIO()  # torch.save's own writer hides the system's errors, such as a full disk
             torch.save(state, buffer)
             with write_whole(self.folder / "checkpoint.pt") as file:
@@ -186,13 +195,16 @@ class Run:
     def log(self, **values: float) -> None:
         """Record the step's values; every `log_every` steps their means go to metrics.jsonl, TensorBoard and the bar.
 
-        Raises PhenakiError when `loss` is not finite; the newest checkpoint stays as it is.
+        Raises PhenakiError when `loss` or `grad_norm` is not finite; the newest checkpoint stays as it is.
         """
-        if not math.isfinite(values["loss"]):
-            raise PhenakiError(
-                f"the loss became {values['loss']} at step {self.step}: the last good checkpoint is in {self.folder}; "
-                "go on from it with a lower optimizer.lr or optimizer.clip"
-            )
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(values.get(name, 0.0)):
+                raise PhenakiError(
+                    f"the {name} became {values[name]} at step {self.step}: copy the last good checkpoint, "
+                    f"{self.folder / 'checkpoint.pt'}, to a new folder and go on there with a lower optimizer.lr"
+                )
+        if not self.is_main:
+            return
         self._recent.append(values)
         if self.due(self.config.log_every):
             self.record({name: sum(v[name] for v in self._recent) / len(self._recent) for name in values})
@@ -211,6 +223,12 @@ class Run:
         if self._progress.disable:
             print(f"step {self.step + 1}/{self.config.steps} {shown}", file=sys.stderr, flush=True)
 
+    def take_from_main(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors of all processes by those of the main one."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
     def average_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Mean of the gradients over all processes, in one transfer."""
         if self.world_size == 1:
@@ -224,14 +242,18 @@ class Run:
 
 
 def _device(name: str) -> torch.device:
-    if name != "auto":
-        try:
-            return torch.empty(0, device=name).device
-        except (RuntimeError, AssertionError) as error:  # what torch raises depends on how it was built
-            raise PhenakiError(f"run.device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    return torch.device("cpu")
+    """The device of this process; of several processes on one machine, each takes a GPU of its own."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    try:
+        device = torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # what torch raises depends on how it was built
+        raise PhenakiError(f"run.device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what names no GPU, such as a barrier, would else take the first
+    return device
 
 
 def _tensorboard(folder: Path) -> Any:

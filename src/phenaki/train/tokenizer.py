@@ -32,6 +32,7 @@ class TokenizerRecipe:
 
 def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path) -> Path:
     """Train a tokenizer, or go on where the run in `folder` stopped. Returns the folder of the averaged weights."""
+    recipe.data.check_size(recipe.tokenizer.image_size)
     torch.manual_seed(recipe.run.seed)
     with Run(folder, recipe.run, recipe) as run:
         tokenizer = CViViT(recipe.tokenizer).to(run.device)
@@ -53,6 +54,7 @@ def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path) -> Path:
             run.average_gradients(optimizers.parameters)
             norm = optimizers.update(step)
             restarted = tokenizer.quantizer.restart_dead_codes(out.quantized, run.rng(step))
+            run.take_from_main(tokenizer.quantizer.state_dict().values())  # each process restarts by its own batch
             ema.update_parameters(tokenizer)
 
             perplexity, used = code_usage(out.quantized.ids, tokenizer.vocab_size)
