@@ -1,8 +1,8 @@
 # No absolute path stands here: make cannot cope with a space in one, and the folder may have a space in its name.
 
 PYTHON ?= python3
-# The version that was tested. Without a GPU, PyTorch's own index has a build a tenth of the size:
-#   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+# The version that was tested. For a machine without a GPU there is a CPU build, a tenth of the size; how to ask for it
+# stands on PyTorch's installation page, and goes in here: make demo TORCH="torch==2.13.0 ..."
 TORCH ?= torch==2.13.0
 
 PIP = .venv/bin/python -m pip --disable-pip-version-check install

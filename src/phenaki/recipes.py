@@ -13,6 +13,7 @@ from phenaki.generator.losses import GeneratorLossConfig
 from phenaki.sample import SamplingConfig
 from phenaki.text import WordEncoderConfig
 from phenaki.tokenizer import CViViTConfig, QuantizerConfig
+from phenaki.tokenizer.losses import TokenizerLossConfig
 from phenaki.train.generator import GeneratorRecipe, PrefixConfig
 from phenaki.train.optim import OptimizerConfig
 from phenaki.train.run import RunConfig
@@ -56,8 +57,9 @@ def cvivit_shapes_64() -> TokenizerRecipe:
             quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 6, 5)),
         ),
         data=ShapesDataConfig(batch=6, lengths=(1, 3, 11), length_shares=(0.1, 0.4, 0.5)),
+        loss=TokenizerLossConfig(alike=0.01),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=100, cooldown_share=0.5, clip=0.03),
-        run=RunConfig(steps=5_500, log_every=25, picture_every=500, checkpoint_every=500),
+        run=RunConfig(steps=12_000, log_every=25, picture_every=500, checkpoint_every=500),
     )
 
 
@@ -95,7 +97,7 @@ def masked_shapes_64() -> GeneratorRecipe:
         sampling=SamplingConfig(
             steps=12, guidance=3.0, temperature=0.7, choice_temperature=8.0, prime_frames=1, first_frame_alone=True
         ),
-        run=RunConfig(steps=3_600, log_every=25, picture_every=400, checkpoint_every=200),
+        run=RunConfig(steps=20_000, log_every=25, picture_every=500, checkpoint_every=250),
     )
 
 

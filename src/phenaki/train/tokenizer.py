@@ -48,7 +48,7 @@ def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path) -> Path:
 
             with autocast(run.device, recipe.run.precision):
                 out = tokenizer(video)
-            losses = tokenizer_losses(out, video, tokenizer.quantizer, recipe.loss)
+            losses = tokenizer_losses(out, video, tokenizer, recipe.loss)
             loss = sum(losses.values())
             loss.backward()
             run.average_gradients(optimizers.parameters)
