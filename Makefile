@@ -7,8 +7,8 @@ TORCH ?= torch==2.13.0
 
 PIP = .venv/bin/python -m pip --disable-pip-version-check install
 
-# Waiting threads sleep: with two cores and another busy process, spinning makes PyTorch many times slower.
-export OMP_WAIT_POLICY = PASSIVE
+# Waiting threads spin for a moment only: beside another busy process, spinning makes PyTorch many times slower.
+export GOMP_SPINCOUNT = 2000
 
 .PHONY: demo test lint format clean
 

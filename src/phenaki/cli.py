@@ -70,8 +70,10 @@ app.add_typer(train_app, name="train")
 
 
 def main() -> None:
-    # Read when torch is imported: beside another busy process, waiting threads that spin slow it down many times over.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read when torch is imported: beside another busy process, threads that spin while they wait slow it down many
+    # times over; threads that sleep at once cost a third of the speed (docs/log.md). So they spin for a moment.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     app(prog_name="phenaki")
 
 
