@@ -33,4 +33,4 @@ def text_encoder() -> WordEncoder:
 def generator(tokenizer: CViViT, text_encoder: WordEncoder) -> MaskedTransformer:
     torch.manual_seed(2)
     sizes = MaskedTransformerSizes(frames=11, width=64, layers=2)
-    return MaskedTransformer(sizes.config(tokenizer, text_encoder.width)).eval()
+    return MaskedTransformer(sizes.config(tokenizer.facts, text_encoder.width)).eval()

@@ -14,9 +14,10 @@ ROOT = Path(phenaki.__file__).parent
 # From the ground up: a room imports from rooms below it and from itself.
 LAYERS = (
     {"errors"},
-    {"files", "config", "precision", "grid"},
-    {"video", "hub", "nn", "data"},
+    {"files", "config", "precision", "progress", "grid"},
+    {"video", "hub", "nn"},
     {"tokenizer", "text"},
+    {"data"},
     {"generator"},
     {"sample"},
     {"pipeline"},
@@ -34,7 +35,7 @@ ONLY_IN = {
     "torch.utils.tensorboard": {"train"},
     "torch.optim": {"train"},
     "typer": {"cli"},
-    "av": {"video"},
+    "av": {"video", "data"},
     "huggingface_hub": {"hub"},
 }
 

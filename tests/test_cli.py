@@ -16,7 +16,8 @@ from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from phenaki import __version__, files, hub
-from phenaki.cli import DEMO, app, read_story
+from phenaki.cli import app
+from phenaki.cli.generate import DEMO, read_story
 from phenaki.errors import PhenakiError
 from phenaki.generator import MaskedTransformer
 from phenaki.pipeline import Phenaki

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,55 @@ def test_folder_appears_whole_and_keeps_strangers(tmp_path: Path) -> None:
         assert (path / "deep" / "a").read_text() == text
         (path / "stranger").write_text("stays")
     assert sorted(os.listdir(path)) == ["deep", "stranger"] and os.listdir(tmp_path) == ["folder"]
+
+
+def moves_watched(monkeypatch: pytest.MonkeyPatch, seen: Callable[[int], None]) -> None:
+    """Call `seen` with the number of each move of a file, before it is done."""
+    replace, count = os.replace, itertools.count()
+
+    def watched(source: Path, target: Path) -> None:
+        seen(next(count))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+
+
+def fill(folder: Path, text: str, names: str) -> None:
+    with write_folder_whole(folder) as new:
+        for name in names:
+            (new / name).mkdir()
+            (new / name / "text").write_text(text)
+
+
+def contents(folder: Path) -> set[str]:
+    return {file.read_text() for file in folder.rglob("text")}
+
+
+def test_old_and_new_files_never_lie_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, looks = tmp_path / "folder", []
+    fill(folder, "old", "abc")
+    moves_watched(monkeypatch, lambda _: looks.append(contents(folder)))
+    fill(folder, "new", "abc")
+    assert {"old"} in looks and {"new"} in looks and {"old", "new"} not in looks
+    assert contents(folder) == {"new"}
+
+
+@pytest.mark.parametrize("failing", range(5))
+def test_a_folder_that_cannot_be_replaced_stays_as_it_was(
+    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    fill(folder, "old", "bc")
+
+    def fail(move: int) -> None:
+        if move == failing:
+            raise OSError(errno.EIO, "input/output error")
+
+    moves_watched(monkeypatch, fail)
+    with pytest.raises(PhenakiError, match="input/output error"):
+        fill(folder, "new", "abc")
+    assert [(folder / name / "text").read_text() for name in "bc"] == ["old", "old"]
+    assert contents(folder) == {"old"} and os.listdir(tmp_path) == ["folder"]
 
 
 def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:

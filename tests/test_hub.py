@@ -162,6 +162,11 @@ def test_a_failed_save_leaves_what_was_there(folder: Path, tiny: Tiny, monkeypat
     assert os.listdir(folder.parent) == ["model"]
 
 
+def test_whoever_may_read_the_configuration_may_read_the_weights(folder: Path) -> None:
+    modes = {name: (folder / name).stat().st_mode for name in ("config.json", "weights.safetensors")}
+    assert modes["weights.safetensors"] == modes["config.json"]
+
+
 def test_saving_over_a_component_keeps_the_model_card(folder: Path) -> None:
     (folder / "README.md").write_text("a card")
     other = Tiny(TinyConfig(width=5))
@@ -170,7 +175,9 @@ def test_saving_over_a_component_keeps_the_model_card(folder: Path) -> None:
 
 
 def test_names_lead_to_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "models" / "shapes-64").mkdir(parents=True)
+    for name in ("shapes-64", "__pycache__"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    (tmp_path / "models" / "shapes-64" / "model.json").write_text("{}")
     (tmp_path / "models" / "notes.txt").write_text("no model")
     monkeypatch.setattr(hub, "MODELS", tmp_path / "models")
     assert hub.model_names() == ["shapes-64"]

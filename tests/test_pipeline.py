@@ -19,7 +19,7 @@ import torch
 import phenaki
 from phenaki import hub
 from phenaki.errors import PhenakiError
-from phenaki.generator import MaskedTransformer
+from phenaki.generator import MaskedTransformer, MaskedTransformerSizes
 from phenaki.pipeline import Phenaki, load
 from phenaki.sample import SamplingConfig
 from phenaki.text import WordEncoder, WordEncoderConfig
@@ -130,6 +130,15 @@ def test_what_cannot_be_made_is_refused_before_any_work(
 
 
 # ---- saving what was made
+
+
+def test_a_generator_of_single_images_makes_no_second_scene(tokenizer: CViViT, text_encoder: WordEncoder) -> None:
+    sizes = MaskedTransformerSizes(frames=1, width=64, layers=1)
+    model = Phenaki(tokenizer, MaskedTransformer(sizes.config(tokenizer, text_encoder.width)), text_encoder)
+    assert model.generate("a star", steps=1).video.shape == (1, 3, 1, 32, 32)
+    for prompts, frames in ((["a star", "it moves"], None), ("a star", 3)):
+        with pytest.raises(PhenakiError, match="single images: give one prompt and 1 frame"):
+            model.generate(prompts, frames=frames)
 
 
 def test_samples_are_saved_side_by_side_and_enlarged(model: Phenaki, tmp_path: Path) -> None:
@@ -264,7 +273,7 @@ def test_truncated_and_missing_weights(folder: Path, room: str) -> None:
     with pytest.raises(PhenakiError, match=f"{room}' holds no weights.safetensors"):
         Phenaki.from_pretrained(folder)
     shutil.rmtree(folder / room)
-    with pytest.raises(PhenakiError, match=f"{room}' is no folder that exists"):
+    with pytest.raises(PhenakiError, match=f"{folder}' holds no {room}/: .*Copy the folder"):
         Phenaki.from_pretrained(folder)
 
 

@@ -42,6 +42,13 @@ def test_scenes_that_do_not_fit_are_refused(lengths: tuple[int, ...], nearest: s
         plan([Scene("x", n) for n in lengths], 11, 2, FAST)
 
 
+def test_a_generator_of_single_images_makes_one_image_and_nothing_else() -> None:
+    assert [(window.known, window.new) for window in plan([Scene("a", 1)], 1, 2, FAST)] == [(0, 1)]
+    for scenes, primed in (([Scene("a", 3)], False), ([Scene("a", 1), Scene("b", 2)], False), ([Scene("a", 2)], True)):
+        with pytest.raises(PhenakiError, match="single images"):
+            plan(scenes, 1, 2, FAST, primed)
+
+
 def test_every_frame_is_handed_out_once(
     tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder
 ) -> None:

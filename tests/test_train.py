@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from phenaki.data.batches import ShapesDataConfig
+from phenaki.data.config import DataConfig
 from phenaki.errors import PhenakiError
 from phenaki.generator import MaskedTransformer
 from phenaki.generator.losses import GeneratorLossConfig
@@ -183,8 +185,8 @@ def test_a_recipe_whose_parts_do_not_fit_is_refused(tmp_path: Path, tokenizer: C
         (TokenizerLossConfig, {"l2": -1.0}),
         (PrefixConfig, {"steps": (0, -1, 3)}),
         (PrefixConfig, {"shares": (2.0, -1.0, 0.0)}),
-        (ShapesDataConfig, {"lengths": (1, 3), "length_shares": (2.0, -1.0)}),
-        (ShapesDataConfig, {"workers": -1}),
+        (DataConfig, {"lengths": (1, 3), "length_shares": (2.0, -1.0)}),
+        (DataConfig, {"workers": -1}),
     ],
 )
 def test_impossible_settings_are_refused_with_their_value(config: type, wrong: dict) -> None:
@@ -303,10 +305,99 @@ def test_processes_keep_one_codebook(tmp_path: Path) -> None:
         assert torch.equal(value, two[name]), name
 
 
+def test_processes_without_a_common_disk_resume_together(tmp_path: Path) -> None:
+    """The main process alone finds a checkpoint. A process that trained once can train again, and leaves its group."""
+    recipe, trained = cvivit_debug(), torch.nn.Linear(3, 2)
+    first = Run(tmp_path / "0", recipe.run, recipe)
+    first.folder.mkdir()
+    first.step = 7
+    first.save({"linear": trained})
+    script = tmp_path / "resume.py"
+    script.write_text(
+        "import atexit, os, sys, torch\n"
+        "import torch.distributed as dist\n"
+        "from pathlib import Path\n"
+        "from phenaki.recipes import cvivit_debug\n"
+        "from phenaki.train.run import Run\n"
+        "def last():\n"
+        "    found = {'step': run.step, 'linear': linear.state_dict(), 'group': dist.is_initialized()}\n"
+        "    torch.save(found, f'{folder}.pt')\n"
+        "atexit.register(last)\n"
+        "folder, recipe = Path(sys.argv[1]) / os.environ['RANK'], cvivit_debug()\n"
+        "for _ in range(2):\n"
+        "    linear = torch.nn.Linear(3, 2)\n"
+        "    with Run(folder, recipe.run, recipe) as run:\n"
+        "        run.restore({'linear': linear})\n"
+    )
+    torchrun(2, script, tmp_path)
+    assert not (tmp_path / "1").exists()
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert found["step"] == 7
+        assert not found["group"]
+        assert torch.equal(found["linear"]["weight"], trained.weight)
+
+
 def torchrun(processes: int, script: Path, *arguments: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     subprocess.run([*launch, str(script), *map(str, arguments)], env=environment, check=True)
+
+
+def recorded(folder: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_steps_that_run_again_are_recorded_once(tmp_path: Path) -> None:
+    """A killed run leaves metrics beyond its checkpoint, the last line of them unfinished."""
+    recipe = lasting(cvivit_debug(), 6)
+
+    def run_to(last: int, parts: dict) -> None:
+        with Run(tmp_path, recipe.run, recipe) as run:
+            run.restore(parts)
+            for step in run.steps(parts):
+                run.log(loss=float(step))
+                if run.step == last:
+                    raise RuntimeError("killed")
+
+    with Run(tmp_path, recipe.run, recipe) as run:
+        run.step = 2
+        run.save({})
+    with pytest.raises(RuntimeError):
+        run_to(4, {})
+    assert recorded(tmp_path) == [3, 4, 5]
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 6, "lo')
+    run_to(6, {})
+    assert recorded(tmp_path) == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(("done", "left"), [(0, "2 h 13 min"), (3900, "3 min"), (3990, "20 s")])
+def test_lines_tell_the_rate_and_the_time_that_is_left(
+    done: int, left: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("phenaki.train.run.time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
+    recipe = lasting(cvivit_debug(), 4001)
+    with Run(tmp_path, recipe.run, recipe) as run:
+        run.step = done
+        next(run.steps({}))
+        now[0] += 2
+        run.log(loss=1.5)
+    assert capsys.readouterr().err == f"step {done + 1}/4001 loss 1.5, 0.50 steps/s, {left} left\n"
+
+
+def test_weights_follow_from_the_seed_and_nothing_else_does(tmp_path: Path) -> None:
+    recipe = cvivit_debug()
+    made = []
+    for before in (1, 2):
+        torch.manual_seed(before)
+        expected = torch.rand(3)
+        torch.manual_seed(before)
+        with Run(tmp_path, recipe.run, recipe).initializing():
+            made.append(torch.nn.Linear(2, 2).weight)
+        assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(*made)
 
 
 def test_runs_draw_the_same_whatever_came_before(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -70,8 +70,10 @@ def write_whole(path: str | Path, mode: str = "wb") -> Iterator[IO]:
 def write_folder_whole(path: str | Path) -> Iterator[Path]:
     """A temporary folder to fill, whose files get their places under `path` only when the block ends without an error.
 
-    A new folder appears in one rename. In a folder that is there already each file is replaced in one rename, after all
-    of them are on the disk; other files in it stay. Raises PhenakiError as `write_whole` does.
+    A new folder appears in one rename. In a folder that is there already files are replaced after all the new ones are
+    on the disk; other files in it stay. The old ones leave before the first new one comes: a crash in between leaves
+    files missing, which is seen, and never old weights beside a new configuration, which is not. Raises PhenakiError as
+    `write_whole` does.
     """
     path = Path(path)
     with writing(path):
@@ -88,9 +90,27 @@ def write_folder_whole(path: str | Path) -> Iterator[Path]:
             if not path.exists():
                 os.rename(temporary, path)
                 return
-            for file in files:
-                place = path / file.relative_to(temporary)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(file, place)
+            _replace(path, temporary, [file.relative_to(temporary) for file in files])
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(folder: Path, new: Path, names: list[Path]) -> None:
+    """Move the files of these names from `new` to `folder`, all of them or, if anything is raised, none."""
+    old = _temporary_beside(folder)
+    try:
+        with ExitStack() as undo:
+            for name in names:
+                place, aside = folder / name, old / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if place.exists():
+                    aside.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(place, aside)
+                    undo.callback(os.replace, aside, place)
+                else:
+                    undo.callback(place.unlink, missing_ok=True)
+            for name in names:
+                os.replace(new / name, folder / name)
+            undo.pop_all()
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from phenaki.errors import PhenakiError, did_you_mean
 from phenaki.files import write_folder_whole, writing
 
 CONFIG = "config.json"
+MODEL = "model.json"  # in the folder of a whole model
 WEIGHTS = "weights.safetensors"
 MODELS = Path(__file__).parent / "models"
 ROOMS = ("tokenizer", "generator", "text")  # where a component's class is registered, and its folder in a whole model
@@ -43,6 +45,7 @@ def save_component(
         (new / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         try:
             save_file(_stored(module.state_dict(), dtype), new / WEIGHTS, metadata={"format": "pt"})
+            shutil.copymode(new / CONFIG, new / WEIGHTS)  # safetensors lets nobody but the owner read its files
         except SafetensorError as error:  # it tells the system's errors, such as a full disk, as text alone
             code = re.search(r"os error (\d+)", str(error))
             raise (OSError(int(code[1]), str(error)) if code else error) from error
@@ -165,7 +168,7 @@ def fingerprint(component: nn.Module | str | Path) -> str:
 
 def model_names() -> list[str]:
     """Names of the models in the package."""
-    return sorted(entry.name for entry in MODELS.iterdir() if entry.is_dir()) if MODELS.is_dir() else []
+    return sorted(file.parent.name for file in MODELS.glob(f"*/{MODEL}"))
 
 
 def resolve(name_or_folder: str | Path) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,12 +19,14 @@ from phenaki.errors import PhenakiError
 from phenaki.files import write_folder_whole, writing
 from phenaki.generator import MaskedTransformer
 from phenaki.generator.masking import Schedule
+from phenaki.hub import MODEL
+from phenaki.precision import best_device
+from phenaki.progress import progress_bar
 from phenaki.sample import SamplingConfig, Scene, plan, story
 from phenaki.text import TextEncoder
 from phenaki.tokenizer import Tokenizer
 from phenaki.video import Frames, side_by_side, to_uint8, upscale, write_video
 
-MODEL = "model.json"
 LARGEST = 16_383  # pixels a side that H.264 and WebP both hold
 OnStep = Callable[[int, int], None]
 """Called with the number of finished decoding steps, and how many there are in all."""
@@ -147,6 +148,12 @@ class Phenaki:
         if not (folder / MODEL).is_file():
             raise _no_model(folder)
         file = from_dict(ModelFile, hub.read_json(folder / MODEL), where=f"'{folder / MODEL}'")
+        for room in hub.ROOMS:
+            if not (folder / room).is_dir():
+                raise PhenakiError(
+                    f"'{folder}' holds no {room}/: a model that was trained from token shards is without the networks "
+                    f"that made them. Copy the folder of the {room} there"
+                )
         parts = [hub.load_component(folder / room, room) for room in hub.ROOMS]
         try:
             model = cls(*parts, file.sampling)
@@ -165,14 +172,7 @@ class Phenaki:
         `dtype` stores the weights in another type (torch.float16: half the size). Files of other names that are in the
         folder stay. Raises PhenakiError where it cannot write.
         """
-        folder = Path(folder)
-        with writing(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-        with write_folder_whole(folder) as new:
-            for room, part in zip(hub.ROOMS, (self.tokenizer, self.generator, self.text_encoder), strict=True):
-                hub.save_component(part, new / room, hub.kind_of(part, room), part.config, dtype)
-            file = ModelFile(__version__, self.sampling, hub.fingerprint(new / "tokenizer"))
-            (new / MODEL).write_text(json.dumps(to_dict(file), indent=2) + "\n", encoding="utf-8")
+        save_model(folder, self.generator, self.tokenizer, self.text_encoder, self.sampling, dtype=dtype)
 
     # ---- text to video
 
@@ -275,13 +275,11 @@ class Phenaki:
         self.text_encoder.check(prompt)
         self.tokenizer.grid(frames, *self.image_size)
         period, longest = self.tokenizer.patch[0], self.generator.config.frames
-        if frames == 1 and not first:
+        if frames == 1 and not first and longest > 1:
             raise PhenakiError(
                 "a scene of 1 frame adds nothing, since it begins with the last frame of the one before: "
                 f"give at least {1 + period} frames"
             )
-        if longest == 1 and (frames > 1 or not first):
-            raise PhenakiError("this generator was trained on single images: give one prompt and 1 frame")
 
     def _sampling(self, changes: Sampling) -> SamplingConfig:
         given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
@@ -289,6 +287,41 @@ class Phenaki:
             if isinstance(value, float) and not math.isfinite(value):
                 raise PhenakiError(f"{name} {value}: give a finite number")
         return from_dict(SamplingConfig, to_dict(self.sampling) | given)
+
+
+def save_model(
+    folder: str | Path,
+    generator: MaskedTransformer,
+    tokenizer: Tokenizer | None,
+    text_encoder: TextEncoder | None,
+    sampling: SamplingConfig,
+    fingerprint: str = "",
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a model as `Phenaki.save_pretrained` does, if need be without its tokenizer, of which `fingerprint` is said
+    then, or without its text encoder: put into the folder as tokenizer/ and text/ they make it whole."""
+    folder = Path(folder)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with write_folder_whole(folder) as new:
+        for room, part in zip(hub.ROOMS, (tokenizer, generator, text_encoder), strict=True):
+            if part is not None:
+                hub.save_component(part, new / room, hub.kind_of(part, room), part.config, dtype)
+        file = ModelFile(__version__, sampling, hub.fingerprint(new / "tokenizer") if tokenizer else fingerprint)
+        (new / MODEL).write_text(json.dumps(to_dict(file), indent=2) + "\n", encoding="utf-8")
+
+
+def load_part(name_or_folder: str | Path, room: str) -> nn.Module:
+    """The part of a model for `room` ("tokenizer", "generator", "text"), on the CPU: by itself in a folder, or of a
+    whole model. Raises PhenakiError for a folder that holds no such part."""
+    folder = hub.resolve(name_or_folder)
+    if not (folder / hub.CONFIG).is_file() and (folder / room / hub.CONFIG).is_file():
+        folder = folder / room
+    if not (folder / hub.CONFIG).is_file():
+        raise _no_model(folder)
+    if (found := hub.room_of(folder)) != room:
+        raise PhenakiError(f"'{folder}' holds a {found}: name the folder of a {room}, or of a whole model")
+    return hub.load_component(folder, room)
 
 
 def load(name_or_folder: str | Path, device: str | torch.device = "auto") -> Phenaki | nn.Module:
@@ -320,11 +353,6 @@ def _no_model(folder: Path) -> PhenakiError:
     )
 
 
-def best_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def laid_out(video: Tensor, factor: int = 1) -> Frames:
     """Samples (B, 3, T, H, W) side by side as one clip uint8 (T, H', W', 3), pixels `factor` times as wide and high.
 
@@ -342,25 +370,12 @@ def laid_out(video: Tensor, factor: int = 1) -> Frames:
 
 @contextmanager
 def step_bar(shown: bool = True) -> Iterator[OnStep]:
-    """A progress bar on standard error that vanishes when done; nothing where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("generating, step"),
-        MofNCompleteColumn(),
-        BarColumn(),
-        TextColumn("{task.fields[rate]:.1f} steps/s"),
-        TimeRemainingColumn(),
-    )
-    started = time.monotonic()
-    hidden = not (shown and console.is_terminal)
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        task = bar.add_task("", total=None, rate=0.0)
+    """A progress bar that vanishes when done."""
+    with progress_bar(shown=shown, transient=True) as bar:
+        task = bar.add_task("generating, step", total=None)
 
         def on_step(finished: int, total: int) -> None:
-            bar.update(task, completed=finished, total=total, rate=finished / (time.monotonic() - started))
+            bar.update(task, completed=finished, total=total)
 
         yield on_step
 

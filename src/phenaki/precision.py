@@ -1,4 +1,4 @@
-"""The one policy on precision: float32 master weights, bfloat16 matrix products where those are faster."""
+"""The one policy on device and precision: float32 master weights, bfloat16 matrix products where those are faster."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from typing import Literal
 import torch
 
 Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def best_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def autocast(device: torch.device, precision: Precision = "auto") -> torch.autocast:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from phenaki.data.batches import ShapesDataConfig
+from phenaki.data.config import DataConfig
 from phenaki.errors import PhenakiError, did_you_mean
 from phenaki.generator import MaskedTransformerSizes
 from phenaki.generator.losses import GeneratorLossConfig
@@ -32,7 +32,7 @@ def cvivit_debug() -> TokenizerRecipe:
             temporal_layers=1,
             quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 8)),
         ),
-        data=ShapesDataConfig(size=32, batch=4, lengths=(1, 5), length_shares=(0.25, 0.75), workers=0),
+        data=DataConfig(size=32, batch=4, lengths=(1, 5), length_shares=(0.25, 0.75), workers=0),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=10, clip=1.0, ema_decay=0.9),
         run=RunConfig(steps=100, log_every=10, picture_every=100, checkpoint_every=50),
     )
@@ -56,7 +56,7 @@ def cvivit_shapes_64() -> TokenizerRecipe:
             pixel_hidden=512,
             quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 6, 5)),
         ),
-        data=ShapesDataConfig(batch=6, lengths=(1, 3, 11), length_shares=(0.1, 0.4, 0.5)),
+        data=DataConfig(batch=6, lengths=(1, 3, 11), length_shares=(0.1, 0.4, 0.5)),
         loss=TokenizerLossConfig(alike=0.01),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=100, cooldown_share=0.5, clip=0.03),
         run=RunConfig(steps=12_000, log_every=25, picture_every=500, checkpoint_every=500),
@@ -66,7 +66,7 @@ def cvivit_shapes_64() -> TokenizerRecipe:
 def cvivit_paper() -> TokenizerRecipe:
     """The paper's first stage (appendix B.1): 11 frames of 128 x 128, 50 M parameters, 8192 codes, 1 M steps."""
     return TokenizerRecipe(
-        data=ShapesDataConfig(size=128, batch=128, workers=8),
+        data=DataConfig(size=128, batch=128, workers=8),
         optimizer=OptimizerConfig(kind="adamw", lr=1e-4, warmup_steps=100_000, ema_decay=0.9999),
         run=RunConfig(steps=1_000_000, log_every=100, picture_every=5000, checkpoint_every=5000),
     )
@@ -77,7 +77,7 @@ def masked_debug() -> GeneratorRecipe:
     return GeneratorRecipe(
         generator=MaskedTransformerSizes(frames=5, width=64, layers=2),
         text=WordEncoderConfig(width=64, layers=1),
-        data=ShapesDataConfig(size=32, batch=4, lengths=(1, 5), length_shares=(0.25, 0.75), workers=0),
+        data=DataConfig(size=32, batch=4, lengths=(1, 5), length_shares=(0.25, 0.75), workers=0),
         prefix=PrefixConfig(steps=(0, 1), shares=(0.8, 0.2), continued_shares=(0.0, 1.0)),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=10, clip=1.0, ema_decay=0.9),
         sampling=SamplingConfig(steps=4, prime_frames=1),
@@ -90,7 +90,7 @@ def masked_shapes_64() -> GeneratorRecipe:
     return GeneratorRecipe(
         generator=MaskedTransformerSizes(frames=11, width=256, layers=6),
         text=WordEncoderConfig(width=192, layers=2),
-        data=ShapesDataConfig(batch=8, lengths=(1, 11), length_shares=(0.3, 0.7), seed=1),
+        data=DataConfig(batch=8, lengths=(1, 11), length_shares=(0.3, 0.7), seed=1),
         prefix=PrefixConfig(steps=(0, 1, 3), shares=(0.25, 0.65, 0.1), continued_shares=(0.0, 0.85, 0.15)),
         loss=GeneratorLossConfig(label_smoothing=0.02, text_drop=0.1, first_frame_weight=2.0),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=200, cooldown_share=0.35, clip=1.0),

@@ -10,10 +10,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
-
 from phenaki.errors import PhenakiError, did_you_mean
 from phenaki.evaluate.generate import Model
 from phenaki.evaluate.prompts import KINDS, prompts
@@ -21,6 +17,7 @@ from phenaki.evaluate.protocol import measured_with
 from phenaki.evaluate.reconstruction import reconstruction
 from phenaki.evaluate.report import report, write_figures
 from phenaki.evaluate.stories import stories
+from phenaki.progress import progress_bar
 from phenaki.tokenizer import Tokenizer
 
 __all__ = ["WHAT", "Model", "evaluate", "prompts", "reconstruction", "report", "stories", "write_figures"]
@@ -59,7 +56,7 @@ def evaluate(
         "stories": (told, partial(stories, model, told, seed)),
     }
     figures: dict[str, Any] = {}
-    with _bar(progress) as bar:
+    with progress_bar(shown=progress) as bar:
         for name in dict.fromkeys(what):
             total, measure = measures[name]
             task = bar.add_task(name, total=total)
@@ -70,14 +67,3 @@ def evaluate(
             took = {"quick": quick, "seconds": round(time.monotonic() - began, 1)}
             figures[name] = {"protocol": found.pop("protocol") | with_what | took} | found
     return figures
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.finished_speed or task.speed or 0:.2f}/s")
-
-
-def _bar(shown: bool) -> Progress:
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), MofNCompleteColumn(), BarColumn(), _Rate(), TimeRemainingColumn()
-    return Progress(*columns, console=console, disable=not (shown and console.is_terminal))

@@ -31,7 +31,8 @@ def reconstruction(tokenizer: Tokenizer, clips: int, advance: Advance) -> dict[s
     world = unseen_world(tokenizer)
     device = next(tokenizer.parameters()).device
     at_a_time = max(1, MOST_PIXELS // (world.frames * world.height * world.width))
-    psnr, psnr_first, psnr_rest, ids = [], [], [], []
+    decibels: dict[str, list[float]] = {"psnr": [], "psnr_first": [], "psnr_rest": []}
+    ids: list[Tensor] = []
     reports: dict[str, list[Report]] = {"one_object": [], "two_objects": []}
     for numbers in batches(range(clips), at_a_time):
         samples = [world[i] for i in numbers]
@@ -39,22 +40,19 @@ def reconstruction(tokenizer: Tokenizer, clips: int, advance: Advance) -> dict[s
         ids.append(tokenizer.encode(video))
         decoded = tokenizer.decode(ids[-1])
         error = (decoded - video).square()
-        psnr += _psnr(error)
-        psnr_first += _psnr(error[:, :, :1])
-        psnr_rest += _psnr(error[:, :, 1:])
+        for name, part in zip(decibels, (error, error[:, :, :1], error[:, :, 1:]), strict=True):
+            decibels[name] += psnr(part)
         for sample, clip in zip(samples, to_uint8(decoded), strict=True):
             kind = "one_object" if len(sample.scene.objects) == 1 else "two_objects"
             reports[kind].append(check(clip, sample.claims))
         advance(len(numbers))
     perplexity, used = code_usage(torch.cat(ids), tokenizer.vocab_size)
     bits = ids[0][0].numel() * math.log2(tokenizer.vocab_size)
-    first, rest = float(np.mean(psnr_first)), float(np.mean(psnr_rest))
+    means = {name: float(np.mean(each)) for name, each in decibels.items()}
     return {
         "protocol": {"clips": clips} | measured_on(world),
-        "psnr": float(np.mean(psnr)),
-        "psnr_first": first,
-        "psnr_rest": rest,
-        "first_minus_rest": first - rest,
+        **means,
+        "first_minus_rest": means["psnr_first"] - means["psnr_rest"],
         "codes_used": used,
         "perplexity": perplexity,
         "vocab_size": tokenizer.vocab_size,
@@ -67,6 +65,6 @@ def reconstruction(tokenizer: Tokenizer, clips: int, advance: Advance) -> dict[s
     }
 
 
-def _psnr(error: Tensor) -> list[float]:
-    """Squared errors (B, 3, T, H, W) -> dB of each clip."""
+def psnr(error: Tensor) -> list[float]:
+    """Peak signal-to-noise ratio of each clip in dB, at most 100, from squared errors (B, 3, T, H, W) of RGB in 0..1."""
     return (-10 * error.double().mean((1, 2, 3, 4)).clamp_min(10 ** (-BEST_PSNR / 10)).log10()).tolist()

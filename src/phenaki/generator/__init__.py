@@ -4,9 +4,8 @@ from phenaki.generator.masked import (
     MaskedTransformer,
     MaskedTransformerConfig,
     MaskedTransformerSizes,
-    TokenizerFacts,
 )
 
 REGISTRY = {"masked": (MaskedTransformerConfig, MaskedTransformer)}
 
-__all__ = ["REGISTRY", "MaskedTransformer", "MaskedTransformerConfig", "MaskedTransformerSizes", "TokenizerFacts"]
+__all__ = ["REGISTRY", "MaskedTransformer", "MaskedTransformerConfig", "MaskedTransformerSizes"]

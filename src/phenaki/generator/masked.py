@@ -16,24 +16,9 @@ from phenaki.nn.attention import HEAD_DIM
 from phenaki.nn.positions import fourier_features, rotary_table
 from phenaki.nn.transformer import Layer, initialize, width_error
 from phenaki.text.base import Text
-from phenaki.tokenizer.base import Tokenizer
+from phenaki.tokenizer.base import Tokenizer, TokenizerFacts
 
 _BANDS = 6
-
-
-@dataclass(frozen=True)
-class TokenizerFacts:
-    """What a generator has to know of the tokenizer whose ids it writes."""
-
-    vocab_size: int
-    patch: tuple[int, int, int]
-    image_size: tuple[int, int]
-    fps: float
-
-    @staticmethod
-    def of(tokenizer: Tokenizer) -> TokenizerFacts:
-        config = tokenizer.config
-        return TokenizerFacts(tokenizer.vocab_size, tuple(tokenizer.patch), tuple(config.image_size), config.fps)
 
 
 @dataclass(frozen=True)
@@ -62,8 +47,8 @@ class MaskedTransformerSizes:
     layers: int = 8
     mlp_ratio: int = 4
 
-    def config(self, tokenizer: Tokenizer, text_width: int) -> MaskedTransformerConfig:
-        return MaskedTransformerConfig(TokenizerFacts.of(tokenizer), text_width, **asdict(self))
+    def config(self, tokenizer: TokenizerFacts, text_width: int) -> MaskedTransformerConfig:
+        return MaskedTransformerConfig(tokenizer, text_width, **asdict(self))
 
 
 class MaskedTransformer(nn.Module):
@@ -90,7 +75,7 @@ class MaskedTransformer(nn.Module):
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Raise PhenakiError, naming each difference, unless this generator was built for such a tokenizer."""
-        wanted, given = asdict(self.config.tokenizer), asdict(TokenizerFacts.of(tokenizer))
+        wanted, given = asdict(self.config.tokenizer), asdict(tokenizer.facts)
         differences = [f"{name} {wanted[name]}, not {given[name]}" for name in wanted if wanted[name] != given[name]]
         if differences:
             raise PhenakiError(

@@ -15,17 +15,19 @@ HEAD_DIM = 64  # fewer, wider heads: the softmax over N * M * H scores is what c
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """Attention of q (B, H, N, K) over k, v (B, H, M, K); mask: bool (B, 1, N or 1, M), True where a key may be seen.
+    """Attention of q (B, H, N, K) over k, v (B, H, M, K); mask: bool (B, 1, N or 1, M), True where a key may be seen;
+    `causal`: only keys up to the query's own place. With both, a key is seen where both allow it.
 
     The kernel is chosen by measurement (benchmarks/attention.py): on a CPU in bfloat16 the fused kernel is 1.3 to 5
     times as slow to train as the three plain operations; everywhere else it is the faster one.
     """
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+    fused = q.device.type != "cpu" or q.dtype != torch.bfloat16
+    if causal and not (fused and mask is None):  # the fused kernel takes either a mask or `is_causal`
+        past = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
+        mask, causal = past if mask is None else past & mask, False
+    if fused:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if causal:
-        n, m = scores.shape[-2:]
-        mask = torch.ones(n, m, dtype=torch.bool, device=q.device).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     return scores.softmax(dim=-1) @ v  # the CPU's bfloat16 softmax accumulates in float32

@@ -50,8 +50,11 @@ def plan(
             `first_frame_alone` whether the first window is of one frame.
         primed: whether the first scene, too, goes on from given frames.
 
-    Raises PhenakiError, naming the nearest lengths, for a scene whose frames do not fit.
+    Raises PhenakiError, naming the nearest lengths, for a scene whose frames do not fit, and for all but one frame of a
+    generator that writes single images.
     """
+    if frames == 1 and (primed or [scene.frames for scene in scenes] != [1]):
+        raise PhenakiError("this generator was trained on single images: give one prompt and 1 frame")
     known = fitting(min(config.prime_frames, frames - period), period)
     windows: list[Window] = []
     for scene in scenes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -29,6 +30,16 @@ class Grid(NamedTuple):
     w: int
 
 
+@dataclass(frozen=True)
+class TokenizerFacts:
+    """What a generator has to know of the tokenizer whose ids it writes."""
+
+    vocab_size: int
+    patch: tuple[int, int, int]
+    image_size: tuple[int, int]
+    fps: float
+
+
 class Tokenizer(nn.Module, ABC):
     """Video float (B, 3, T, H, W) in [0, 1] <-> ids int64 (B, t, h, w) with t = 1 + (T - 1) / p.
 
@@ -43,6 +54,10 @@ class Tokenizer(nn.Module, ABC):
     @property
     def vocab_size(self) -> int:
         return self.quantizer.vocab_size
+
+    @property
+    def facts(self) -> TokenizerFacts:
+        return TokenizerFacts(self.vocab_size, tuple(self.patch), tuple(self.config.image_size), self.config.fps)
 
     def grid(self, frames: int, height: int, width: int) -> Grid:
         """The token grid of a clip. Raises PhenakiError for lengths and sizes that do not fit the patches."""

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from phenaki.data.batches import ShapesBatches, ShapesDataConfig, batches
-from phenaki.data.shapes import ShapesWorld, check
+from phenaki.data.config import DataConfig
+from phenaki.data.mix import Batches, collate
+from phenaki.data.shapes import check
+from phenaki.data.shown import Shown, shown
 from phenaki.errors import PhenakiError
 from phenaki.generator import MaskedTransformer, MaskedTransformerSizes
 from phenaki.generator.losses import GeneratorLossConfig, masked_cross_entropy
 from phenaki.generator.masking import free_positions, masked_count, random_mask
-from phenaki.hub import fingerprint
-from phenaki.pipeline import Phenaki
+from phenaki.pipeline import save_model
 from phenaki.precision import autocast
 from phenaki.sample import SamplingConfig, Scene, story
-from phenaki.text import WordEncoder, WordEncoderConfig
+from phenaki.text import TextEncoder, WordEncoder, WordEncoderConfig
 from phenaki.tokenizer import Tokenizer
+from phenaki.train.inputs import Inputs, open_inputs
 from phenaki.train.optim import OptimizerConfig, Optimizers, averaged
 from phenaki.train.run import Run, RunConfig
-from phenaki.video import contact_sheet, to_float, to_uint8, write_image
+from phenaki.video import contact_sheet, to_uint8, write_image
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class GeneratorRecipe:
 
     generator: MaskedTransformerSizes = field(default_factory=MaskedTransformerSizes)
     text: WordEncoderConfig = field(default_factory=WordEncoderConfig)
-    data: ShapesDataConfig = field(default_factory=ShapesDataConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     prefix: PrefixConfig = field(default_factory=PrefixConfig)
     loss: GeneratorLossConfig = field(default_factory=GeneratorLossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -66,58 +68,67 @@ class GeneratorRecipe:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-def train_generator(recipe: GeneratorRecipe, folder: str | Path, tokenizer: Tokenizer) -> Path:
-    """Train generator and text encoder for a frozen tokenizer, or go on where the run in `folder` stopped.
+def train_generator(
+    recipe: GeneratorRecipe,
+    folder: str | Path,
+    tokenizer: Tokenizer | None = None,
+    text_encoder: TextEncoder | None = None,
+) -> Path:
+    """Train a generator for a frozen tokenizer, or go on where the run in `folder` stopped.
 
-    Returns the folder of the whole model with averaged weights, as `Phenaki.from_pretrained` reads it. Raises
-    PhenakiError for a tokenizer that does not fit the recipe's data, or is another than the one of the run in `folder`.
+    A text encoder learns with it, unless `text_encoder`, which stays frozen, is given. Token shards bring ids, and
+    maybe text embeddings: then neither network is needed, and the trained model is saved without those not given.
+
+    Returns the folder of the model with averaged weights, as `Phenaki.from_pretrained` reads it. Raises PhenakiError
+    for a tokenizer or text encoder that does not fit the data, or is another than that of the run in `folder`.
     """
-    recipe.data.check_size(tokenizer.config.image_size)
+    given = open_inputs(recipe.data, recipe.text, tokenizer, text_encoder)
     if max(recipe.data.lengths) != recipe.generator.frames:
         raise PhenakiError(
             f"data.lengths {recipe.data.lengths} and generator.frames {recipe.generator.frames}: "
             "the longest clips must have as many frames as the generator is to write"
         )
-    torch.manual_seed(recipe.run.seed)
-    with Run(folder, recipe.run, recipe, fingerprint(tokenizer)) as run:
-        tokenizer = tokenizer.eval().requires_grad_(False).to(run.device)
-        text_encoder = WordEncoder(recipe.text).to(run.device)
-        generator = MaskedTransformer(recipe.generator.config(tokenizer, text_encoder.width)).to(run.device)
-        averages = [averaged(network, recipe.optimizer.ema_decay) for network in (generator, text_encoder)]
-        optimizers = Optimizers([generator, text_encoder], recipe.optimizer, recipe.run.steps)
-        parts = {
-            "generator": generator,
-            "text_encoder": text_encoder,
-            "generator_ema": averages[0],
-            "text_encoder_ema": averages[1],
-            "optimizers": optimizers,
-        }
+    clips = shown(recipe.data)
+    with Run(folder, recipe.run, recipe, given.fingerprint) as run:
+        device = run.device
+        with run.initializing():
+            generator = MaskedTransformer(recipe.generator.config(given.facts, given.text_width))
+            networks: dict[str, nn.Module] = {"generator": generator}
+            if given.learns_text:
+                networks["text_encoder"] = WordEncoder(recipe.text)
+                given = replace(given, text_encoder=networks["text_encoder"])
+        for network in (generator, given.tokenizer, given.text_encoder):
+            if network is not None:
+                network.to(device)
+        averages = {name: averaged(network, recipe.optimizer.ema_decay) for name, network in networks.items()}
+        optimizers = Optimizers(networks.values(), recipe.optimizer, recipe.run.steps)
+        data = Batches(recipe.data, given.facts.patch[0], run.rank, run.world_size, on_bad=run.leave_out)
+        parts = networks | {f"{name}_ema": average for name, average in averages.items()}
+        parts |= {"optimizers": optimizers, "data": data}
         run.restore(parts)
-        data = ShapesBatches(recipe.data, tokenizer.patch[0], recipe.run.steps, run.rank, run.world_size)
-        stream = batches(data, run.step)
 
         for step in run.steps(parts):
-            batch, rng = next(stream), run.rng(step)
-            ids = tokenizer.encode(to_float(batch["video"]).to(run.device))
+            batch, rng = next(data), run.rng(step)
+            ids = given.ids(batch, device)
             prefix = recipe.prefix.draw(batch["continued"], ids.shape[1], rng)
             free = free_positions(ids.shape[1:], prefix)
             progress = torch.rand(len(ids), generator=rng)
-            masked = random_mask(free, masked_count(progress, free.flatten(1).sum(1)), rng).to(run.device)
-            dropped = (torch.rand(len(ids), generator=rng) < recipe.loss.text_drop).to(run.device)
+            masked = random_mask(free, masked_count(progress, free.flatten(1).sum(1)), rng).to(device)
+            dropped = (torch.rand(len(ids), generator=rng) < recipe.loss.text_drop).to(device)
 
-            with autocast(run.device, recipe.run.precision):
-                text = generator.drop(text_encoder(text_encoder.tokenize(batch["captions"]).to(run.device)), dropped)
-                given = ids.masked_fill(masked, generator.mask_id)
-                features = generator.features(given, generator.context(text), text.mask)
+            with autocast(device, recipe.run.precision):
+                text = generator.drop(given.text(batch, device), dropped)
+                masked_ids = ids.masked_fill(masked, generator.mask_id)
+                features = generator.features(masked_ids, generator.context(text), text.mask)
                 logits = generator.head(features[masked])
-            weight = torch.ones(ids.shape, device=run.device)
+            weight = torch.ones(ids.shape, device=device)
             weight[:, 0] = recipe.loss.first_frame_weight
             loss = masked_cross_entropy(logits, ids[masked], weight[masked], recipe.loss.label_smoothing)
             loss.backward()
             run.average_gradients(optimizers.parameters)
             norm = optimizers.update(step)
-            averages[0].update_parameters(generator)
-            averages[1].update_parameters(text_encoder)
+            for name, average in averages.items():
+                average.update_parameters(networks[name])
 
             run.log(
                 loss=loss.item(),
@@ -126,57 +137,60 @@ def train_generator(recipe: GeneratorRecipe, folder: str | Path, tokenizer: Toke
                 lr=optimizers.lr(step),
             )
             if run.due(recipe.run.picture_every):
-                model = Phenaki(tokenizer, averages[0].module, averages[1].module, recipe.sampling)
-                figures, picture = look(model, recipe)
+                reader = averages["text_encoder"].module if given.learns_text else given.text_encoder
+                whole = averages["generator"].module.eval(), given.tokenizer, reader
+                figures, picture = look(recipe, clips, given, *whole)
                 run.record(figures)
-                write_image(run.folder / f"samples_{step + 1:07d}.png", picture)
-                model.save_pretrained(run.folder / "model")
+                if picture is not None:
+                    write_image(run.folder / f"samples_{step + 1:07d}.png", picture)
+                save_model(run.folder / "model", *whole, recipe.sampling, given.fingerprint)
     return run.folder / "model"
 
 
 @torch.no_grad()
-def look(model: Phenaki, recipe: GeneratorRecipe, prompts: int = 32) -> tuple[dict[str, float], np.ndarray]:
-    """Figures on unseen prompts and clips, and a picture of samples with their prompts.
+def look(
+    recipe: GeneratorRecipe,
+    clips: Shown,
+    given: Inputs,
+    generator: MaskedTransformer,
+    tokenizer: Tokenizer | None,
+    text_encoder: TextEncoder | None,
+) -> tuple[dict[str, float], np.ndarray | None]:
+    """Figures on clips and their captions, and, where there are networks to make one, a picture of samples.
 
-    The loss is that of training (weights, smoothing and text dropping aside) at one mask share after another; fulfilled
-    is the share of prompts, and of single claims, that the checker finds true.
+    The loss is that of training (weights, smoothing and text dropping aside) at one mask share after another;
+    fulfilled, in the procedural world, is the share of prompts, and of single claims, that the checker finds true.
     """
-    tokenizer, generator, text_encoder = model.tokenizer.eval(), model.generator.eval(), model.text_encoder.eval()
     device = next(generator.parameters()).device
-    world = ShapesWorld(
-        seed=recipe.data.seed,
-        split="test",
-        size=recipe.data.size,
-        frames=recipe.generator.frames,
-        objects=recipe.data.objects or None,
-    )
-    samples = [world[i] for i in range(prompts)]
-    ids = tokenizer.encode(to_float(np.stack([sample.video for sample in samples])).to(device))
-    rng = torch.Generator().manual_seed(0)
+    given = replace(given, text_encoder=text_encoder and text_encoder.eval())
+    batch = collate(clips.samples)
+    ids, captions = given.ids(batch, device), tuple(batch["captions"])
     with autocast(device, recipe.run.precision):
-        text = text_encoder.encode([sample.caption for sample in samples])
-        with_null = generator.drop(text, torch.zeros(prompts, dtype=torch.bool, device=device))
+        text = generator.drop(given.text(batch, device), torch.zeros(len(ids), dtype=torch.bool, device=device))
         free = torch.ones_like(ids, dtype=torch.bool).cpu()
-        masked = random_mask(free, masked_count(torch.linspace(0, 0.95, prompts), free.flatten(1).sum(1)), rng)
-        masked = masked.to(device)
-        logits = generator(ids.masked_fill(masked, generator.mask_id), with_null)
+        counts = masked_count(torch.linspace(0, 0.95, len(ids)), free.flatten(1).sum(1))
+        masked = random_mask(free, counts, torch.Generator().manual_seed(0)).to(device)
+        logits = generator(ids.masked_fill(masked, generator.mask_id), text)
     targets = ids.masked_fill(~masked, -100)
-    losses = {
-        name: torch.nn.functional.cross_entropy(part.float().flatten(0, -2), target.flatten()).item()
-        for name, part, target in (
-            ("test/loss_first", logits[:, :1], targets[:, :1]),
-            ("test/loss_rest", logits[:, 1:], targets[:, 1:]),
-        )
-    }
-    scenes = [Scene(tuple(sample.caption for sample in samples), recipe.generator.frames)]
-    numbers = torch.Generator(device).manual_seed(0)
-    pieces = story(tokenizer, generator, text_encoder, scenes, model.sampling, numbers, samples=prompts)
-    clips = to_uint8(torch.cat(list(pieces), dim=2))
-    reports = [check(clip, sample.caption) for clip, sample in zip(clips, samples, strict=True)]
-    claims = [finding.fulfilled for report in reports for finding in report.findings]
-    figures = losses | {
-        "test/fulfilled": float(np.mean([report.fulfilled for report in reports])),
-        "test/claims_fulfilled": float(np.mean(claims)),
-    }
-    labels = [f"{'+' if r.fulfilled else '-'} {s.caption}" for r, s in zip(reports[:12], samples[:12], strict=True)]
-    return figures, contact_sheet(list(clips[:12]), columns=11, labels=labels)
+    figures = {"loss_first": _cross_entropy(logits[:, :1], targets[:, :1])}
+    if ids.shape[1] > 1:
+        figures["loss_rest"] = _cross_entropy(logits[:, 1:], targets[:, 1:])
+    picture = None
+    if tokenizer is not None and text_encoder is not None:
+        numbers = torch.Generator(device).manual_seed(0)
+        scenes = [Scene(captions, recipe.generator.frames)]
+        pieces = story(tokenizer, generator, text_encoder, scenes, recipe.sampling, numbers, samples=len(captions))
+        made, labels = to_uint8(torch.cat(list(pieces), dim=2)), list(captions)
+        if clips.checkable:
+            reports = [check(clip, caption) for clip, caption in zip(made, captions, strict=True)]
+            figures["fulfilled"] = float(np.mean([report.fulfilled for report in reports]))
+            figures["claims_fulfilled"] = float(np.mean([f.fulfilled for report in reports for f in report.findings]))
+            labels = [
+                f"{'+' if report.fulfilled else '-'} {text}" for report, text in zip(reports, captions, strict=True)
+            ]
+        picture = contact_sheet(list(made[:12]), columns=11, labels=labels[:12])
+    return {f"{clips.name}/{name}": value for name, value in figures.items()}, picture
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> float:
+    return nn.functional.cross_entropy(logits.float().flatten(0, -2), targets.flatten()).item()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
 import math
@@ -10,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,21 +19,27 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import TextColumn
 from torch import Tensor
 
 from phenaki.config import to_dict
 from phenaki.errors import PhenakiError
 from phenaki.files import write_whole, writing
-from phenaki.precision import Precision
+from phenaki.precision import Precision, best_device
+from phenaki.progress import progress_bar
 
+BAD_SAMPLES = "bad_samples.txt"
+_SHOWN_BAD = 10
 _MAY_CHANGE = {f"run.{key}" for key in ("steps", "device", "log_every", "picture_every", "checkpoint_every")}
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How long and how often. `device` "auto" takes CUDA where there is one."""
+    """How long and how often. `device` "auto" takes CUDA where there is one.
+
+    `precision` is that of the networks that are trained. A frozen tokenizer encodes, and pictures are made, in the
+    precision in which users will run them.
+    """
 
     steps: int = 1000
     seed: int = 0
@@ -62,8 +70,8 @@ class Run:
         self.step = 0
         self._stop = False
         self._recent: list[dict[str, float]] = []
-        if self.world_size > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        self._left_out: set[str] = set()
+        self._tensorboard: Any = None
         self._tokenizer = tokenizer
         self._recipe = json.loads(json.dumps(to_dict(recipe)))
         self._check_recipe()
@@ -96,20 +104,14 @@ class Run:
         if self.is_main:
             with writing(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-        self._tensorboard = _tensorboard(self.folder) if self.is_main else None
-        self._console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TextColumn("{task.fields[rate]:.2f} steps/s"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[losses]}"),
-            console=self._console,
-            disable=not (self.is_main and self._console.is_terminal),
-        )
-        self._task = self._progress.add_task("train", total=self.config.steps, rate=0.0, losses="")
+        self._group = self.world_size > 1 and not dist.is_initialized()  # whether it is this run's own
+        if self._group:
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        self._progress = progress_bar(TextColumn("{task.fields[losses]}"), shown=self.is_main)
+        self._task = self._progress.add_task("step", total=self.config.steps, losses="")
         self._progress.start()
+        bad = self.folder / BAD_SAMPLES
+        self._left_out = set(bad.read_text(encoding="utf-8").splitlines()) if bad.exists() else set()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -120,6 +122,8 @@ class Run:
             self._tensorboard.close()
         if self.world_size > 1 and error is None:
             dist.barrier()
+            if self._group:  # not before the process ends: another run in it goes on with the group
+                atexit.register(dist.destroy_process_group)
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self._stop:
@@ -131,15 +135,29 @@ class Run:
         seed = (self.config.seed * 1_000_003 + step) * 65_537 + self.rank
         return torch.Generator().manual_seed(seed % 2**63)
 
+    @contextmanager
+    def initializing(self) -> Iterator[None]:
+        """Weights made in this block follow from the seed; the global random state stays as it was.
+
+        torch's initialisers draw from that state alone. They are to run on the CPU, before `.to(run.device)`.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.config.seed)
+            yield
+
     # ---- checkpoints
 
     def restore(self, parts: dict[str, Any]) -> None:
-        """Load the newest checkpoint, where there is one, into the parts (each with load_state_dict)."""
+        """Load the newest checkpoint, where there is one, into the parts (each with load_state_dict).
+
+        All processes get the one that the main process finds: the others may be on machines that do not see its disk.
+        """
         path = self.folder / "checkpoint.pt"
-        if not path.exists():
+        content = self._from_main(path.read_bytes() if self.is_main and path.exists() else None)
+        if content is None:
             return
         try:
-            saved = torch.load(path, map_location=self.device, weights_only=True)
+            saved = torch.load(io.BytesIO(content), map_location=self.device, weights_only=True)
         except Exception as error:
             raise PhenakiError(f"the checkpoint {path} cannot be read ({error}): delete it to start anew") from error
         if saved.get("tokenizer", self._tokenizer) != self._tokenizer:
@@ -151,9 +169,9 @@ class Run:
         self.step = saved["step"]
 
     def save(self, parts: dict[str, Any]) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint, whole or not at all. All processes call: the data's state is of each of them."""
+        states = {name: part.state_dict() for name, part in parts.items()}
         if self.is_main:
-            states = {name: part.state_dict() for name, part in parts.items()}
             state = {"step": self.step, "parts": states, "tokenizer": self._tokenizer}
             buffer = io.BytesIO()  # torch.save's own writer hides the system's errors, such as a full disk
             torch.save(state, buffer)
@@ -165,20 +183,39 @@ class Run:
     def steps(self, parts: dict[str, Any]) -> Iterator[int]:
         """Yield the steps that remain; saves a checkpoint every so often, at the end, and on Ctrl-C."""
         if self.is_main:
-            with write_whole(self.folder / "recipe.json", "w") as file:
-                json.dump(self._recipe, file, indent=2)
-        started, first = time.monotonic(), self.step
+            self._open_records()
+        self._first, self._began = self.step, time.monotonic()
         self._progress.update(self._task, completed=self.step)
         while self.step < self.config.steps and not self._stopped():
             yield self.step
             self.step += 1
-            rate = (self.step - first) / (time.monotonic() - started)
-            self._progress.update(self._task, completed=self.step, rate=rate)
+            self._progress.update(self._task, completed=self.step)
             if self.step % self.config.checkpoint_every == 0:
                 self.save(parts)
         self.save(parts)
+        if self._left_out:
+            self._progress.console.print(
+                f"{len(self._left_out)} samples could not be used and were left out; they are named in "
+                f"{self.folder / BAD_SAMPLES}"
+            )
         if self._stop and self.is_main:
-            self._console.print(f"stopped at step {self.step}; the same command goes on from there")
+            self._progress.console.print(f"stopped at step {self.step}; the same command goes on from there")
+
+    def _open_records(self) -> None:
+        """Write the recipe, and take back what was recorded of steps that are about to be run again.
+
+        After a hard kill metrics and TensorBoard go further than the checkpoint, and may end in half a line.
+        """
+        with write_whole(self.folder / "recipe.json", "w") as file:
+            json.dump(self._recipe, file, indent=2)
+        metrics = self.folder / "metrics.jsonl"
+        if metrics.exists():
+            lines = metrics.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
+            if len(kept) < len(lines):
+                with write_whole(metrics, "w") as file:
+                    file.writelines(kept)
+        self._tensorboard = _tensorboard(self.folder, first=self.step + 1)
 
     def _stopped(self) -> bool:
         """Whether any process was asked to stop: all leave the loop at the same step."""
@@ -212,16 +249,38 @@ class Run:
 
     def record(self, means: dict[str, float]) -> None:
         """Write values of the step now running to metrics.jsonl, TensorBoard and the progress bar (or a line)."""
-        line = {"step": self.step + 1, "time": round(time.time(), 1)} | {k: float(f"{v:.5g}") for k, v in means.items()}
+        step = self.step + 1
+        line = {"step": step, "time": round(time.time(), 1)} | {k: float(f"{v:.5g}") for k, v in means.items()}
         with open(self.folder / "metrics.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
         if self._tensorboard is not None:
             for name, value in means.items():
-                self._tensorboard.add_scalar(name, value, self.step + 1)
+                self._tensorboard.add_scalar(name, value, step)
         shown = " ".join(f"{name} {value:.4g}" for name, value in means.items())
         self._progress.update(self._task, losses=shown)
         if self._progress.disable:
-            print(f"step {self.step + 1}/{self.config.steps} {shown}", file=sys.stderr, flush=True)
+            rate = (step - self._first) / (time.monotonic() - self._began)
+            left = _duration((self.config.steps - step) / rate)
+            said = f"step {step}/{self.config.steps} {shown}, {rate:.2f} steps/s, {left} left"
+            print(said, file=sys.stderr, flush=True)
+
+    def leave_out(self, sentence: str) -> None:
+        """Name a sample that cannot be used, and why, once in bad_samples.txt; the first few on the screen too."""
+        if sentence in self._left_out:
+            return
+        self._left_out.add(sentence)
+        with open(self.folder / BAD_SAMPLES, "a", encoding="utf-8") as file:
+            file.write(f"{sentence}\n")
+        if len(self._left_out) <= _SHOWN_BAD:
+            self._progress.console.print(f"left out: {sentence}", markup=False, highlight=False)
+
+    def _from_main(self, content: bytes | None) -> bytes | None:
+        """What the main process has, for all processes."""
+        if self.world_size == 1:
+            return content
+        contents = [content]
+        dist.broadcast_object_list(contents, src=0, device=self.device)
+        return contents[0]
 
     def take_from_main(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite the tensors of all processes by those of the main one."""
@@ -244,7 +303,7 @@ class Run:
 def _device(name: str) -> torch.device:
     """The device of this process; of several processes on one machine, each takes a GPU of its own."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = best_device().type
     if name == "cuda":
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     try:
@@ -256,10 +315,16 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _tensorboard(folder: Path) -> Any:
-    """A TensorBoard writer, where the extra `train` is installed."""
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds} s"
+
+
+def _tensorboard(folder: Path, first: int) -> Any:
+    """A TensorBoard writer, where the extra `train` is installed, that hides older records from step `first` on."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(folder)
+    return SummaryWriter(folder, purge_step=first)

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from phenaki.data.batches import ShapesBatches, ShapesDataConfig, batches
-from phenaki.data.shapes import ShapesWorld
+from phenaki.data.config import DataConfig
+from phenaki.data.mix import Batches
+from phenaki.data.shown import Shown, shown
 from phenaki.hub import save_component
 from phenaki.precision import autocast
 from phenaki.tokenizer import CViViT, CViViTConfig, Tokenizer, code_usage
@@ -24,7 +25,7 @@ class TokenizerRecipe:
     """All that decides a first-stage run."""
 
     tokenizer: CViViTConfig = field(default_factory=CViViTConfig)
-    data: ShapesDataConfig = field(default_factory=ShapesDataConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -32,19 +33,20 @@ class TokenizerRecipe:
 
 def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path) -> Path:
     """Train a tokenizer, or go on where the run in `folder` stopped. Returns the folder of the averaged weights."""
-    recipe.data.check_size(recipe.tokenizer.image_size)
-    torch.manual_seed(recipe.run.seed)
+    recipe.data.check_tokenizer(recipe.tokenizer.image_size, recipe.tokenizer.fps)
+    clips = shown(recipe.data, captions=False)
     with Run(folder, recipe.run, recipe) as run:
-        tokenizer = CViViT(recipe.tokenizer).to(run.device)
+        with run.initializing():
+            tokenizer = CViViT(recipe.tokenizer)
+        tokenizer.to(run.device)
         ema = averaged(tokenizer, recipe.optimizer.ema_decay)
         optimizers = Optimizers([tokenizer], recipe.optimizer, recipe.run.steps)
-        parts = {"tokenizer": tokenizer, "ema": ema, "optimizers": optimizers}
+        data = Batches(recipe.data, tokenizer.patch[0], run.rank, run.world_size, captions=False, on_bad=run.leave_out)
+        parts = {"tokenizer": tokenizer, "ema": ema, "optimizers": optimizers, "data": data}
         run.restore(parts)
-        data = ShapesBatches(recipe.data, tokenizer.patch[0], recipe.run.steps, run.rank, run.world_size)
-        stream = batches(data, run.step)
 
         for step in run.steps(parts):
-            video = to_float(next(stream)["video"]).to(run.device)
+            video = to_float(next(data)["video"]).to(run.device)
 
             with autocast(run.device, recipe.run.precision):
                 out = tokenizer(video)
@@ -69,7 +71,7 @@ def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path) -> Path:
                 lr=optimizers.lr(step),
             )
             if run.due(recipe.run.picture_every):
-                figures, picture = look(ema.module, recipe.data)
+                figures, picture = look(ema.module, clips)
                 run.record(figures)
                 write_image(run.folder / f"reconstruction_{step + 1:07d}.png", picture)
                 save_component(ema.module, run.folder / "tokenizer", "cvivit", recipe.tokenizer)
@@ -77,21 +79,20 @@ def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path) -> Path:
 
 
 @torch.no_grad()
-def look(tokenizer: Tokenizer, data: ShapesDataConfig, clips: int = 32) -> tuple[dict[str, float], np.ndarray]:
-    """Figures on unseen clips (PSNR in dB, mean over clips; of first and other frames; code usage), and a picture."""
-    world = ShapesWorld(seed=data.seed, split="test", size=data.size, frames=max(data.lengths))
-    originals = np.stack([world[i].video for i in range(clips)])
+def look(tokenizer: Tokenizer, clips: Shown) -> tuple[dict[str, float], np.ndarray]:
+    """Figures on clips (PSNR in dB, mean over clips; of first and other frames; code usage), and a picture."""
+    originals = np.stack([sample.video for sample in clips.samples])
     video = to_float(originals).to(next(tokenizer.parameters()).device)
     ids = tokenizer.encode(video)
     decoded = tokenizer.decode(ids)
     error = (decoded - video).square()
     perplexity, used = code_usage(ids, tokenizer.vocab_size)
     figures = {
-        "test/psnr": _psnr(error),
-        "test/psnr_first": _psnr(error[:, :, :1]),
-        "test/psnr_rest": _psnr(error[:, :, 1:]),
-        "test/perplexity": perplexity,
-        "test/used": used,
+        f"{clips.name}/psnr": _psnr(error),
+        f"{clips.name}/psnr_first": _psnr(error[:, :, :1]),
+        f"{clips.name}/psnr_rest": _psnr(error[:, :, 1:]),
+        f"{clips.name}/perplexity": perplexity,
+        f"{clips.name}/used": used,
     }
     rows = [clip for pair in zip(originals[:6], to_uint8(decoded[:6]), strict=True) for clip in pair]
     return figures, contact_sheet(rows, columns=11)

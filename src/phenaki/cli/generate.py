@@ -1,23 +1,15 @@
-"""The command line: `phenaki generate | demo | train | evaluate | models`.
-
-Nothing here imports torch before a command runs, so that help and usage errors come at once.
-"""
+"""Text to video: `phenaki generate`, `demo` and `models`."""
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import sys
 import time
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from phenaki import __version__
+from phenaki.cli.app import app
 from phenaki.errors import PhenakiError
 
 DEFAULT_MODEL = "shapes-64"
@@ -26,73 +18,6 @@ DEMO = (
     "now it turns yellow",
     "now it moves up",
 )
-BAD_INPUT, INTERRUPTED = 2, 130
-_NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
-
-
-class _Commands(TyperGroup):
-    """Ends a command that was given something it cannot work with by a sentence and an exit code, not a traceback."""
-
-    def invoke(self, ctx: typer.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except PhenakiError as error:
-            _fail(str(error))
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # `phenaki models | head`: for typer to end in silence
-                raise
-            _fail(f"{error.strerror or error}" + (f": '{error.filename}'" if error.filename else ""))
-        except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
-                raise
-            _fail("this takes more memory than there is: make fewer samples at once, or train with smaller batches")
-        except KeyboardInterrupt:
-            _fail("interrupted", INTERRUPTED)
-
-
-def _fail(sentence: str, code: int = BAD_INPUT) -> NoReturn:
-    print(f"phenaki: {sentence}", file=sys.stderr)
-    raise typer.Exit(code)
-
-
-app = typer.Typer(
-    cls=_Commands,
-    help="Text to video: generate videos, train such models, and judge them.",
-    epilog="Each command explains itself: phenaki generate --help",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-train_app = typer.Typer(
-    help="Train a tokenizer on video, then a generator that writes its ids from text.", no_args_is_help=True
-)
-app.add_typer(train_app, name="train")
-
-
-def main() -> None:
-    # Read when torch is imported: beside another busy process, threads that spin while they wait slow it down many
-    # times over; threads that sleep at once cost a third of the speed (docs/log.md). So they spin for a moment.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    app(prog_name="phenaki")
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"phenaki {__version__}")
-        raise typer.Exit()
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
-    ] = False,
-) -> None:
-    pass
-
-
-# ---- text to video
 
 ModelOption = Annotated[
     str,
@@ -317,149 +242,3 @@ def models() -> None:
             f"{name}: {width}x{height} pixels, {facts['fps']:g} frames per second, "
             f"scenes of {generator['frames']} frames, {megabytes:.1f} MB"
         )
-
-
-# ---- training
-
-RecipeOption = Annotated[
-    str,
-    typer.Option(
-        "--recipe",
-        "-r",
-        help="Name of a complete configuration in phenaki.recipes; an unknown name lists those there are.",
-        show_default=False,
-    ),
-]
-RunFolderOption = Annotated[
-    Path,
-    typer.Option(
-        "--out",
-        "-o",
-        help="The run's folder: checkpoints, metrics, pictures and the trained weights. If a run of the same recipe "
-        "was stopped there, it goes on.",
-        show_default=False,
-    ),
-]
-ChangesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="KEY=VALUE",
-        help="Changes to the recipe, such as run.steps=2000 optimizer.lr=1e-3.",
-        show_default=False,
-    ),
-]
-
-
-@train_app.command("tokenizer")
-def train_tokenizer(recipe: RecipeOption, out: RunFolderOption, changes: ChangesArgument = None) -> None:
-    """Train a tokenizer (first stage): video to a small grid of ids, and back.
-
-    phenaki train tokenizer --recipe cvivit_shapes_64 --out runs/out/tokenizer run.steps=2000
-
-    Ctrl-C saves and stops; the same command goes on from there. Several processes: torchrun --nproc-per-node 2 -m
-    phenaki train tokenizer ...
-    """
-    from phenaki import recipes
-    from phenaki.config import override
-    from phenaki.train.tokenizer import train_tokenizer
-
-    configured = override(recipes.recipe(recipe, recipes.TOKENIZER_RECIPES), changes or [])
-    _check_run_folder(out)
-    _say_trained("tokenizer", train_tokenizer(configured, out))
-
-
-@train_app.command("generator")
-def train_generator(
-    recipe: RecipeOption,
-    tokenizer: Annotated[
-        str,
-        typer.Option(
-            metavar="FOLDER",
-            help="The trained tokenizer whose ids the generator is to write: its folder, or a whole model's.",
-            show_default=False,
-        ),
-    ],
-    out: RunFolderOption,
-    changes: ChangesArgument = None,
-) -> None:
-    """Train a generator (second stage) that writes a tokenizer's ids from text, and its text encoder.
-
-    phenaki train generator --recipe masked_shapes_64 --tokenizer runs/out/tokenizer/tokenizer --out runs/out/generator
-
-    Ctrl-C saves and stops; the same command goes on from there. Several processes: torchrun --nproc-per-node 2 -m
-    phenaki train generator ...
-    """
-    from phenaki import recipes
-    from phenaki.config import override
-    from phenaki.pipeline import Phenaki, load
-    from phenaki.tokenizer import Tokenizer
-    from phenaki.train.generator import train_generator
-
-    configured = override(recipes.recipe(recipe, recipes.GENERATOR_RECIPES), changes or [])
-    _check_run_folder(out)
-    found = load(tokenizer, device="cpu")  # the run moves it to the device of its process
-    first_stage = found.tokenizer if isinstance(found, Phenaki) else found
-    if not isinstance(first_stage, Tokenizer):
-        raise PhenakiError(f"'{tokenizer}' holds a {type(found).__name__}: name the folder of a tokenizer")
-    _say_trained("model", train_generator(configured, out, first_stage))
-
-
-def _check_run_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise PhenakiError(f"'{folder}' is a file: name a folder for the run")
-
-
-def _say_trained(what: str, folder: Path) -> None:
-    if int(os.environ.get("RANK", 0)) == 0 and folder.is_dir():
-        print(f"The {what} of this run, as last written, is in {folder}")
-
-
-# ---- judging
-
-
-class What(StrEnum):
-    reconstruction = "reconstruction"
-    prompts = "prompts"
-    stories = "stories"
-    all = "all"
-
-
-@app.command()
-def evaluate(
-    model: Annotated[str, typer.Argument(help="A model in the package, a folder, or owner/name on Hugging Face.")],
-    what: Annotated[
-        What,
-        typer.Option(
-            help="reconstruction: how well the tokenizer gives unseen clips back. prompts: for how many unseen prompts "
-            "all that the caption claims is to be seen. stories: the same for the scenes of stories."
-        ),
-    ] = What.all,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Also write the figures, with protocol, seed and commit, as JSON.", show_default=False
-        ),
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the samples: a first look in minutes.")] = False,
-) -> None:
-    """Judge a model on the procedural world of shapes, where a checker says from the pixels alone what is to be seen.
-
-    phenaki evaluate shapes-64 --out figures.json
-    """
-    from rich.console import Console
-
-    from phenaki.evaluate import WHAT, evaluate, report, write_figures
-    from phenaki.pipeline import load
-    from phenaki.tokenizer import Tokenizer
-
-    loaded = load(model)
-    parts: tuple[str, ...] = (what.value,)
-    if what is What.all:
-        parts = ("reconstruction",) if isinstance(loaded, Tokenizer) else WHAT
-    if out is not None:
-        write_figures(out, {})  # a place that cannot be written is told before the work
-    for part in parts:  # each is written as it is done, so that Ctrl-C loses no more than one
-        figures = evaluate(loaded, what=(part,), quick=quick)
-        Console().print(report(figures))
-        for sentence in write_figures(out, figures) if out is not None else ():
-            print(f"phenaki: {sentence}", file=sys.stderr)

@@ -1,0 +1,203 @@
+"""Data for training: `phenaki data pack`, `inspect` and `tokenize`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from phenaki.cli.app import app
+from phenaki.errors import PhenakiError
+
+data_app = typer.Typer(
+    help="Make training data of videos and pictures: pack them into shards, look at them, turn them into tokens.",
+    no_args_is_help=True,
+)
+app.add_typer(data_app, name="data")
+
+OutArgument = Annotated[str, typer.Argument(metavar="OUT", help="A folder, which is made, or s3://bucket/folder.")]
+
+
+@data_app.command()
+def pack(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SOURCE... OUT", help="Folders of videos and pictures, and where to write.")
+    ],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE", help="Write there, for example to s3://bucket/folder; all arguments are sources."
+        ),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Captions or labels of the files: CSV, TSV, JSON-lines or Parquet. Else captions.csv (or .tsv, "
+            ".jsonl, .parquet) in a source is taken, else the .txt file beside each media file.",
+            rich_help_panel="Captions",
+        ),
+    ] = None,
+    path_column: Annotated[
+        str, typer.Option(help="The table's column of file names.", rich_help_panel="Captions")
+    ] = "",
+    caption_column: Annotated[
+        str, typer.Option(help="The table's column of captions.", rich_help_panel="Captions")
+    ] = "",
+    label_column: Annotated[str, typer.Option(help="The table's column of labels.", rich_help_panel="Captions")] = "",
+    label_from_folder: Annotated[
+        bool,
+        typer.Option(
+            "--label-from-folder",
+            help="Take the name of the folder that a file lies in as its label.",
+            rich_help_panel="Captions",
+        ),
+    ] = False,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A caption for files that have a label, such as 'a video of {label}'. Repeat it for several; one is "
+            "drawn each time a sample is used.",
+            rich_help_panel="Captions",
+        ),
+    ] = None,
+    fps: Annotated[
+        float,
+        typer.Option(help="Encode anew at so many frames per second.", rich_help_panel="Clips", show_default=False),
+    ] = 0.0,
+    size: Annotated[
+        int,
+        typer.Option(help="Encode anew with this short side, in pixels.", rich_help_panel="Clips", show_default=False),
+    ] = 0,
+    seconds: Annotated[
+        float, typer.Option(help="Cut into clips of so many seconds.", rich_help_panel="Clips", show_default=False)
+    ] = 0.0,
+    shots: Annotated[
+        bool,
+        typer.Option("--shots", help="Split at hard cuts, so that a clip shows one scene.", rich_help_panel="Clips"),
+    ] = False,
+    validation: Annotated[
+        float, typer.Option(help="Share of the sources, never parts of one, that is kept back from training.")
+    ] = 0.05,
+    processes: Annotated[
+        int, typer.Option(help="Processes that are at work at once.", show_default="one for each core")
+    ] = 0,
+) -> None:
+    """Pack a tree of videos and pictures into tar shards (WebDataset's format) for training.
+
+    phenaki data pack my/videos my/shards --label-from-folder --template "a video of {label}"
+
+    phenaki data pack movies clips --fps 8 --size 128 --seconds 4 --shots
+
+    Stopped, the same command goes on where it was. Train on it with: phenaki train tokenizer --data my/shards ...
+    """
+    from phenaki.data.captions import Columns
+    from phenaki.data.cuts import Cutting
+    from phenaki.data.pack import PackConfig, pack
+
+    if to is None and len(sources) < 2:
+        raise PhenakiError(f"name the sources and then where to write: phenaki data pack {sources[0]} OUT")
+    *sources, out = (*sources, to) if to is not None else sources
+    config = PackConfig(
+        sources=tuple(sources),
+        out=str(out),
+        table=table,
+        columns=Columns(path_column, caption_column, label_column),
+        label_from_folder=label_from_folder,
+        templates=tuple(template or ()),
+        cutting=Cutting(fps, size, seconds, shots),
+        validation=validation,
+        processes=processes,
+    )
+    print("\n".join(pack(config).lines()))
+
+
+@data_app.command()
+def inspect(
+    place: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a packed data set, or tar shards anywhere.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The folder for clips.png, histograms.png and summary.json.")
+    ] = Path("out/inspect"),
+    samples: Annotated[int, typer.Option(min=1, help="How many samples to look at, drawn at random.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds draw other samples.")] = 0,
+) -> None:
+    """Look at a data set: how many, how long, how large, what the captions say, and pictures of it.
+
+    phenaki data inspect my/shards
+    """
+    from phenaki.data.inspect import inspect_data
+
+    print("\n".join(inspect_data(place, out, samples, seed).lines()))
+    print(f"pictures and figures are in {out}")
+
+
+@data_app.command()
+def tokenize(
+    place: Annotated[
+        str, typer.Argument(metavar="DATA", help="A folder, a packed data set, tar shards anywhere, or 'shapes'.")
+    ],
+    out: OutArgument,
+    tokenizer: Annotated[
+        str,
+        typer.Option(
+            "--tokenizer", "-t", help="A tokenizer's folder, or a whole model's name or folder.", show_default=False
+        ),
+    ],
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Also write this text encoder's embeddings of the captions; its folder or a whole model's.",
+            show_default=False,
+        ),
+    ] = None,
+    template: Annotated[
+        list[str] | None, typer.Option(help="A caption for samples that have a label: 'a video of {label}'.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of a packed data set and of shapes: train or validation.")] = "train",
+    frames: Annotated[int, typer.Option(help="Frames of each clip: 1 + 2k for a time step of 2.")] = 11,
+    passes: Annotated[
+        int,
+        typer.Option(
+            help="Write each sample so often, from random places in time and with random crops; once: the middle."
+        ),
+    ] = 1,
+    flip: Annotated[bool, typer.Option("--flip", help="Mirror half of the clips of several passes.")] = False,
+    samples: Annotated[int, typer.Option(help="How many samples to write.", show_default="all")] = 0,
+    batch: Annotated[int, typer.Option(help="Clips that are encoded at once.")] = 16,
+    seed: Annotated[int, typer.Option(help="Decides the random places, crops and captions.")] = 0,
+) -> None:
+    """Write the tokens of a data set, so that the generator trains without the tokenizer in memory, and much faster.
+
+    phenaki data tokenize my/shards my/tokens --tokenizer runs/out/tokenizer/tokenizer
+
+    phenaki train generator --data my/tokens ...
+
+    Stopped, the same command goes on where it was. Several processes: torchrun --nproc-per-node 2 -m phenaki data
+    tokenize ...
+    """
+    from phenaki.config import from_dict
+    from phenaki.data.config import SourceConfig
+    from phenaki.data.tokenize import TokenizeConfig, tokenize
+    from phenaki.pipeline import load_part
+    from phenaki.precision import best_device
+    from phenaki.progress import progress_bar
+
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    settings = {"split": split, "frames": frames, "passes": passes, "flip": flip}
+    settings |= {"samples": samples, "batch": batch, "seed": seed}
+    source = SourceConfig(place, templates=tuple(template or ()))
+    config = from_dict(TokenizeConfig, {"source": source, **settings})
+    device = best_device()
+    first_stage = load_part(tokenizer, "tokenizer").to(device)
+    reader = load_part(text_encoder, "text").to(device) if text_encoder else None
+    with progress_bar(shown=rank == 0, transient=True) as bar:
+        task = bar.add_task("tokens of samples", total=None)
+        done = tokenize(
+            config, out, first_stage, reader, rank, world_size, lambda written: bar.update(task, completed=written)
+        )
+    for sentence in done.bad[:20]:
+        print(f"left out: {sentence}")
+    more = f" and {len(done.bad) - 20} more" if len(done.bad) > 20 else ""
+    print(f"{done.written:,} samples in {done.shards} shards at {out}; {len(done.bad)} left out{more}")

@@ -1,0 +1,143 @@
+"""Training: `phenaki train tokenizer` and `phenaki train generator`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from phenaki.cli.app import app
+from phenaki.errors import PhenakiError
+
+Recipe = TypeVar("Recipe")
+
+train_app = typer.Typer(
+    help="Train a tokenizer on video, then a generator that writes its ids from text.", no_args_is_help=True
+)
+app.add_typer(train_app, name="train")
+
+RecipeOption = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        "-r",
+        help="Name of a complete configuration in phenaki.recipes; an unknown name lists those there are.",
+        show_default=False,
+    ),
+]
+RunFolderOption = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        "-o",
+        help="The run's folder: checkpoints, metrics, pictures and the trained weights. If a run of the same recipe "
+        "was stopped there, it goes on.",
+        show_default=False,
+    ),
+]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        "-d",
+        metavar="PLACE",
+        help="Train on this instead of the recipe's data: a folder of videos and pictures, what `phenaki data pack` or "
+        "`phenaki data tokenize` wrote, or tar shards ('clips/{000..127}.tar'), here, at http(s):// or s3://. Repeat "
+        "it to mix several.",
+        show_default=False,
+    ),
+]
+ChangesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Changes to the recipe, such as run.steps=2000 optimizer.lr=1e-3.",
+        show_default=False,
+    ),
+]
+
+
+@train_app.command("tokenizer")
+def train_tokenizer(
+    recipe: RecipeOption, out: RunFolderOption, data: DataOption = None, changes: ChangesArgument = None
+) -> None:
+    """Train a tokenizer (first stage): video to a small grid of ids, and back.
+
+    phenaki train tokenizer --recipe cvivit_shapes_64 --out runs/out/tokenizer run.steps=2000
+
+    phenaki train tokenizer --recipe cvivit_shapes_64 --data my/videos --out runs/out/mine data.workers=2
+
+    Ctrl-C saves and stops; the same command goes on from there. Several processes: torchrun --nproc-per-node 2 -m
+    phenaki train tokenizer ...
+    """
+    from phenaki import recipes
+    from phenaki.train.tokenizer import train_tokenizer
+
+    configured = _configured(recipes.recipe(recipe, recipes.TOKENIZER_RECIPES), data, changes)
+    _check_run_folder(out)
+    _say_trained("tokenizer", train_tokenizer(configured, out))
+
+
+@train_app.command("generator")
+def train_generator(
+    recipe: RecipeOption,
+    out: RunFolderOption,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="The trained tokenizer whose ids the generator is to write: its folder, or a whole model's. Token "
+            "shards need none, but without it there are no pictures, and the model is written without its tokenizer.",
+            show_default=False,
+        ),
+    ] = None,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="A text encoder that is trained already, and stays as it is: its folder, or a whole model's.",
+            show_default="one that is trained with the generator",
+        ),
+    ] = None,
+    data: DataOption = None,
+    changes: ChangesArgument = None,
+) -> None:
+    """Train a generator (second stage) that writes a tokenizer's ids from text, and its text encoder.
+
+    phenaki train generator --recipe masked_shapes_64 --tokenizer runs/out/tokenizer/tokenizer --out runs/out/generator
+
+    Ctrl-C saves and stops; the same command goes on from there. Several processes: torchrun --nproc-per-node 2 -m
+    phenaki train generator ...
+    """
+    from phenaki import recipes
+    from phenaki.pipeline import load_part
+    from phenaki.train.generator import train_generator
+
+    configured = _configured(recipes.recipe(recipe, recipes.GENERATOR_RECIPES), data, changes)
+    _check_run_folder(out)
+    first_stage = load_part(tokenizer, "tokenizer") if tokenizer else None
+    reader = load_part(text_encoder, "text") if text_encoder else None
+    _say_trained("model", train_generator(configured, out, first_stage, reader))
+
+
+def _configured(recipe: Recipe, data: list[str] | None, changes: list[str] | None) -> Recipe:
+    """The recipe with its data at other places, and with changes."""
+    from phenaki.config import override
+    from phenaki.data.config import SourceConfig
+
+    if data:
+        recipe = replace(recipe, data=replace(recipe.data, sources=tuple(SourceConfig(place) for place in data)))
+    return override(recipe, changes or [])
+
+
+def _check_run_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise PhenakiError(f"'{folder}' is a file: name a folder for the run")
+
+
+def _say_trained(what: str, folder: Path) -> None:
+    if int(os.environ.get("RANK", 0)) == 0 and folder.is_dir():
+        print(f"The {what} of this run, as last written, is in {folder}")

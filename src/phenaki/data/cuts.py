@@ -1,0 +1,236 @@
+"""Cutting videos: where hard cuts are, and the pieces of a video encoded anew."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from phenaki.data.media import (
+    PICTURES,
+    ClipView,
+    MediaFacts,
+    _begins,
+    _container,
+    _decode,
+    _Framing,
+    _opened,
+    _render_picture,
+    _Renderer,
+    _video_stream,
+    probe,
+)
+from phenaki.data.sample import BadSample
+from phenaki.errors import PhenakiError
+from phenaki.video import Frames
+
+KEY_FRAME_EVERY = 24  # frames: a clip from a random place is then read three times as fast as with x264's 250
+QUALITY = 19  # x264's crf; 18 can hardly be told from the source
+
+THUMBNAIL = 32  # px, short side of the frames that cuts are looked for in: motion blurs away, a cut stays
+_BINS = 16  # of each colour's histogram
+_NEIGHBOURS = 4  # frames on either side that a cut must stand out from
+_TIMES = 2.0  # as different as the most different neighbours: fast motion lasts, and a flash comes back
+_LEAST_CHANGE = 12.0  # mean difference in levels of 255
+_LEAST_NEW_COLOURS = 0.2  # share of the histogram: what moves takes its colours along
+_TOLERANCE = 0.0005  # seconds: Matroska's time stamps are rounded to milliseconds
+_LONGEST_HOLD = 10.0  # seconds; a longer wait for the next frame is a jump of the time stamps
+
+# A frame with the second where it begins, and what renders it; the last of a source has its end, and None.
+Timed = tuple[float, Callable[[], Frames] | None]
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How sources become clips, encoded anew; with all at their defaults they stay as they are.
+
+    fps: frames per second of the clips (0: the source's); size: their short side in px (0: the source's), never scaled
+    up; seconds: of a clip (0: all of the source or shot); shots: split at hard cuts. A last piece of less than half of
+    `seconds` is left out, unless it is all there is.
+    """
+
+    fps: float = 0.0
+    size: int = 0
+    seconds: float = 0.0
+    shots: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fps <= 1000:
+            raise PhenakiError(f"fps {self.fps:g} must be between 0 (the source's) and 1000")
+        if self.size < 0 or self.size % 2 or self.size == 2:
+            raise PhenakiError(f"size {self.size} must be an even number from 4 on, or 0 for the source's")
+        if not 0 <= self.seconds < math.inf:
+            raise PhenakiError(f"seconds {self.seconds:g} must be 0 (all of the source) or more")
+
+    @property
+    def changes(self) -> bool:
+        return self != Cutting()
+
+
+class CutClip(NamedTuple):
+    """A piece of a source: the bytes of a media file, its ending, what is in it, and the second where it begins."""
+
+    media: bytes
+    ending: str
+    facts: MediaFacts
+    start: float
+
+
+def find_cuts(frames: Iterable[NDArray[np.uint8]]) -> list[int]:
+    """Numbers of the frames, counted from 0, that begin a new shot; the first frame of all is not among them.
+
+    frames: uint8 (H, W, 3), small and of one size; two are held at a time. Shots of less than 5 frames are not told
+    apart from their neighbours; fades and dissolves are no hard cuts.
+    """
+    differences = list(_differences(frames))
+    if not differences:
+        return []
+    change, new_colours = np.array(differences).T
+    score = change * new_colours
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(score, _NEIGHBOURS), 2 * _NEIGHBOURS + 1)
+    neighbours = np.delete(windows, _NEIGHBOURS, axis=1).max(axis=1)
+    cut = (change > _LEAST_CHANGE) & (new_colours > _LEAST_NEW_COLOURS) & (score > _TIMES * neighbours)
+    return (np.flatnonzero(cut) + 1).tolist()
+
+
+def _differences(frames: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[float, float]]:
+    """Between each frame and the one before: mean difference in levels, and the share of the histogram that is new."""
+    before = None
+    for frame in frames:
+        now = frame.astype(np.int16), _histogram(frame)
+        if before is not None:
+            yield np.abs(now[0] - before[0]).mean(), np.abs(now[1] - before[1]).sum() / 2
+        before = now
+
+
+def _histogram(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Shares of the levels of each colour, 1 in all."""
+    levels = frame.reshape(-1, 3) // (256 // _BINS) + np.arange(3) * _BINS
+    return np.bincount(levels.ravel(), minlength=3 * _BINS) / levels.size
+
+
+# clips
+
+
+def cut_clips(path: Path, ending: str, cutting: Cutting) -> Iterator[CutClip]:
+    """The clips of a source, one after the other, as H.264 in mp4; a still picture as a picture.
+
+    One frame of the source and one clip, encoded, are in memory at a time; only a search for hard cuts decodes the
+    source twice. Without sound. Raises BadSample for a source that cannot be read to its end.
+    """
+    facts = probe(path, ending)
+    size = _scaled_size(facts, cutting.size)
+    if facts.seconds == 0:
+        yield _still(path, ending, facts, size) if cutting.size else CutClip(path.read_bytes(), ending, facts, 0.0)
+        return
+    fps = Fraction(cutting.fps or facts.fps).limit_denominator(1001)
+    spans = list(_pieces(_shots(path, ending, facts) if cutting.shots else [(0.0, facts.seconds)], cutting.seconds))
+    instants = [start + np.arange(max(1, math.ceil((end - start - _TOLERANCE) * fps))) / fps for start, end in spans]
+    frames = _shown_at(_timed(path, ending, size), np.concatenate(instants).astype(float))
+    for (start, _), times in zip(spans, instants, strict=True):
+        media = _encode(islice(frames, len(times)), fps, size)
+        height, width = size
+        yield CutClip(media, ".mp4", MediaFacts(len(times), float(fps), width, height, len(times) / float(fps)), start)
+
+
+def _scaled_size(facts: MediaFacts, short_side: int) -> tuple[int, int]:
+    """Height and width, even as H.264 wants them, with the short side as wished if the source's is not below."""
+    scale = min(1.0, (short_side or math.inf) / min(facts.height, facts.width))
+    return tuple(max(2, round(side * scale / 2) * 2) for side in (facts.height, facts.width))
+
+
+def _shots(path: Path, ending: str, facts: MediaFacts) -> list[tuple[float, float]]:
+    """Begin and end of each shot, in seconds from the first frame."""
+    begins: list[float] = []
+
+    def thumbnails() -> Iterator[Frames]:
+        for begin, render in _timed(path, ending, _scaled_size(facts, THUMBNAIL)):
+            begins.append(begin)
+            if render:
+                yield render()
+
+    edges = [0, *find_cuts(thumbnails()), -1]
+    return [(begins[a] - begins[0], begins[b] - begins[0]) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def _pieces(spans: Iterable[tuple[float, float]], seconds: float) -> Iterator[tuple[float, float]]:
+    """The spans in pieces of so many seconds, 0 for whole ones."""
+    for start, end in spans:
+        length = seconds or end - start
+        yield start, min(end, start + length)
+        for number in range(1, math.floor((end - start) / length + 0.5 + _TOLERANCE)):
+            yield start + number * length, min(end, start + (number + 1) * length)
+
+
+def _timed(path: Path, ending: str, size: tuple[int, int]) -> Iterator[Timed]:
+    """All frames of a source, to be rendered as uint8 (H, W, 3) before the next is asked for."""
+    framing = _Framing(ClipView(1, 1.0, size, random=False), np.random.default_rng(0))
+    with _opened(path) as file:
+        if ending in PICTURES:
+            with Image.open(file) as image:
+                begins = _begins(image)
+                for index, begin in enumerate(begins[:-1]):
+                    image.seek(index)
+                    picture = _render_picture(image, framing)
+                    yield begin, lambda picture=picture: picture
+                yield begins[-1], None
+            return
+        with _container(file) as container:
+            stream = _video_stream(container)
+            render = _Renderer(stream, framing)
+            for begin, frame in _decode(container, stream):
+                yield begin, partial(render, frame) if frame else None
+
+
+def _shown_at(timed: Iterator[Timed], instants: NDArray[np.float64]) -> Iterator[Frames]:
+    """The frame that is shown at each of the ascending instants, in seconds from the first frame's beginning."""
+    first, render = next(timed)
+    begin, picture, number = first, None, 0
+    for next_begin, following in timed:
+        if not 0 <= next_begin - begin <= _LONGEST_HOLD:
+            raise BadSample(f"its time stamps jump from {begin:.2f} to {next_begin:.2f} s")
+        while number < len(instants) and first + instants[number] + _TOLERANCE < next_begin:
+            picture = render() if picture is None else picture
+            yield picture
+            number += 1
+        if number == len(instants):
+            return
+        begin, render, picture = next_begin, following, None
+    raise BadSample(f"it ends after {begin - first:.2f} s, earlier than it states")
+
+
+def _still(path: Path, ending: str, facts: MediaFacts, size: tuple[int, int]) -> CutClip:
+    (_, render), *_ = _timed(path, ending, size)
+    picture = Image.fromarray(render())
+    buffer = io.BytesIO()
+    lossy = ending in (".jpg", ".jpeg")
+    picture.save(buffer, "JPEG", quality=95) if lossy else picture.save(buffer, "PNG")
+    return CutClip(buffer.getvalue(), ".jpg" if lossy else ".png", facts._replace(width=size[1], height=size[0]), 0.0)
+
+
+def _encode(frames: Iterator[Frames], fps: Fraction, size: tuple[int, int]) -> bytes:
+    """An mp4 with its index at the end, which whoever has all of it in memory does not mind."""
+    buffer = io.BytesIO()
+    try:
+        with av.open(buffer, "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=fps, options={"crf": str(QUALITY), "g": str(KEY_FRAME_EVERY)})
+            stream.pix_fmt = "yuv420p"
+            stream.height, stream.width = size
+            stream.codec_context.thread_count = 1  # the processes are as many as the cores; threads change the bytes
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+            container.mux(stream.encode())
+    except av.error.FFmpegError as error:
+        raise BadSample(f"it cannot be encoded anew: {error.strerror}") from error
+    return buffer.getvalue()

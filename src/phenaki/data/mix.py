@@ -1,0 +1,239 @@
+"""From sources to the batches of a training: weights, lengths, several processes and workers, and exact resuming.
+
+The batches of a process come from its workers in turn, each worker making those of its own stream. A batch travels with
+the position of its stream after it, so the process knows at any time what to save, whatever is already made ahead.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypedDict
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from phenaki.data.config import DataConfig
+from phenaki.data.places import open_source
+from phenaki.data.sample import BadSample
+from phenaki.data.sources import Sample, Source, Stream
+from phenaki.data.tokens import Tokens
+from phenaki.errors import PhenakiError
+from phenaki.grid import time_steps
+
+_HOPELESS = 64  # bad samples to a good one, after which a source counts as unusable
+_ALL_PICTURES = 10_000  # still pictures to a video, after which a source counts as one of pictures alone
+_JUDGED_AFTER = 100  # samples taken before the share of bad ones is judged
+_AHEAD = 4  # batches that a worker makes ahead
+
+
+class Batch(TypedDict, total=False):
+    """A caption for each clip, bool (B,) which clips go on from an earlier scene, and one of video uint8
+    (B, T, H, W, 3) and ids int64 (B, t, h, w); from token shards that have them, text float32 (B, L, D) with its mask
+    bool (B, L)."""
+
+    captions: list[str]
+    continued: Tensor
+    video: Tensor
+    ids: Tensor
+    text: Tensor
+    text_mask: Tensor
+
+
+class Made(NamedTuple):
+    """A batch, where its stream stands after it, and of the samples it took how many there were and which were bad."""
+
+    batch: Batch
+    position: dict[str, Any]
+    taken: int
+    bad: list[str]
+
+
+class Batches:
+    """The endless batches of one of `world_size` processes, as an iterator whose state can be saved and restored.
+
+    A resumed run sees exactly the samples that an uninterrupted one would have seen. `period`: frames of a time step.
+    `captions`: samples without one are bad. `on_bad` is told each bad sample: its name and what is wrong with it.
+    `next` raises PhenakiError for a source without a usable sample, and for more bad ones than `bad_share`.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        period: int,
+        rank: int = 0,
+        world_size: int = 1,
+        captions: bool = True,
+        on_bad: Callable[[str], None] = lambda sentence: None,
+    ):
+        if config.batch % world_size:
+            raise PhenakiError(f"data.batch {config.batch} is not a multiple of the {world_size} processes")
+        self.config, self.on_bad, self.rank, self.world_size = config, on_bad, rank, world_size
+        self.streams = max(config.workers, 1)
+        steps = [time_steps(frames, period) for frames in config.lengths]
+        counts = [config.batch * max(steps) // count // world_size for count in steps]
+        self._sources = [open_source(source, config, captions) for source in config.sources]
+        self._makers = [
+            _Maker(config, self._sources, counts, rank * self.streams + number, world_size * self.streams)
+            for number in range(self.streams)
+        ]
+        self._positions: list[dict[str, Any]] = [{} for _ in self._makers]
+        self._made = self._taken = self._bad = 0
+        self._loader: Iterator[Made | str] | None = None
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._loader is None:
+            self._loader = self._start()
+        made = next(self._loader)
+        if isinstance(made, str):
+            raise PhenakiError(made)
+        self._positions[self._made % self.streams] = made.position
+        self._made += 1
+        self._taken += made.taken
+        self._bad += len(made.bad)
+        for sentence in made.bad:
+            self.on_bad(sentence)
+        if self._taken >= _JUDGED_AFTER and self._bad > self.config.bad_share * self._taken:
+            raise PhenakiError(
+                f"{self._bad} of {self._taken} samples cannot be used, more than data.bad_share "
+                f"{self.config.bad_share:g}; the last one: {made.bad[-1] if made.bad else 'named above'}"
+            )
+        return made.batch
+
+    def _start(self) -> Iterator[Made | str]:
+        """The workers, each at its stream's position; the first one's turn is with the stream that comes next."""
+        first = self._made % self.streams
+        order = [(first + number) % self.streams for number in range(self.streams)]
+        return iter(
+            DataLoader(
+                _Turns([self._makers[number] for number in order], [self._positions[number] for number in order]),
+                batch_size=None,
+                collate_fn=_as_it_is,
+                num_workers=self.config.workers,
+                prefetch_factor=_AHEAD if self.config.workers else None,
+                worker_init_fn=_ignore_signals,
+            )
+        )
+
+    # ---- state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers, those of all processes: each of them must call."""
+        own = {"positions": list(self._positions), "made": self._made, "taken": self._taken, "bad": self._bad}
+        if self.world_size == 1:
+            return {"processes": [own]}
+        processes: list[Any] = [None] * self.world_size
+        dist.all_gather_object(processes, own)
+        return {"processes": processes}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises PhenakiError for the state of another number of processes or workers."""
+        processes = state["processes"]
+        streams = len(processes[0]["positions"])
+        if len(processes) != self.world_size or streams != self.streams:
+            raise PhenakiError(
+                f"this run was saved by {len(processes)} processes with {streams} data streams each, and now there are "
+                f"{self.world_size} with {self.streams}: go on with as many processes and data.workers as before"
+            )
+        own = processes[self.rank]
+        self._positions, self._made = own["positions"], own["made"]
+        self._taken, self._bad = own["taken"], own["bad"]
+        self._loader = None
+
+
+class _Turns(IterableDataset):
+    """In a worker: the batches of its own stream."""
+
+    def __init__(self, makers: list[_Maker], positions: list[dict[str, Any]]):
+        self.makers, self.positions = makers, positions
+
+    def __iter__(self) -> Iterator[Made | str]:
+        worker = get_worker_info()
+        number = worker.id if worker else 0
+        try:
+            yield from self.makers[number].batches(self.positions[number])
+        except PhenakiError as error:  # as data, for DataLoader would make a traceback of it
+            yield str(error)
+
+
+class _Maker:
+    """Makes the batches of stream `index` of `count`."""
+
+    def __init__(self, config: DataConfig, sources: list[Source], counts: list[int], index: int, count: int):
+        self.config, self.sources, self.counts = config, sources, counts
+        self.stream = Stream(config.seed, index, count, config.shuffle)
+
+    def batches(self, position: dict[str, Any]) -> Iterator[Made]:
+        """The stream's batches from `position` on; the random numbers of a batch are a function of its number."""
+        number = position.get("batches", 0)
+        places = list(position.get("sources", [{} for _ in self.sources]))
+        items = [source.items(self.stream, place) for source, place in zip(self.sources, places, strict=True)]
+        while True:
+            rng = np.random.default_rng([self.config.seed, self.stream.index, number])
+            kind = int(rng.choice(len(self.counts), p=self.config.length_shares))
+            view = self.config.view(self.config.lengths[kind])
+            chosen = self._choose(view.frames, rng)
+            samples: list[Sample | Tokens] = []
+            bad: list[str] = []
+            taken = 0
+            while len(samples) < self.counts[kind]:
+                item, places[chosen] = next(items[chosen])
+                taken += 1
+                try:
+                    sample = self.sources[chosen].sample(item, view, rng)
+                except BadSample as error:
+                    bad.append(str(error))
+                else:
+                    samples += [sample] if sample is not None else []
+                self._check_hope(chosen, len(samples), taken, bad)
+            number += 1
+            yield Made(collate(samples), {"batches": number, "sources": list(places)}, taken, bad)
+
+    def _check_hope(self, chosen: int, usable: int, taken: int, bad: list[str]) -> None:
+        """Raise PhenakiError where it looks as if a batch will never be full."""
+        place, passed_over = self.config.sources[chosen].place, taken - usable - len(bad)
+        if len(bad) > _HOPELESS * (1 + usable):
+            raise PhenakiError(
+                f"'{place}' has {usable} usable samples and {len(bad)} bad ones in a row; the last one: {bad[-1]}"
+            )
+        if passed_over > _ALL_PICTURES * (1 + usable):
+            raise PhenakiError(f"'{place}' has still pictures alone; data.lengths {self.config.lengths} want clips")
+
+    def _choose(self, frames: int, rng: np.random.Generator) -> int:
+        """The source of a batch. Images come from sources of images, where there are any, clips never do."""
+        images = frames == 1 and any(source.images for source in self.config.sources)
+        weights = np.array([source.weight * (source.images == images) for source in self.config.sources])
+        return int(rng.choice(len(weights), p=weights / weights.sum()))
+
+
+def collate(samples: Sequence[Sample] | Sequence[Tokens]) -> Batch:
+    """Samples of one kind and length as a batch."""
+    batch: Batch = {
+        "captions": [sample.caption for sample in samples],
+        "continued": torch.tensor([sample.continued for sample in samples]),
+    }
+    if isinstance(samples[0], Sample):
+        return batch | {"video": torch.from_numpy(np.stack([sample.video for sample in samples]))}
+    batch["ids"] = torch.from_numpy(np.stack([sample.ids for sample in samples]))
+    if samples[0].text is not None:
+        texts = [torch.from_numpy(sample.text).float() for sample in samples]
+        batch["text"] = pad_sequence(texts, batch_first=True)
+        batch["text_mask"] = pad_sequence([torch.ones(len(text), dtype=torch.bool) for text in texts], batch_first=True)
+    return batch
+
+
+def _as_it_is(made: Made | str) -> Made | str:
+    return made
+
+
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C goes to the whole process group; the main process alone decides when to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

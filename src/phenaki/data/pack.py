@@ -1,0 +1,406 @@
+"""From trees of videos and pictures to shards for training: OUT/train/shard-*.tar and OUT/validation/shard-*.tar.
+
+What becomes of a source is a function of its bytes and the options, and samples are written in the order of the
+sources: so the shards are the same for any number of processes, and however often packing was stopped and taken up
+again. A journal holds what became of each source, and how many samples are in finished shards.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from phenaki.config import to_dict
+from phenaki.data.captions import CaptionTable, Columns, check_template
+from phenaki.data.cuts import CutClip, Cutting, cut_clips
+from phenaki.data.folder import Folder
+from phenaki.data.journal import SPLITS, Journal, Outcome, to_json
+from phenaki.data.media import probe
+from phenaki.data.sample import BadSample, Encoded
+from phenaki.data.shards import ShardWriter
+from phenaki.data.storage import is_remote, join, put_whole
+from phenaki.errors import PhenakiError
+from phenaki.progress import progress_bar
+
+DATASET, REPORT = "dataset.json", "report.json"
+
+_AHEAD = 4  # sources per process that are worked on before their turn to be written
+_LARGEST = 2 * 2**30  # bytes of a file that goes in as it is; readers take no more
+_NAMED = 20  # of each kind in the printed report; all are in report.json
+
+
+@dataclass(frozen=True)
+class PackConfig:
+    """What `pack` makes of which sources.
+
+    sources: folders of videos and pictures; out: a folder or an s3:// place. table, columns: captions or labels of
+    files (`captions.CaptionTable`), instead of tables in the sources; label_from_folder: the folder's name is the label
+    of files without one; templates: with {label}, such as "a video of {label}", stored beside the shards and drawn from
+    at each use. cutting: how sources become clips. validation: share of the sources that is kept back from training.
+    shard_bytes, shard_samples: most of a shard. processes: 0 for as many as there are cores.
+    """
+
+    sources: tuple[Path, ...]
+    out: str
+    table: Path | None = None
+    columns: Columns = Columns()
+    label_from_folder: bool = False
+    templates: tuple[str, ...] = ()
+    cutting: Cutting = Cutting()
+    validation: float = 0.05
+    shard_bytes: int = 256 * 2**20
+    shard_samples: int = 10_000
+    processes: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise PhenakiError("There is nothing to pack: name at least one folder of videos or pictures.")
+        for template in self.templates:
+            check_template(template)
+        if not 0 <= self.validation < 1:
+            raise PhenakiError(f"validation {self.validation} is a share of the sources, from 0 to below 1.")
+        for name, least in (("shard_bytes", 1), ("shard_samples", 1), ("processes", 0)):
+            if getattr(self, name) < least:
+                raise PhenakiError(f"{name} {getattr(self, name)} must be {least} or more.")
+
+    def options(self) -> dict[str, Any]:
+        """What decides the content of the shards, as plain data."""
+        return {key: value for key, value in to_dict(self).items() if key not in ("out", "processes")}
+
+
+@dataclass
+class Part:
+    """One of the splits: its samples, their length, and what they take in shards."""
+
+    samples: int = 0
+    seconds: float = 0.0
+    shards: int = 0
+    bytes: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.samples:,} samples ({self.seconds / 60:,.1f} min, {self.bytes / 1e6:,.1f} MB, {self.shards} shards)"
+        )
+
+
+@dataclass
+class PackReport:
+    """What went in, and name by name what did not and why.
+
+    refused: name -> reason; duplicates: name -> the source with the same bytes that went in; unclaimed: names in the
+    table that are no file.
+    """
+
+    sources: int
+    train: Part = field(default_factory=Part)
+    validation: Part = field(default_factory=Part)
+    without_caption: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+    duplicates: dict[str, str] = field(default_factory=dict)
+    unclaimed: list[str] = field(default_factory=list)
+
+    def parts(self) -> dict[str, Part]:
+        """The splits that have samples, by name."""
+        return {name: part for name in SPLITS if (part := getattr(self, name)).samples}
+
+    def lines(self) -> list[str]:
+        """For the terminal."""
+        went_in = self.sources - len(self.refused) - len(self.duplicates)
+        return [
+            f"{went_in:,} of {self.sources:,} sources went in",
+            f"  train       {self.train}",
+            f"  validation  {self.validation}",
+            *([f"{self.without_caption:,} without a caption or label"] if self.without_caption else []),
+            *_named("refused", [f"{name}: {reason}" for name, reason in self.refused.items()]),
+            *_named("left out", [f"{name}: the same bytes as {other}" for name, other in self.duplicates.items()]),
+            *_named("in the table but not among the files", self.unclaimed),
+        ]
+
+
+def _nothing_usable(report: PackReport) -> str:
+    first = [f"{name}: {reason}" for name, reason in report.refused.items()][:3]
+    return f"None of the {report.sources:,} sources can be used. {'. '.join(first)}."
+
+
+def _named(what: str, names: Sequence[str]) -> list[str]:
+    more = [f"  and {len(names) - _NAMED:,} more, see {REPORT}"] if len(names) > _NAMED else []
+    return [f"{len(names):,} {what}:", *(f"  {name}" for name in names[:_NAMED]), *more] if names else []
+
+
+def pack(config: PackConfig, progress: bool = True) -> PackReport:
+    """Write the sources as shards, with dataset.json and report.json beside them; see the head of this file.
+
+    The same call goes on where an earlier one stopped. Files that cannot be used are refused and named. Raises
+    PhenakiError where there is nothing to pack, no file can be used, or `out` cannot be written or holds other things.
+    """
+    sources = _Sources(config)
+    processes = min(config.processes or os.cpu_count() or 1, len(sources))
+    with ExitStack() as stack:
+        journal = stack.enter_context(Journal(config.out, config.options(), sources.fingerprint()))
+        if not is_remote(config.out):
+            _remove_leftovers(Path(config.out.removeprefix("file://")))
+        packing = _Packing(config, sources, journal, stack)
+        todo = journal.todo(len(sources))
+        work = stack.enter_context(closing(_made(sources, sorted(todo), config.cutting, processes)))
+        bar = stack.enter_context(progress_bar(shown=progress))
+        for number in bar.track(range(len(sources)), description="packing"):
+            if number in todo:
+                packing.take(number, *next(work))
+            else:
+                packing.pass_over(journal.outcomes[number])
+        packing.finish()
+    report = _report(sources, journal)
+    if not report.parts():
+        raise PhenakiError(_nothing_usable(report))
+    _write_json(join(config.out, REPORT), asdict(report))
+    parts = {name: asdict(part) for name, part in report.parts().items()}
+    about = {"templates": config.templates, "options": config.options(), "report": REPORT}
+    _write_json(join(config.out, DATASET), parts | about)
+    return report
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What a killed process was writing."""
+    for leftover in (*folder.glob(".phenaki-*.tmp"), *folder.glob("*/.phenaki-*.tmp")):
+        leftover.unlink()
+
+
+class _Sources:
+    """The files of all folders, in one order."""
+
+    def __init__(self, config: PackConfig) -> None:
+        self.table = CaptionTable(config.table, config.columns) if config.table else None
+        self.folders = [Folder(root, self.table, config.label_from_folder) for root in config.sources]
+        self.ends = list(accumulate(map(len, self.folders)))
+        if self.table:
+            self.table.check_claimed()
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def _find(self, number: int) -> tuple[Folder, int]:
+        place = bisect.bisect_right(self.ends, number)
+        return self.folders[place], number - (self.ends[place] - len(self.folders[place]))
+
+    def __getitem__(self, number: int) -> Encoded | BadSample:
+        folder, index = self._find(number)
+        return folder[index]
+
+    def key(self, number: int) -> str:
+        folder, index = self._find(number)
+        return folder.key(index)
+
+    def name(self, number: int) -> str:
+        folder, index = self._find(number)
+        return self._name(folder, folder.key(index))
+
+    def _name(self, folder: Folder, key: str) -> str:
+        return key if len(self.folders) == 1 else f"{folder.root}/{key}"
+
+    def fingerprint(self) -> str:
+        """Of the names, sizes and times of all files."""
+        digest = hashlib.sha256()
+        for number in range(len(self)):
+            folder, index = self._find(number)
+            try:
+                facts = folder.path(index).stat()
+                state = f"{facts.st_size} {facts.st_mtime_ns}"
+            except OSError as error:
+                state = f"error {error.errno}"
+            digest.update(f"{self.name(number)}\0{state}\0".encode())
+        return digest.hexdigest()
+
+    def unclaimed(self) -> list[str]:
+        """Names in tables that are no file."""
+        given = self.table.unclaimed() if self.table else []
+        return given + [name for folder in self.folders for name in folder.unclaimed]
+
+    def unreadable(self) -> dict[str, str]:
+        return {
+            self._name(folder, name): f"the folder cannot be opened: {reason}"
+            for folder in self.folders
+            for name, reason in folder.unreadable.items()
+        }
+
+
+# writing
+
+
+class _Split:
+    """Writes one of the splits, but for the samples that are in finished shards already."""
+
+    def __init__(self, config: PackConfig, name: str, journal: Journal) -> None:
+        self.name, self.journal = name, journal
+        self.first = len(journal.shards[name])
+        self.already = sum(shard.samples for shard in journal.shards[name])
+        self.writer = ShardWriter(
+            join(config.out, name), max_bytes=config.shard_bytes, max_samples=config.shard_samples, first=self.first
+        )
+
+    def write(self, key: str, fields: Callable[[], dict[str, bytes]]) -> None:
+        if self.already:
+            self.already -= 1
+            return
+        self.writer.write(key, fields())
+        self._note_finished()
+
+    def finish(self) -> None:
+        self.writer.finish_shard()
+        self._note_finished()
+
+    def _note_finished(self) -> None:
+        noted = len(self.journal.shards[self.name]) - self.first
+        for shard in self.writer.finished[noted:]:
+            self.journal.add_shard(self.name, shard)
+
+
+class _Packing:
+    """Takes what was made of the sources, in their order."""
+
+    def __init__(self, config: PackConfig, sources: _Sources, journal: Journal, stack: ExitStack) -> None:
+        self.config, self.sources, self.journal = config, sources, journal
+        self.digests: set[str] = set()
+        self.splits = {name: _Split(config, name, journal) for name in SPLITS}
+        for split in self.splits.values():
+            stack.enter_context(split.writer)
+
+    def pass_over(self, outcome: Outcome) -> None:
+        """A source that was packed earlier."""
+        if outcome.samples:
+            self.digests.add(outcome.digest)
+            self.splits[outcome.split].already -= outcome.samples
+
+    def take(self, number: int, item: Encoded | BadSample, made: _Made) -> None:
+        if made.refused:
+            outcome = Outcome(refused=made.refused.removeprefix(f"{self.sources.key(number)}: "))
+        elif made.digest in self.digests:
+            outcome = Outcome(made.digest)
+        else:
+            self.digests.add(made.digest)
+            outcome = self._write(number, item, made)
+        self.journal.add_outcome(number, outcome)
+
+    def _write(self, number: int, item: Encoded, made: _Made) -> Outcome:
+        """By source, never by clip: clips of one source are too alike to test by."""
+        split = "validation" if int(made.digest[:13], 16) / 16**13 < self.config.validation else "train"
+        for place, clip in enumerate(made.clips):
+            key = f"{number:08d}_{place:05d}" if self.config.cutting.changes else f"{number:08d}"
+            fields = partial(_fields, item, self.sources.name(number), made.digest, clip)
+            self.splits[split].write(key, fields)
+        seconds = sum(clip.facts.seconds for clip in made.clips)
+        return Outcome(made.digest, split, len(made.clips), seconds, bool(item.captions or item.label))
+
+    def finish(self) -> None:
+        for split in self.splits.values():
+            split.finish()
+
+
+def _fields(item: Encoded, name: str, digest: str, clip: CutClip) -> dict[str, bytes]:
+    media = clip.media if isinstance(clip.media, bytes) else clip.media.read_bytes()
+    facts = clip.facts._asdict() | {"source": name, "hash": digest, "start": clip.start, "label": item.label}
+    text = {"txt": item.captions[0].encode()} if item.captions else {}
+    return {clip.ending[1:]: media} | text | {"json": to_json(facts | {"captions": item.captions[1:]})}
+
+
+def _write_json(url: str, data: dict[str, Any]) -> None:
+    with put_whole(url) as file:
+        file.write(to_json(data, indent=2))
+
+
+def _report(sources: _Sources, journal: Journal) -> PackReport:
+    report = PackReport(len(sources), refused=sources.unreadable(), unclaimed=sources.unclaimed())
+    parts = {"train": report.train, "validation": report.validation}
+    for name, shards in journal.shards.items():
+        parts[name].shards = len(shards)
+        parts[name].bytes = sum(shard.bytes for shard in shards)
+    firsts: dict[str, str] = {}  # which source of equal ones went in
+    for number in range(len(sources)):
+        outcome = journal.outcomes[number]
+        if outcome.refused:
+            report.refused[sources.name(number)] = outcome.refused
+        elif not outcome.samples:
+            report.duplicates[sources.name(number)] = firsts[outcome.digest]
+        else:
+            firsts[outcome.digest] = sources.name(number)
+            parts[outcome.split].samples += outcome.samples
+            parts[outcome.split].seconds += outcome.seconds
+            report.without_caption += not outcome.captioned
+    return report
+
+
+# working
+
+
+class _Made(NamedTuple):
+    """The clips of a source and the SHA-256 of its bytes, or the reason why it is refused."""
+
+    digest: str = ""
+    clips: tuple[CutClip, ...] = ()
+    refused: str = ""
+
+
+def _make(item: Encoded | BadSample, cutting: Cutting) -> _Made:
+    try:
+        if isinstance(item, BadSample):
+            raise item
+        with open(item.media, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        clips = cut_clips(item.media, item.ending, cutting) if cutting.changes else [_as_it_is(item)]
+        return _Made(digest, tuple(clips))
+    except BadSample as error:
+        return _Made(refused=str(error))
+    except OSError as error:
+        return _Made(refused=f"it cannot be read: {error.strerror or error}")
+
+
+def _as_it_is(item: Encoded) -> CutClip:
+    if (size := os.path.getsize(item.media)) > _LARGEST:
+        raise BadSample(f"it has {size / 2**30:.1f} GiB; more than 2 only go in cut into clips")
+    return CutClip(item.media, item.ending, probe(item.media, item.ending), 0.0)
+
+
+def _made(
+    sources: _Sources, numbers: Iterable[int], cutting: Cutting, processes: int
+) -> Iterator[tuple[Encoded | BadSample, _Made]]:
+    """What is made of the sources, in the order of `numbers`; a few are worked on ahead."""
+    items = (sources[number] for number in numbers)
+    if processes == 1:
+        yield from ((item, _make(item, cutting)) for item in items)
+        return
+    spawn = multiprocessing.get_context("spawn")  # a fork would take over locks that some thread of this process holds
+    pool = ProcessPoolExecutor(processes, spawn, initializer=_start_worker)
+    try:
+        futures = deque((item, pool.submit(_make, item, cutting)) for item in islice(items, _AHEAD * processes))
+        while futures:
+            item, future = futures.popleft()
+            yield item, future.result()
+            futures.extend((item, pool.submit(_make, item, cutting)) for item in islice(items, 1))
+    except BrokenProcessPool as error:
+        raise PhenakiError(
+            f"A process ended while it worked on '{item.key if isinstance(item, Encoded) else item}' or one of the "
+            f"{len(futures)} sources after it; memory may have run out. The same command goes on from there."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Ctrl-C ends a worker without a word, and a main process that is killed takes its workers along."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as for what a script starts in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    main = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (main.join(), os._exit(1)), daemon=True).start()

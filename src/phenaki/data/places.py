@@ -1,0 +1,68 @@
+"""What lies at a place: the procedural world, a folder of files, shards, a packed data set, or token shards."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Literal
+
+from phenaki.config import from_dict
+from phenaki.data.captions import check_template
+from phenaki.data.config import SHAPES, DataConfig, SourceConfig
+from phenaki.data.folder import Folder
+from phenaki.data.pack import DATASET
+from phenaki.data.sources import FolderSource, ShardSource, Source, World
+from phenaki.data.storage import expand, join, read_if_there
+from phenaki.data.tokens import TOKENS, TokenSet, TokenSource
+from phenaki.errors import PhenakiError
+
+Split = Literal["train", "validation"]
+
+
+def open_source(source: SourceConfig, config: DataConfig, captions: bool, split: Split = "train") -> Source:
+    """The source at a place. Of a packed data set and of the procedural world, the part that `split` names.
+
+    `captions`: samples without one are bad. Raises PhenakiError for a place that is not there or holds nothing usable.
+    """
+    for template in source.templates:
+        check_template(template)
+    if source.place == SHAPES:
+        part = "train" if split == "train" else "test"
+        return World(config.seed, part, config.image_size, max(config.lengths), source.objects, source.continued)
+    if made_by := token_set(source.place):
+        return TokenSource(expand(source.place), made_by, source.templates)
+    if packed := _json(source.place, DATASET):
+        templates = source.templates or tuple(packed.get("templates", ()))
+        return ShardSource(expand(join(source.place, split)), templates, captions)
+    if os.path.isdir(source.place) and not _holds_shards(source.place):
+        return FolderSource(Folder(source.place), source.templates, captions)
+    return ShardSource(expand(source.place), source.templates, captions)
+
+
+def keeps_back(place: str) -> bool:
+    """Whether the place has a part for validation that is not trained on."""
+    packed = None if place == SHAPES else _json(place, DATASET)
+    return place == SHAPES or bool(packed and packed.get("validation"))
+
+
+def token_set(place: str) -> TokenSet | None:
+    """What made the token shards at a place; None where there are none."""
+    made_by = None if place == SHAPES else _json(place, TOKENS)
+    return from_dict(TokenSet, made_by, where=f"'{join(place, TOKENS)}'") if made_by else None
+
+
+def _holds_shards(folder: str) -> bool:
+    return any(name.endswith(".tar") for _, _, names in os.walk(folder) for name in names)
+
+
+def _json(place: str, name: str) -> dict[str, Any] | None:
+    """The JSON object `name` in the folder `place`, local or remote, where there is one."""
+    if place.endswith(".tar") or any(sign in place for sign in "*{["):
+        return None
+    data = read_if_there(join(place, name))
+    if data is None:
+        return None
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise PhenakiError(f"'{join(place, name)}' cannot be read as JSON: {error}.") from error

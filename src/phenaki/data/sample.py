@@ -1,0 +1,34 @@
+"""What travels through the pipeline: a sample as it lies in its source, encoded, and what is wrong with a bad one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from phenaki.errors import PhenakiError
+
+
+class BadSample(PhenakiError):
+    """A sample that cannot be used: a sentence without its name, which whoever counts and names it puts in front.
+
+    It never stops a training by itself; the sample is left out, counted and named (`data/mix.py`).
+    """
+
+
+class Encoded(NamedTuple):
+    """A sample as it lies in a folder or shard, nothing of it decoded yet.
+
+    key: its name for people, such as "shard-000003.tar/clip_0012" or a path inside its folder; unique in its source.
+    media: the bytes of the file, or the path of a local one, which is not read before it is decoded.
+    ending: of the media file, in lower case with its dot, such as ".mp4".
+    captions: those to draw one of at each use; may be empty.
+    label: a class name to be put into caption templates; "" where there is none.
+    facts: what the source tells about it (fps, frames, size, duration, source, hash).
+    """
+
+    key: str
+    media: bytes | Path
+    ending: str
+    captions: tuple[str, ...] = ()
+    label: str = ""
+    facts: dict[str, Any] = {}

@@ -1,0 +1,55 @@
+"""The clips that a run is judged by while it trains: fixed ones, and where there are such, ones it never trains on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from phenaki.data.config import SHAPES, DataConfig, SourceConfig
+from phenaki.data.places import keeps_back, open_source
+from phenaki.data.sample import BadSample
+from phenaki.data.sources import Sample, Stream
+from phenaki.data.tokens import Tokens
+from phenaki.errors import PhenakiError
+
+_TRIED = 10  # items per wished clip, after which no more are looked for
+
+
+class Shown(NamedTuple):
+    """name: "test" for clips that are not trained on, else "seen". checkable: whether the checker of the procedural
+    world can judge what is generated from the captions."""
+
+    samples: list[Sample] | list[Tokens]
+    name: str
+    checkable: bool
+
+
+def shown(config: DataConfig, count: int = 32, captions: bool = True) -> Shown:
+    """The first clips, of the longest length, of `data.validation`; without one, of the first source of clips, of the
+    part that it keeps back from training, if it does.
+
+    Raises PhenakiError where there is no usable clip.
+    """
+    place = next(source for source in config.sources if not source.images)
+    if config.validation:
+        place = SourceConfig(config.validation, templates=place.templates)
+    kept_back = keeps_back(place.place)
+    source = open_source(place, config, captions, split="validation" if kept_back else "train")
+    view = replace(config.view(max(config.lengths)), random=False, flip=False)
+    rng = np.random.default_rng(config.seed)
+    samples: list[Sample | Tokens] = []
+    problem = ""
+    for tried, (item, _) in enumerate(source.items(Stream(config.seed, shuffle=0), {})):
+        if len(samples) == count or tried == count * _TRIED:
+            break
+        try:
+            sample = source.sample(item, view, rng)
+        except BadSample as error:
+            problem = f": {error}"
+        else:
+            samples += [sample] if sample is not None else []
+    if not samples:
+        raise PhenakiError(f"'{place.place}' has no usable clip of {view.frames} frames{problem}")
+    return Shown(samples, "test" if kept_back or config.validation else "seen", place.place == SHAPES)

@@ -1,0 +1,193 @@
+"""Sources of training samples behind one interface: the procedural world, a folder, shards.
+
+A source hands out streams of items, endless ones for training. Each item comes with the position after it, a small
+plain dictionary from which an equal stream goes on: that is all a checkpoint needs. Of `count` streams, stream `index`
+takes its own share, so that together they see every sample once per epoch; the order is a function of seed and epoch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from phenaki.data.captions import draw_caption
+from phenaki.data.folder import Folder
+from phenaki.data.media import PICTURES, ClipView, read_clip
+from phenaki.data.sample import BadSample, Encoded
+from phenaki.data.shapes import ShapesWorld
+from phenaki.data.shards import read_shard
+from phenaki.errors import PhenakiError
+
+Position = dict[str, int]
+
+_STILL = PICTURES - {".gif", ".webp"}
+_WINDOW_BYTES = 64 * 2**20  # of encoded samples held for shuffling; while one window is handed out the next is read
+
+
+class Sample(NamedTuple):
+    """A clip uint8 (T, H, W, 3), its caption ("" where there is none), and whether it goes on from an earlier scene."""
+
+    video: np.ndarray
+    caption: str
+    continued: bool = False
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Which of `count` streams, and the seed of its order. `shuffle`: samples that are mixed, 0 for all in the order in
+    which they lie. `epochs`: after which it ends; 0 for never."""
+
+    seed: int = 0
+    index: int = 0
+    count: int = 1
+    shuffle: int = 1000
+    epochs: int = 0
+
+
+class Source(ABC):
+    """`items` are cheap to hold, a file or its bytes; `sample` does the work of decoding one."""
+
+    @abstractmethod
+    def items(self, stream: Stream, position: Position) -> Iterator[tuple[Any, Position]]:
+        """Items, each with the position after it, from `position` on ({} is the beginning).
+
+        An item that is a BadSample stands for what could not be read.
+        """
+
+    @abstractmethod
+    def sample(self, item: Any, view: ClipView, rng: np.random.Generator) -> Sample | None:
+        """The clip of an item in `view`; None for a still picture where more frames are wanted, which is no fault.
+
+        Raises BadSample, with its name, for what cannot be decoded or is too short, and for an item that is one.
+        """
+
+
+class World(Source):
+    """The procedural world; clips shorter than `frames` are the beginnings of clips of that length."""
+
+    def __init__(self, seed: int, split: str, size: tuple[int, int], frames: int, objects: int, continued: float):
+        def world(frames: int, continued: float) -> ShapesWorld:
+            return ShapesWorld(seed, split, size, frames, objects or None, continued if frames > 1 else 0.0)
+
+        self.clips, self.images = world(frames, continued), world(frames, 0.0)
+
+    def items(self, stream: Stream, position: Position) -> Iterator[tuple[int, Position]]:
+        """An epoch of them has no end."""
+        taken = position.get("taken", 0)
+        while True:
+            yield stream.index + taken * stream.count, {"taken": taken + 1}
+            taken += 1
+
+    def sample(self, item: int, view: ClipView, rng: np.random.Generator) -> Sample:
+        drawn = (self.clips if view.frames > 1 else self.images)[item]
+        return Sample(drawn.video[: view.frames], drawn.caption, drawn.continued)
+
+
+class Media(Source):
+    """Encoded videos and pictures with captions, of which one is drawn at each use, or made from label and template."""
+
+    def __init__(self, templates: tuple[str, ...] = (), captions: bool = True):
+        self.templates, self.captions = templates, captions
+
+    def sample(self, item: Encoded | BadSample, view: ClipView, rng: np.random.Generator) -> Sample | None:
+        if isinstance(item, BadSample):
+            raise item
+        if view.frames > 1 and item.ending in _STILL:
+            return None
+        caption = draw_caption(item.captions, item.label, self.templates, rng)
+        if self.captions and not caption:
+            raise BadSample(f"{item.key}: it has no caption")
+        try:
+            return Sample(read_clip(item.media, item.ending, view, rng), caption)
+        except BadSample as error:
+            raise BadSample(f"{item.key}: {error}") from error
+
+
+class FolderSource(Media):
+    """The files of a folder, in an order of its own for each epoch."""
+
+    def __init__(self, folder: Folder, templates: tuple[str, ...] = (), captions: bool = True):
+        super().__init__(templates, captions)
+        self.folder = folder
+
+    def items(self, stream: Stream, position: Position) -> Iterator[tuple[Encoded | BadSample, Position]]:
+        taken = position.get("taken", 0)
+        while True:
+            epoch, place = divmod(stream.index + taken * stream.count, len(self.folder))
+            if stream.epochs and epoch >= stream.epochs:
+                return
+            taken += 1
+            number = int(_order(len(self.folder), stream.seed, epoch)[place]) if stream.shuffle else place
+            yield self.folder[number], {"taken": taken}
+
+
+class ShardSource(Media):
+    """Samples of tar shards: the shards in an order of its own for each epoch, their samples mixed window by window.
+
+    Where there are fewer shards than streams, several streams share a shard and each takes every n-th of its samples.
+    """
+
+    def __init__(self, shards: Sequence[str], templates: tuple[str, ...] = (), captions: bool = True):
+        super().__init__(templates, captions)
+        self.shards = list(shards)
+
+    def items(self, stream: Stream, position: Position) -> Iterator[tuple[Encoded | BadSample, Position]]:
+        start = {key: position.get(key, 0) for key in ("part", "offset", "number", "window")}
+        given = position.get("given", 0)
+        for window, end in _windows(self._read(stream, start), stream.shuffle):
+            order = np.arange(len(window))
+            if stream.shuffle:
+                order = np.random.default_rng([stream.seed, stream.index, start["window"]]).permutation(len(window))
+            for place in range(given, len(window)):
+                yield window[order[place]], start | {"given": place + 1}
+            start, given = end | {"window": start["window"] + 1}, 0
+
+    def _read(self, stream: Stream, start: Position) -> Iterator[tuple[Encoded | BadSample | None, Position]]:
+        """The stream's samples as they lie, each with the place where the next one begins; None ends an epoch."""
+        sharers = -(-stream.count // len(self.shards))
+        parts = len(self.shards) * sharers  # of an epoch
+        part, offset, number = start["part"], start["offset"], start["number"]
+        empty = 0
+        while True:
+            epoch, place = divmod(stream.index + part * stream.count, parts)
+            if stream.epochs and epoch >= stream.epochs:
+                return
+            shard, share = divmod(place, sharers)
+            if stream.shuffle:
+                shard = int(_order(len(self.shards), stream.seed, epoch)[shard])
+            empty += 1
+            for sample, following in read_shard(self.shards[shard], offset):
+                number += 1
+                if (number + epoch) % sharers == share:
+                    empty = 0
+                    yield sample, {"part": part, "offset": following, "number": number}
+            if empty > 2 * parts:
+                raise PhenakiError(f"there are no samples in the shards: {', '.join(self.shards[:3])} ...")
+            part, offset, number = part + 1, 0, 0
+            if (stream.index + part * stream.count) // parts > epoch:
+                yield None, {"part": part, "offset": 0, "number": 0}
+
+
+def _windows(
+    reader: Iterator[tuple[Encoded | BadSample | None, Position]], samples: int
+) -> Iterator[tuple[list[Encoded | BadSample], Position]]:
+    """The reader's samples by as many as are mixed and fit in memory, of one epoch, with the place after them."""
+    window: list[Encoded | BadSample] = []
+    held = 0
+    for item, end in reader:
+        if item is not None:
+            window.append(item)
+            held += len(item.media) if isinstance(item, Encoded) else 0
+        if item is None or len(window) >= samples or held >= _WINDOW_BYTES:
+            yield window, end
+            window, held = [], 0
+
+
+@lru_cache(maxsize=4)
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)

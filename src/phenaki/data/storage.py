@@ -1,0 +1,363 @@
+"""Places that hold data: local paths, http(s)://, s3:// and the other protocols fsspec has a library for.
+
+What goes wrong there is said in a PhenakiError. Connections that drop are taken up again where they dropped.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+
+from phenaki.errors import PhenakiError
+from phenaki.files import write_whole
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+
+ENDING = ".tar"  # of the files a folder is searched for
+TRIES = 5  # in a row without a byte, before a server counts as gone
+FIRST_WAIT = 0.5  # seconds before the second try; each further wait is twice as long
+CONNECT_TIMEOUT, READ_TIMEOUT = 15, 30  # seconds of silence over HTTP
+BLOCK = 2**20  # bytes handed on at a time
+READ_AHEAD = 4 * 2**20  # bytes of one request, where a file is read by ranges
+PART = 16 * 2**20  # bytes of one part of an upload: a store takes 10,000 parts, so 160 GB
+
+_MAGIC = re.compile(r"[*?\[]")
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+_HTTP = ("http", "https")
+_CREDENTIALS = {"s3": " (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws)"}
+_EXTRAS = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
+
+
+class NotThere(PhenakiError):
+    """A file, folder or bucket that is missing."""
+
+
+# finding
+
+
+def expand(place: str) -> list[str]:
+    """The files that `place` stands for, sorted, each once, as paths or URLs that `open_from` takes.
+
+    A file, a folder or s3:// prefix (its .tar files, those of its folders too), a pattern with * ? [..] and **, or with
+    braces: "train-{000..127}.tar", "{a,b}.tar". Over http(s) only braces: such a server has no list. Names out of
+    braces are not asked for one by one, which takes long in a bucket, only the first one is; a later one that is
+    missing is told when it is opened. Raises PhenakiError if nothing is found, and for a server that does not answer.
+    """
+    names = [place] if os.path.lexists(place) else _without_braces(place)
+    found = sorted({file for name in names for file in _listed(name)})
+    if not found:
+        raise PhenakiError(f"Nothing was found at '{place}'. A folder is searched for files that end in {ENDING}.")
+    open_from(found[0]).close()
+    return found
+
+
+def is_remote(place: str) -> bool:
+    """Whether it is a URL, and no local path."""
+    return bool(_protocol(place))
+
+
+def join(place: str, name: str) -> str:
+    """The path or URL of `name` in the folder `place`."""
+    return f"{place.rstrip('/')}/{name}" if _protocol(place) else os.path.join(place, name)
+
+
+def _without_braces(pattern: str) -> list[str]:
+    braces = _BRACES.search(pattern)
+    if braces is None:
+        return [pattern]
+    first, last, words = braces.groups()
+    choices = words.split(",") if words else [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
+    before, after = pattern[: braces.start()], pattern[braces.end() :]
+    return [name for choice in choices for name in _without_braces(f"{before}{choice}{after}")]
+
+
+def _listed(name: str) -> list[str]:
+    protocol = _protocol(name)
+    if protocol in _HTTP:
+        return [name]
+    if not protocol:
+        return _listed_locally(_local(name))
+    if name.endswith(ENDING) and not _MAGIC.search(name):
+        return [name]
+    with _spoken("Cannot list", name):
+        return _listed_remotely(name)
+
+
+def _listed_locally(name: str) -> list[str]:
+    if os.path.isdir(name):
+        files = [os.path.join(folder, file) for folder, _, files in os.walk(name) for file in files]
+        return [file for file in files if _is_shard(file)]
+    if _MAGIC.search(name) and not os.path.exists(name):
+        return [file for file in glob.glob(name, recursive=True) if os.path.isfile(file)]
+    return [name]
+
+
+def _listed_remotely(name: str) -> list[str]:
+    files, path = _file_system(name)
+    files.invalidate_cache()  # of listings: others write there too
+    if magic := _MAGIC.search(path):
+        found = files.glob(path)
+        if not found:
+            files.ls(path[: magic.start()].rpartition("/")[0])  # raises for a bucket or folder that is not there
+    else:
+        found = [file for file in files.find(path) if file == path or _is_shard(file)]
+    return [files.unstrip_protocol(file) for file in found]
+
+
+def _is_shard(file: str) -> bool:
+    return file.endswith(ENDING) and not os.path.basename(file).startswith(".")  # macOS leaves "._" files
+
+
+# reading
+
+
+def open_from(url: str, offset: int = 0) -> BinaryIO:
+    """Open a path or URL for reading on from byte `offset`, in bounded memory.
+
+    `read(n)` gives n bytes, fewer only at the end of the file; where the server tells the size, a connection that ends
+    before it counts as dropped. One that drops is opened again at the byte reached, TRIES times in a row with growing
+    waits. Raises PhenakiError, also from `read`, for what is missing, refused or gone for good.
+    """
+    if _protocol(url):
+        return io.BufferedReader(_Resuming(url, offset), BLOCK)
+    path = _local(url)
+    if os.path.isdir(path):
+        raise PhenakiError(f"Cannot read '{url}': that is a folder.")
+    with _spoken("Cannot read", url):
+        file = open(path, "rb")
+    file.seek(offset)
+    return file
+
+
+def read_if_there(url: str) -> bytes | None:
+    """All bytes of a small file, or None where there is none. Raises PhenakiError as `open_from` does."""
+    try:
+        with open_from(url) as file:
+            return file.read()
+    except NotThere:
+        return None
+
+
+class _Resuming(io.RawIOBase):
+    """Bytes of a remote file in their order, over as many connections as it takes."""
+
+    def __init__(self, url: str, position: int) -> None:
+        self._url = url
+        self._position = position
+        self._size: int | None = None  # where the server tells it
+        self._file: Any = None
+        self._tried(self._open)
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:
+        data = self._tried(lambda: self._read(len(buffer)))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._drop()
+        super().close()
+
+    def _open(self) -> None:
+        files, path = _file_system(self._url)
+        open_file = _open_response if _protocol(self._url) in _HTTP else _open_ranges
+        self._file, size = open_file(files, path, self._position)
+        if self._size and size and size != self._size:  # what is read on with would be of another file
+            raise PhenakiError(f"'{self._url}' changed from {self._size:,} to {size:,} bytes while it was read.")
+        self._size = size
+
+    def _drop(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _read(self, count: int) -> bytes:
+        if self._file is None:
+            self._open()
+        data = self._file.read(count)
+        if not data and self._size is not None and self._position < self._size:
+            raise ConnectionError("the connection ended before the file did")
+        return data
+
+    def _tried(self, action: Callable[[], Any]) -> Any:
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(FIRST_WAIT * 2 ** (attempt - 1))
+            try:
+                return action()
+            except PhenakiError:
+                raise
+            except Exception as error:  # each protocol's library raises errors of its own
+                self._drop()
+                if _final(self._url, error):
+                    _fail(f"Cannot read '{self._url}'", self._url, error)
+                last = error
+        size = "" if self._size is None else f" of {self._size:,}"
+        _fail(f"Reading '{self._url}' stopped at byte {self._position:,}{size}, after {TRIES} tries", self._url, last)
+
+
+def _open_response(files: AbstractFileSystem, url: str, position: int) -> tuple[Any, int | None]:
+    """One HTTP response from `position` on, and the size of the whole file: a request per block would wait for each."""
+    import aiohttp
+
+    # asked for a range, though it be all, a server tells the size; without compression it is that of the file
+    headers = {"Range": f"bytes={position}-", "Accept-Encoding": "identity"}
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT)
+    try:
+        # block_size=0 asks for the response itself, and any size keeps fsspec from asking for the size first
+        file = files.open(url, block_size=0, size=1, headers=headers, timeout=timeout)
+    except aiohttp.ClientResponseError as error:
+        if error.status == 416:  # there is nothing from `position` on
+            return io.BytesIO(), position
+        raise
+    if file.r.status == 206:
+        total = file.r.headers.get("Content-Range", "").rpartition("/")[2]
+        return file, int(total) if total.isdigit() else None
+    _skip(file, position)  # the server knows no ranges and begins at the beginning
+    return file, file.r.content_length
+
+
+def _skip(file: Any, count: int) -> None:
+    while count:
+        data = file.read(min(count, BLOCK))
+        if not data:
+            raise ConnectionError("the connection ended before the place to read from")
+        count -= len(data)
+
+
+def _open_ranges(files: AbstractFileSystem, path: str, position: int) -> tuple[Any, int | None]:
+    file = files.open(path, "rb", block_size=READ_AHEAD, cache_type="readahead")
+    file.seek(position)
+    return file, file.size
+
+
+# writing
+
+
+def put_whole(url: str) -> AbstractContextManager[BinaryIO]:
+    """A binary file to fill that takes the name `url` only when the block ends without an error.
+
+    A local path, in a folder that is there (`files.write_whole`), or a URL of a store such as s3://, where the parts
+    that were sent already are thrown away if anything is raised. Raises PhenakiError where it cannot be written.
+    """
+    return _upload(url) if _protocol(url) else write_whole(_local(url))
+
+
+@contextmanager
+def _upload(url: str) -> Iterator[BinaryIO]:
+    upload = _Upload(url)
+    try:
+        yield upload
+        upload.commit()
+    except BaseException:
+        upload.discard()
+        raise
+
+
+class _Upload(io.RawIOBase):
+    """A file that is sent in parts while it is written, and is there after `commit`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        if _protocol(url) in _HTTP:
+            raise PhenakiError(f"Cannot write '{url}': over http files are only read. Write to a folder or to s3://.")
+        with _spoken("Cannot write", url):
+            files, path = _file_system(url)
+            self._file = files.open(path, "wb", block_size=PART, autocommit=False)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:
+        with _spoken("Cannot write", self._url):
+            return self._file.write(data)
+
+    def commit(self) -> None:
+        with _spoken("Cannot write", self._url):
+            self._file.close()
+            self._file.commit()
+
+    def discard(self) -> None:
+        self._file.closed = True  # or its finalizer sends on, and hangs when Python ends
+        with suppress(Exception):  # what has gone wrong before is what matters
+            self._file.discard()
+
+
+# what goes wrong
+
+
+def _protocol(url: str) -> str:
+    """Of a URL, "" for local paths."""
+    protocol, separator, _ = url.partition("://")
+    return protocol.lower() if separator and protocol != "file" else ""
+
+
+def _local(url: str) -> str:
+    return url.removeprefix("file://")
+
+
+def _file_system(url: str) -> tuple[AbstractFileSystem, str]:
+    """fsspec's file system for `url`, and the path in it.
+
+    Asked for at every use and kept nowhere: fsspec knows which are of this process, and its connections and the thread
+    that serves them do not survive the fork of a worker.
+    """
+    from fsspec.core import url_to_fs
+
+    return url_to_fs(url)
+
+
+@contextmanager
+def _spoken(trouble: str, url: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # each protocol's library raises errors of its own
+        _fail(f"{trouble} '{url}'", url, error)
+
+
+def _fail(trouble: str, url: str, error: Exception) -> NoReturn:
+    if missing := _missing(error):
+        raise NotThere(f"{trouble}: {missing}.") from error
+    lost = "the connection was lost" if type(error).__name__ == "ClientPayloadError" else ""  # of aiohttp
+    reason = _final(url, error) or lost or f"{error}".rstrip(".") or type(error).__name__
+    raise PhenakiError(f"{trouble}: {reason}.") from error
+
+
+def _missing(error: Exception) -> str | None:
+    response = getattr(error.__cause__, "response", None) or {}  # of S3
+    if response.get("Error", {}).get("Code") == "NoSuchBucket":
+        return "there is no bucket of that name"
+    if isinstance(error, FileNotFoundError | NotADirectoryError) or getattr(error, "status", None) in (404, 410):
+        return "nothing of that name is there"
+    return None
+
+
+def _final(url: str, error: Exception) -> str | None:
+    """Why another try would fail too, or None if it may not."""
+    protocol = _protocol(url)
+    if missing := _missing(error):
+        return missing
+    if isinstance(error, PermissionError) and not protocol:
+        return "permission is denied"
+    if isinstance(error, PermissionError) or getattr(error, "status", None) in (401, 403):
+        return f"the server refuses access ({error}). Check the credentials{_CREDENTIALS.get(protocol, '')}"
+    if type(error).__name__ == "NoCredentialsError":  # of botocore
+        return f"no credentials were found{_CREDENTIALS['s3']}; for a public bucket, set FSSPEC_S3_ANON=true"
+    if isinstance(error, ImportError):
+        extra = _EXTRAS.get(protocol)
+        return f'pip install "phenaki[{extra}]" brings what reads {protocol}://' if extra else f"{error}"
+    return f"{error}".rstrip(".") if isinstance(error, ValueError) else None

@@ -1,0 +1,77 @@
+"""Token shards as a source: ids, and maybe text embeddings, computed once, so that training needs neither network.
+
+A set of token shards is a folder of tar files in WebDataset's format with `tokens.json`, which says what made them. A
+sample is one safetensors member with `ids` (t, h, w) in the smallest integer type that holds the vocabulary, and where
+asked for `text` (L, D) in float16, beside a `.json` with its captions. `data/tokenize.py` writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from phenaki.data.captions import draw_caption
+from phenaki.data.media import ClipView
+from phenaki.data.sample import BadSample, Encoded
+from phenaki.data.sources import ShardSource
+from phenaki.grid import time_steps
+from phenaki.tokenizer import TokenizerFacts
+
+TOKENS = "tokens.json"
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """tokens.json: what made the samples of a set of token shards.
+
+    `tokenizer` and `text_encoder` ("" where there are no embeddings): their fingerprints. `facts`: what a generator has
+    to know of the tokenizer. `frames`: of the clips. `text_width`: of the embeddings. `templates`: for labels.
+    """
+
+    tokenizer: str
+    facts: TokenizerFacts
+    frames: int
+    text_encoder: str = ""
+    text_width: int = 0
+    templates: tuple[str, ...] = ()
+
+
+class Tokens(NamedTuple):
+    """ids int64 (t, h, w), their caption, and its embeddings float16 (L, D) where the set has them."""
+
+    ids: np.ndarray
+    caption: str
+    continued: bool
+    text: np.ndarray | None
+
+
+class TokenSource(ShardSource):
+    """Samples of a set of token shards; fewer frames than its clips have are the first ids of each."""
+
+    def __init__(self, shards: Sequence[str], made_by: TokenSet, templates: tuple[str, ...] = ()):
+        super().__init__(shards, templates or made_by.templates)
+        self.made_by = made_by
+
+    def sample(self, item: Encoded | BadSample, view: ClipView, rng: np.random.Generator) -> Tokens:
+        if isinstance(item, BadSample):
+            raise item
+        try:
+            arrays = load(item.media)
+            ids, text = arrays["ids"], arrays["text"] if self.made_by.text_encoder else None
+        except (SafetensorError, KeyError) as error:
+            raise BadSample(f"{item.key}: it holds no ids of phenaki ({error})") from error
+        steps = time_steps(view.frames, self.made_by.facts.patch[0])
+        if ids.ndim != 3 or len(ids) < steps or ids.max() >= self.made_by.facts.vocab_size:
+            raise BadSample(
+                f"{item.key}: ids of shape {ids.shape} up to {ids.max(initial=0)}; {steps} time steps of "
+                f"ids below {self.made_by.facts.vocab_size} are needed"
+            )
+        caption = draw_caption(item.captions, item.label, self.templates, rng)
+        if not caption:
+            raise BadSample(f"{item.key}: it has no caption")
+        return Tokens(ids[:steps].astype(np.int64), caption, bool(item.facts.get("continued")), text)

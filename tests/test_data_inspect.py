@@ -1,0 +1,80 @@
+"""The figures are those of the samples, in a folder and in shards, and the pictures show something."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import broken
+from phenaki.data.inspect import DataSummary, draw_histograms, inspect_data
+from phenaki.data.pack import PackConfig, pack
+from phenaki.errors import PhenakiError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("folder")
+    for number in range(4):
+        stamps = broken.even(20 + number, 10)
+        media = broken.video(stamps, paint=lambda i, size, n=number: broken.grey(i + n, size))
+        (root / f"{number}.mp4").write_bytes(media)
+        (root / f"{number}.txt").write_text("A dog's walk, a walk" if number else "käse")
+    (root / "still.png").write_bytes(broken.picture(broken.noise(0, (20, 30))))
+    return root
+
+
+def test_figures_are_those_of_the_folder_and_of_its_shards(folder: Path, tmp_path: Path) -> None:
+    pack(PackConfig((folder,), str(tmp_path / "packed"), processes=1, validation=0.3, shard_samples=100))
+    (folder / "bad.mp4").write_bytes(broken.text())
+    (folder / "latin.mp4").write_bytes(broken.text())
+    (folder / "latin.txt").write_bytes(b"\xe4")
+    for place, count in ((folder, 7), (tmp_path / "packed", 5)):
+        summary = inspect_data(str(place), tmp_path / "out")
+        assert (summary.total, summary.looked_at, summary.stills, summary.usable) == (count, count, 1, 5)
+        assert sorted(summary.frames) == [20, 21, 22, 23] and summary.fps == pytest.approx([10] * 4)
+        assert sorted(summary.seconds) == pytest.approx([2, 2.1, 2.2, 2.3])
+        assert summary.sizes == {"64x48": 4, "30x20": 1} and summary.endings == {".mp4": 4, ".png": 1}
+        assert sorted(summary.caption_words) == [1, 5, 5, 5] and summary.without_caption == 1
+        assert summary.words == {"a": 6, "walk": 6, "dog's": 3, "käse": 1}
+        told = json.loads((tmp_path / "out/summary.json").read_text("utf-8"))
+        assert told["words"]["käse"] == 1 and told["looked_at"] == count
+    assert any(line.startswith("7 of 7 samples looked at: 4 videos, 1 stills, 2 bad") for line in inspect_lines(folder))
+
+
+def inspect_lines(place: Path) -> list[str]:
+    lines = inspect_data(str(place), place.parent / "lines").lines()
+    assert any("bad.mp4: it cannot be read" in line for line in lines) and any("latin.mp4" in line for line in lines)
+    return lines
+
+
+def test_a_part_is_looked_at_from_every_shard(folder: Path, tmp_path: Path) -> None:
+    pack(PackConfig((folder,), str(tmp_path / "packed"), processes=1, shard_samples=1))
+    summary = inspect_data(str(tmp_path / "packed"), tmp_path / "out", samples=3)
+    assert (summary.looked_at, summary.total) == (3, 5)
+    shard = str(next((tmp_path / "packed").rglob("*.tar")))
+    assert inspect_data(shard, tmp_path / "out").looked_at == 1
+
+
+def test_pictures_show_clips_and_bars(folder: Path, tmp_path: Path) -> None:
+    inspect_data(str(folder), tmp_path)
+    sheet = np.asarray(Image.open(tmp_path / "clips.png"))
+    assert sheet.shape[0] > 5 * 96 and sheet.shape[1] >= 8 * 96 and sheet.std() > 20
+    few, many = DataSummary(None, seconds=[1.0]), DataSummary(None, seconds=[float(i % 7) for i in range(99)])
+    blue = [
+        int((draw_histograms(summary) == (66, 114, 174)).all(-1).sum()) for summary in (DataSummary(None), few, many)
+    ]
+    assert blue[0] == 0 < blue[1] < blue[2]
+
+
+def test_nothing_to_look_at_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(broken.text())
+    with pytest.raises(PhenakiError, match="no usable sample. a.mp4: it cannot be read"):
+        inspect_data(str(tmp_path), tmp_path / "out")
+    with pytest.raises(PhenakiError, match="samples 0"):
+        inspect_data(str(tmp_path), tmp_path / "out", samples=0)
+    with pytest.raises(PhenakiError, match="gone"):
+        inspect_data(str(tmp_path / "gone"), tmp_path / "out")

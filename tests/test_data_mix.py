@@ -1,0 +1,244 @@
+"""Batches of a training: nothing lost or doubled over processes and workers, resumed exactly, bad samples named."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from PIL import Image
+
+from phenaki.data.config import DataConfig, SourceConfig
+from phenaki.data.folder import Folder
+from phenaki.data.mix import Batch, Batches
+from phenaki.data.shards import ShardWriter
+from phenaki.data.sources import FolderSource, ShardSource, Source, Stream
+from phenaki.errors import PhenakiError
+from phenaki.video import write_video
+
+WORLD = DataConfig(size=32, batch=4, lengths=(1, 5), length_shares=(0.5, 0.5), workers=0)
+
+
+def picture(number: int) -> np.ndarray:
+    return np.full((16, 16, 3), number, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 23 pictures, each of one grey level, which its caption names."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(23):
+        Image.fromarray(picture(10 * number)).save(folder / f"{number:02d}.png")
+        (folder / f"{number:02d}.txt").write_text(f"grey {10 * number}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shards(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same pictures in 5 shards."""
+    folder = tmp_path_factory.mktemp("shards")
+    with ShardWriter(str(folder), max_samples=5) as writer:
+        for file in sorted(pictures.glob("*.png")):
+            writer.write(file.stem, {"png": file.read_bytes(), "txt": file.with_suffix(".txt").read_bytes()})
+    return folder
+
+
+def images(place: Path | str, **changes: Any) -> DataConfig:
+    sources = (SourceConfig(str(place)),)
+    config = DataConfig(sources, size=16, batch=2, lengths=(1,), length_shares=(1.0,), workers=0, shuffle=7)
+    return replace(config, **changes)
+
+
+def take(batches: Batches, count: int) -> list[Batch]:
+    return [next(batches) for _ in range(count)]
+
+
+def seen(batches: list[Batch]) -> list[str]:
+    return [caption for batch in batches for caption in batch["captions"]]
+
+
+def equal(one: list[Batch], two: list[Batch]) -> bool:
+    return len(one) == len(two) and all(
+        torch.equal(a["video"], b["video"])
+        and a["captions"] == b["captions"]
+        and torch.equal(a["continued"], b["continued"])
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+# ---- batches
+
+
+def test_every_batch_has_as_many_time_steps_whatever_the_length() -> None:
+    shapes = {tuple(batch["video"].shape) for batch in take(Batches(WORLD, 2), 12)}
+    assert shapes == {(12, 1, 32, 32, 3), (4, 5, 32, 32, 3)}
+
+
+def test_captions_go_with_their_pictures(shards: Path) -> None:
+    for batch in take(Batches(images(shards), 2), 12):
+        levels = batch["video"][:, 0, 0, 0, 0].tolist()
+        assert [f"grey {level}" for level in levels] == batch["captions"]
+
+
+def test_the_seed_decides(shards: Path) -> None:
+    first, again, other = (seen(take(Batches(images(shards, seed=seed), 2), 8)) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_no_sample_of_the_world_is_drawn_twice_over_workers_and_processes() -> None:
+    config = replace(WORLD, lengths=(5,), length_shares=(1.0,), workers=2)
+    clips = torch.cat([b["video"] for rank in range(2) for b in take(Batches(config, 2, rank, 2), 10)])
+    assert len(clips.flatten(1).unique(dim=0)) == len(clips) == 40
+
+
+def test_images_never_go_on_from_a_scene() -> None:
+    config = replace(WORLD, lengths=(1, 5), length_shares=(1.0, 0.0), sources=(SourceConfig(continued=1.0),))
+    assert not next(Batches(config, 2))["continued"].any()
+
+
+# ---- sources
+
+
+def epochs(source: Source, count: int, shuffle: int, epochs: int = 1) -> list[list[str]]:
+    """What each of `count` streams hands out in so many epochs."""
+    streams = (Stream(3, index, count, shuffle, epochs) for index in range(count))
+    return [[item.key for item, _ in source.items(stream, {})] for stream in streams]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 7, 16, 30])
+@pytest.mark.parametrize("shuffle", [0, 4])
+def test_streams_share_an_epoch_without_loss_or_double(pictures: Path, shards: Path, count: int, shuffle: int) -> None:
+    for source in (FolderSource(Folder(pictures)), ShardSource(sorted(map(str, shards.glob("*.tar"))))):
+        taken = Counter(key for keys in epochs(source, count, shuffle, epochs=2) for key in keys)
+        assert len(taken) == 23
+        assert set(taken.values()) == {2}
+
+
+def test_epochs_have_orders_of_their_own(pictures: Path, shards: Path) -> None:
+    for source in (FolderSource(Folder(pictures)), ShardSource(sorted(map(str, shards.glob("*.tar"))))):
+        (two,) = epochs(source, 1, 100, epochs=2)
+        assert sorted(two[:23]) == sorted(two[23:]) and two[:23] != two[23:]
+        (as_they_lie,) = epochs(source, 1, 0)
+        assert as_they_lie == sorted(as_they_lie)
+
+
+# ---- resuming
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("place", ["shards", "pictures", "shapes", "mixture"])
+def test_a_resumed_run_sees_what_an_uninterrupted_one_would_have_seen(
+    place: str, workers: int, pictures: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {"shards": shards, "pictures": pictures, "shapes": "shapes"}
+    if place == "mixture":
+        sources = (SourceConfig(str(shards), weight=2, images=True), SourceConfig(str(pictures), images=True))
+        config = images("shapes", sources=(*sources, SourceConfig()), lengths=(1, 3), length_shares=(0.6, 0.4))
+    else:
+        config = images(places[place])
+    config = replace(config, workers=workers)
+    states: list[dict[str, Any]] = []
+    wholes = []
+    for rank in range(2):
+        whole = Batches(config, 2, rank, 2)
+        monkeypatch.setattr(dist, "all_gather_object", lambda into, own: into.__setitem__(slice(None), [own, own]))
+        first = take(whole, 5)
+        states.append(whole.state_dict()["processes"][0])
+        wholes.append((first, take(whole, 9)))
+    for rank, (_, following) in enumerate(wholes):
+        resumed = Batches(config, 2, rank, 2)
+        resumed.load_state_dict({"processes": states})
+        assert equal(take(resumed, 9), following)
+        assert not equal(wholes[rank][0], following[:5])
+
+
+def test_another_number_of_workers_or_processes_cannot_go_on(shards: Path) -> None:
+    whole = Batches(images(shards, workers=0), 2)
+    next(whole)
+    with pytest.raises(PhenakiError, match="1 processes with 1 data streams each, and now there are 1 with 3"):
+        Batches(images(shards, workers=3), 2).load_state_dict(whole.state_dict())
+
+
+# ---- mixtures
+
+
+def test_weights_are_the_shares_of_the_batches(pictures: Path, shards: Path) -> None:
+    sources = (SourceConfig(str(pictures), weight=3, images=True), SourceConfig(weight=9), SourceConfig(weight=1))
+    config = images("", sources=sources, batch=1, lengths=(1, 3), length_shares=(0.2, 0.8), size=16)
+    kinds = Counter((b["video"].shape[1], b["captions"][0].startswith("grey")) for b in take(Batches(config, 2), 400))
+    assert set(kinds) == {(1, True), (3, False)}  # images come from sources of images alone
+    assert 40 < kinds[1, True] < 120
+
+
+def test_videos_beside_pictures_in_one_folder(pictures: Path, tmp_path: Path) -> None:
+    for file in pictures.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    write_video(tmp_path / "clip.mp4", np.stack([picture(200)] * 9), 8)
+    (tmp_path / "clip.txt").write_text("a video")
+    config = images(tmp_path, lengths=(1, 3), length_shares=(0.5, 0.5), batch=1)
+    taken = {(batch["video"].shape[1], batch["captions"][0]) for batch in take(Batches(config, 2), 30)}
+    assert {caption for frames, caption in taken if frames == 3} == {"a video"}
+    assert len({caption for frames, caption in taken if frames == 1}) > 5
+
+
+# ---- bad samples
+
+
+@pytest.fixture
+def some_bad(pictures: Path, tmp_path: Path) -> Path:
+    for file in pictures.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "03.png").write_bytes(b"no picture")
+    (tmp_path / "05.txt").unlink()
+    return tmp_path
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_samples_are_left_out_and_named(some_bad: Path, workers: int) -> None:
+    told: list[str] = []
+    taken = seen(take(Batches(images(some_bad, workers=workers), 2, on_bad=told.append), 22))
+    assert "grey 30" not in taken and "grey 50" not in taken
+    assert len(set(taken)) == 21
+    assert any(name.startswith("03.png: ") for name in told)
+    assert any(name.startswith("05.png: it has no caption") for name in told)
+
+
+def test_a_tokenizer_needs_no_captions(some_bad: Path) -> None:
+    told: list[str] = []
+    assert "" in seen(take(Batches(images(some_bad), 2, captions=False, on_bad=told.append), 22))
+    assert {name.partition(":")[0] for name in told} == {"03.png"}
+
+
+def test_too_many_bad_samples_stop_a_run(some_bad: Path) -> None:
+    batches = Batches(images(some_bad, bad_share=0.05), 2)
+    with pytest.raises(PhenakiError, match=r"of \d+ samples cannot be used, more than data.bad_share 0.05"):
+        take(batches, 200)
+    take(Batches(images(some_bad, bad_share=0.1), 2), 200)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nothing_usable_is_an_error_at_once(tmp_path: Path, workers: int) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.mp4").write_bytes(b"no video")
+    with pytest.raises(PhenakiError, match="0 usable samples .* the last one: .*mp4: "):
+        next(Batches(images(tmp_path, workers=workers), 2))
+
+
+def test_impossible_data_is_refused(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(PhenakiError, match="one share for each length"):
+        replace(WORLD, length_shares=(1.0,))
+    with pytest.raises(PhenakiError, match="not a multiple of the 3 processes"):
+        Batches(WORLD, 2, 0, 3)
+    with pytest.raises(PhenakiError, match="4 frames"):
+        Batches(replace(WORLD, lengths=(4,), length_shares=(1.0,)), 2)
+    with pytest.raises(PhenakiError, match="all data.sources are of images"):
+        replace(WORLD, sources=(SourceConfig(str(pictures), images=True),))
+    with pytest.raises(PhenakiError, match="nowhere"):
+        Batches(images(tmp_path / "nowhere"), 2)
+    with pytest.raises(PhenakiError, match="still pictures alone"):
+        next(Batches(images(pictures, lengths=(3,)), 2))
