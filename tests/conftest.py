@@ -1,4 +1,4 @@
-"""Tiny random models, made once."""
+"""Tiny random models, and tiny clips."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads must not slow the busy ones
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from phenaki.generator import MaskedTransformer, MaskedTransformerSizes
 from phenaki.text import WordEncoder, WordEncoderConfig
 from phenaki.tokenizer import CViViT, CViViTConfig, QuantizerConfig
+from phenaki.video import write_video
 
 
 @pytest.fixture
@@ -34,3 +38,15 @@ def generator(tokenizer: CViViT, text_encoder: WordEncoder) -> MaskedTransformer
     torch.manual_seed(2)
     sizes = MaskedTransformerSizes(frames=11, width=64, layers=2)
     return MaskedTransformer(sizes.config(tokenizer.facts, text_encoder.width)).eval()
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 7 videos of 9 frames of 32x32 at 8 per second, textures that move, with captions beside them."""
+    folder = tmp_path_factory.mktemp("clips")
+    for number in range(7):
+        texture = np.random.default_rng(number).integers(0, 256, (12, 12, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+        frames = [texture[2 * t : 2 * t + 32, number : number + 32] for t in range(9)]
+        write_video(folder / f"{number}.mp4", np.stack(frames), 8)
+        (folder / f"{number}.txt").write_text(f"texture {number} moves" + " up" * number)
+    return folder

@@ -375,3 +375,105 @@ def test_evaluate_prints_and_writes_figures(monkeypatch: pytest.MonkeyPatch, pac
     assert "tokenizer alone" in refused(run("evaluate", packaged / "tokenizer", "--what", "prompts"))
     assert "does not exist" in refused(run("evaluate", "shapes-64", "--out", "nowhere/figures.json"))
     assert "--what" in refused(run("evaluate", "shapes-64", "--what", "everything"))
+
+
+# ---- data
+
+
+@pytest.fixture
+def videos(clips: Path) -> Path:
+    """The clips and a broken file, in the folder that commands run in."""
+    folder = Path("videos")
+    folder.mkdir()
+    for file in clips.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "broken.mp4").write_bytes(b"no video")
+    (folder / "broken.txt").write_text("a video")
+    return folder
+
+
+@pytest.mark.usefixtures("videos")
+def test_videos_are_packed_inspected_tokenized_and_trained_on() -> None:
+    packed = run("data", "pack", "videos", "packed", "--processes", 1, "--validation", 0.4)
+    assert packed.exit_code == 0, packed.output
+    assert re.search(r"7 of 8 sources went in\n.*train .*\n.*validation .*\n1 refused:\n  broken.mp4: ", packed.output)
+
+    inspected = run("data", "inspect", "packed", "--out", "look")
+    assert inspected.exit_code == 0, inspected.output
+    assert "7 of 7 samples looked at" in inspected.output
+    assert sorted(os.listdir("look")) == ["clips.png", "histograms.png", "summary.json"]
+
+    first = run("train", "tokenizer", *DEBUG, "--data", "packed", "--out", "one")
+    assert first.exit_code == 0, first.output
+    arguments = ["--tokenizer", "one/tokenizer", "--frames", 5, "--passes", 2]
+    tokens = run("data", "tokenize", "packed", "tokens", *arguments)
+    assert tokens.exit_code == 0, tokens.output
+    assert re.search(r"\d+ samples in 1 shards at tokens; 0 left out", tokens.output)
+    again = run("data", "tokenize", "packed", "tokens", *arguments)
+    assert again.output == tokens.output
+
+    smallest = ["-r", "masked_debug", *DEBUG[2:], "sampling.steps=1", "--data", "tokens"]
+    apart = run("train", "generator", *smallest, "--out", "two")
+    assert apart.exit_code == 0, apart.output
+    assert "holds no tokenizer/" in refused(run("generate", "a", "-m", "two/model", "-o", "a.mp4", "--frames", 3))
+    whole = run("train", "generator", *smallest, "--tokenizer", "one/tokenizer", "--out", "three")
+    assert whole.exit_code == 0, whole.output
+    assert run("generate", "a", "-m", "three/model", "-o", "a.mp4", "--frames", 3).exit_code == 0
+
+
+@pytest.mark.usefixtures("videos")
+def test_tokens_with_embeddings_of_a_whole_models_parts() -> None:
+    arguments = ["data", "tokenize", "videos", "tokens", "-t", "shapes-64", "--text-encoder", "shapes-64"]
+    assert "'videos' has no usable sample: " in refused(run(*arguments))  # the clips have 9 frames, not 11
+    tokens = run(*arguments, "--frames", 5)
+    assert tokens.exit_code == 0, tokens.output
+    assert "left out: broken.mp4: it cannot be read" in tokens.output
+    assert "7 samples in 1 shards at tokens; 1 left out" in tokens.output
+    trained = run("train", "generator", "-r", "masked_debug", *DEBUG[2:], "--data", "tokens", "--out", "two")
+    assert trained.exit_code == 0, trained.output
+    assert sorted(os.listdir("two/model")) == ["generator", "model.json"]
+
+
+BAD_DATA = [
+    (["data", "pack", "videos"], "name the sources and then where to write: phenaki data pack videos OUT"),
+    (["data", "pack", "nowhere", "out"], "'nowhere' is not there"),
+    (["data", "pack", "videos", "out", "--template", "a video"], "has no {label}"),
+    (["data", "pack", "videos", "out", "--validation", "2"], "validation 2.0 is a share"),
+    (["data", "pack", "videos", "out", "--table", "nowhere.csv"], "nowhere.csv"),
+    (["data", "pack", "videos", "http://127.0.0.1:9/out", "--processes", "1"], "over http files are only read"),
+    (["data", "inspect", "nowhere"], "nowhere"),
+    (["data", "inspect", "videos", "--samples", "0"], "--samples"),
+    (["data", "tokenize", "videos", "out"], "--tokenizer"),
+    (["data", "tokenize", "videos", "out", "-t", "nowhere"], "no model or folder 'nowhere'"),
+    (["data", "tokenize", "nowhere", "out", "-t", "shapes-64"], "nowhere"),
+    (["data", "tokenize", "shapes", "out", "-t", "shapes-64"], "say how many samples are wanted"),
+    (["data", "tokenize", "videos", "out", "-t", "shapes-64", "--frames", "4"], "the nearest are 3 and 5"),
+    (["data", "tokenize", "videos", "out", "-t", "shapes-64", "--split", "all"], "all"),
+    (["data", "tokenize", "videos", "out", "-t", "shapes-64", "--flip"], "--flip needs --passes 2"),
+    (["train", "tokenizer", "-r", "cvivit_debug", "-o", "out", "-d", "nowhere"], "nowhere"),
+    (["train", "tokenizer", "-r", "cvivit_debug", "-o", "out", "-d", "videos", "data.lengths=[99]"], "one share for"),
+    (
+        ["train", "generator", "-r", "masked_debug", "-o", "out", "-d", "videos"],
+        r"say which tokenizer .*\(--tokenizer\)",
+    ),
+    (["train", "generator", "-r", "masked_debug", "-o", "out"], "'shapes' holds no tokens.json, so no ids"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), BAD_DATA, ids=[" ".join(arguments)[:50] for arguments, _ in BAD_DATA])
+@pytest.mark.usefixtures("videos")
+def test_bad_data_is_a_sentence(arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("phenaki.data.storage.FIRST_WAIT", 0.001)
+    assert re.search(said, refused(run(*arguments)))
+    assert os.listdir() == ["videos"]
+
+
+def test_a_training_with_too_many_broken_files_ends_with_a_sentence(videos: Path) -> None:
+    for number in range(7):
+        (videos / f"empty{number}.mp4").write_bytes(b"")
+    arguments = ["train", "tokenizer", *DEBUG, "run.steps=99", "--data", "videos", "--out", "one"]
+    result = refused(run(*arguments))
+    assert re.search(
+        r"phenaki: \d+ of \d+ samples cannot be used, more than data.bad_share 0.1; the last one: ", result
+    )
+    assert len(Path("one/bad_samples.txt").read_text().splitlines()) == 8

@@ -455,3 +455,10 @@ def test_facts() -> None:
     assert probe(video([0, 0.5, 0.6, 1.9, 2]), ".mp4").frames == 5
     with pytest.raises(BadSample, match="no picture stream"):
         probe(broken.sound(), ".mp4")
+
+
+@pytest.mark.parametrize(("file", "ending"), [(broken.animation("GIF", [100] * 5), ".gif"), (video(even(5)), ".mp4")])
+def test_frames_keep_their_content_when_the_next_one_is_read_before_they_are_rendered(file: bytes, ending: str) -> None:
+    *timed, (end, last) = list(media.read_frames(file, ending, (24, 32)))
+    assert index_of(np.stack([render() for _, render in timed])) == [0, 1, 2, 3, 4]
+    assert last is None and end > timed[-1][0]

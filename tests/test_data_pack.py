@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -22,6 +23,7 @@ from PIL import Image
 import broken
 from phenaki import files
 from phenaki.data import pack as pack_module
+from phenaki.data import storage
 from phenaki.data.cuts import KEY_FRAME_EVERY, Cutting
 from phenaki.data.journal import Journal
 from phenaki.data.pack import PackConfig, pack
@@ -29,6 +31,7 @@ from phenaki.data.sample import Encoded
 from phenaki.data.shards import read_shard
 from phenaki.data.storage import expand
 from phenaki.errors import PhenakiError
+from servers import BUCKET, serve_s3
 
 
 def clip(number: int, seconds: float = 1.0) -> bytes:
@@ -371,10 +374,17 @@ def test_two_at_once_are_refused(ten: Path, tmp_path: Path, monkeypatch: pytest.
     assert pack(config).train.samples
 
 
-def test_packs_to_a_store(ten: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("fsspec")
+def test_packs_to_s3_over_connections_that_drop(ten: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    config = PackConfig((ten,), "memory://packed/set", processes=1, shard_samples=2)
-    report = pack(config)
-    assert len(samples("memory://packed/set")) == report.train.samples + report.validation.samples == 10
-    assert pack(config) == report
+    monkeypatch.setattr(storage, "FIRST_WAIT", 0.001)
+    with serve_s3() as s3:
+        out = f"s3://{BUCKET}/set"
+        config = PackConfig((ten,), out, processes=1, shard_samples=2)
+        report = pack(config)
+        assert pack(config) == report
+        s3.cuts = [1000, 2000]
+        packed = samples(out)
+        assert not s3.cuts
+    here = pack(replace(config, out=str(tmp_path / "here")))
+    assert len(packed) == here.train.samples + here.validation.samples == 10
+    assert packed == samples(str(tmp_path / "here"))

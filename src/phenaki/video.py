@@ -31,7 +31,7 @@ Put = Callable[[Frames], None]
 Size = tuple[int, int]  # height, width
 
 FPS = 8.0  # of pictures that carry no rate of their own
-_PICTURES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"}
+PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})  # Pillow reads them, FFmpeg all the rest
 _NUMBERED = re.compile(r"frame_(\d+)\.png")
 _WHITE, _BLACK = 255, 0
 
@@ -78,7 +78,7 @@ def read_video(path: str | Path) -> Clip:
         raise PhenakiError(f"There is no file or folder '{name}'.")
     if path.is_dir():
         return _read_folder(path)
-    if path.suffix.lower() in _PICTURES:
+    if path.suffix.lower() in PICTURES:
         return _read_pictures(path)
     return _read_stream(path)
 
@@ -87,7 +87,7 @@ def _read_folder(path: Path) -> Clip:
     def in_order(picture: Path) -> list[tuple[int, str]]:  # frame_9 before frame_10
         return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", picture.name)]
 
-    pictures = sorted((file for file in path.iterdir() if file.suffix.lower() in _PICTURES), key=in_order)
+    pictures = sorted((file for file in path.iterdir() if file.suffix.lower() in PICTURES), key=in_order)
     if not pictures:
         raise PhenakiError(f"The folder '{path}' holds no pictures; a folder of frames has one picture per frame.")
     frames = [_read_pictures(picture).frames[0] for picture in pictures]

@@ -23,7 +23,7 @@ OutArgument = Annotated[str, typer.Argument(metavar="OUT", help="A folder, which
 @data_app.command()
 def pack(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE... OUT", help="Folders of videos and pictures, and where to write.")
+        list[str], typer.Argument(metavar="SOURCE... OUT", help="Folders of videos and pictures, and where to write.")
     ],
     to: Annotated[
         str | None,
@@ -101,8 +101,8 @@ def pack(
         raise PhenakiError(f"name the sources and then where to write: phenaki data pack {sources[0]} OUT")
     *sources, out = (*sources, to) if to is not None else sources
     config = PackConfig(
-        sources=tuple(sources),
-        out=str(out),
+        sources=tuple(map(Path, sources)),
+        out=out,
         table=table,
         columns=Columns(path_column, caption_column, label_column),
         label_from_folder=label_from_folder,

@@ -83,6 +83,11 @@ class DataConfig:
     def image_size(self) -> tuple[int, int]:
         return (self.size, self.size) if isinstance(self.size, int) else self.size
 
+    @property
+    def places(self) -> list[str]:
+        """Of all sources, and of the clips for validation."""
+        return [source.place for source in self.sources] + ([self.validation] if self.validation else [])
+
     def view(self, frames: int) -> ClipView:
         """What a training clip of so many frames shows of a file."""
         return ClipView(frames, self.fps, self.image_size, random=True, flip=self.flip)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -17,20 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from phenaki.data.media import (
-    PICTURES,
-    ClipView,
-    MediaFacts,
-    _begins,
-    _container,
-    _decode,
-    _Framing,
-    _opened,
-    _render_picture,
-    _Renderer,
-    _video_stream,
-    probe,
-)
+from phenaki.data.media import MediaFacts, Timed, probe, read_frames
 from phenaki.data.sample import BadSample
 from phenaki.errors import PhenakiError
 from phenaki.video import Frames
@@ -46,9 +32,6 @@ _LEAST_CHANGE = 12.0  # mean difference in levels of 255
 _LEAST_NEW_COLOURS = 0.2  # share of the histogram: what moves takes its colours along
 _TOLERANCE = 0.0005  # seconds: Matroska's time stamps are rounded to milliseconds
 _LONGEST_HOLD = 10.0  # seconds; a longer wait for the next frame is a jump of the time stamps
-
-# A frame with the second where it begins, and what renders it; the last of a source has its end, and None.
-Timed = tuple[float, Callable[[], Frames] | None]
 
 
 @dataclass(frozen=True)
@@ -137,7 +120,7 @@ def cut_clips(path: Path, ending: str, cutting: Cutting) -> Iterator[CutClip]:
     fps = Fraction(cutting.fps or facts.fps).limit_denominator(1001)
     spans = list(_pieces(_shots(path, ending, facts) if cutting.shots else [(0.0, facts.seconds)], cutting.seconds))
     instants = [start + np.arange(max(1, math.ceil((end - start - _TOLERANCE) * fps))) / fps for start, end in spans]
-    frames = _shown_at(_timed(path, ending, size), np.concatenate(instants).astype(float))
+    frames = _shown_at(read_frames(path, ending, size), np.concatenate(instants).astype(float))
     for (start, _), times in zip(spans, instants, strict=True):
         media = _encode(islice(frames, len(times)), fps, size)
         height, width = size
@@ -155,7 +138,7 @@ def _shots(path: Path, ending: str, facts: MediaFacts) -> list[tuple[float, floa
     begins: list[float] = []
 
     def thumbnails() -> Iterator[Frames]:
-        for begin, render in _timed(path, ending, _scaled_size(facts, THUMBNAIL)):
+        for begin, render in read_frames(path, ending, _scaled_size(facts, THUMBNAIL)):
             begins.append(begin)
             if render:
                 yield render()
@@ -171,26 +154,6 @@ def _pieces(spans: Iterable[tuple[float, float]], seconds: float) -> Iterator[tu
         yield start, min(end, start + length)
         for number in range(1, math.floor((end - start) / length + 0.5 + _TOLERANCE)):
             yield start + number * length, min(end, start + (number + 1) * length)
-
-
-def _timed(path: Path, ending: str, size: tuple[int, int]) -> Iterator[Timed]:
-    """All frames of a source, to be rendered as uint8 (H, W, 3) before the next is asked for."""
-    framing = _Framing(ClipView(1, 1.0, size, random=False), np.random.default_rng(0))
-    with _opened(path) as file:
-        if ending in PICTURES:
-            with Image.open(file) as image:
-                begins = _begins(image)
-                for index, begin in enumerate(begins[:-1]):
-                    image.seek(index)
-                    picture = _render_picture(image, framing)
-                    yield begin, lambda picture=picture: picture
-                yield begins[-1], None
-            return
-        with _container(file) as container:
-            stream = _video_stream(container)
-            render = _Renderer(stream, framing)
-            for begin, frame in _decode(container, stream):
-                yield begin, partial(render, frame) if frame else None
 
 
 def _shown_at(timed: Iterator[Timed], instants: NDArray[np.float64]) -> Iterator[Frames]:
@@ -211,7 +174,7 @@ def _shown_at(timed: Iterator[Timed], instants: NDArray[np.float64]) -> Iterator
 
 
 def _still(path: Path, ending: str, facts: MediaFacts, size: tuple[int, int]) -> CutClip:
-    (_, render), *_ = _timed(path, ending, size)
+    _, render = next(read_frames(path, ending, size))
     picture = Image.fromarray(render())
     buffer = io.BytesIO()
     lossy = ending in (".jpg", ".jpeg")

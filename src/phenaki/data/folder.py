@@ -10,14 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from phenaki.data.captions import TABLE_ENDINGS, CaptionTable, clean_captions, read_caption_file
+from phenaki.data.media import VIDEOS
 from phenaki.data.sample import BadSample, Encoded
 from phenaki.errors import PhenakiError
+from phenaki.video import PICTURES
 
-VIDEO_ENDINGS = (
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".ogv", ".3gp",
-)  # fmt: skip
-PICTURE_ENDINGS = (".gif", ".webp", ".png", ".jpg", ".jpeg", ".bmp")
-_MEDIA = frozenset(VIDEO_ENDINGS + PICTURE_ENDINGS)
+_MEDIA = VIDEOS | PICTURES
 
 
 class Folder:

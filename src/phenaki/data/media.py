@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import math
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, dropwhile, groupby, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -28,9 +29,11 @@ from PIL import Image, ImageOps
 
 from phenaki.data.sample import BadSample
 from phenaki.errors import PhenakiError
-from phenaki.video import FPS, Frames
+from phenaki.video import FPS, PICTURES, Frames
 
-PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})  # Pillow reads them, FFmpeg all the rest
+VIDEOS = frozenset(
+    {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"}
+)
 
 # what Pillow raises at broken pictures, besides OSError
 _BROKEN = (EOFError, IndexError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
@@ -96,6 +99,33 @@ def read_clip(media: bytes | Path, ending: str, view: ClipView, rng: np.random.G
     read = _read_pictures if ending in PICTURES else _read_stream
     with _opened(media) as file:
         return read(file, view, rng)
+
+
+Timed = tuple[float, Callable[[], Frames] | None]
+"""The second at which a frame begins, and a call that renders it; at the end of the last frame, None."""
+
+
+def read_frames(media: bytes | Path, ending: str, size: tuple[int, int]) -> Iterator[Timed]:
+    """All frames of a medium in their order, rendered as uint8 (H, W, 3) of `size` when asked for.
+
+    Raises BadSample for a medium that cannot be read to its end.
+    """
+    framing = _Framing(ClipView(1, 1.0, size, random=False), np.random.default_rng(0))
+    with _opened(media) as file:
+        if ending in PICTURES:
+            with _image(file) as image:
+                begins = _begins(image)
+                for index, begin in enumerate(begins[:-1]):
+                    image.seek(index)
+                    picture = _render_picture(image, framing)
+                    yield begin, lambda picture=picture: picture
+                yield begins[-1], None
+            return
+        with _container(file) as container:
+            stream = _video_stream(container)
+            render = _Renderer(stream, framing)
+            for begin, frame in _decode(container, stream):
+                yield begin, partial(render, frame) if frame else None
 
 
 def probe(media: bytes | Path, ending: str) -> MediaFacts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import Any, Literal
 
 from phenaki.config import from_dict
@@ -17,6 +18,8 @@ from phenaki.data.tokens import TOKENS, TokenSet, TokenSource
 from phenaki.errors import PhenakiError
 
 Split = Literal["train", "validation"]
+
+_PATTERN = re.compile(r"[*{[]|\.tar(\?|$)")  # of places that are shards by themselves, and no folder
 
 
 def open_source(source: SourceConfig, config: DataConfig, captions: bool, split: Split = "train") -> Source:
@@ -33,7 +36,7 @@ def open_source(source: SourceConfig, config: DataConfig, captions: bool, split:
         return TokenSource(expand(source.place), made_by, source.templates)
     if packed := _json(source.place, DATASET):
         templates = source.templates or tuple(packed.get("templates", ()))
-        return ShardSource(expand(join(source.place, split)), templates, captions)
+        return ShardSource(_packed_shards(source.place, packed, split), templates, captions)
     if os.path.isdir(source.place) and not _holds_shards(source.place):
         return FolderSource(Folder(source.place), source.templates, captions)
     return ShardSource(expand(source.place), source.templates, captions)
@@ -45,10 +48,24 @@ def keeps_back(place: str) -> bool:
     return place == SHAPES or bool(packed and packed.get("validation"))
 
 
+def check_holds_clips(place: str) -> None:
+    """Raise PhenakiError for token shards, of which no clips can be made."""
+    if token_set(place):
+        raise PhenakiError(f"'{place}' holds token shards, and clips are needed here: name what these were made of")
+
+
 def token_set(place: str) -> TokenSet | None:
     """What made the token shards at a place; None where there are none."""
     made_by = None if place == SHAPES else _json(place, TOKENS)
     return from_dict(TokenSet, made_by, where=f"'{join(place, TOKENS)}'") if made_by else None
+
+
+def _packed_shards(place: str, packed: dict[str, Any], split: Split) -> list[str]:
+    """By their number and not by listing them, which a web server cannot."""
+    count = packed.get(split, {}).get("shards", 0)
+    if not count:
+        raise PhenakiError(f"'{place}' has no samples for {split}: pack it with another --validation")
+    return expand(join(place, f"{split}/shard-{{000000..{count - 1:06d}}}.tar"))
 
 
 def _holds_shards(folder: str) -> bool:
@@ -57,7 +74,7 @@ def _holds_shards(folder: str) -> bool:
 
 def _json(place: str, name: str) -> dict[str, Any] | None:
     """The JSON object `name` in the folder `place`, local or remote, where there is one."""
-    if place.endswith(".tar") or any(sign in place for sign in "*{["):
+    if not os.path.isdir(place) and _PATTERN.search(place):
         return None
     data = read_if_there(join(place, name))
     if data is None:

@@ -17,15 +17,16 @@ from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple
 
 from phenaki.data.captions import MOST_BYTES, clean_captions
-from phenaki.data.folder import PICTURE_ENDINGS, VIDEO_ENDINGS
+from phenaki.data.media import VIDEOS
 from phenaki.data.sample import BadSample, Encoded
 from phenaki.data.storage import BLOCK, is_remote, join, open_from, put_whole
 from phenaki.errors import PhenakiError
 from phenaki.files import writing
+from phenaki.video import PICTURES
 
 END = -1  # the offset behind a shard that cannot be read any further
 
-_MEDIA = frozenset((*VIDEO_ENDINGS, *PICTURE_ENDINGS, ".safetensors"))  # the last are those of token shards
+_MEDIA = VIDEOS | PICTURES | {".safetensors"}  # the last are those of token shards
 _MOST = {"media": 2 * 2**30, "txt": MOST_BYTES, "json": 2**20}  # bytes of a member that is read
 _MOST_HEADER = 2**20  # bytes of an extended header
 _END_MARK = bytes(2 * tarfile.BLOCKSIZE)

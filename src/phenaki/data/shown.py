@@ -32,16 +32,18 @@ def shown(config: DataConfig, count: int = 32, captions: bool = True) -> Shown:
 
     Raises PhenakiError where there is no usable clip.
     """
-    place = next(source for source in config.sources if not source.images)
+    place = next((source for source in config.sources if not source.images), config.sources[0])
     if config.validation:
         place = SourceConfig(config.validation, templates=place.templates)
     kept_back = keeps_back(place.place)
+    if not kept_back and config.validation in [source.place for source in config.sources]:
+        raise PhenakiError(f"data.validation '{config.validation}' is trained on: name a place that is not, or none")
     source = open_source(place, config, captions, split="validation" if kept_back else "train")
     view = replace(config.view(max(config.lengths)), random=False, flip=False)
     rng = np.random.default_rng(config.seed)
     samples: list[Sample | Tokens] = []
     problem = ""
-    for tried, (item, _) in enumerate(source.items(Stream(config.seed, shuffle=0), {})):
+    for tried, (item, _) in enumerate(source.items(Stream(config.seed, shuffle=0, epochs=1), {})):
         if len(samples) == count or tried == count * _TRIED:
             break
         try:

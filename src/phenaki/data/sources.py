@@ -17,11 +17,12 @@ import numpy as np
 
 from phenaki.data.captions import draw_caption
 from phenaki.data.folder import Folder
-from phenaki.data.media import PICTURES, ClipView, read_clip
+from phenaki.data.media import ClipView, read_clip
 from phenaki.data.sample import BadSample, Encoded
 from phenaki.data.shapes import ShapesWorld
 from phenaki.data.shards import read_shard
 from phenaki.errors import PhenakiError
+from phenaki.video import PICTURES
 
 Position = dict[str, int]
 

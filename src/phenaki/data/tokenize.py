@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from phenaki.config import from_dict, to_dict
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.media import ClipView
-from phenaki.data.places import Split, open_source
+from phenaki.data.places import Split, check_holds_clips, open_source
 from phenaki.data.sample import BadSample, Encoded
 from phenaki.data.shards import ShardWriter
 from phenaki.data.sources import Position, Sample, Source, Stream, World
@@ -101,7 +101,8 @@ def tokenize(
         lengths=(config.frames,),
         seed=config.seed,
     )
-    source = open_source(config.source, data, captions=False, split=config.split)
+    check_holds_clips(config.source.place)
+    source = open_source(config.source, data, captions=True, split=config.split)
     if isinstance(source, World) and not config.samples:
         raise PhenakiError("the procedural world has no end: say how many samples are wanted (--samples)")
     view = replace(data.view(config.frames), random=config.passes > 1, flip=config.flip)
@@ -127,7 +128,8 @@ def tokenize(
             nonlocal before
             writer.finish_shard()
             done.shards, before = first + len(writer.finished), done.written
-            journal.write(done)
+            if done.written:  # else the place may still become that of other settings
+                journal.write(done)
 
         while not done.finished:
             group = list(islice(items, config.batch))
@@ -145,7 +147,7 @@ def tokenize(
             on_written(done.written)
             if done.finished or done.written - before >= _SHARD_SAMPLES:
                 finish_shard()
-    if not done.written:
+    if not done.written and (done.bad or world_size == 1):  # else its share of a few samples is none at all
         raise PhenakiError(f"'{config.source.place}' has no usable sample{': ' + done.bad[-1] if done.bad else ''}")
     return done
 
@@ -170,7 +172,7 @@ def _encoded(
                 text_encoder.check(sample.caption)
             return sample
         except PhenakiError as error:
-            return error if isinstance(error, BadSample) else BadSample(f"{item.key}: {error}")
+            return error if isinstance(error, BadSample) else BadSample(f"{getattr(item, 'key', item)}: {error}")
 
     samples = list(threads.map(decoded, items, rngs))
     good = [sample for sample in samples if isinstance(sample, Sample)]

@@ -65,11 +65,13 @@ class TokenSource(ShardSource):
             ids, text = arrays["ids"], arrays["text"] if self.made_by.text_encoder else None
         except (SafetensorError, KeyError) as error:
             raise BadSample(f"{item.key}: it holds no ids of phenaki ({error})") from error
-        steps = time_steps(view.frames, self.made_by.facts.patch[0])
-        if ids.ndim != 3 or len(ids) < steps or ids.max() >= self.made_by.facts.vocab_size:
+        facts = self.made_by.facts
+        steps = time_steps(view.frames, facts.patch[0])
+        area = facts.image_size[0] // facts.patch[1], facts.image_size[1] // facts.patch[2]
+        if ids.shape[1:] != area or len(ids) < steps or ids.max() >= facts.vocab_size:
             raise BadSample(
                 f"{item.key}: ids of shape {ids.shape} up to {ids.max(initial=0)}; {steps} time steps of "
-                f"ids below {self.made_by.facts.vocab_size} are needed"
+                f"{area[0]}x{area[1]} ids below {facts.vocab_size} are needed"
             )
         caption = draw_caption(item.captions, item.label, self.templates, rng)
         if not caption:

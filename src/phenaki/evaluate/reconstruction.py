@@ -66,5 +66,5 @@ def reconstruction(tokenizer: Tokenizer, clips: int, advance: Advance) -> dict[s
 
 
 def psnr(error: Tensor) -> list[float]:
-    """Peak signal-to-noise ratio of each clip in dB, at most 100, from squared errors (B, 3, T, H, W) of RGB in 0..1."""
+    """Squared errors (B, 3, T, H, W) of RGB in 0..1 -> peak signal-to-noise ratio of each clip in dB, at most 100."""
     return (-10 * error.double().mean((1, 2, 3, 4)).clamp_min(10 ** (-BEST_PSNR / 10)).log10()).tolist()

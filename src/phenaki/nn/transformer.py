@@ -15,7 +15,7 @@ class FeedForward(nn.Sequential):
         super().__init__(
             nn.LayerNorm(width, bias=False),
             nn.Linear(width, ratio * width, bias=False),
-            nn.GELU(approximate="tanh"),
+            nn.GELU(),
             nn.Linear(ratio * width, width, bias=False),
         )
 

@@ -89,7 +89,8 @@ def train_generator(
             "the longest clips must have as many frames as the generator is to write"
         )
     clips = shown(recipe.data)
-    with Run(folder, recipe.run, recipe, given.fingerprint) as run:
+    frozen = {"tokenizer": given.fingerprint, "text encoder": given.text_fingerprint}
+    with Run(folder, recipe.run, recipe, frozen) as run:
         device = run.device
         with run.initializing():
             generator = MaskedTransformer(recipe.generator.config(given.facts, given.text_width))

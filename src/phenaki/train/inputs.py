@@ -22,8 +22,8 @@ from phenaki.video import to_float
 class Inputs:
     """`facts` and `fingerprint` are those of the tokenizer, which is None where all ids come from token shards.
 
-    `text_width`: of the embeddings. `text_encoder` is not needed where token shards bring these; `learns_text`: it is
-    one that is trained with the generator, and is put in by the training.
+    `text_width`: of the embeddings. `text_encoder` is not needed where token shards bring these, whose fingerprint is
+    `text_fingerprint`; where that is "" it is one that is trained with the generator, and is put in by the training.
     """
 
     facts: TokenizerFacts
@@ -31,7 +31,11 @@ class Inputs:
     tokenizer: Tokenizer | None
     text_encoder: TextEncoder | None
     text_width: int
-    learns_text: bool
+    text_fingerprint: str
+
+    @property
+    def learns_text(self) -> bool:
+        return not self.text_fingerprint
 
     def ids(self, batch: Batch, device: torch.device) -> Tensor:
         """int64 (B, t, h, w)."""
@@ -41,8 +45,7 @@ class Inputs:
         if "text" in batch:
             return Text(batch["text"].to(device), batch["text_mask"].to(device))
         tokens = self.text_encoder.tokenize(batch["captions"]).to(device)
-        with torch.set_grad_enabled(self.learns_text):
-            return self.text_encoder(tokens)
+        return self.text_encoder(tokens)
 
 
 def open_inputs(
@@ -53,7 +56,7 @@ def open_inputs(
 
     Raises PhenakiError where sources, tokenizer and text encoder do not belong together.
     """
-    sets = [(source.place, token_set(source.place)) for source in data.sources]
+    sets = [(place, token_set(place)) for place in data.places]
     made = [(place, made_by) for place, made_by in sets if made_by]
     videos = [place for place, made_by in sets if not made_by]
     if videos and tokenizer is None:
@@ -67,16 +70,16 @@ def open_inputs(
         _check(place, made_by, ids_of, text_of)
     if text_of and videos:
         raise PhenakiError(f"'{made[0][0]}' brings text embeddings and '{videos[0]}' does not: tokenize both alike")
-    if text_of and text_encoder and fingerprint(text_encoder) != text_of:
+    read_by = fingerprint(text_encoder) if text_encoder else text_of
+    if text_of and read_by != text_of:
         raise PhenakiError(f"the text embeddings in '{made[0][0]}' are of another text encoder than the one given")
-    learns_text = text_encoder is None and not text_of
     facts = tokenizer.facts if tokenizer else first.facts
     data.check_tokenizer(facts.image_size, facts.fps)
     for network in (tokenizer, text_encoder):
         if network is not None:
             network.eval().requires_grad_(False)
     width = first.text_width if text_of else text_encoder.width if text_encoder else words.width
-    return Inputs(facts, ids_of, tokenizer, text_encoder, width, learns_text)
+    return Inputs(facts, ids_of, tokenizer, text_encoder, width, read_by)
 
 
 def _check(place: str, made_by: TokenSet, ids_of: str, text_of: str) -> None:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,11 +59,11 @@ class Run:
     """One training run in a folder: `with Run(...) as run: for step in run.steps(): ...`.
 
     The folder holds recipe.json, checkpoint.pt (the newest), metrics.jsonl, TensorBoard files and pictures. Every
-    random draw of a step comes from `run.rng(step)`, so that a checkpoint needs no random state. `tokenizer`: the
-    fingerprint of the tokenizer whose ids a second stage learns; a checkpoint of another is refused.
+    random draw of a step comes from `run.rng(step)`, so that a checkpoint needs no random state. `frozen`: the
+    fingerprints, by name, of the networks that a second stage builds on; a checkpoint of others is refused.
     """
 
-    def __init__(self, folder: str | Path, config: RunConfig, recipe: Any, tokenizer: str | None = None):
+    def __init__(self, folder: str | Path, config: RunConfig, recipe: Any, frozen: Mapping[str, str] | None = None):
         self.folder, self.config = Path(folder), config
         self.rank, self.world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.device = _device(config.device)
@@ -72,7 +72,7 @@ class Run:
         self._recent: list[dict[str, float]] = []
         self._left_out: set[str] = set()
         self._tensorboard: Any = None
-        self._tokenizer = tokenizer
+        self._frozen = dict(frozen or {})
         self._recipe = json.loads(json.dumps(to_dict(recipe)))
         self._check_recipe()
 
@@ -110,8 +110,7 @@ class Run:
         self._progress = progress_bar(TextColumn("{task.fields[losses]}"), shown=self.is_main)
         self._task = self._progress.add_task("step", total=self.config.steps, losses="")
         self._progress.start()
-        bad = self.folder / BAD_SAMPLES
-        self._left_out = set(bad.read_text(encoding="utf-8").splitlines()) if bad.exists() else set()
+        self._left_out = self._named_bad()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -160,10 +159,11 @@ class Run:
             saved = torch.load(io.BytesIO(content), map_location=self.device, weights_only=True)
         except Exception as error:
             raise PhenakiError(f"the checkpoint {path} cannot be read ({error}): delete it to start anew") from error
-        if saved.get("tokenizer", self._tokenizer) != self._tokenizer:
-            raise PhenakiError(
-                f"the run in {self.folder} learns the ids of another tokenizer: name that one, or another folder"
-            )
+        for name, fingerprint in self._frozen.items():
+            if saved["frozen"][name] != fingerprint:
+                raise PhenakiError(
+                    f"the run in {self.folder} builds on another {name}: name that one, or another folder"
+                )
         for name, part in parts.items():
             part.load_state_dict(saved["parts"][name])
         self.step = saved["step"]
@@ -172,7 +172,7 @@ class Run:
         """Write the checkpoint, whole or not at all. All processes call: the data's state is of each of them."""
         states = {name: part.state_dict() for name, part in parts.items()}
         if self.is_main:
-            state = {"step": self.step, "parts": states, "tokenizer": self._tokenizer}
+            state = {"step": self.step, "parts": states, "frozen": self._frozen}
             buffer = io.BytesIO()  # torch.save's own writer hides the system's errors, such as a full disk
             torch.save(state, buffer)
             with write_whole(self.folder / "checkpoint.pt") as file:
@@ -193,13 +193,19 @@ class Run:
             if self.step % self.config.checkpoint_every == 0:
                 self.save(parts)
         self.save(parts)
-        if self._left_out:
-            self._progress.console.print(
-                f"{len(self._left_out)} samples could not be used and were left out; they are named in "
-                f"{self.folder / BAD_SAMPLES}"
-            )
-        if self._stop and self.is_main:
-            self._progress.console.print(f"stopped at step {self.step}; the same command goes on from there")
+        if self.is_main:
+            self._summarize()
+
+    def _summarize(self) -> None:
+        if bad := self._named_bad():
+            where = self.folder / BAD_SAMPLES
+            self._say(f"{len(bad)} samples could not be used and were left out; they are named in {where}")
+        if self._stop:
+            self._say(f"stopped at step {self.step}; the same command goes on from there")
+
+    def _say(self, sentence: str) -> None:
+        """A line above the progress bar."""
+        self._progress.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
     def _open_records(self) -> None:
         """Write the recipe, and take back what was recorded of steps that are about to be run again.
@@ -269,10 +275,16 @@ class Run:
         if sentence in self._left_out:
             return
         self._left_out.add(sentence)
+        self.folder.mkdir(parents=True, exist_ok=True)  # that of another machine may not be there
         with open(self.folder / BAD_SAMPLES, "a", encoding="utf-8") as file:
             file.write(f"{sentence}\n")
         if len(self._left_out) <= _SHOWN_BAD:
-            self._progress.console.print(f"left out: {sentence}", markup=False, highlight=False)
+            self._say(f"left out: {sentence}")
+
+    def _named_bad(self) -> set[str]:
+        """The sentences that all processes on this disk have written."""
+        path = self.folder / BAD_SAMPLES
+        return set(path.read_text(encoding="utf-8").splitlines()) if path.exists() else set()
 
     def _from_main(self, content: bytes | None) -> bytes | None:
         """What the main process has, for all processes."""

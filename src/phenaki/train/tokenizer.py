@@ -10,7 +10,9 @@ import torch
 
 from phenaki.data.config import DataConfig
 from phenaki.data.mix import Batches
+from phenaki.data.places import check_holds_clips
 from phenaki.data.shown import Shown, shown
+from phenaki.evaluate.reconstruction import psnr
 from phenaki.hub import save_component
 from phenaki.precision import autocast
 from phenaki.tokenizer import CViViT, CViViTConfig, Tokenizer, code_usage
@@ -34,6 +36,8 @@ class TokenizerRecipe:
 def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path) -> Path:
     """Train a tokenizer, or go on where the run in `folder` stopped. Returns the folder of the averaged weights."""
     recipe.data.check_tokenizer(recipe.tokenizer.image_size, recipe.tokenizer.fps)
+    for place in recipe.data.places:
+        check_holds_clips(place)
     clips = shown(recipe.data, captions=False)
     with Run(folder, recipe.run, recipe) as run:
         with run.initializing():
@@ -88,15 +92,12 @@ def look(tokenizer: Tokenizer, clips: Shown) -> tuple[dict[str, float], np.ndarr
     error = (decoded - video).square()
     perplexity, used = code_usage(ids, tokenizer.vocab_size)
     figures = {
-        f"{clips.name}/psnr": _psnr(error),
-        f"{clips.name}/psnr_first": _psnr(error[:, :, :1]),
-        f"{clips.name}/psnr_rest": _psnr(error[:, :, 1:]),
+        f"{clips.name}/psnr": float(np.mean(psnr(error))),
+        f"{clips.name}/psnr_first": float(np.mean(psnr(error[:, :, :1]))),
         f"{clips.name}/perplexity": perplexity,
         f"{clips.name}/used": used,
     }
+    if video.shape[2] > 1:
+        figures[f"{clips.name}/psnr_rest"] = float(np.mean(psnr(error[:, :, 1:])))
     rows = [clip for pair in zip(originals[:6], to_uint8(decoded[:6]), strict=True) for clip in pair]
     return figures, contact_sheet(rows, columns=11)
-
-
-def _psnr(error: torch.Tensor) -> float:
-    return float((-10 * error.mean((1, 2, 3, 4)).clamp_min(1e-10).log10()).mean())

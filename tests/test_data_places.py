@@ -1,0 +1,243 @@
+"""What lies at a place is found out by looking there; validation clips are never those that are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from phenaki.data import storage
+from phenaki.data.config import DataConfig, SourceConfig
+from phenaki.data.mix import Batches
+from phenaki.data.pack import PackConfig, pack
+from phenaki.data.places import keeps_back, open_source
+from phenaki.data.shapes import ShapesWorld
+from phenaki.data.shards import ShardWriter
+from phenaki.data.shown import shown
+from phenaki.data.sources import FolderSource, ShardSource, Source, Stream, World
+from phenaki.data.storage import join, put_whole
+from phenaki.data.tokenize import TokenizeConfig, tokenize
+from phenaki.data.tokens import TokenSource
+from phenaki.errors import PhenakiError
+from phenaki.tokenizer import CViViT
+from servers import BUCKET, FileServer, serve_files, serve_s3
+
+DATA = DataConfig(size=32, batch=2, lengths=(5,), workers=0)
+VIEW = replace(DATA.view(5), random=False)
+
+
+def opened(place: Path | str, split: str = "train", captions: bool = True, **source: object) -> Source:
+    return open_source(SourceConfig(str(place), **source), DATA, captions, split)
+
+
+def captions(source: Source) -> list[str]:
+    """Of one epoch, sorted."""
+    items = source.items(Stream(shuffle=0, epochs=1), {})
+    return sorted(source.sample(item, VIEW, np.random.default_rng(0)).caption for item, _ in items)
+
+
+@pytest.fixture(scope="session")
+def said(clips: Path) -> list[str]:
+    return sorted(file.read_text() for file in clips.glob("*.txt"))
+
+
+@pytest.fixture(scope="session")
+def shards(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clips in 3 shards, beside each other and in a folder."""
+    root = tmp_path_factory.mktemp("shards")
+    with ShardWriter(str(root), "clips", max_samples=3) as writer:
+        for file in sorted(clips.glob("*.mp4")):
+            writer.write(file.stem, {"mp4": file.read_bytes(), "txt": file.with_suffix(".txt").read_bytes()})
+    return root
+
+
+@pytest.fixture(scope="session")
+def packed(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clips as `phenaki data pack` writes them, a part kept back, with labels and a template."""
+    root = tmp_path_factory.mktemp("packed [1]")
+    sources = root / "sources" / "texture"
+    sources.mkdir(parents=True)
+    for file in clips.glob("*.mp4"):
+        (sources / file.name).write_bytes(file.read_bytes())
+    templates = ("a video of {label}",)
+    asked = PackConfig((root / "sources",), str(root / "out"), label_from_folder=True, templates=templates)
+    pack(replace(asked, validation=0.5, shard_samples=2, processes=1), progress=False)
+    return root / "out"
+
+
+# ---- local ones
+
+
+def test_shapes_have_a_split_for_each() -> None:
+    for split, part in (("train", "train"), ("validation", "test")):
+        source = opened("shapes", split, objects=2, continued=1.0)
+        assert isinstance(source, World)
+        drawn, expected = source.sample(3, VIEW, np.random.default_rng(0)), ShapesWorld(0, part, 32, 5, 2, 1.0)[3]
+        assert np.array_equal(drawn.video, expected.video)
+        assert (drawn.caption, drawn.continued) == (expected.caption, True)
+
+
+def test_a_folder_of_files(clips: Path, said: list[str]) -> None:
+    source = opened(clips)
+    assert isinstance(source, FolderSource)
+    assert captions(source) == said
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count"), [("", 7), ("clips-{000000..000002}.tar", 7), ("clips-000001.tar", 3), ("*-00000[01].tar", 6)]
+)
+def test_shards_in_a_folder_by_name_and_by_pattern(pattern: str, count: int, shards: Path, said: list[str]) -> None:
+    source = opened(shards / pattern)
+    assert isinstance(source, ShardSource)
+    assert len(captions(source)) == count
+    assert set(captions(source)) <= set(said)
+
+
+def test_a_packed_data_set_has_two_parts_and_templates(packed: Path) -> None:
+    parts = {split: opened(packed, split) for split in ("train", "validation")}
+    keys = {
+        split: {item.key.partition("/")[2] for item, _ in source.items(Stream(shuffle=0, epochs=1), {})}
+        for split, source in parts.items()
+    }
+    assert keys["train"] and keys["validation"]
+    assert not keys["train"] & keys["validation"]
+    assert len(keys["train"] | keys["validation"]) == 7
+    assert set(captions(parts["train"])) == {"a video of texture"}
+    assert set(captions(opened(packed, templates=("{label}!",)))) == {"texture!"}
+
+
+def test_token_shards(clips: Path, said: list[str], tokenizer: CViViT, tmp_path: Path) -> None:
+    tokenize(TokenizeConfig(SourceConfig(str(clips)), frames=5), str(tmp_path), tokenizer)
+    source = opened(tmp_path)
+    assert isinstance(source, TokenSource)
+    assert captions(source) == said
+
+
+# ---- remote ones
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    monkeypatch.setattr(storage, "FIRST_WAIT", 0.001)
+    with serve_files(tmp_path) as server:
+        yield server
+
+
+def test_a_web_server(server: FileServer, shards: Path, packed: Path, said: list[str]) -> None:
+    server.folder = shards
+    assert captions(opened(f"{server.url}/clips-{{000000..000002}}.tar")) == said
+    assert len(captions(opened(f"{server.url}/clips-000000.tar?signature=abc"))) == 3
+    server.cuts = [500, 600]
+    assert captions(opened(f"{server.url}/clips-{{000000..000002}}.tar")) == said
+    server.folder = packed
+    assert keeps_back(server.url)
+    for split in ("train", "validation"):
+        assert captions(opened(server.url, split)) == captions(opened(packed, split))
+    with pytest.raises(PhenakiError, match="nothing of that name is there"):
+        opened(f"{server.url}/clips-000009.tar")
+
+
+def test_a_bucket(shards: Path, packed: Path, clips: Path, said: list[str], tokenizer: CViViT) -> None:
+    with serve_s3():
+        place = f"s3://{BUCKET}/data"
+        for folder, name in ((shards, "shards"), (packed, "packed")):
+            for file in folder.rglob("*"):
+                if file.is_file():
+                    with put_whole(join(f"{place}/{name}", str(file.relative_to(folder)))) as copy:
+                        copy.write(file.read_bytes())
+        assert captions(opened(f"{place}/shards")) == said
+        assert captions(opened(f"{place}/shards/clips-{{000000..000002}}.tar")) == said
+        for split in ("train", "validation"):
+            assert captions(opened(f"{place}/packed", split)) == captions(opened(packed, split))
+        done = tokenize(TokenizeConfig(SourceConfig(str(clips)), frames=5), f"{place}/tokens", tokenizer)
+        assert done == tokenize(TokenizeConfig(SourceConfig(str(clips)), frames=5), f"{place}/tokens", tokenizer)
+        assert captions(opened(f"{place}/tokens")) == said
+        data = replace(DATA, sources=(SourceConfig(f"{place}/tokens"),))
+        assert next(Batches(data, 2))["ids"].shape == (2, 3, 4, 4)
+        with pytest.raises(PhenakiError, match="there is no bucket of that name"):
+            opened("s3://nowhere/data")
+        with pytest.raises(PhenakiError, match="Nothing was found"):
+            opened(f"{place}/nothing")
+
+
+# ---- what is refused
+
+
+def test_places_with_nothing_usable(clips: Path, shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("no shard")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "tokens.json").write_text("{")
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "tokens.json").write_text('{"tokeniser": "a"}')
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "dataset.json").write_text('{"train": {"shards": 1}}')
+    for place, split, expected in (
+        ("nowhere", "train", "nothing of that name is there|Nothing was found"),
+        ("empty", "train", "holds no videos or pictures"),
+        ("broken", "train", "tokens.json' cannot be read as JSON"),
+        ("strange", "train", "Unknown key 'tokeniser'. Did you mean 'tokenizer'"),
+        ("all", "validation", "has no samples for validation"),
+        ("*.tar", "train", "Nothing was found"),
+    ):
+        with pytest.raises(PhenakiError, match=expected):
+            opened(tmp_path / place, split)
+    with pytest.raises(PhenakiError, match="has no {label}"):
+        opened(clips, templates=("a video",))
+
+
+# ---- what a run is judged by
+
+
+@pytest.mark.parametrize(
+    ("source", "validation", "name", "checkable"),
+    [
+        ("packed", "", "test", False),
+        ("shapes", "", "test", True),
+        ("shards", "shapes", "test", True),
+        ("shards", "", "seen", False),
+    ],
+)
+def test_what_is_shown_is_trained_on_only_where_it_says_so(
+    source: str, validation: str, name: str, checkable: bool, packed: Path, shards: Path
+) -> None:
+    places = {"packed": str(packed), "shards": str(shards), "shapes": "shapes", "": ""}
+    config = replace(DATA, sources=(SourceConfig(places[source]),), validation=places[validation])
+    given = shown(config, count=3)
+    assert (given.name, given.checkable) == (name, checkable)
+    again = shown(config, count=3)
+    assert all(np.array_equal(a.video, b.video) for a, b in zip(given.samples, again.samples, strict=True))
+    batches = Batches(config, 2)
+    trained = np.concatenate([next(batches)["video"].numpy() for _ in range(60)])
+    nearest = [np.abs(trained.astype(int) - sample.video).mean((1, 2, 3, 4)).min() for sample in given.samples]
+    if name == "seen":
+        assert max(nearest) < 1
+    else:  # textures that differ, or scenes on backgrounds that may be alike
+        assert min(nearest) > (0 if checkable else 40)
+
+
+def test_each_clip_is_shown_once(clips: Path) -> None:
+    config = replace(DATA, sources=(SourceConfig(str(clips)),))
+    assert len(shown(config, count=32).samples) == 7
+
+
+def test_images_alone_can_be_shown(clips: Path) -> None:
+    config = replace(DATA, lengths=(1,), sources=(SourceConfig(str(clips), images=True),))
+    assert shown(config).samples[0].video.shape == (1, 32, 32, 3)
+
+
+def test_a_validation_place_that_is_trained_on_is_refused(clips: Path, packed: Path) -> None:
+    with pytest.raises(PhenakiError, match="is trained on"):
+        shown(replace(DATA, sources=(SourceConfig(str(clips)),), validation=str(clips)))
+    shown(replace(DATA, sources=(SourceConfig(str(packed)),), validation=str(packed)))  # this one keeps some back
+
+
+def test_nothing_to_show_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "0.mp4").write_bytes(b"no video")
+    (tmp_path / "0.txt").write_text("a video")
+    with pytest.raises(PhenakiError, match="has no usable clip of 5 frames: 0.mp4: it cannot be read"):
+        shown(replace(DATA, sources=(SourceConfig(str(tmp_path)),)))

@@ -1,0 +1,282 @@
+"""Token shards: they hold what the networks say, each sample once a pass, also after a stop, and refuse to be mixed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load, save
+
+from phenaki.data import tokenize as tokenizing
+from phenaki.data.config import DataConfig, SourceConfig
+from phenaki.data.media import ClipView, read_clip
+from phenaki.data.places import open_source, token_set
+from phenaki.data.sample import BadSample, Encoded
+from phenaki.data.shapes import ShapesWorld
+from phenaki.data.shards import read_shard
+from phenaki.data.tokenize import TokenizeConfig, tokenize
+from phenaki.data.tokens import TokenSource
+from phenaki.errors import PhenakiError
+from phenaki.precision import autocast
+from phenaki.text import WordEncoder, WordEncoderConfig
+from phenaki.tokenizer import CViViT, CViViTConfig, QuantizerConfig
+from phenaki.video import to_float
+
+FIXED = ClipView(5, 8, (32, 32), random=False)
+
+
+def config(place: Path | str, **settings: object) -> TokenizeConfig:
+    return TokenizeConfig(SourceConfig(str(place)), frames=5, **settings)
+
+
+def samples(out: Path) -> list[Encoded]:
+    """What lies in the token shards, in their order."""
+    found = [item for shard in sorted(out.glob("*.tar")) for item, _ in read_shard(str(shard))]
+    assert all(isinstance(item, Encoded) for item in found)
+    return found
+
+
+def names(out: Path) -> list[str]:
+    return [item.facts["source"] for item in samples(out)]
+
+
+def encoded(tokenizer: CViViT, folder: Path, view: ClipView = FIXED) -> np.ndarray:
+    """The ids of the fixed clips of a folder's files, in their order."""
+    files = sorted(folder.glob("*.mp4"))
+    videos = [read_clip(file, ".mp4", view, np.random.default_rng(0)) for file in files]
+    return tokenizer.encode(to_float(np.stack(videos))).numpy()
+
+
+@pytest.mark.parametrize(("levels", "kind"), [((5, 5, 5), np.uint8), ((8, 8, 8), np.uint16)])
+def test_the_ids_are_the_tokenizers_in_the_smallest_type(
+    levels: tuple[int, ...], kind: type, tokenizer: CViViT, clips: Path, tmp_path: Path
+) -> None:
+    tokenizer = CViViT(replace(tokenizer.config, quantizer=QuantizerConfig(levels=levels))).eval()
+    done = tokenize(config(clips), str(tmp_path), tokenizer)
+    assert (done.written, done.bad, done.finished) == (7, [], True)
+    ids = np.stack([load(item.media)["ids"] for item in samples(tmp_path)])
+    assert ids.dtype == kind
+    assert np.array_equal(ids, encoded(tokenizer, clips))
+    assert names(tmp_path) == [f"{number}.mp4" for number in range(7)]
+    assert [item.captions for item in samples(tmp_path)][2] == ("texture 2 moves up up",)
+
+
+def test_each_pass_shows_another_clip_of_each_sample(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
+    tokenize(config(clips, passes=3), str(tmp_path), tokenizer)
+    assert set(Counter(names(tmp_path)).values()) == {3}
+    shown = [{load(item.media)["ids"].tobytes() for item in samples(tmp_path)[first::7]} for first in range(7)]
+    assert sum(map(len, shown)) > 14  # of 21, as two random places may be the same
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_processes_share_the_samples_without_loss_or_double(
+    passes: int, tokenizer: CViViT, clips: Path, tmp_path: Path
+) -> None:
+    written = [tokenize(config(clips, passes=passes), str(tmp_path), tokenizer, None, r, 2).written for r in range(2)]
+    assert Counter(names(tmp_path)) == dict.fromkeys((f"{number}.mp4" for number in range(7)), passes)
+    assert abs(written[0] - written[1]) <= 1
+
+
+def test_more_processes_than_samples(tokenizer: CViViT, tmp_path: Path, clips: Path) -> None:
+    one = tmp_path / "one"
+    one.mkdir()
+    for name in ("3.mp4", "3.txt"):
+        (one / name).write_bytes((clips / name).read_bytes())
+    written = [tokenize(config(one), str(tmp_path / "out"), tokenizer, None, r, 2).written for r in range(2)]
+    assert written == [1, 0]
+
+
+@pytest.mark.parametrize("stop_at", [2, 4, 6])
+def test_stopped_and_taken_up_again_equals_uninterrupted(
+    stop_at: int, tokenizer: CViViT, text_encoder: WordEncoder, clips: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(tokenizing, "_SHARD_SAMPLES", 4)
+    asked = config(clips, passes=2, batch=2)
+
+    def stop(written: int) -> None:
+        if written == stop_at:
+            raise KeyboardInterrupt
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    tokenize(asked, str(whole), tokenizer, text_encoder)
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(asked, str(parts), tokenizer, text_encoder, on_written=stop)
+    assert len(samples(parts)) == (0 if stop_at < 6 else 4)
+    done = tokenize(asked, str(parts), tokenizer, text_encoder)
+    assert done == tokenize(asked, str(parts), tokenizer, text_encoder)  # there is nothing left to do
+    files = {file.name: file.read_bytes() for file in whole.iterdir()}
+    assert {file.name: file.read_bytes() for file in parts.iterdir()} == files
+    assert sum(name.endswith(".tar") for name in files) == 4
+
+
+def test_a_place_belongs_to_one_tokenizer_one_setting_and_one_process_count(
+    tokenizer: CViViT, text_encoder: WordEncoder, clips: Path, tmp_path: Path
+) -> None:
+    tokenize(config(clips), str(tmp_path), tokenizer)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    torch.manual_seed(9)
+    other = CViViT(tokenizer.config)
+    for asked, networks, processes, said in (
+        (config(clips), (other,), 1, "another tokenizer, text encoder or length"),
+        (config(clips), (tokenizer, text_encoder), 1, "another tokenizer, text encoder or length"),
+        (replace(config(clips), frames=3), (tokenizer,), 1, "another tokenizer, text encoder or length"),
+        (config(clips, passes=2), (tokenizer,), 1, "another source or setting"),
+        (config(clips / "."), (tokenizer,), 2, "another process count"),
+    ):
+        with pytest.raises(PhenakiError, match=f"was begun with {said}: take the same"):
+            tokenize(asked, str(tmp_path), *networks, rank=0, world_size=processes)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_the_embeddings_are_the_text_encoders(
+    tokenizer: CViViT, text_encoder: WordEncoder, clips: Path, tmp_path: Path
+) -> None:
+    tokenize(config(clips), str(tmp_path), tokenizer, text_encoder)
+    found = samples(tmp_path)
+    with torch.no_grad(), autocast(torch.device("cpu")):
+        text = text_encoder.encode([item.captions[0] for item in found])
+    for item, embeddings, mask in zip(found, text.embeddings, text.mask, strict=True):
+        stored = load(item.media)["text"]
+        assert stored.dtype == np.float16
+        assert np.array_equal(stored, embeddings[mask].half().numpy())
+    assert len(load(found[6].media)["text"]) == 9  # words
+    assert token_set(str(tmp_path)).text_width == 64
+
+
+def test_a_caption_for_each_use_is_drawn_where_none_is_embedded(
+    tokenizer: CViViT, text_encoder: WordEncoder, clips: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "labelled"
+    folder.mkdir()
+    (folder / "0.mp4").write_bytes((clips / "0.mp4").read_bytes())
+    (folder / "captions.jsonl").write_text(json.dumps({"path": "0.mp4", "label": "texture"}))
+    templates = ("a video of {label}", "{label} that moves")
+    asked = TokenizeConfig(SourceConfig(str(folder), templates=templates), frames=5, passes=8)
+    tokenize(asked, str(tmp_path / "plain"), tokenizer)
+    tokenize(asked, str(tmp_path / "embedded"), tokenizer, text_encoder)
+    assert {item.captions for item in samples(tmp_path / "embedded")} == {
+        ("a video of texture",),
+        ("texture that moves",),
+    }
+    source = opened(tmp_path / "plain")
+    drawn = {source.sample(samples(tmp_path / "plain")[0], FIXED, np.random.default_rng(n)).caption for n in range(9)}
+    assert drawn == {"a video of texture", "texture that moves"}
+
+
+def opened(out: Path) -> TokenSource:
+    data = DataConfig((SourceConfig(str(out)),), size=32, lengths=(5,))
+    source = open_source(data.sources[0], data, captions=True)
+    assert isinstance(source, TokenSource)
+    return source
+
+
+def test_fewer_frames_are_the_first_ids(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
+    tokenize(config(clips), str(tmp_path), tokenizer)
+    rng = np.random.default_rng(0)
+    videos = to_float(np.stack([read_clip(file, ".mp4", FIXED, rng) for file in sorted(clips.glob("*.mp4"))]))
+    for frames in (1, 3, 5):
+        view = replace(FIXED, frames=frames)
+        given = [opened(tmp_path).sample(item, view, rng).ids for item in samples(tmp_path)]
+        assert given[0].dtype == np.int64
+        assert np.array_equal(np.stack(given), tokenizer.encode(videos[:, :, :frames]).numpy())
+    with pytest.raises(BadSample, match=r"ids of shape \(3, 4, 4\) .*; 4 time steps of 4x4 ids below 125"):
+        opened(tmp_path).sample(samples(tmp_path)[0], replace(FIXED, frames=7), rng)
+
+
+BREAKS: dict[str, Callable[[np.ndarray], bytes]] = {
+    "no safetensors": lambda ids: b"no safetensors",
+    "without ids": lambda ids: save({"text": ids}),
+    "foreign ids": lambda ids: save({"ids": ids + 125}),
+    "another grid": lambda ids: save({"ids": ids[:, :2]}),
+    "no grid": lambda ids: save({"ids": ids[0, 0]}),
+}
+
+
+@pytest.mark.parametrize("broken", BREAKS)
+def test_a_sample_that_holds_no_such_ids_is_bad(broken: str, tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
+    tokenize(config(clips), str(tmp_path), tokenizer)
+    item = samples(tmp_path)[0]
+    item = item._replace(media=BREAKS[broken](load(item.media)["ids"]))
+    with pytest.raises(BadSample, match="^tokens-000-000000.tar/000000001: .*ids"):
+        opened(tmp_path).sample(item, FIXED, np.random.default_rng(0))
+
+
+# ---- what is left out, and what is refused
+
+
+def test_bad_samples_are_named_and_the_others_written(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for file in clips.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "2.mp4").write_bytes(b"no video")
+    (folder / "4.txt").unlink()
+    done = tokenize(config(folder), str(tmp_path / "out"), tokenizer)
+    assert [sentence.partition(": ")[0] for sentence in done.bad] == ["2.mp4", "4.mp4"]
+    assert done.bad[1] == "4.mp4: it has no caption"
+    assert names(tmp_path / "out") == [f"{number}.mp4" for number in (0, 1, 3, 5, 6)]
+
+
+def test_captions_that_the_text_encoder_cannot_read_are_named(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
+    short = WordEncoder(WordEncoderConfig(width=64, layers=1, max_words=5))
+    done = tokenize(config(clips), str(tmp_path), tokenizer, short)
+    assert done.written == 3
+    assert done.bad[0].startswith("3.mp4: the prompt has 6 words and this model reads at most 5")
+
+
+def test_no_usable_sample_is_an_error(tokenizer: CViViT, tmp_path: Path) -> None:
+    (tmp_path / "0.mp4").write_bytes(b"no video")
+    (tmp_path / "0.txt").write_text("a video")
+    with pytest.raises(PhenakiError, match="has no usable sample: 0.mp4: it cannot be read"):
+        tokenize(config(tmp_path), str(tmp_path / "out"), tokenizer)
+
+
+def test_the_world_has_no_end(tokenizer: CViViT, tmp_path: Path) -> None:
+    with pytest.raises(PhenakiError, match="say how many samples are wanted"):
+        tokenize(config("shapes"), str(tmp_path), tokenizer)
+    written = [tokenize(config("shapes", samples=15), str(tmp_path), tokenizer, None, r, 2).written for r in range(2)]
+    assert written == [8, 7]
+    world = ShapesWorld(0, "train", 32, 5, None, continued=0.3)
+    ids = tokenizer.encode(to_float(np.stack([world[index].video for index in range(0, 16, 2)]))).numpy()
+    found = samples(tmp_path)
+    assert np.array_equal(np.stack([load(item.media)["ids"] for item in found[:8]]), ids)
+    order = [*range(0, 16, 2), *range(1, 15, 2)]
+    assert [item.captions[0] for item in found] == [world[index].caption for index in order]
+    continued = [opened(tmp_path).sample(item, FIXED, np.random.default_rng(0)).continued for item in found]
+    assert continued == [world[index].continued for index in order]
+    assert len(set(continued)) == 2
+
+
+def test_impossible_requests_are_refused(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
+    tokenize(config(clips), str(tmp_path / "tokens"), tokenizer)
+    with pytest.raises(PhenakiError, match="tokens' holds token shards, and clips are needed"):
+        tokenize(config(tmp_path / "tokens"), str(tmp_path / "again"), tokenizer)
+    with pytest.raises(PhenakiError, match="4 frames"):
+        tokenize(replace(config(clips), frames=4), str(tmp_path / "again"), tokenizer)
+    with pytest.raises(PhenakiError, match="--flip needs --passes 2"):
+        config(clips, flip=True)
+    with pytest.raises(PhenakiError, match="passes 0 must be 1 or more"):
+        config(clips, passes=0)
+    assert not (tmp_path / "again").exists()
+
+
+def test_the_tokenizers_size_and_rate_are_those_of_the_clips(clips: Path, tmp_path: Path) -> None:
+    small = CViViTConfig(
+        image_size=(16, 16),
+        fps=4.0,
+        width=64,
+        spatial_layers=1,
+        temporal_layers=1,
+        quantizer=QuantizerConfig(levels=(5, 5)),
+    )
+    torch.manual_seed(0)
+    tokenizer = CViViT(small).eval()
+    tokenize(replace(config(clips), frames=3), str(tmp_path), tokenizer)
+    ids = np.stack([load(item.media)["ids"] for item in samples(tmp_path)])
+    assert np.array_equal(ids, encoded(tokenizer, clips, ClipView(3, 4, (16, 16), random=False)))
