@@ -68,7 +68,7 @@ def test_the_ids_are_the_tokenizers_in_the_smallest_type(
 
 
 def test_each_pass_shows_another_clip_of_each_sample(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
-    tokenize(config(clips, passes=3), str(tmp_path), tokenizer)
+    tokenize(config(clips, passes=3, batch=7), str(tmp_path), tokenizer)
     assert set(Counter(names(tmp_path)).values()) == {3}
     shown = [{load(item.media)["ids"].tobytes() for item in samples(tmp_path)[first::7]} for first in range(7)]
     assert sum(map(len, shown)) > 14  # of 21, as two random places may be the same

@@ -7,7 +7,7 @@ OUT=${1:-out/atari}
 mkdir -p "$OUT"
 cd "$OUT"
 
-# what the recipes of 32 pixels and 5 frames need to show a paddle that moves
+# 64 pixels and 11 frames, where the recipes have 32 and 5: boxers are to be seen, and to be seen moving
 CLIPS="data.size=64 data.lengths=[1,11]"
 
 [ -e clips/captions.csv ] || python "$HERE/record.py" clips
@@ -17,16 +17,18 @@ phenaki data pack clips shards --fps 8 --size 64 --validation 0.1
 phenaki data inspect shards --out inspect
 
 phenaki train tokenizer --recipe cvivit_debug --data shards --out tokenizer \
-    tokenizer.image_size=[64,64] tokenizer.pixel_hidden=256 $CLIPS run.steps=2500 run.picture_every=500
+    tokenizer.image_size=[64,64] tokenizer.pixel_hidden=256 $CLIPS \
+    loss.alike=0.01 run.steps=2500 run.picture_every=500
 
 # four passes: each recording from four random places in time
 phenaki data tokenize shards tokens --tokenizer tokenizer/tokenizer --passes 4
 phenaki data tokenize shards tokens_validation --tokenizer tokenizer/tokenizer --split validation
 
 phenaki train generator --recipe masked_debug --data tokens --tokenizer tokenizer/tokenizer --out generator \
-    data.validation=tokens_validation generator.frames=11 $CLIPS run.steps=3000 run.picture_every=500
+    data.validation=tokens_validation generator.frames=11 $CLIPS \
+    sampling.steps=12 sampling.temperature=0.7 run.steps=3000 run.picture_every=500
 
-for PROMPT in "breakout: the paddle moves to the left" "breakout: the paddle moves to the right" \
-    "pong: the green paddle moves up" "seaquest: the submarine dives" "freeway: the chicken walks up"; do
-    phenaki generate "$PROMPT" --model generator/model --num 4 --out "${PROMPT//[: ]/_}.gif"
+for PROMPT in "boxing: the white boxer moves up" "boxing: the white boxer moves to the right" \
+    "battle zone: the tank turns to the left" "battle zone: the tank turns to the right"; do
+    phenaki generate "$PROMPT" --model generator/model --num 4 --scale 2 --out "${PROMPT//[: ]/_}.gif"
 done

@@ -204,7 +204,10 @@ class _Maker:
                 f"'{place}' has {usable} usable samples and {len(bad)} bad ones in a row; the last one: {bad[-1]}"
             )
         if passed_over > _ALL_PICTURES * (1 + usable):
-            raise PhenakiError(f"'{place}' has still pictures alone; data.lengths {self.config.lengths} want clips")
+            raise PhenakiError(
+                f"'{place}' has still pictures alone, and data.lengths {self.config.lengths} want clips: say images: "
+                "true of this source, so that it serves images only"
+            )
 
     def _choose(self, frames: int, rng: np.random.Generator) -> int:
         """The source of a batch. Images come from sources of images, where there are any, clips never do."""

@@ -27,8 +27,8 @@ class Shown(NamedTuple):
 
 
 def shown(config: DataConfig, count: int = 32, captions: bool = True) -> Shown:
-    """The first clips, of the longest length, of `data.validation`; without one, of the first source of clips, of the
-    part that it keeps back from training, if it does.
+    """Some clips, always the same, of the longest length, of `data.validation`; without one, of the first source of
+    clips, of the part that it keeps back from training, if it does.
 
     Raises PhenakiError where there is no usable clip.
     """
@@ -43,7 +43,7 @@ def shown(config: DataConfig, count: int = 32, captions: bool = True) -> Shown:
     rng = np.random.default_rng(config.seed)
     samples: list[Sample | Tokens] = []
     problem = ""
-    for tried, (item, _) in enumerate(source.items(Stream(config.seed, shuffle=0, epochs=1), {})):
+    for tried, (item, _) in enumerate(source.items(Stream(config.seed, shuffle=count * _TRIED, epochs=1), {})):
         if len(samples) == count or tried == count * _TRIED:
             break
         try:

@@ -27,7 +27,7 @@ from phenaki.video import PICTURES
 Position = dict[str, int]
 
 _STILL = PICTURES - {".gif", ".webp"}
-_WINDOW_BYTES = 64 * 2**20  # of encoded samples held for shuffling; while one window is handed out the next is read
+_WINDOW_BYTES = 64 * 2**20  # of encoded samples held for shuffling
 
 
 class Sample(NamedTuple):
@@ -147,6 +147,7 @@ class ShardSource(Media):
             for place in range(given, len(window)):
                 yield window[order[place]], start | {"given": place + 1}
             start, given = end | {"window": start["window"] + 1}, 0
+            window.clear()  # its bytes go before the next ones come
 
     def _read(self, stream: Stream, start: Position) -> Iterator[tuple[Encoded | BadSample | None, Position]]:
         """The stream's samples as they lie, each with the place where the next one begins; None ends an epoch."""
