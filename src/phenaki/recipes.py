@@ -95,7 +95,7 @@ def masked_shapes_64() -> GeneratorRecipe:
         loss=GeneratorLossConfig(label_smoothing=0.02, text_drop=0.1, first_frame_weight=2.0),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=200, cooldown_share=0.35, clip=1.0),
         sampling=SamplingConfig(
-            steps=12, guidance=3.0, temperature=0.7, choice_temperature=8.0, prime_frames=1, first_frame_alone=True
+            steps=12, guidance=2.0, temperature=0.4, choice_temperature=8.0, prime_frames=1, first_frame_alone=True
         ),
         run=RunConfig(steps=20_000, log_every=25, picture_every=500, checkpoint_every=250),
     )
