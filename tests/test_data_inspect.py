@@ -10,9 +10,13 @@ import pytest
 from PIL import Image
 
 import broken
+from phenaki.data.config import SourceConfig
 from phenaki.data.inspect import DataSummary, draw_histograms, inspect_data
 from phenaki.data.pack import PackConfig, pack
+from phenaki.data.tokenize import TokenizeConfig, tokenize
 from phenaki.errors import PhenakiError
+from phenaki.tokenizer import CViViT
+from servers import serve_files
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_figures_are_those_of_the_folder_and_of_its_shards(folder: Path, tmp_path: Path) -> None:
-    pack(PackConfig((folder,), str(tmp_path / "packed"), processes=1, validation=0.3, shard_samples=100))
+    pack(PackConfig((folder,), str(tmp_path / "packed"), processes=1, validation=0, shard_samples=100))
     (folder / "bad.mp4").write_bytes(broken.text())
     (folder / "latin.mp4").write_bytes(broken.text())
     (folder / "latin.txt").write_bytes(b"\xe4")
@@ -52,11 +56,29 @@ def inspect_lines(place: Path) -> list[str]:
 
 
 def test_a_part_is_looked_at_from_every_shard(folder: Path, tmp_path: Path) -> None:
-    pack(PackConfig((folder,), str(tmp_path / "packed"), processes=1, shard_samples=1))
+    pack(PackConfig((folder,), str(tmp_path / "packed"), processes=1, validation=0, shard_samples=1))
     summary = inspect_data(str(tmp_path / "packed"), tmp_path / "out", samples=3)
     assert (summary.looked_at, summary.total) == (3, 5)
     shard = str(next((tmp_path / "packed").rglob("*.tar")))
     assert inspect_data(shard, tmp_path / "out").looked_at == 1
+
+
+def test_of_a_packed_data_set_the_part_for_training_is_looked_at(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    report = pack(PackConfig((folder,), str(tmp_path / "packed"), processes=1, validation=0.5))
+    assert report.train.samples and report.validation.samples
+    with serve_files(tmp_path / "packed") as server:
+        for place in (str(tmp_path / "packed"), server.url):
+            summary = inspect_data(place, tmp_path / "out")
+            assert summary.total == summary.looked_at == report.train.samples
+
+
+def test_token_shards_and_the_procedural_world_are_refused(tmp_path: Path, tokenizer: CViViT, clips: Path) -> None:
+    tokenize(TokenizeConfig(SourceConfig(str(clips)), frames=5), str(tmp_path / "tokens"), tokenizer)
+    with pytest.raises(PhenakiError, match="tokens' holds token shards, and clips are needed"):
+        inspect_data(str(tmp_path / "tokens"), tmp_path / "out")
+    with pytest.raises(PhenakiError, match="'shapes' is the procedural world"):
+        inspect_data("shapes", tmp_path / "out")
 
 
 def test_pictures_show_clips_and_bars(folder: Path, tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 import broken
 from broken import even, index_of, video
 from phenaki.data import media
-from phenaki.data.media import ClipView, probe, read_clip
+from phenaki.data.media import ClipView, StillPicture, probe, read_clip
 from phenaki.data.sample import BadSample
 from phenaki.errors import PhenakiError
 
@@ -107,6 +108,41 @@ def test_edit_lists_leave_out_the_beginning() -> None:
     assert probe(data, ".mp4").seconds == pytest.approx(1.5, abs=0.01)
     assert clip_at(data, 0.0)[0] == 15 and clip_at(data, 0.999)[0] == 59
     assert clip_at(data, 0.0, 11) == expected(even(60), 0.5, 11, 8)
+
+
+def test_the_end_of_a_matroska_video_is_found_without_reading_all_of_it() -> None:
+    rng = np.random.default_rng(0)
+    silent = video(even(60), size=(128, 128), paint=lambda index, size: rng.integers(0, 256, (*size, 3), np.uint8))
+    file = io.BytesIO()
+    with av.open(io.BytesIO(silent)) as source, av.open(file, "w", format="matroska") as container:
+        pictures = container.add_stream_from_template(source.streams.video[0])
+        sound = container.add_stream("aac", rate=8000, layout="mono")
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = pictures
+                container.mux(packet)
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 24_000), np.float32), format="fltp", layout="mono")
+        samples.sample_rate = 8000
+        container.mux(sound.encode(samples))
+        container.mux(sound.encode())
+    data = file.getvalue()
+    with av.open(io.BytesIO(data)) as container:
+        assert container.duration > 2_900_000  # that of the sound
+        assert media._span(container, container.streams.video[0]) == (0, pytest.approx(2, abs=0.002))
+    read = 0
+
+    class Counted(io.BytesIO):
+        def read(self, size: int = -1) -> bytes:
+            nonlocal read
+            part = super().read(size)
+            read += len(part)
+            return part
+
+    with av.open(Counted(data)) as container:
+        stream = container.streams.video[0]
+        read = 0
+        media._span(container, stream)
+    assert 0 < read < len(data) / 2
 
 
 def test_random_places_are_spread_and_repeatable() -> None:
@@ -371,8 +407,13 @@ def test_still_pictures_are_no_clips() -> None:
     for form, ending in (("PNG", ".png"), ("JPEG", ".jpg"), ("GIF", ".gif"), ("WebP", ".webp")):
         data = broken.picture(broken.grey(20, (20, 30)), form)
         assert index_of(read(data, ending)) == [20]
-        with pytest.raises(BadSample, match="a still picture, where 11 frames are asked for"):
+        with pytest.raises(StillPicture, match="a still picture, where 11 frames are asked for"):
             read(data, ending, frames=11)
+    pages = io.BytesIO()  # as phones write them, with a preview behind the picture
+    sizes = [Image.fromarray(broken.grey(20, (20, 30))), Image.fromarray(broken.grey(5, (10, 15)))]
+    sizes[0].save(pages, "MPO", save_all=True, append_images=sizes[1:])
+    with pytest.raises(StillPicture):
+        read(pages.getvalue(), ".jpg", frames=2)
     for data in (broken.empty(), broken.text(), broken.picture(broken.noise(0, (64, 64)))[:200]):
         for ending in (".png", ".gif", ".webp"):
             with pytest.raises(BadSample, match="cannot be read"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
+from phenaki.data import mix
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.folder import Folder
 from phenaki.data.mix import Batch, Batches
 from phenaki.data.shards import ShardWriter
+from phenaki.data.shown import shown
 from phenaki.data.sources import FolderSource, ShardSource, Source, Stream
 from phenaki.errors import PhenakiError
 from phenaki.video import write_video
@@ -232,6 +235,8 @@ def test_nothing_usable_is_an_error_at_once(tmp_path: Path, workers: int) -> Non
 def test_impossible_data_is_refused(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(PhenakiError, match="one share for each length"):
         replace(WORLD, length_shares=(1.0,))
+    with pytest.raises(PhenakiError, match="one share for each length"):
+        replace(WORLD, length_shares=(float("nan"), 1.0))
     with pytest.raises(PhenakiError, match="not a multiple of the 3 processes"):
         Batches(WORLD, 2, 0, 3)
     with pytest.raises(PhenakiError, match="4 frames"):
@@ -242,3 +247,80 @@ def test_impossible_data_is_refused(pictures: Path, tmp_path: Path) -> None:
         Batches(images(tmp_path / "nowhere"), 2)
     with pytest.raises(PhenakiError, match="still pictures alone"):
         next(Batches(images(pictures, lengths=(3,)), 2))
+
+
+def refuse_a_digit_3(caption: str) -> None:
+    if "3" in caption:
+        raise PhenakiError("the prompt has a 3")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_captions_that_the_text_encoder_refuses_are_bad(shards: Path, workers: int) -> None:
+    told: list[str] = []
+    config = images(shards, workers=workers, bad_share=1.0)
+    taken = seen(take(Batches(config, 2, check_caption=refuse_a_digit_3, on_bad=told.append), 30))
+    assert len(set(taken)) == 21 and not any("3" in caption for caption in taken)
+    assert all(sentence.endswith(": the prompt has a 3") for sentence in told)
+    assert {sentence.partition(":")[0].rpartition("/")[2] for sentence in told} == {"03", "13"}
+
+
+def test_processes_draw_batches_of_one_length_and_source(pictures: Path) -> None:
+    sources = (SourceConfig(str(pictures), images=True), SourceConfig(), SourceConfig(images=True))
+    config = images("", sources=sources, lengths=(1, 3), length_shares=(0.5, 0.5), workers=2)
+
+    def kinds(rank: int) -> list[tuple[int, bool]]:
+        batches = take(Batches(config, 2, rank, 2), 24)
+        return [(batch["video"].shape[1], batch["captions"][0].startswith("grey")) for batch in batches]
+
+    first = kinds(0)
+    assert first == kinds(1) and len(set(first)) == 3
+    assert first[::2] != first[1::2]  # while the workers of a process draw their own
+
+
+def test_a_batch_that_cannot_be_had_changes_no_state(some_bad: Path) -> None:
+    """So that a run goes on where it stopped, with a larger bad_share."""
+    config = images(some_bad, bad_share=0.05)
+    stopped = Batches(config, 2)
+    before = []
+    with pytest.raises(PhenakiError, match="more than data.bad_share"):
+        while True:
+            stopped.prepare()
+            before.append(next(stopped))
+    resumed = Batches(replace(config, bad_share=1.0), 2)
+    resumed.load_state_dict(stopped.state_dict())
+    whole = take(Batches(replace(config, bad_share=1.0), 2), len(before) + 5)
+    assert equal(before + take(resumed, 5), whole)
+
+
+def test_pictures_and_animations_of_one_frame_beside_videos_are_no_bad_samples(tmp_path: Path) -> None:
+    for number, ending in enumerate(("png", "webp", "gif", "jpg") * 3):
+        Image.fromarray(picture(20 * number)).save(tmp_path / f"{number}.{ending}")  # no captions, as of previews
+    write_video(tmp_path / "clip.mp4", np.stack([picture(200)] * 4 + [picture(100)] * 5), 8)
+    (tmp_path / "clip.txt").write_text("a video")
+    told: list[str] = []
+    take(Batches(images(tmp_path, lengths=(7,)), 2, on_bad=told.append), 5)
+    assert not told
+
+
+def test_the_memory_for_mixing_is_shared_by_the_sources(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mix, "_WINDOW_BYTES", 300)  # of pictures of some 80 bytes
+    for sources in (1, 3):
+        batches = Batches(images("", sources=(SourceConfig(str(shards)),) * sources), 2)
+        stream = batches._makers[0].stream
+        assert stream.window_bytes == 300 // sources
+    assert stream.window_bytes == 100
+    windows = {position["window"] for _, position in islice(batches._sources[0].items(stream, {}), 20)}
+    assert len(windows) >= 10
+
+
+def test_shown_clips_are_found_behind_many_pictures_and_captions_are_checked(pictures: Path, tmp_path: Path) -> None:
+    for number in range(45):
+        (tmp_path / f"{number:02d}.png").write_bytes((pictures / f"{number % 23:02d}.png").read_bytes())
+    write_video(tmp_path / "clip.mp4", np.stack([picture(200)] * 4 + [picture(100)] * 5), 8)
+    (tmp_path / "clip.txt").write_text("a video with a 3")
+    config = images(tmp_path, lengths=(7,))
+    assert len(shown(config, count=4).samples) == 1
+    with pytest.raises(PhenakiError, match="clip.mp4: the prompt has a 3"):
+        shown(config, count=4, check_caption=refuse_a_digit_3)
+    with pytest.raises(PhenakiError, match="is trained on"):
+        shown(replace(config, validation=f"{tmp_path}/./"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -188,6 +189,40 @@ def test_places_with_nothing_usable(clips: Path, shards: Path, tmp_path: Path) -
             opened(tmp_path / place, split)
     with pytest.raises(PhenakiError, match="has no {label}"):
         opened(clips, templates=("a video",))
+
+
+def test_what_is_kept_back_is_never_taken_along(packed: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copies [1]" / "set"
+    shutil.copytree(packed, copied)
+    with pytest.raises(PhenakiError, match=r"holds the packed data set '.*copies \[1\]/set': name that"):
+        opened(tmp_path / "copies [1]")
+    with pytest.raises(PhenakiError, match="Packing into '.*/set' is not finished"):
+        (copied / "dataset.json").unlink()
+        opened(copied)
+    moved = copied.rename(tmp_path / "set")
+    for part in ("train", "validation", "train/*.tar"):
+        assert captions(opened(moved / part, templates=("{label}",)))
+
+
+def test_kept_back_in_a_bucket_it_is_not_taken_along_either(packed: Path) -> None:
+    with serve_s3():
+        for file in (packed / "dataset.json", *packed.glob("*/*.tar")):
+            with put_whole(f"s3://{BUCKET}/sets/mine/{file.relative_to(packed)}") as copy:
+                copy.write(file.read_bytes())
+        with pytest.raises(PhenakiError, match=f"holds the packed data set 's3://{BUCKET}/sets/mine': name that"):
+            opened(f"s3://{BUCKET}/sets/")
+        assert captions(opened(f"s3://{BUCKET}/sets/mine/validation", templates=("{label}",)))
+
+
+def test_a_folder_is_one_of_shards_or_one_of_files(clips: Path, shards: Path, said: list[str], tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(clips, mixed)
+    (mixed / "._stray.tar").write_bytes(b"of macOS")
+    assert captions(opened(mixed)) == said
+    shutil.copy(shards / "clips-000000.tar", mixed / "stray.tar")
+    with pytest.raises(PhenakiError, match=r"shards \('.*stray.tar'\) and other files \('.*mp4'\): name the shards by"):
+        opened(mixed)
+    assert len(captions(opened(mixed / "*.tar"))) == 3
 
 
 # ---- what a run is judged by

@@ -123,15 +123,41 @@ def test_a_place_belongs_to_one_tokenizer_one_setting_and_one_process_count(
     torch.manual_seed(9)
     other = CViViT(tokenizer.config)
     for asked, networks, processes, said in (
-        (config(clips), (other,), 1, "another tokenizer, text encoder or length"),
-        (config(clips), (tokenizer, text_encoder), 1, "another tokenizer, text encoder or length"),
-        (replace(config(clips), frames=3), (tokenizer,), 1, "another tokenizer, text encoder or length"),
+        (config(clips), (other,), 1, "another tokenizer, text encoder or template"),
+        (config(clips), (tokenizer, text_encoder), 1, "another tokenizer, text encoder or template"),
+        (replace(config(clips), frames=3), (tokenizer,), 1, "another source or setting"),
         (config(clips, passes=2), (tokenizer,), 1, "another source or setting"),
         (config(clips / "."), (tokenizer,), 2, "another process count"),
     ):
-        with pytest.raises(PhenakiError, match=f"was begun with {said}: take the same"):
-            tokenize(asked, str(tmp_path), *networks, rank=0, world_size=processes)
+        for rank in (0, 1):  # of which only the first has written anything
+            with pytest.raises(PhenakiError, match=f"was begun with {said}: take the same"):
+                tokenize(asked, str(tmp_path), *networks, rank=rank, world_size=processes)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_no_process_mixes_tokenizers_whichever_wrote_first(
+    first: int, tokenizer: CViViT, clips: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(9)
+    other = CViViT(tokenizer.config).eval()
+    tokenize(config(clips), str(tmp_path), tokenizer, rank=first, world_size=2)
+    made_by = token_set(str(tmp_path))
+    with pytest.raises(PhenakiError, match="another tokenizer"):
+        tokenize(config(clips), str(tmp_path), other, rank=1 - first, world_size=2)
+    tokenize(config(clips), str(tmp_path), tokenizer, rank=1 - first, world_size=2)
+    assert token_set(str(tmp_path)) == made_by
+    assert len(set(names(tmp_path))) == len(samples(tmp_path)) == 7
+
+
+def test_a_place_without_samples_is_not_yet_that_of_any_setting(
+    tokenizer: CViViT, text_encoder: WordEncoder, clips: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "0.mp4").write_bytes((clips / "0.mp4").read_bytes())
+    with pytest.raises(PhenakiError, match="it has no caption"):
+        tokenize(config(tmp_path), str(tmp_path / "out"), tokenizer)
+    (tmp_path / "0.txt").write_text("a texture")
+    assert tokenize(config(tmp_path), str(tmp_path / "out"), tokenizer, text_encoder).written == 1
 
 
 def test_the_embeddings_are_the_text_encoders(
@@ -195,6 +221,8 @@ BREAKS: dict[str, Callable[[np.ndarray], bytes]] = {
     "foreign ids": lambda ids: save({"ids": ids + 125}),
     "another grid": lambda ids: save({"ids": ids[:, :2]}),
     "no grid": lambda ids: save({"ids": ids[0, 0]}),
+    "ids below 0": lambda ids: save({"ids": ids.astype(np.int64) - 125}),
+    "ids that are no integers": lambda ids: save({"ids": ids.astype(np.float32)}),
 }
 
 
@@ -204,6 +232,32 @@ def test_a_sample_that_holds_no_such_ids_is_bad(broken: str, tokenizer: CViViT, 
     item = samples(tmp_path)[0]
     item = item._replace(media=BREAKS[broken](load(item.media)["ids"]))
     with pytest.raises(BadSample, match="^tokens-000-000000.tar/000000001: .*ids"):
+        opened(tmp_path).sample(item, FIXED, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text[:, :-1].copy(),
+        lambda text: text[0],
+        lambda text: np.full_like(text, np.nan),
+        lambda text: text.astype(np.int16),
+    ],
+    ids=["another width", "no length", "no number", "integers"],
+)
+def test_embeddings_that_are_none_of_the_set_are_bad(
+    change: Callable[[np.ndarray], np.ndarray],
+    tokenizer: CViViT,
+    text_encoder: WordEncoder,
+    clips: Path,
+    tmp_path: Path,
+) -> None:
+    tokenize(config(clips), str(tmp_path), tokenizer, text_encoder)
+    item = samples(tmp_path)[0]
+    arrays = load(item.media)
+    assert opened(tmp_path).sample(item, FIXED, np.random.default_rng(0)).text.shape[1:] == (64,)
+    item = item._replace(media=save(arrays | {"text": change(arrays["text"])}))
+    with pytest.raises(BadSample, match=r"000000001: text embeddings of shape .* finite ones of width 64 are needed"):
         opened(tmp_path).sample(item, FIXED, np.random.default_rng(0))
 
 

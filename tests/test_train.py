@@ -187,6 +187,8 @@ def test_a_recipe_whose_parts_do_not_fit_is_refused(tmp_path: Path, tokenizer: C
         (PrefixConfig, {"shares": (2.0, -1.0, 0.0)}),
         (DataConfig, {"lengths": (1, 3), "length_shares": (2.0, -1.0)}),
         (DataConfig, {"workers": -1}),
+        (DataConfig, {"lengths": (1, 3), "length_shares": (float("nan"), 1.0)}),
+        (PrefixConfig, {"shares": (float("nan"), 0.5, 0.5)}),
     ],
 )
 def test_impossible_settings_are_refused_with_their_value(config: type, wrong: dict) -> None:
@@ -293,8 +295,8 @@ def test_processes_keep_one_codebook(tmp_path: Path) -> None:
         "quantizer = replace(recipe.tokenizer.quantizer, restart_below=0.999)\n"
         "recipe = replace(recipe, tokenizer=replace(recipe.tokenizer, quantizer=quantizer))\n"
         "steps = Run.steps\n"
-        "def spied(self, parts):\n"
-        "    yield from steps(self, parts)\n"
+        "def spied(self, parts, prepare):\n"
+        "    yield from steps(self, parts, prepare)\n"
         "    torch.save(parts['tokenizer'].state_dict(), Path(sys.argv[1]).parent / f'{self.rank}.pt')\n"
         "Run.steps = spied\n"
         "train_tokenizer(replace(recipe, run=replace(recipe.run, steps=3)), sys.argv[1])\n"
@@ -336,6 +338,30 @@ def test_processes_without_a_common_disk_resume_together(tmp_path: Path) -> None
         assert found["step"] == 7
         assert not found["group"]
         assert torch.equal(found["linear"]["weight"], trained.weight)
+
+
+def test_processes_end_together_where_one_has_no_further_batch(tmp_path: Path) -> None:
+    script = tmp_path / "fail.py"
+    script.write_text(
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from phenaki.errors import PhenakiError\n"
+        "from phenaki.recipes import cvivit_debug\n"
+        "from phenaki.train.run import Run\n"
+        "folder, recipe = Path(sys.argv[1]), cvivit_debug()\n"
+        "def prepare():\n"
+        "    if run.step == 3 and run.rank == 1:\n"
+        "        raise PhenakiError('no further batch')\n"
+        "try:\n"
+        "    with Run(folder, recipe.run, recipe) as run:\n"
+        "        for step in run.steps({}, prepare):\n"
+        "            pass\n"
+        "except PhenakiError as error:\n"
+        "    (folder / f'{run.rank}.txt').write_text(str(error))\n"
+    )
+    torchrun(2, script, tmp_path)
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == ["no further batch"] * 2
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3
 
 
 def torchrun(processes: int, script: Path, *arguments: Path) -> None:

@@ -22,7 +22,7 @@ from phenaki.recipes import cvivit_debug, masked_debug
 from phenaki.text import WordEncoder
 from phenaki.tokenizer import CViViT
 from phenaki.train.generator import GeneratorRecipe, train_generator
-from phenaki.train.run import BAD_SAMPLES
+from phenaki.train.run import BAD_SAMPLES, Run
 from phenaki.train.tokenizer import train_tokenizer
 from phenaki.video import write_video
 
@@ -209,6 +209,40 @@ def test_too_many_broken_files_stop_a_training(some_broken: Path, tmp_path: Path
     recipe = replace(cvivit_debug(), data=data_config(some_broken, bad_share=0.02))
     with pytest.raises(PhenakiError, match=r"\d+ of \d+ samples cannot be used, more than data.bad_share 0.02"):
         train_tokenizer(recipe, tmp_path / "run")
+
+
+def test_a_run_that_was_stopped_by_its_data_goes_on_with_a_larger_share(some_broken: Path, tmp_path: Path) -> None:
+    recipe = replace(cvivit_debug(), data=data_config(some_broken, bad_share=0.02))
+    recipe = replace(recipe, run=replace(recipe.run, steps=60, log_every=1))
+    with pytest.raises(PhenakiError, match="more than data.bad_share 0.02"):
+        train_tokenizer(recipe, tmp_path / "run")
+    done = len(losses(tmp_path / "run"))
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == done > 0
+    data = data_config(some_broken, bad_share=0.5, validation="shapes")
+    train_tokenizer(replace(recipe, data=data, run=replace(recipe.run, steps=done + 2)), tmp_path / "run")
+    assert len(losses(tmp_path / "run")) == done + 2
+
+
+def test_a_bad_sample_is_named_once_whatever_its_reason(tmp_path: Path) -> None:
+    recipe = cvivit_debug()
+    for moment in (1, 2, 2, 3):
+        with Run(tmp_path, recipe.run, recipe) as run:
+            run.leave_out(f"clip.mp4: it is broken at {moment} s")
+            run.leave_out(f"other.mp4: it is broken at {moment} s")
+    assert len((tmp_path / BAD_SAMPLES).read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_captions_that_the_text_encoder_cannot_read_are_left_out(
+    frozen: bool, clips: Path, tokenizer: CViViT, text_encoder: WordEncoder, tmp_path: Path
+) -> None:
+    shutil.copytree(clips, tmp_path / "clips")
+    (tmp_path / "clips" / "0.txt").write_text("a word " * 999)
+    recipe = generator_recipe(tmp_path / "clips", bad_share=1.0, workers=1)
+    train_generator(recipe, tmp_path / "run", tokenizer, text_encoder if frozen else None)
+    named = (tmp_path / "run" / BAD_SAMPLES).read_text()
+    assert "0.mp4: the prompt has 1,998 words" in named
+    assert list((tmp_path / "run").glob("samples_*.png"))
 
 
 @pytest.mark.parametrize("validation", ["", "shapes"])

@@ -213,7 +213,9 @@ def _mp4(path: Path, fps: float, size: Size) -> Iterator[Put]:
         av.open(file.name, "w", format="mp4", options={"movflags": "+faststart"}) as container,
     ):
         rate = Fraction(fps).limit_denominator(1001)
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
+        # else x264's SIMD code makes other bytes of the same frames now and then
+        options = {"crf": "18", "x264-params": "cpu-independent=1"}
+        stream = container.add_stream("libx264", rate=rate, options=options)
         stream.pix_fmt = "yuv420p"
         stream.height, stream.width = size[0] + odd[0], size[1] + odd[1]
 

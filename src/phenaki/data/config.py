@@ -44,7 +44,8 @@ class DataConfig:
     `size`: side, or (height, width), in px; `fps`: of the clips, whatever that of the files. `flip`: mirror half of
     the clips (not where captions tell left from right). `validation`: a place that is not trained on, for the pictures
     and test figures of a run. `shuffle`: samples of a shard source that are mixed at a time. `bad_share`: above this
-    share of samples that cannot be used, training stops. `workers`: processes that decode, per training process.
+    share of samples that cannot be used, training stops. `workers`: processes that decode, per training process; each
+    holds two batches made ahead, 3 bytes a pixel, and up to 64 MB of the files of shards that are being mixed.
     """
 
     sources: tuple[SourceConfig, ...] = (SourceConfig(),)
@@ -62,7 +63,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         shares = self.length_shares
-        if len(self.lengths) != len(shares) or min(shares, default=-1) < 0 or abs(sum(shares) - 1) > 1e-6:
+        whole = min(shares, default=-1) >= 0 and abs(sum(shares) - 1) <= 1e-6  # NaN is neither
+        if len(self.lengths) != len(shares) or not whole:
             raise PhenakiError(
                 f"data.lengths {self.lengths} and data.length_shares {self.length_shares}: "
                 "give one share for each length, 1 in all"

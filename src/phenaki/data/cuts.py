@@ -187,7 +187,9 @@ def _encode(frames: Iterator[Frames], fps: Fraction, size: tuple[int, int]) -> b
     buffer = io.BytesIO()
     try:
         with av.open(buffer, "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=fps, options={"crf": str(QUALITY), "g": str(KEY_FRAME_EVERY)})
+            # else x264's SIMD code makes other bytes of the same frames now and then
+            options = {"crf": str(QUALITY), "g": str(KEY_FRAME_EVERY), "x264-params": "cpu-independent=1"}
+            stream = container.add_stream("libx264", rate=fps, options=options)
             stream.pix_fmt = "yuv420p"
             stream.height, stream.width = size
             stream.codec_context.thread_count = 1  # the processes are as many as the cores; threads change the bytes

@@ -15,7 +15,7 @@ from phenaki.data.sample import BadSample, Encoded
 from phenaki.errors import PhenakiError
 from phenaki.video import PICTURES
 
-_MEDIA = VIDEOS | PICTURES
+MEDIA = VIDEOS | PICTURES
 
 
 class Folder:
@@ -43,7 +43,7 @@ class Folder:
         if not names:
             reasons = "".join(f" '{name}' cannot be opened: {reason}." for name, reason in self.unreadable.items())
             raise PhenakiError(
-                f"The folder '{root}' holds no videos or pictures ({', '.join(sorted(_MEDIA))}), nor do those in it."
+                f"The folder '{root}' holds no videos or pictures ({', '.join(sorted(MEDIA))}), nor do those in it."
                 + reasons
             )
         self._paths = _Strings(names)
@@ -92,7 +92,7 @@ class Folder:
         for name, is_folder in found:
             if is_folder:
                 yield from self._media_under(folder / name, f"{inside}{name}/", seen)
-            elif os.path.splitext(name)[1].lower() in _MEDIA:
+            elif os.path.splitext(name)[1].lower() in MEDIA:
                 yield inside + name
 
     def _own_table(self) -> CaptionTable | None:

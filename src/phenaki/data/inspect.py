@@ -16,12 +16,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from phenaki.data.captions import draw_caption
-from phenaki.data.folder import Folder
+from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.media import ClipView, probe, read_clip
-from phenaki.data.pack import DATASET
+from phenaki.data.places import check_holds_clips, count_packed, open_source
 from phenaki.data.sample import BadSample, Encoded
 from phenaki.data.shards import read_shard
-from phenaki.data.storage import expand, join, read_if_there
+from phenaki.data.sources import FolderSource, ShardSource
 from phenaki.errors import PhenakiError
 from phenaki.files import write_whole, writing
 from phenaki.progress import progress_bar
@@ -119,10 +119,11 @@ def _most(counts: Counter[str], most: int = 6) -> str:
 
 
 def inspect_data(place: str, out: Path, samples: int = 1000, seed: int = 0, progress: bool = True) -> DataSummary:
-    """Look at random samples of a folder, or of shards wherever they lie, and write summary.json and two pictures.
+    """Look at random samples of what a training sees of a place, and write summary.json and two pictures.
 
-    `samples`: how many, at most; as many from each shard. `out`: a folder, which is made. Raises PhenakiError for a
-    place that is not there or holds no usable sample.
+    `place`: a folder, or shards wherever they lie; of a packed data set the part for training. `samples`: how many, at
+    most; as many from each shard. `out`: a folder, which is made. Raises PhenakiError for a place that is not there or
+    holds no usable sample, for token shards, and for the procedural world.
     """
     if samples < 1:
         raise PhenakiError(f"samples {samples} must be 1 or more.")
@@ -149,23 +150,18 @@ def inspect_data(place: str, out: Path, samples: int = 1000, seed: int = 0, prog
 
 def _open(place: str, samples: int, rng: np.random.Generator) -> tuple[int | None, Iterator[Encoded | BadSample]]:
     """How many samples there are, None where nothing tells, and random ones of them."""
-    path = Path(place)
-    if path.is_dir() and not any(path.rglob("*.tar")):
-        folder = Folder(path)
+    check_holds_clips(place)
+    source = open_source(SourceConfig(place), DataConfig(), captions=False)
+    if isinstance(source, FolderSource):
+        folder = source.folder
         picked = rng.choice(len(folder), min(samples, len(folder)), replace=False)
         return len(folder), (folder[int(i)] for i in np.sort(picked))
-    shards = expand(place)
-    order = rng.permutation(len(shards))
+    if not isinstance(source, ShardSource):
+        raise PhenakiError(f"'{place}' is the procedural world, which lies nowhere: name a folder or shards")
+    shards = source.shards
     each = math.ceil(samples / len(shards))
-    read = (item for i in order for item, _ in islice(read_shard(shards[i]), each))
-    return _packed_total(place), islice(read, samples)
-
-
-def _packed_total(place: str) -> int | None:
-    if place.endswith(".tar") or re.search(r"[*?\[{]", place):
-        return None
-    about = json.loads(read_if_there(join(place, DATASET)) or b"null")
-    return about and sum(about[split]["samples"] for split in ("train", "validation") if about.get(split))
+    read = (item for i in rng.permutation(len(shards)) for item, _ in islice(read_shard(shards[i]), each))
+    return count_packed(place), islice(read, samples)
 
 
 def _keep_some(kept: list[Encoded], item: Encoded, seen: int, rng: np.random.Generator) -> None:

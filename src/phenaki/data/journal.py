@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from phenaki.data.shards import Shard
-from phenaki.data.storage import is_remote, join, open_from
+from phenaki.data.storage import is_remote, join, open_from, to_json
 from phenaki.errors import PhenakiError
 from phenaki.files import writing
 
@@ -146,7 +146,3 @@ def _journal_path(out: str) -> Path:
     if not is_remote(out) and not (folder / name).exists() and (other := next(folder.iterdir(), None)):
         raise PhenakiError(f"'{out}' holds other things already ('{other.name}'): name a new or an empty folder.")
     return folder / name
-
-
-def to_json(data: Any, indent: int | None = None) -> bytes:
-    return json.dumps(data, ensure_ascii=False, indent=indent).encode() + b"\n"

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from itertools import chain, dropwhile, groupby, pairwise
 from pathlib import Path
@@ -35,6 +36,8 @@ VIDEOS = frozenset(
     {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"}
 )
 
+_ANIMATIONS = frozenset({"GIF", "PNG", "WEBP"})  # as Pillow names them; further pictures in others are no time
+
 # what Pillow raises at broken pictures, besides OSError
 _BROKEN = (EOFError, IndexError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 _TOLERANCE = 0.0005  # seconds: Matroska's time stamps are rounded to milliseconds
@@ -43,6 +46,10 @@ _LARGEST_LOSS = 16  # times more pixels than the cut shows: beyond, a clip is a 
 _LARGEST_PICTURE, _LARGEST_ANIMATION = 100_000_000, 16_000_000  # pixels; a few broken bytes can promise gigabytes
 # scaling down averages with each of swscale's kernels but the fast one; without the two flags white becomes 253
 _SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+
+
+class StillPicture(BadSample):
+    """A sound picture, where more than one frame is asked for."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def read_clip(media: bytes | Path, ending: str, view: ClipView, rng: np.random.G
     media: the bytes of the file or its path; ending: in lower case with its dot, such as ".mp4". Each frame is the one
     that is shown at its instant, the last whose time stamp is not after it. The short side is scaled to the size, with
     antialiasing, after the picture was turned upright and its pixels made square; transparency is black. Raises
-    BadSample for a medium that is broken there, too short, still, or too long and thin.
+    BadSample for a medium that is broken there, too short, or too long and thin, and StillPicture for a still one.
     """
     read = _read_pictures if ending in PICTURES else _read_stream
     with _opened(media) as file:
@@ -227,9 +234,9 @@ def _over_black(rgba: Frames) -> Frames:
 
 def _read_pictures(file: BinaryIO, view: ClipView, rng: np.random.Generator) -> Frames:
     with _image(file) as image:
+        if view.frames > 1 and _count(image) == 1:  # before anything is decoded: there may be many beside videos
+            raise StillPicture(f"a still picture, where {view.frames} frames are asked for")
         begins = _begins(image)
-        if len(begins) == 2 and view.frames > 1:
-            raise BadSample(f"a still picture, where {view.frames} frames are asked for")
         instants = _instants(0.0, begins[-1], view, rng)
         framing = _Framing(view, rng)
         order = [*range(len(begins) - 1), None]
@@ -263,10 +270,14 @@ def _image(file: BinaryIO) -> Iterator[Image.Image]:
         raise _unreadable(error) from error
 
 
+def _count(image: Image.Image) -> int:
+    return getattr(image, "n_frames", 1) if image.format in _ANIMATIONS else 1
+
+
 def _begins(image: Image.Image) -> Sequence[float]:
     """The second at which each picture begins, and the one at which the last ends."""
     begins = [0.0]
-    for index in range(getattr(image, "n_frames", 1)):
+    for index in range(_count(image)):
         image.seek(index)
         image.load()  # WebP knows a picture's duration only then
         begins.append(begins[-1] + (image.info.get("duration", 0) / 1000 or 1 / FPS))
@@ -307,7 +318,7 @@ def _probe_stream(file: BinaryIO) -> MediaFacts:
         _, frame = next(_frames_at(container, stream, first))
         if frame is None:
             raise BadSample("it holds no frame that can be decoded")
-        width, height = _shown_size(frame, stream)
+        width, height = _shown_size(frame, stream.sample_aspect_ratio or 1)
         return MediaFacts(frames, frames / (end - first), width, height, end - first)
 
 
@@ -333,10 +344,13 @@ def _video_stream(container: InputContainer) -> VideoStream:
 
 def _span(container: InputContainer, stream: VideoStream) -> tuple[float, float]:
     """The seconds from which and until which the stream is shown, without reading all of it where the file tells."""
-    if stream.duration is None:
-        return _scan(container, stream)[1:]
-    first = stream.start_time or 0
-    return _seconds(first, stream), _seconds(first + stream.duration, stream)
+    first = stream.start_time
+    if stream.duration is not None:
+        return _seconds(first or 0, stream), _seconds((first or 0) + stream.duration, stream)
+    if container.format.name == "matroska,webm" and first is not None and container.duration is not None:
+        container.seek(container.duration)  # the end of its longest stream, so of this one the last key frame
+        return _seconds(first, stream), _scan(container, stream)[2]
+    return _scan(container, stream)[1:]
 
 
 def _scan(container: InputContainer, stream: VideoStream) -> tuple[int, float, float]:
@@ -415,13 +429,13 @@ class _Renderer:
     """Decoded frames as (H, W, 3) RGB."""
 
     def __init__(self, stream: VideoStream, framing: _Framing) -> None:
-        self.stream = stream
+        self.aspect = stream.sample_aspect_ratio or 1  # now: the stream goes with its container, before the last frame
         self.framing = framing
         self.reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> Frames:
         orientation = _Orientation.of(frame)
-        width, height = self.framing.scaled(*_shown_size(frame, self.stream))
+        width, height = self.framing.scaled(*_shown_size(frame, self.aspect))
         if orientation.transposed:
             width, height = height, width
         transparent = any(component.is_alpha for component in frame.format.components)
@@ -453,7 +467,7 @@ class _Orientation(NamedTuple):
         return picture[:: -1 if self.rows_reversed else 1, :: -1 if self.columns_reversed else 1]
 
 
-def _shown_size(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
+def _shown_size(frame: VideoFrame, aspect: Fraction | int) -> tuple[int, int]:
     """Width and height of the upright picture with square pixels."""
-    width, height = max(1, round(frame.width * (stream.sample_aspect_ratio or 1))), frame.height
+    width, height = max(1, round(frame.width * aspect)), frame.height
     return (height, width) if _Orientation.of(frame).transposed else (width, height)

@@ -28,7 +28,7 @@ from phenaki.grid import time_steps
 _HOPELESS = 64  # bad samples to a good one, after which a source counts as unusable
 _ALL_PICTURES = 10_000  # still pictures to a video, after which a source counts as one of pictures alone
 _JUDGED_AFTER = 100  # samples taken before the share of bad ones is judged
-_AHEAD = 4  # batches that a worker makes ahead
+_WINDOW_BYTES = 64 * 2**20  # of encoded samples that a worker holds for shuffling, over all sources
 
 
 class Batch(TypedDict, total=False):
@@ -57,8 +57,10 @@ class Batches:
     """The endless batches of one of `world_size` processes, as an iterator whose state can be saved and restored.
 
     A resumed run sees exactly the samples that an uninterrupted one would have seen. `period`: frames of a time step.
-    `captions`: samples without one are bad. `on_bad` is told each bad sample: its name and what is wrong with it.
-    `next` raises PhenakiError for a source without a usable sample, and for more bad ones than `bad_share`.
+    `captions`: samples without one are bad, and those whose caption `check_caption` refuses with a PhenakiError; it
+    goes to the workers. `on_bad` is told each bad sample: its name and what is wrong with it.
+    `next` raises PhenakiError for a source without a usable sample, and for more bad ones than `bad_share`; the state
+    stays that before this batch.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         captions: bool = True,
+        check_caption: Callable[[str], None] | None = None,
         on_bad: Callable[[str], None] = lambda sentence: None,
     ):
         if config.batch % world_size:
@@ -78,34 +81,44 @@ class Batches:
         counts = [config.batch * max(steps) // count // world_size for count in steps]
         self._sources = [open_source(source, config, captions) for source in config.sources]
         self._makers = [
-            _Maker(config, self._sources, counts, rank * self.streams + number, world_size * self.streams)
+            _Maker(config, self._sources, counts, check_caption, number, rank, world_size)
             for number in range(self.streams)
         ]
         self._positions: list[dict[str, Any]] = [{} for _ in self._makers]
         self._made = self._taken = self._bad = 0
         self._loader: Iterator[Made | str] | None = None
+        self._next: Made | None = None
 
     def __iter__(self) -> Batches:
         return self
 
     def __next__(self) -> Batch:
+        self.prepare()
+        made, self._next = self._next, None
+        self._positions[self._made % self.streams] = made.position
+        self._made += 1
+        self._taken += made.taken
+        self._bad += len(made.bad)
+        return made.batch
+
+    def prepare(self) -> None:
+        """Get the next batch ready without taking it: raises what `next` would raise, and changes no state."""
+        if self._next is not None:
+            return
         if self._loader is None:
             self._loader = self._start()
         made = next(self._loader)
         if isinstance(made, str):
             raise PhenakiError(made)
-        self._positions[self._made % self.streams] = made.position
-        self._made += 1
-        self._taken += made.taken
-        self._bad += len(made.bad)
         for sentence in made.bad:
             self.on_bad(sentence)
-        if self._taken >= _JUDGED_AFTER and self._bad > self.config.bad_share * self._taken:
+        taken, bad = self._taken + made.taken, self._bad + len(made.bad)
+        if taken >= _JUDGED_AFTER and bad > self.config.bad_share * taken:
             raise PhenakiError(
-                f"{self._bad} of {self._taken} samples cannot be used, more than data.bad_share "
+                f"{bad} of {taken} samples cannot be used, more than data.bad_share "
                 f"{self.config.bad_share:g}; the last one: {made.bad[-1] if made.bad else 'named above'}"
             )
-        return made.batch
+        self._next = made
 
     def _start(self) -> Iterator[Made | str]:
         """The workers, each at its stream's position; the first one's turn is with the stream that comes next."""
@@ -117,7 +130,6 @@ class Batches:
                 batch_size=None,
                 collate_fn=_as_it_is,
                 num_workers=self.config.workers,
-                prefetch_factor=_AHEAD if self.config.workers else None,
                 worker_init_fn=_ignore_signals,
             )
         )
@@ -145,7 +157,7 @@ class Batches:
         own = processes[self.rank]
         self._positions, self._made = own["positions"], own["made"]
         self._taken, self._bad = own["taken"], own["bad"]
-        self._loader = None
+        self._loader = self._next = None
 
 
 class _Turns(IterableDataset):
@@ -164,22 +176,37 @@ class _Turns(IterableDataset):
 
 
 class _Maker:
-    """Makes the batches of stream `index` of `count`."""
+    """Makes the batches of stream `number` of the process `rank`."""
 
-    def __init__(self, config: DataConfig, sources: list[Source], counts: list[int], index: int, count: int):
-        self.config, self.sources, self.counts = config, sources, counts
-        self.stream = Stream(config.seed, index, count, config.shuffle)
+    def __init__(
+        self,
+        config: DataConfig,
+        sources: list[Source],
+        counts: list[int],
+        check_caption: Callable[[str], None] | None,
+        number: int,
+        rank: int,
+        world_size: int,
+    ):
+        self.config, self.sources, self.counts, self.check_caption = config, sources, counts, check_caption
+        self.number, streams = number, max(config.workers, 1)
+        index, window_bytes = rank * streams + number, _WINDOW_BYTES // len(sources)
+        self.stream = Stream(config.seed, index, world_size * streams, config.shuffle, window_bytes=window_bytes)
 
     def batches(self, position: dict[str, Any]) -> Iterator[Made]:
-        """The stream's batches from `position` on; the random numbers of a batch are a function of its number."""
+        """The stream's batches from `position` on; the random numbers of a batch are a function of its number.
+
+        Its length and source are the same in all processes, so that none waits for another's larger batch.
+        """
         number = position.get("batches", 0)
         places = list(position.get("sources", [{} for _ in self.sources]))
         items = [source.items(self.stream, place) for source, place in zip(self.sources, places, strict=True)]
         while True:
             rng = np.random.default_rng([self.config.seed, self.stream.index, number])
-            kind = int(rng.choice(len(self.counts), p=self.config.length_shares))
+            shared = np.random.default_rng([self.config.seed, self.number, number, 1])  # 1: never the same as `rng`
+            kind = int(shared.choice(len(self.counts), p=self.config.length_shares))
             view = self.config.view(self.config.lengths[kind])
-            chosen = self._choose(view.frames, rng)
+            chosen = self._choose(view.frames, shared)
             samples: list[Sample | Tokens] = []
             bad: list[str] = []
             taken = 0
@@ -187,7 +214,7 @@ class _Maker:
                 item, places[chosen] = next(items[chosen])
                 taken += 1
                 try:
-                    sample = self.sources[chosen].sample(item, view, rng)
+                    sample = self.sources[chosen].checked_sample(item, view, rng, self.check_caption)
                 except BadSample as error:
                     bad.append(str(error))
                 else:

@@ -1,8 +1,9 @@
 """From trees of videos and pictures to shards for training: OUT/train/shard-*.tar and OUT/validation/shard-*.tar.
 
-What becomes of a source is a function of its bytes and the options, and samples are written in the order of the
-sources: so the shards are the same for any number of processes, and however often packing was stopped and taken up
-again. A journal holds what became of each source, and how many samples are in finished shards.
+What becomes of a source is a function of its bytes and the options, and samples are written in an order that follows
+from the names of the sources: so the shards are the same for any number of processes, and however often packing was
+stopped and taken up again. The order mixes folders, since a training shuffles no more than a window of a shard. A
+journal holds what became of each source, and how many samples are in finished shards.
 """
 
 from __future__ import annotations
@@ -24,15 +25,17 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from phenaki.config import to_dict
 from phenaki.data.captions import CaptionTable, Columns, check_template
 from phenaki.data.cuts import CutClip, Cutting, cut_clips
 from phenaki.data.folder import Folder
-from phenaki.data.journal import SPLITS, Journal, Outcome, to_json
+from phenaki.data.journal import SPLITS, Journal, Outcome
 from phenaki.data.media import probe
 from phenaki.data.sample import BadSample, Encoded
 from phenaki.data.shards import ShardWriter
-from phenaki.data.storage import is_remote, join, put_whole
+from phenaki.data.storage import is_remote, join, put_json, to_json
 from phenaki.errors import PhenakiError
 from phenaki.progress import progress_bar
 
@@ -166,10 +169,10 @@ def pack(config: PackConfig, progress: bool = True) -> PackReport:
     report = _report(sources, journal)
     if not report.parts():
         raise PhenakiError(_nothing_usable(report))
-    _write_json(join(config.out, REPORT), asdict(report))
+    put_json(join(config.out, REPORT), asdict(report))
     parts = {name: asdict(part) for name, part in report.parts().items()}
     about = {"templates": config.templates, "options": config.options(), "report": REPORT}
-    _write_json(join(config.out, DATASET), parts | about)
+    put_json(join(config.out, DATASET), parts | about)
     return report
 
 
@@ -180,12 +183,14 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 class _Sources:
-    """The files of all folders, in one order."""
+    """The files of all folders, in one mixed order: by a hash of their paths inside the folders."""
 
     def __init__(self, config: PackConfig) -> None:
         self.table = CaptionTable(config.table, config.columns) if config.table else None
         self.folders = [Folder(root, self.table, config.label_from_folder) for root in config.sources]
         self.ends = list(accumulate(map(len, self.folders)))
+        hashes = [_hash(folder.key(index)) for folder in self.folders for index in range(len(folder))]
+        self.order = np.argsort(np.array(hashes, np.uint64), kind="stable")
         if self.table:
             self.table.check_claimed()
 
@@ -193,8 +198,9 @@ class _Sources:
         return self.ends[-1]
 
     def _find(self, number: int) -> tuple[Folder, int]:
-        place = bisect.bisect_right(self.ends, number)
-        return self.folders[place], number - (self.ends[place] - len(self.folders[place]))
+        at = int(self.order[number])
+        place = bisect.bisect_right(self.ends, at)
+        return self.folders[place], at - (self.ends[place] - len(self.folders[place]))
 
     def __getitem__(self, number: int) -> Encoded | BadSample:
         folder, index = self._find(number)
@@ -235,6 +241,10 @@ class _Sources:
             for folder in self.folders
             for name, reason in folder.unreadable.items()
         }
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
 
 
 # writing
@@ -316,11 +326,6 @@ def _fields(item: Encoded, name: str, digest: str, clip: CutClip) -> dict[str, b
     return {clip.ending[1:]: media} | text | {"json": to_json(facts | {"captions": item.captions[1:]})}
 
 
-def _write_json(url: str, data: dict[str, Any]) -> None:
-    with put_whole(url) as file:
-        file.write(to_json(data, indent=2))
-
-
 def _report(sources: _Sources, journal: Journal) -> PackReport:
     report = PackReport(len(sources), refused=sources.unreadable(), unclaimed=sources.unclaimed())
     parts = {"train": report.train, "validation": report.validation}
@@ -339,6 +344,8 @@ def _report(sources: _Sources, journal: Journal) -> PackReport:
             parts[outcome.split].samples += outcome.samples
             parts[outcome.split].seconds += outcome.seconds
             report.without_caption += not outcome.captioned
+    report.refused = dict(sorted(report.refused.items()))
+    report.duplicates = dict(sorted(report.duplicates.items()))
     return report
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import re
 from typing import Any, Literal
 
 from phenaki.config import from_dict
 from phenaki.data.captions import check_template
 from phenaki.data.config import SHAPES, DataConfig, SourceConfig
-from phenaki.data.folder import Folder
+from phenaki.data.folder import MEDIA, Folder
+from phenaki.data.journal import JOURNAL, SPLITS
 from phenaki.data.pack import DATASET
 from phenaki.data.sources import FolderSource, ShardSource, Source, World
-from phenaki.data.storage import expand, join, read_if_there
+from phenaki.data.storage import ENDING, expand, files_under, join, read_if_there
 from phenaki.data.tokens import TOKENS, TokenSet, TokenSource
 from phenaki.errors import PhenakiError
 
@@ -39,13 +41,21 @@ def open_source(source: SourceConfig, config: DataConfig, captions: bool, split:
         return ShardSource(_packed_shards(source.place, packed, split), templates, captions)
     if os.path.isdir(source.place) and not _holds_shards(source.place):
         return FolderSource(Folder(source.place), source.templates, captions)
-    return ShardSource(expand(source.place), source.templates, captions)
+    shards = expand(source.place)
+    _check_no_packed(source.place, shards)
+    return ShardSource(shards, source.templates, captions)
 
 
 def keeps_back(place: str) -> bool:
     """Whether the place has a part for validation that is not trained on."""
     packed = None if place == SHAPES else _json(place, DATASET)
     return place == SHAPES or bool(packed and packed.get("validation"))
+
+
+def count_packed(place: str, split: Split = "train") -> int | None:
+    """The samples in a part of a packed data set; None for other places, which do not tell."""
+    packed = _json(place, DATASET)
+    return packed.get(split, {}).get("samples", 0) if packed else None
 
 
 def check_holds_clips(place: str) -> None:
@@ -69,12 +79,40 @@ def _packed_shards(place: str, packed: dict[str, Any], split: Split) -> list[str
 
 
 def _holds_shards(folder: str) -> bool:
-    return any(name.endswith(".tar") for _, _, names in os.walk(folder) for name in names)
+    """Raises PhenakiError for a folder that holds media files as well, since only one of both could be taken."""
+    shard = next((file for file in files_under(folder) if file.endswith(ENDING)), None)
+    media = next((file for file in files_under(folder) if os.path.splitext(file)[1].lower() in MEDIA), None)
+    if shard and media:
+        raise PhenakiError(
+            f"'{folder}' holds shards ('{shard}') and other files ('{media}'): name the shards by a pattern, or move "
+            "them to a folder of their own"
+        )
+    return shard is not None
+
+
+def _check_no_packed(place: str, shards: list[str]) -> None:
+    """Raise PhenakiError for a folder with what `pack` wrote or is writing: its validation part would be trained on.
+
+    A part of it, such as "my/shards/train", may be named by itself.
+    """
+    folders = {posixpath.split(posixpath.dirname(shard)) for shard in shards if _is_folder(place)}
+    for folder, part in sorted(folders):
+        if part not in SPLITS or len(folder) < len(place.rstrip("/")):
+            continue
+        if read_if_there(join(folder, DATASET)):
+            raise PhenakiError(f"'{place}' holds the packed data set '{folder}': name that, or its parts by a pattern")
+        if os.path.exists(join(folder, JOURNAL)):
+            raise PhenakiError(f"Packing into '{folder}' is not finished: the same `phenaki data pack` goes on with it")
+
+
+def _is_folder(place: str) -> bool:
+    """By its name, where it is not local."""
+    return os.path.isdir(place) or not _PATTERN.search(place)
 
 
 def _json(place: str, name: str) -> dict[str, Any] | None:
     """The JSON object `name` in the folder `place`, local or remote, where there is one."""
-    if not os.path.isdir(place) and _PATTERN.search(place):
+    if not _is_folder(place):
         return None
     data = read_if_there(join(place, name))
     if data is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,7 +16,7 @@ from phenaki.data.sources import Sample, Stream
 from phenaki.data.tokens import Tokens
 from phenaki.errors import PhenakiError
 
-_TRIED = 10  # items per wished clip, after which no more are looked for
+_MOST_BAD = 10  # bad items per wished clip, after which no more are looked for
 
 
 class Shown(NamedTuple):
@@ -26,9 +28,14 @@ class Shown(NamedTuple):
     checkable: bool
 
 
-def shown(config: DataConfig, count: int = 32, captions: bool = True) -> Shown:
+def shown(
+    config: DataConfig,
+    count: int = 32,
+    captions: bool = True,
+    check_caption: Callable[[str], None] | None = None,
+) -> Shown:
     """Some clips, always the same, of the longest length, of `data.validation`; without one, of the first source of
-    clips, of the part that it keeps back from training, if it does.
+    clips, of the part that it keeps back from training, if it does. `captions` and `check_caption` as for `Batches`.
 
     Raises PhenakiError where there is no usable clip.
     """
@@ -36,22 +43,27 @@ def shown(config: DataConfig, count: int = 32, captions: bool = True) -> Shown:
     if config.validation:
         place = SourceConfig(config.validation, templates=place.templates)
     kept_back = keeps_back(place.place)
-    if not kept_back and config.validation in [source.place for source in config.sources]:
+    if not kept_back and config.validation and _trains_on(config, config.validation):
         raise PhenakiError(f"data.validation '{config.validation}' is trained on: name a place that is not, or none")
     source = open_source(place, config, captions, split="validation" if kept_back else "train")
     view = replace(config.view(max(config.lengths)), random=False, flip=False)
     rng = np.random.default_rng(config.seed)
     samples: list[Sample | Tokens] = []
-    problem = ""
-    for tried, (item, _) in enumerate(source.items(Stream(config.seed, shuffle=count * _TRIED, epochs=1), {})):
-        if len(samples) == count or tried == count * _TRIED:
+    bad: list[str] = []
+    for item, _ in source.items(Stream(config.seed, shuffle=count * _MOST_BAD, epochs=1), {}):
+        if len(samples) == count or len(bad) == count * _MOST_BAD:
             break
         try:
-            sample = source.sample(item, view, rng)
+            sample = source.checked_sample(item, view, rng, check_caption)
         except BadSample as error:
-            problem = f": {error}"
+            bad.append(str(error))
         else:
             samples += [sample] if sample is not None else []
     if not samples:
+        problem = f": {bad[-1]}" if bad else ""
         raise PhenakiError(f"'{place.place}' has no usable clip of {view.frames} frames{problem}")
     return Shown(samples, "test" if kept_back or config.validation else "seen", place.place == SHAPES)
+
+
+def _trains_on(config: DataConfig, place: str) -> bool:
+    return os.path.normpath(place) in [os.path.normpath(source.place) for source in config.sources]

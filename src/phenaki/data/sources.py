@@ -8,7 +8,7 @@ takes its own share, so that together they see every sample once per epoch; the 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -17,17 +17,13 @@ import numpy as np
 
 from phenaki.data.captions import draw_caption
 from phenaki.data.folder import Folder
-from phenaki.data.media import ClipView, read_clip
+from phenaki.data.media import ClipView, StillPicture, read_clip
 from phenaki.data.sample import BadSample, Encoded
 from phenaki.data.shapes import ShapesWorld
 from phenaki.data.shards import read_shard
 from phenaki.errors import PhenakiError
-from phenaki.video import PICTURES
 
 Position = dict[str, int]
-
-_STILL = PICTURES - {".gif", ".webp"}
-_WINDOW_BYTES = 64 * 2**20  # of encoded samples held for shuffling
 
 
 class Sample(NamedTuple):
@@ -41,13 +37,15 @@ class Sample(NamedTuple):
 @dataclass(frozen=True)
 class Stream:
     """Which of `count` streams, and the seed of its order. `shuffle`: samples that are mixed, 0 for all in the order in
-    which they lie. `epochs`: after which it ends; 0 for never."""
+    which they lie; fewer where their files have more than `window_bytes`. `epochs`: after which it ends, 0 for never.
+    """
 
     seed: int = 0
     index: int = 0
     count: int = 1
     shuffle: int = 1000
     epochs: int = 0
+    window_bytes: int = 64 * 2**20
 
 
 class Source(ABC):
@@ -66,6 +64,18 @@ class Source(ABC):
 
         Raises BadSample, with its name, for what cannot be decoded or is too short, and for an item that is one.
         """
+
+    def checked_sample(
+        self, item: Any, view: ClipView, rng: np.random.Generator, check_caption: Callable[[str], None] | None
+    ) -> Sample | None:
+        """As `sample`; one whose caption `check_caption` refuses, with a PhenakiError, is a bad one too."""
+        sample = self.sample(item, view, rng)
+        if sample is not None and check_caption:
+            try:
+                check_caption(sample.caption)
+            except PhenakiError as error:
+                raise BadSample(f"{getattr(item, 'key', item)}: {error}") from error
+        return sample
 
 
 class World(Source):
@@ -98,15 +108,16 @@ class Media(Source):
     def sample(self, item: Encoded | BadSample, view: ClipView, rng: np.random.Generator) -> Sample | None:
         if isinstance(item, BadSample):
             raise item
-        if view.frames > 1 and item.ending in _STILL:
+        try:
+            clip = read_clip(item.media, item.ending, view, rng)
+        except StillPicture:
             return None
+        except BadSample as error:
+            raise BadSample(f"{item.key}: {error}") from error
         caption = draw_caption(item.captions, item.label, self.templates, rng)
         if self.captions and not caption:
             raise BadSample(f"{item.key}: it has no caption")
-        try:
-            return Sample(read_clip(item.media, item.ending, view, rng), caption)
-        except BadSample as error:
-            raise BadSample(f"{item.key}: {error}") from error
+        return Sample(clip, caption)
 
 
 class FolderSource(Media):
@@ -140,7 +151,7 @@ class ShardSource(Media):
     def items(self, stream: Stream, position: Position) -> Iterator[tuple[Encoded | BadSample, Position]]:
         start = {key: position.get(key, 0) for key in ("part", "offset", "number", "window")}
         given = position.get("given", 0)
-        for window, end in _windows(self._read(stream, start), stream.shuffle):
+        for window, end in _windows(self._read(stream, start), stream):
             order = np.arange(len(window))
             if stream.shuffle:
                 order = np.random.default_rng([stream.seed, stream.index, start["window"]]).permutation(len(window))
@@ -176,7 +187,7 @@ class ShardSource(Media):
 
 
 def _windows(
-    reader: Iterator[tuple[Encoded | BadSample | None, Position]], samples: int
+    reader: Iterator[tuple[Encoded | BadSample | None, Position]], stream: Stream
 ) -> Iterator[tuple[list[Encoded | BadSample], Position]]:
     """The reader's samples by as many as are mixed and fit in memory, of one epoch, with the place after them."""
     window: list[Encoded | BadSample] = []
@@ -185,7 +196,7 @@ def _windows(
         if item is not None:
             window.append(item)
             held += len(item.media) if isinstance(item, Encoded) else 0
-        if item is None or len(window) >= samples or held >= _WINDOW_BYTES:
+        if item is None or len(window) >= stream.shuffle or held >= stream.window_bytes:
             yield window, end
             window, held = [], 0
 

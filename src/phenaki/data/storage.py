@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import io
+import json
 import os
 import re
 import time
@@ -59,6 +60,12 @@ def expand(place: str) -> list[str]:
     return found
 
 
+def files_under(folder: str) -> Iterator[str]:
+    """The paths of all files in a local folder and in those inside it, but for hidden files."""
+    files = (os.path.join(inside, file) for inside, _, files in os.walk(folder) for file in files)
+    return (file for file in files if not _is_hidden(file))
+
+
 def is_remote(place: str) -> bool:
     """Whether it is a URL, and no local path."""
     return bool(_protocol(place))
@@ -93,8 +100,7 @@ def _listed(name: str) -> list[str]:
 
 def _listed_locally(name: str) -> list[str]:
     if os.path.isdir(name):
-        files = [os.path.join(folder, file) for folder, _, files in os.walk(name) for file in files]
-        return [file for file in files if _is_shard(file)]
+        return [file for file in files_under(name) if file.endswith(ENDING)]
     if _MAGIC.search(name) and not os.path.exists(name):
         return [file for file in glob.glob(name, recursive=True) if os.path.isfile(file)]
     return [name]
@@ -108,12 +114,12 @@ def _listed_remotely(name: str) -> list[str]:
         if not found:
             files.ls(path[: magic.start()].rpartition("/")[0])  # raises for a bucket or folder that is not there
     else:
-        found = [file for file in files.find(path) if file == path or _is_shard(file)]
+        found = [file for file in files.find(path) if file == path or file.endswith(ENDING) and not _is_hidden(file)]
     return [files.unstrip_protocol(file) for file in found]
 
 
-def _is_shard(file: str) -> bool:
-    return file.endswith(ENDING) and not os.path.basename(file).startswith(".")  # macOS leaves "._" files
+def _is_hidden(file: str) -> bool:
+    return os.path.basename(file).startswith(".")  # macOS leaves "._" files
 
 
 # reading
@@ -255,6 +261,16 @@ def put_whole(url: str) -> AbstractContextManager[BinaryIO]:
     that were sent already are thrown away if anything is raised. Raises PhenakiError where it cannot be written.
     """
     return _upload(url) if _protocol(url) else write_whole(_local(url))
+
+
+def put_json(url: str, data: Any) -> None:
+    """Write plain data for people and programs to read, as `put_whole` writes."""
+    with put_whole(url) as file:
+        file.write(to_json(data, indent=2))
+
+
+def to_json(data: Any, indent: int | None = None) -> bytes:
+    return json.dumps(data, ensure_ascii=False, indent=indent).encode() + b"\n"
 
 
 @contextmanager

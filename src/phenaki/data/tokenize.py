@@ -21,7 +21,7 @@ from phenaki.data.places import Split, check_holds_clips, open_source
 from phenaki.data.sample import BadSample, Encoded
 from phenaki.data.shards import ShardWriter
 from phenaki.data.sources import Position, Sample, Source, Stream, World
-from phenaki.data.storage import join, put_whole, read_if_there
+from phenaki.data.storage import join, put_json, read_if_there
 from phenaki.data.tokens import TOKENS, TokenSet
 from phenaki.errors import PhenakiError
 from phenaki.hub import fingerprint
@@ -32,7 +32,6 @@ from phenaki.video import to_float
 
 _SHARD_SAMPLES = 1024
 _DECODERS = 4  # threads; PyAV works outside Python's lock
-_SETTINGS = {"set": "tokenizer, text encoder or length", "config": "source or setting", "processes": "process count"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,8 @@ def tokenize(
 
     With `text_encoder`, one caption is drawn for each sample and its embeddings are written too. Each of `world_size`
     processes writes a share, in shards of its own. One that was stopped goes on behind its last whole shard and writes
-    what it would have written. `on_written` is told how many samples this process has written.
+    what it would have written. `on_written` is told how many samples this process has written. tokens.json, which says
+    what made the samples and with which settings, is there before any of them, and every process compares it.
 
     Raises PhenakiError where `out` was begun with other networks, settings or processes, and where no sample is usable.
     """
@@ -113,23 +113,24 @@ def tokenize(
         text_encoder=fingerprint(text_encoder) if text_encoder else "",
         text_width=text_encoder.width if text_encoder else 0,
         templates=() if text_encoder else getattr(source, "templates", ()),
+        config=to_dict(config),
+        processes=world_size,
     )
-    journal = _Journal(out, rank, {"set": to_dict(made_by), "config": to_dict(config), "processes": world_size})
-    done = journal.read()
+    _is_begun(out, made_by)
+    journal = join(out, f"tokens-{rank:03d}.json")
+    done = _read(journal)
     encode = partial(_encoded, view=view, tokenizer=tokenizer, text_encoder=text_encoder, source=source)
     wanted = len(range(rank, config.samples, world_size)) if config.samples else None
     items = source.items(Stream(config.seed, rank, world_size, shuffle=0, epochs=config.passes), done.position)
     first, before = done.shards, done.written
     with ShardWriter(out, f"tokens-{rank:03d}", first=first) as writer, ThreadPoolExecutor(_DECODERS) as threads:
-        if rank == 0:
-            _write_json(join(out, TOKENS), to_dict(made_by))
 
         def finish_shard() -> None:
             nonlocal before
             writer.finish_shard()
             done.shards, before = first + len(writer.finished), done.written
             if done.written:  # else the place may still become that of other settings
-                journal.write(done)
+                put_json(journal, to_dict(done))
 
         while not done.finished:
             group = list(islice(items, config.batch))
@@ -141,6 +142,8 @@ def tokenize(
                 if isinstance(result, BadSample):
                     done.bad.append(str(result))
                 elif result is not None and done.written != wanted:
+                    if not done.written and not _is_begun(out, made_by):
+                        put_json(join(out, TOKENS), to_dict(made_by))
                     writer.write(f"{done.taken:09d}", result)
                     done.written += 1
             done.finished |= done.written == wanted
@@ -207,30 +210,27 @@ def _fields(item: Any, sample: Sample, ids: np.ndarray, text: np.ndarray | None)
     return {"safetensors": save(arrays), "json": json.dumps(words).encode()}
 
 
-class _Journal:
-    """Beside the shards of a process: how far it came, and with which settings."""
-
-    def __init__(self, out: str, rank: int, settings: dict[str, Any]) -> None:
-        self.out, self.url = out, join(out, f"tokens-{rank:03d}.json")
-        self.settings = json.loads(json.dumps(settings))
-
-    def read(self) -> Tokenized:
-        """Raises PhenakiError for other settings than those it was begun with."""
-        data = read_if_there(self.url)
-        if data is None:
-            return Tokenized()
-        saved = json.loads(data)
-        for name, value in self.settings.items():
-            if saved["settings"][name] != value:
-                raise PhenakiError(
-                    f"'{self.out}' was begun with another {_SETTINGS[name]}: take the same to go on, or another place"
-                )
-        return from_dict(Tokenized, saved["done"], where=f"'{self.url}'")
-
-    def write(self, done: Tokenized) -> None:
-        _write_json(self.url, {"settings": self.settings, "done": to_dict(done)})
+def _is_begun(out: str, made_by: TokenSet) -> bool:
+    """Whether tokens.json is there. Raises PhenakiError where it is that of other networks, settings or processes."""
+    data = read_if_there(join(out, TOKENS))
+    if data is None:
+        return False
+    begun = from_dict(TokenSet, json.loads(data), where=f"'{join(out, TOKENS)}'")
+    if begun != made_by:
+        raise PhenakiError(
+            f"'{out}' was begun with another {_difference(begun, made_by)}: take the same to go on, or another place"
+        )
+    return True
 
 
-def _write_json(url: str, data: dict[str, Any]) -> None:
-    with put_whole(url) as file:
-        file.write(json.dumps(data, indent=2).encode())
+def _difference(begun: TokenSet, made_by: TokenSet) -> str:
+    if begun.processes != made_by.processes:
+        return "process count"
+    if begun.config != made_by.config:
+        return "source or setting"
+    return "tokenizer, text encoder or template"
+
+
+def _read(journal: str) -> Tokenized:
+    data = read_if_there(journal)
+    return Tokenized() if data is None else from_dict(Tokenized, json.loads(data), where=f"'{journal}'")

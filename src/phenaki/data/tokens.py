@@ -8,8 +8,8 @@ asked for `text` (L, D) in float16, beside a `.json` with its captions. `data/to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError
@@ -30,7 +30,8 @@ class TokenSet:
     """tokens.json: what made the samples of a set of token shards.
 
     `tokenizer` and `text_encoder` ("" where there are no embeddings): their fingerprints. `facts`: what a generator has
-    to know of the tokenizer. `frames`: of the clips. `text_width`: of the embeddings. `templates`: for labels.
+    to know of the tokenizer. `frames`: of the clips. `text_width`: of the embeddings. `templates`: for labels. `config`
+    and `processes`: what `data/tokenize.py` was asked for and in how many processes, which who goes on has to repeat.
     """
 
     tokenizer: str
@@ -39,6 +40,8 @@ class TokenSet:
     text_encoder: str = ""
     text_width: int = 0
     templates: tuple[str, ...] = ()
+    config: dict[str, Any] = field(default_factory=dict)
+    processes: int = 1
 
 
 class Tokens(NamedTuple):
@@ -68,12 +71,23 @@ class TokenSource(ShardSource):
         facts = self.made_by.facts
         steps = time_steps(view.frames, facts.patch[0])
         area = facts.image_size[0] // facts.patch[1], facts.image_size[1] // facts.patch[2]
-        if ids.shape[1:] != area or len(ids) < steps or ids.max() >= facts.vocab_size:
+        fits = ids.dtype.kind in "iu" and ids.shape[1:] == area and len(ids) >= steps
+        if not fits or ids.min() < 0 or ids.max() >= facts.vocab_size:
             raise BadSample(
-                f"{item.key}: ids of shape {ids.shape} up to {ids.max(initial=0)}; {steps} time steps of "
-                f"{area[0]}x{area[1]} ids below {facts.vocab_size} are needed"
+                f"{item.key}: ids of shape {ids.shape} and type {ids.dtype} from {ids.min(initial=0)} to "
+                f"{ids.max(initial=0)}; {steps} time steps of {area[0]}x{area[1]} ids below {facts.vocab_size} "
+                "are needed"
+            )
+        if text is not None and not _is_text(text, self.made_by.text_width):
+            raise BadSample(
+                f"{item.key}: text embeddings of shape {text.shape} and type {text.dtype}; finite ones of width "
+                f"{self.made_by.text_width} are needed"
             )
         caption = draw_caption(item.captions, item.label, self.templates, rng)
         if not caption:
             raise BadSample(f"{item.key}: it has no caption")
         return Tokens(ids[:steps].astype(np.int64), caption, bool(item.facts.get("continued")), text)
+
+
+def _is_text(text: np.ndarray, width: int) -> bool:
+    return text.dtype.kind == "f" and text.shape[1:] == (width,) and bool(np.isfinite(text).all())

@@ -44,7 +44,8 @@ class PrefixConfig:
         if min(self.steps, default=-1) < 0:
             raise PhenakiError(f"prefix.steps {self.steps} must be numbers of time steps, each 0 or more")
         for shares in (self.shares, self.continued_shares):
-            if len(shares) != len(self.steps) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+            whole = min(shares, default=-1) >= 0 and abs(sum(shares) - 1) <= 1e-6  # NaN is neither
+            if len(shares) != len(self.steps) or not whole:
                 raise PhenakiError(f"prefix.steps {self.steps} need one share each, 1 in all, not {shares}")
 
     def draw(self, continued: Tensor, time_steps: int, rng: torch.Generator) -> Tensor:
@@ -88,7 +89,7 @@ def train_generator(
             f"data.lengths {recipe.data.lengths} and generator.frames {recipe.generator.frames}: "
             "the longest clips must have as many frames as the generator is to write"
         )
-    clips = shown(recipe.data)
+    clips = shown(recipe.data, check_caption=given.check_caption)
     frozen = {"tokenizer": given.fingerprint, "text encoder": given.text_fingerprint}
     with Run(folder, recipe.run, recipe, frozen) as run:
         device = run.device
@@ -103,12 +104,19 @@ def train_generator(
                 network.to(device)
         averages = {name: averaged(network, recipe.optimizer.ema_decay) for name, network in networks.items()}
         optimizers = Optimizers(networks.values(), recipe.optimizer, recipe.run.steps)
-        data = Batches(recipe.data, given.facts.patch[0], run.rank, run.world_size, on_bad=run.leave_out)
+        data = Batches(
+            recipe.data,
+            given.facts.patch[0],
+            run.rank,
+            run.world_size,
+            check_caption=given.check_caption,
+            on_bad=run.leave_out,
+        )
         parts = networks | {f"{name}_ema": average for name, average in averages.items()}
         parts |= {"optimizers": optimizers, "data": data}
         run.restore(parts)
 
-        for step in run.steps(parts):
+        for step in run.steps(parts, data.prepare):
             batch, rng = next(data), run.rng(step)
             ids = given.ids(batch, device)
             prefix = recipe.prefix.draw(batch["continued"], ids.shape[1], rng)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from phenaki.data.places import token_set
 from phenaki.data.tokens import TOKENS, TokenSet
 from phenaki.errors import PhenakiError
 from phenaki.hub import fingerprint
-from phenaki.text import Text, TextEncoder, WordEncoderConfig
+from phenaki.text import Text, TextEncoder, WordEncoder, WordEncoderConfig
 from phenaki.tokenizer import Tokenizer, TokenizerFacts
 from phenaki.video import to_float
 
@@ -24,6 +25,7 @@ class Inputs:
 
     `text_width`: of the embeddings. `text_encoder` is not needed where token shards bring these, whose fingerprint is
     `text_fingerprint`; where that is "" it is one that is trained with the generator, and is put in by the training.
+    `check_caption` raises PhenakiError for what the text encoder cannot read; None where there are embeddings already.
     """
 
     facts: TokenizerFacts
@@ -32,6 +34,7 @@ class Inputs:
     text_encoder: TextEncoder | None
     text_width: int
     text_fingerprint: str
+    check_caption: Callable[[str], None] | None
 
     @property
     def learns_text(self) -> bool:
@@ -79,7 +82,15 @@ def open_inputs(
         if network is not None:
             network.eval().requires_grad_(False)
     width = first.text_width if text_of else text_encoder.width if text_encoder else words.width
-    return Inputs(facts, ids_of, tokenizer, text_encoder, width, read_by)
+    check_caption = None if text_of else _caption_rule(words, text_encoder)
+    return Inputs(facts, ids_of, tokenizer, text_encoder, width, read_by, check_caption)
+
+
+def _caption_rule(words: WordEncoderConfig, text_encoder: TextEncoder | None) -> Callable[[str], None]:
+    """The check of a text encoder that has no weights, so that it weighs nothing on its way to data workers."""
+    kind, config = (type(text_encoder), text_encoder.config) if text_encoder else (WordEncoder, words)
+    with torch.device("meta"):
+        return kind(config).check
 
 
 def _check(place: str, made_by: TokenSet, ids_of: str, text_of: str) -> None:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from phenaki.progress import progress_bar
 BAD_SAMPLES = "bad_samples.txt"
 _SHOWN_BAD = 10
 _MAY_CHANGE = {f"run.{key}" for key in ("steps", "device", "log_every", "picture_every", "checkpoint_every")}
+_MAY_CHANGE |= {"data.bad_share", "data.validation"}
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Run:
         self.device = _device(config.device)
         self.step = 0
         self._stop = False
+        self._failure = ""
         self._recent: list[dict[str, float]] = []
         self._left_out: set[str] = set()
         self._tensorboard: Any = None
@@ -81,7 +83,7 @@ class Run:
         return self.rank == 0
 
     def _check_recipe(self) -> None:
-        """A folder belongs to one recipe; the device, the number of steps and how often things are shown may change."""
+        """A folder belongs to one recipe; what leaves the updates as they are may change."""
         path = self.folder / "recipe.json"
         if not path.exists():
             return
@@ -110,7 +112,7 @@ class Run:
         self._progress = progress_bar(TextColumn("{task.fields[losses]}"), shown=self.is_main)
         self._task = self._progress.add_task("step", total=self.config.steps, losses="")
         self._progress.start()
-        self._left_out = self._named_bad()
+        self._left_out = self._bad_names()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -180,24 +182,31 @@ class Run:
 
     # ---- the loop
 
-    def steps(self, parts: dict[str, Any]) -> Iterator[int]:
-        """Yield the steps that remain; saves a checkpoint every so often, at the end, and on Ctrl-C."""
+    def steps(self, parts: dict[str, Any], prepare: Callable[[], None] = lambda: None) -> Iterator[int]:
+        """Yield the steps that remain; saves a checkpoint every so often, at the end, and on Ctrl-C.
+
+        `prepare` is called before each step. Where it raises PhenakiError in one process, all save and raise it.
+        """
         if self.is_main:
             self._open_records()
         self._first, self._began = self.step, time.monotonic()
         self._progress.update(self._task, completed=self.step)
-        while self.step < self.config.steps and not self._stopped():
+        while self.step < self.config.steps and not self._stopped(prepare):
             yield self.step
             self.step += 1
             self._progress.update(self._task, completed=self.step)
             if self.step % self.config.checkpoint_every == 0:
                 self.save(parts)
-        self.save(parts)
+        failures = self._failures()
+        if self.step > self._first or not failures:
+            self.save(parts)
         if self.is_main:
             self._summarize()
+        if failures:
+            raise PhenakiError(failures[0])
 
     def _summarize(self) -> None:
-        if bad := self._named_bad():
+        if bad := self._bad_names():
             where = self.folder / BAD_SAMPLES
             self._say(f"{len(bad)} samples could not be used and were left out; they are named in {where}")
         if self._stop:
@@ -223,13 +232,25 @@ class Run:
                     file.writelines(kept)
         self._tensorboard = _tensorboard(self.folder, first=self.step + 1)
 
-    def _stopped(self) -> bool:
-        """Whether any process was asked to stop: all leave the loop at the same step."""
+    def _stopped(self, prepare: Callable[[], None]) -> bool:
+        """Whether any process was asked to stop, or cannot go on: all leave the loop at the same step."""
+        try:
+            prepare()
+        except PhenakiError as error:
+            self._failure = str(error)
+        stop = self._stop or bool(self._failure)
         if self.world_size == 1:
-            return self._stop
-        flag = torch.tensor(int(self._stop), device=self.device)
+            return stop
+        flag = torch.tensor(int(stop), device=self.device)
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return bool(flag)
+
+    def _failures(self) -> list[str]:
+        """Why processes cannot go on, of all of them; for all to call."""
+        failures = [self._failure] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(failures, self._failure)
+        return [failure for failure in failures if failure]
 
     def due(self, every: int) -> bool:
         """Whether the step now running is the last of `every`, or of the run; on the main process only."""
@@ -271,20 +292,23 @@ class Run:
             print(said, file=sys.stderr, flush=True)
 
     def leave_out(self, sentence: str) -> None:
-        """Name a sample that cannot be used, and why, once in bad_samples.txt; the first few on the screen too."""
-        if sentence in self._left_out:
+        """Name a sample that cannot be used, and why, once in bad_samples.txt; the first few on the screen too.
+
+        The reason may tell a random instant of the file, so it is the name alone that is compared.
+        """
+        if _name(sentence) in self._left_out:
             return
-        self._left_out.add(sentence)
+        self._left_out.add(_name(sentence))
         self.folder.mkdir(parents=True, exist_ok=True)  # that of another machine may not be there
         with open(self.folder / BAD_SAMPLES, "a", encoding="utf-8") as file:
             file.write(f"{sentence}\n")
         if len(self._left_out) <= _SHOWN_BAD:
             self._say(f"left out: {sentence}")
 
-    def _named_bad(self) -> set[str]:
-        """The sentences that all processes on this disk have written."""
+    def _bad_names(self) -> set[str]:
+        """The samples that all processes on this disk have named."""
         path = self.folder / BAD_SAMPLES
-        return set(path.read_text(encoding="utf-8").splitlines()) if path.exists() else set()
+        return set(map(_name, path.read_text(encoding="utf-8").splitlines())) if path.exists() else set()
 
     def _from_main(self, content: bytes | None) -> bytes | None:
         """What the main process has, for all processes."""
@@ -310,6 +334,11 @@ class Run:
         flat /= self.world_size
         for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
             parameter.grad = part.view_as(parameter)
+
+
+def _name(sentence: str) -> str:
+    """The bad sample that a sentence begins with."""
+    return sentence.partition(": ")[0]
 
 
 def _device(name: str) -> torch.device:

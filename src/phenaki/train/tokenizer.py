@@ -49,7 +49,7 @@ def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path) -> Path:
         parts = {"tokenizer": tokenizer, "ema": ema, "optimizers": optimizers, "data": data}
         run.restore(parts)
 
-        for step in run.steps(parts):
+        for step in run.steps(parts, data.prepare):
             video = to_float(next(data)["video"]).to(run.device)
 
             with autocast(run.device, recipe.run.precision):
