@@ -14,17 +14,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import av
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from phenaki.errors import PhenakiError
 from phenaki.files import write_folder_whole, write_whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Frames = NDArray[np.uint8]
 Put = Callable[[Frames], None]
@@ -50,12 +51,16 @@ def to_uint8(video: Tensor) -> Frames:
     """Video (B, 3, T, H, W) or (3, T, H, W), clamped to [0, 1] and rounded to uint8 (B, T, H, W, 3) or (T, H, W, 3)."""
     if video.ndim not in (4, 5) or video.shape[-4] != 3:
         raise PhenakiError(f"A video has the shape (B, 3, T, H, W) or (3, T, H, W), not {tuple(video.shape)}.")
+    import torch  # here, so that processes which only read and write files start quickly
+
     levels = video.detach().float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
     return levels.movedim(-4, -1).contiguous().numpy()
 
 
 def to_float(clips: Frames | Tensor) -> Tensor:
     """Clips uint8 (T, H, W, 3) or (B, T, H, W, 3) as video float32 (B, 3, T, H, W) in [0, 1], on the clips' device."""
+    import torch
+
     clips = torch.as_tensor(clips)
     if clips.ndim not in (4, 5) or clips.shape[-1] != 3 or clips.dtype != torch.uint8:
         raise PhenakiError(
