@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import platform
 import tempfile
 import time
@@ -67,28 +66,32 @@ def loaded(place: Path, view: ClipView, workers: int) -> Callable[[], object]:
     return lambda: next(batches)
 
 
-def spent() -> float:
-    """Seconds of processor time of this process and its workers, once these have nothing more to do ahead."""
-    workers = [f"/proc/{worker.pid}/stat" for worker in multiprocessing.active_children()]
-    ticks = 0
-    for stat in workers:
+def of_workers() -> float:
+    """Seconds of processor time that all workers have taken, once they have nothing more to do ahead."""
+    seconds = 0.0
+    for worker in multiprocessing.active_children():
         asleep = 0
         while asleep < 5:
-            fields = Path(stat).read_text().rpartition(")")[2].split()
-            asleep = asleep + 1 if fields[0] == "S" else 0
+            state = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            asleep = asleep + 1 if state == "S" else 0
             time.sleep(0.02)
-        ticks += int(fields[11]) + int(fields[12])
-    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+        seconds += time.clock_gettime(~worker.pid << 3 | 2)  # Linux's clock of another process
+    return seconds
+
+
+def seconds_of(batch: Callable[[], object], batches: int) -> float:
+    """Of processor time, of this process and of the workers, but not of waiting for these."""
+    workers, began = of_workers(), time.process_time()
+    for _ in range(batches):
+        batch()
+    return time.process_time() - began + of_workers() - workers
 
 
 def seconds_per_clip(ways: dict[str, Callable[[], object]], rounds: int, batches: int) -> dict[str, float]:
     costs: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(-1, rounds):  # the first one warms up
         for name, batch in ways.items():
-            began = spent()
-            for _ in range(batches):
-                batch()
-            costs[name] += [spent() - began] * (turn >= 0)
+            costs[name] += [seconds_of(batch, batches)] * (turn >= 0)
     return {name: float(np.median(seconds)) / (batches * BATCH) for name, seconds in costs.items()}
 
 

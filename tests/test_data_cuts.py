@@ -1,11 +1,15 @@
-"""Hard cuts are found at their frame; motion, light and noise are none."""
+"""Hard cuts are found at their frame; motion, light and noise are none. Clips begin where the source does."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from phenaki.data.cuts import THUMBNAIL, find_cuts
+import broken
+from phenaki.data.cuts import THUMBNAIL, Cutting, cut_clips, find_cuts
+from phenaki.data.media import read_frames
 
 
 def texture(seed: int, width: int = THUMBNAIL) -> np.ndarray:
@@ -60,3 +64,14 @@ def test_flashes_and_fades_are_no_cuts() -> None:
 
 def test_few_frames_have_no_cuts() -> None:
     assert find_cuts([]) == find_cuts(scene(1, 1)) == find_cuts(scene(1, 2)) == []
+
+
+@pytest.mark.parametrize("first", [0.0, 3.0])
+def test_clips_begin_with_the_first_frame_whatever_its_time_stamp(first: float, tmp_path: Path) -> None:
+    source = tmp_path / "source.mkv"
+    source.write_bytes(broken.video([first + stamp for stamp in broken.even(25, 25)], form="matroska"))
+    shown = []
+    for clip in cut_clips(source, ".mkv", Cutting(fps=5, seconds=0.6)):
+        frames = read_frames(clip.media, clip.ending, (clip.facts.height, clip.facts.width))
+        shown += [broken.index_of(np.stack([render()]))[0] for _, render in frames if render]
+    assert shown == [0, 5, 10, 15, 20]

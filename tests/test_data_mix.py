@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -14,7 +22,7 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
-from phenaki.data import mix
+from phenaki.data import mix, storage
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.folder import Folder
 from phenaki.data.mix import Batch, Batches
@@ -23,6 +31,7 @@ from phenaki.data.shown import shown
 from phenaki.data.sources import FolderSource, ShardSource, Source, Stream
 from phenaki.errors import PhenakiError
 from phenaki.video import write_video
+from servers import FileServer, serve_files
 
 WORLD = DataConfig(size=32, batch=4, lengths=(1, 5), length_shares=(0.5, 0.5), workers=0)
 
@@ -167,6 +176,128 @@ def test_another_number_of_workers_or_processes_cannot_go_on(shards: Path) -> No
         Batches(images(shards, workers=3), 2).load_state_dict(whole.state_dict())
 
 
+def test_data_that_changed_since_the_run_was_saved_are_refused(pictures: Path, shards: Path, tmp_path: Path) -> None:
+    folder, tars = tmp_path / "pictures", tmp_path / "shards"
+    shutil.copytree(pictures, folder)
+    shutil.copytree(shards, tars)
+    config = images("", sources=(SourceConfig(str(folder)), SourceConfig(str(tars))))
+    whole = Batches(config, 2)
+    take(whole, 3)
+
+    def check(said: str = "") -> None:
+        resumed = Batches(config, 2)
+        if said:
+            with pytest.raises(PhenakiError, match=f"{said}.*restore the data, or name another folder"):
+                resumed.load_state_dict(whole.state_dict())
+        else:
+            resumed.load_state_dict(whole.state_dict())
+
+    (folder / "23.png").write_bytes((folder / "00.png").read_bytes())
+    check(rf"'{folder}' has changed since this run was saved \(it had 23 files and has 24 files\)")
+    (folder / "22.png").unlink()
+    check(rf"'{folder}' has changed since this run was saved \(its 23 files have other names\)")
+    (folder / "23.png").rename(folder / "22.png")
+    check()
+    last = (tars / "shard-000004.tar").rename(tars / "shard-000005.tar")
+    check(rf"'{tars}' has changed since this run was saved \(its 5 shards have other names\)")
+    last.unlink()
+    check(rf"'{tars}' has changed since this run was saved \(it had 5 shards and has 4 shards\)")
+
+
+# ---- what fails on the way
+
+
+@pytest.fixture
+def server(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """The shards, on a web server."""
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    monkeypatch.setattr(storage, "FIRST_WAIT", 0.001)
+    with serve_files(shards) as server:
+        yield server
+
+
+@pytest.mark.parametrize(("workers", "status"), [(0, 503), (1, 503), (0, 403)])
+def test_a_server_that_is_gone_or_closed_stops_a_run_that_loses_no_sample(
+    server: FileServer, workers: int, status: int
+) -> None:
+    config = images(f"{server.url}/shard-{{000000..000004}}.tar", workers=workers)
+    stopped, before, told = Batches(config, 2), [], []
+    stopped.on_bad = told.append
+    before += take(stopped, 2)
+    server.status = status
+    gone = rf"'{server.url}/shard-00000\d.tar'.* counts as gone. .* goes on from the checkpoint"
+    with pytest.raises(PhenakiError, match=gone):
+        while len(before) < 100:
+            stopped.prepare()
+            before.append(next(stopped))
+    server.status = 200
+    resumed = Batches(config, 2, on_bad=told.append)
+    resumed.load_state_dict(stopped.state_dict())
+    assert equal(before + take(resumed, 12), take(Batches(config, 2), len(before) + 12))
+    assert not told
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_a_single_shard_that_cannot_be_had_is_a_bad_sample(
+    shards: Path, tmp_path: Path, number: int, server: FileServer
+) -> None:
+    server.folder = tmp_path
+    for file in shards.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    batches = Batches(images(f"{server.url}/shard-{{000000..000004}}.tar", seed=1), 2)
+    told: list[str] = []
+    batches.on_bad = told.append
+    (tmp_path / f"shard-00000{number}.tar").unlink()
+    assert len(set(seen(take(batches, 30)))) == 18
+    assert {sentence.partition(": ")[0] for sentence in told} == {f"shard-00000{number}.tar"}
+
+
+def die_at_a_digit_3(caption: str) -> None:
+    if "3" in caption and os.getpid() != PROCESS:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+PROCESS = os.getpid()
+
+
+def test_a_worker_that_is_killed_is_told_when_the_next_batch_is_wanted(pictures: Path) -> None:
+    config = images(pictures, workers=2)
+    stopped, before = Batches(config, 2, check_caption=die_at_a_digit_3), []
+    with pytest.raises(PhenakiError, match=r"a data worker died, .* data.workers below 2 or data.shuffle below 7"):
+        while len(before) < 100:
+            stopped.prepare()
+            before.append(next(stopped))
+            time.sleep(0.1)  # a step of the training, in which the death must not show itself
+    resumed = Batches(config, 2)
+    resumed.load_state_dict(stopped.state_dict())
+    assert equal(before + take(resumed, 3), take(Batches(config, 2), len(before) + 3))
+
+
+@pytest.mark.parametrize("where", ["worker", "main"])
+def test_a_training_that_breaks_ends_and_its_workers_with_it(where: str, pictures: Path) -> None:
+    """They ignore signals, so that Ctrl-C lets them finish; a bug must not leave everything waiting for them."""
+    script = (
+        "import sys\n"
+        "from torch.utils.data import get_worker_info\n"
+        "from phenaki.data.config import DataConfig, SourceConfig\n"
+        "from phenaki.data.mix import Batches\n"
+        "def check(caption):\n"
+        "    if get_worker_info() and get_worker_info().id == 0 and sys.argv[2] == 'worker':\n"
+        "        raise ZeroDivisionError\n"
+        "sources = (SourceConfig(sys.argv[1]),)\n"
+        "config = DataConfig(sources, size=16, batch=2, lengths=(1,), workers=2)\n"
+        "batches = Batches(config, 2, check_caption=check)\n"
+        "next(batches)\n"
+        "raise ZeroDivisionError\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(pictures), where], stderr=-1) as process:
+        try:
+            told = process.communicate(timeout=50)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 1 and b"ZeroDivisionError" in told
+
+
 # ---- mixtures
 
 
@@ -224,12 +355,33 @@ def test_too_many_bad_samples_stop_a_run(some_bad: Path) -> None:
     take(Batches(images(some_bad, bad_share=0.1), 2), 200)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_nothing_usable_is_an_error_at_once(tmp_path: Path, workers: int) -> None:
+def test_each_source_must_have_something_usable_before_training(pictures: Path, shards: Path, tmp_path: Path) -> None:
+    for name in ("broken", "wordless", "shards", "bare"):
+        (tmp_path / name).mkdir()
     for number in range(3):
-        (tmp_path / f"{number}.mp4").write_bytes(b"no video")
-    with pytest.raises(PhenakiError, match="0 usable samples .* the last one: .*mp4: "):
-        next(Batches(images(tmp_path, workers=workers), 2))
+        (tmp_path / "broken" / f"{number}.mp4").write_bytes(b"no video")
+        (tmp_path / "wordless" / f"{number}.png").write_bytes((pictures / "00.png").read_bytes())
+        (tmp_path / "shards" / f"{number}.tar").write_bytes(b"no shard" * 99)
+    with tarfile.open(tmp_path / "bare" / "0.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("README"))
+    three = "has 0 usable samples and 3 bad ones; the last one: "
+    for name, said in (
+        ("broken", rf"{three}\d.mp4: it cannot be read"),
+        ("wordless", rf"{three}\d.png: it has no caption"),
+        ("shards", rf"{three}\d.tar: it is no tar file"),
+        ("bare", "has no samples at all"),
+    ):
+        sources = (SourceConfig(str(shards), weight=99), SourceConfig(str(tmp_path / name)))
+        with pytest.raises(PhenakiError, match=f"'{tmp_path / name}' {said}"):
+            Batches(images("", sources=sources), 2)
+    with pytest.raises(PhenakiError, match=rf"'{shards}' has 0 usable samples and 23 bad ones; .*: not a word"):
+        Batches(images(shards), 2, check_caption=refuse)
+    never = (SourceConfig(str(shards), images=True), SourceConfig(str(tmp_path / "broken")))
+    Batches(images("", sources=never), 2)  # of clips, for which nobody asks
+
+
+def refuse(caption: str) -> None:
+    raise PhenakiError("not a word")
 
 
 def test_impossible_data_is_refused(pictures: Path, tmp_path: Path) -> None:
@@ -245,8 +397,8 @@ def test_impossible_data_is_refused(pictures: Path, tmp_path: Path) -> None:
         replace(WORLD, sources=(SourceConfig(str(pictures), images=True),))
     with pytest.raises(PhenakiError, match="nowhere"):
         Batches(images(tmp_path / "nowhere"), 2)
-    with pytest.raises(PhenakiError, match="still pictures alone"):
-        next(Batches(images(pictures, lengths=(3,)), 2))
+    with pytest.raises(PhenakiError, match=f"'{pictures}' has still pictures alone"):
+        Batches(images(pictures, lengths=(3,)), 2)
 
 
 def refuse_a_digit_3(caption: str) -> None:

@@ -117,6 +117,46 @@ def test_token_shards(clips: Path, said: list[str], tokenizer: CViViT, tmp_path:
     assert captions(source) == said
 
 
+def test_names_of_folders_are_labels_where_there_are_templates(clips: Path, tmp_path: Path) -> None:
+    for name, file in (("bear/1.mp4", "1.mp4"), ("owl/2.mp4", "2.mp4"), ("3.mp4", "3.mp4")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(clips / file, tmp_path / name)
+    for name in ("1.mp4", "2.mp4"):
+        assert not list(tmp_path.glob(f"*/{name[0]}.txt"))
+    (tmp_path / "3.txt").write_text("its own")
+    assert captions(opened(tmp_path, templates=("a video of {label}",))) == [
+        "a video of bear",
+        "a video of owl",
+        "its own",
+    ]
+    with pytest.raises(PhenakiError, match="1.mp4: it has no caption; for one of its folder's name, 'bear', give its"):
+        captions(opened(tmp_path))
+    (tmp_path / "3.txt").unlink()
+    with pytest.raises(PhenakiError, match="3.mp4: it has no caption$"):  # its folder is the place itself
+        captions(opened(tmp_path, templates=("a video of {label}",)))
+
+
+def test_what_is_broken_is_told_before_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "0.mp4").write_bytes(b"no video, and no caption")
+    with pytest.raises(PhenakiError, match="0.mp4: it cannot be read"):
+        captions(opened(tmp_path))
+
+
+def test_samples_know_where_they_are_from(clips: Path, packed: Path, tmp_path: Path) -> None:
+    def facts(source: Source) -> list[dict[str, object]]:
+        items = source.items(Stream(shuffle=0, epochs=1), {})
+        return [dict(source.sample(item, VIEW, np.random.default_rng(0)).facts) for item, _ in items]
+
+    assert [fact["name"] for fact in facts(opened(clips))] == [f"{number}.mp4" for number in range(7)]
+    for fact in facts(opened(packed)):
+        assert fact["name"].startswith("shard-00000") and fact["source"].startswith("texture/")
+        assert (fact["start"], fact["fps"], fact["width"], fact["height"], fact["seconds"]) == (0, 8, 32, 32, 9 / 8)
+    with ShardWriter(str(tmp_path)) as writer:
+        strange = b'{"fps": "8 per second", "width": null, "seconds": 1.125, "more": {"of": "it"}}'
+        writer.write("a", {"mp4": (clips / "0.mp4").read_bytes(), "json": strange, "txt": b"a texture"})
+    assert facts(opened(tmp_path)) == [{"name": "shard-000000.tar/a", "seconds": 1.125}]
+
+
 # ---- remote ones
 
 

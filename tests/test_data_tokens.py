@@ -6,20 +6,28 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from threading import Semaphore
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load, save
 
+from phenaki.data import sample as sample_module
+from phenaki.data import storage
 from phenaki.data import tokenize as tokenizing
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.media import ClipView, read_clip
+from phenaki.data.mix import Batches
 from phenaki.data.places import open_source, token_set
 from phenaki.data.sample import BadSample, Encoded
 from phenaki.data.shapes import ShapesWorld
-from phenaki.data.shards import read_shard
+from phenaki.data.shards import ShardWriter, read_shard
+from phenaki.data.sources import FolderSource, Sample, Stream
+from phenaki.data.storage import join, put_whole
 from phenaki.data.tokenize import TokenizeConfig, tokenize
 from phenaki.data.tokens import TokenSource
 from phenaki.errors import PhenakiError
@@ -27,6 +35,7 @@ from phenaki.precision import autocast
 from phenaki.text import WordEncoder, WordEncoderConfig
 from phenaki.tokenizer import CViViT, CViViTConfig, QuantizerConfig
 from phenaki.video import to_float
+from servers import BUCKET, serve_files, serve_s3
 
 FIXED = ClipView(5, 8, (32, 32), random=False)
 
@@ -59,7 +68,7 @@ def test_the_ids_are_the_tokenizers_in_the_smallest_type(
 ) -> None:
     tokenizer = CViViT(replace(tokenizer.config, quantizer=QuantizerConfig(levels=levels))).eval()
     done = tokenize(config(clips), str(tmp_path), tokenizer)
-    assert (done.written, done.bad, done.finished) == (7, [], True)
+    assert (done.written, done.bad, done.finished) == (7, 0, True)
     ids = np.stack([load(item.media)["ids"] for item in samples(tmp_path)])
     assert ids.dtype == kind
     assert np.array_equal(ids, encoded(tokenizer, clips))
@@ -110,16 +119,48 @@ def test_stopped_and_taken_up_again_equals_uninterrupted(
     assert len(samples(parts)) == (0 if stop_at < 6 else 4)
     done = tokenize(asked, str(parts), tokenizer, text_encoder)
     assert done == tokenize(asked, str(parts), tokenizer, text_encoder)  # there is nothing left to do
-    files = {file.name: file.read_bytes() for file in whole.iterdir()}
-    assert {file.name: file.read_bytes() for file in parts.iterdir()} == files
-    assert sum(name.endswith(".tar") for name in files) == 4
+    assert tree(parts) == tree(whole)
+    assert sum(name.endswith(".tar") for name in tree(whole)) == 4
+
+
+def tree(out: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in out.iterdir()}
+
+
+def test_written_twice_the_shards_are_equal_byte_by_byte(
+    tokenizer: CViViT, text_encoder: WordEncoder, clips: Path, tmp_path: Path
+) -> None:
+    for out in ("once", "twice"):
+        tokenize(config(clips, passes=3, flip=True, batch=3), str(tmp_path / out), tokenizer, text_encoder)
+    assert tree(tmp_path / "once") == tree(tmp_path / "twice")
+
+
+def test_the_next_clips_are_decoded_while_these_are_encoded(
+    tokenizer: CViViT, clips: Path, tmp_path: Path, monkeypatch
+) -> None:
+    ahead, numbers = Semaphore(0), count()
+    read, encode = FolderSource.sample, tokenizer.encode
+
+    def sample(*given: Any) -> Sample | None:
+        drawn = read(*given)
+        if next(numbers) >= 2:  # behind the first group
+            ahead.release()
+        return drawn
+
+    def encode_late(video: torch.Tensor) -> torch.Tensor:
+        assert all(ahead.acquire(timeout=5) for _ in range(len(video)))
+        return encode(video)
+
+    monkeypatch.setattr(FolderSource, "sample", sample)
+    monkeypatch.setattr(tokenizer, "encode", encode_late)
+    assert tokenize(config(clips, batch=2, passes=2, samples=12), str(tmp_path), tokenizer).written == 12
 
 
 def test_a_place_belongs_to_one_tokenizer_one_setting_and_one_process_count(
     tokenizer: CViViT, text_encoder: WordEncoder, clips: Path, tmp_path: Path
 ) -> None:
     tokenize(config(clips), str(tmp_path), tokenizer)
-    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    before = tree(tmp_path)
     torch.manual_seed(9)
     other = CViViT(tokenizer.config)
     for asked, networks, processes, said in (
@@ -132,7 +173,7 @@ def test_a_place_belongs_to_one_tokenizer_one_setting_and_one_process_count(
         for rank in (0, 1):  # of which only the first has written anything
             with pytest.raises(PhenakiError, match=f"was begun with {said}: take the same"):
                 tokenize(asked, str(tmp_path), *networks, rank=rank, world_size=processes)
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -261,6 +302,108 @@ def test_embeddings_that_are_none_of_the_set_are_bad(
         opened(tmp_path).sample(item, FIXED, np.random.default_rng(0))
 
 
+# ---- wherever they lie
+
+
+def of_an_epoch(place: str) -> list[str]:
+    """The captions of what is found at a place of token shards, sorted."""
+    data = DataConfig((SourceConfig(place),), size=32, lengths=(5,))
+    source = open_source(data.sources[0], data, captions=True)
+    assert isinstance(source, TokenSource)
+    items = source.items(Stream(shuffle=0, epochs=1), {})
+    return sorted(source.sample(item, FIXED, np.random.default_rng(0)).caption for item, _ in items)
+
+
+@pytest.fixture
+def token_shards(tokenizer: CViViT, clips: Path, tmp_path: Path, monkeypatch) -> Path:
+    """2 shards of one process and 2 of another, of 2 samples but for the last one."""
+    monkeypatch.setattr(tokenizing, "_SHARD_SAMPLES", 2)
+    monkeypatch.setattr(storage, "FIRST_WAIT", 0.001)
+    for rank in range(2):
+        tokenize(config(clips, batch=2), str(tmp_path / "tokens"), tokenizer, None, rank, 2)
+    return tmp_path / "tokens"
+
+
+ALL = ("", "/tokens-00{0,1}-{000000..000001}.tar")
+
+
+def test_here_by_folder_braces_and_pattern(token_shards: Path, clips: Path, monkeypatch) -> None:
+    said = sorted(file.read_text() for file in clips.glob("*.txt"))
+    for name in (*ALL, "/*.tar"):
+        assert of_an_epoch(f"{token_shards}{name}") == said
+    assert len(of_an_epoch(f"{token_shards}/tokens-001-000000.tar")) == 2
+    monkeypatch.chdir(token_shards)
+    assert of_an_epoch("*.tar") == said
+
+
+def test_on_a_web_server(token_shards: Path, clips: Path) -> None:
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    said = sorted(file.read_text() for file in clips.glob("*.txt"))
+    with serve_files(token_shards) as server:
+        for name in ALL:
+            assert of_an_epoch(f"{server.url}{name}") == said
+
+
+def test_in_a_bucket(token_shards: Path, clips: Path) -> None:
+    said = sorted(file.read_text() for file in clips.glob("*.txt"))
+    with serve_s3():
+        place = f"s3://{BUCKET}/tokens"
+        for file in token_shards.iterdir():
+            with put_whole(join(place, file.name)) as copy:
+                copy.write(file.read_bytes())
+        for name in (*ALL, "/*.tar"):
+            assert of_an_epoch(f"{place}{name}") == said
+
+
+def test_shards_without_or_with_several_tokens_json_are_refused(token_shards: Path, tmp_path: Path) -> None:
+    other = tmp_path / "others"
+    other.mkdir()
+    (other / "tokens-000-000000.tar").write_bytes((token_shards / "tokens-000-000000.tar").read_bytes())
+    with pytest.raises(PhenakiError, match="names token shards, and beside them is no tokens.json"):
+        token_set(f"{other}/*.tar")
+    with pytest.raises(PhenakiError, match="names token shards in 2 folders"):
+        token_set(f"{tmp_path}/*/*.tar")
+    (token_shards / "tokens-000.json").unlink()
+    (token_shards / "tokens-001.json").unlink()
+    assert len(of_an_epoch(str(token_shards))) == 7  # what does not tell their number is listed
+    with ShardWriter(str(tmp_path / "media")) as writer:
+        writer.write("0", {"mp4": b"", "txt": b"a video"})
+    assert token_set(f"{tmp_path}/media/*.tar") is None
+
+
+def batches(place: Path, workers: int, **more: Any) -> Batches:
+    data = DataConfig((SourceConfig(str(place)),), size=32, lengths=(5,), batch=2, workers=workers, bad_share=0.5)
+    return Batches(data, 2, **more)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_made_ahead_are_those_that_come(workers: int, token_shards: Path) -> None:
+    plain, ahead = batches(token_shards, workers), batches(token_shards, workers)
+    for _ in range(5):
+        before = ahead.state_dict()
+        ahead.prepare()
+        ahead.prepare()
+        assert ahead.state_dict() == before
+        given, expected = next(ahead), next(plain)
+        assert given["captions"] == expected["captions"]
+        assert torch.equal(given["ids"], expected["ids"]) and given["ids"].shape == (2, 3, 4, 4)
+        assert ahead.state_dict() == plain.state_dict()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_caption_that_is_refused_is_a_bad_sample(workers: int, token_shards: Path) -> None:
+    bad: list[str] = []
+    given = batches(token_shards, workers, check_caption=_not_the_third, on_bad=bad.append)
+    drawn = {caption for _ in range(6) for caption in next(given)["captions"]}
+    assert drawn == {f"texture {number} moves" + " up" * number for number in (0, 1, 3, 4, 5, 6)}
+    assert bad and all(sentence == "tokens-000-000000.tar/000000002: 'texture 2' is refused" for sentence in bad)
+
+
+def _not_the_third(caption: str) -> None:
+    if caption.startswith("texture 2"):
+        raise PhenakiError("'texture 2' is refused")
+
+
 # ---- what is left out, and what is refused
 
 
@@ -271,17 +414,72 @@ def test_bad_samples_are_named_and_the_others_written(tokenizer: CViViT, clips: 
         (folder / file.name).write_bytes(file.read_bytes())
     (folder / "2.mp4").write_bytes(b"no video")
     (folder / "4.txt").unlink()
-    done = tokenize(config(folder), str(tmp_path / "out"), tokenizer)
-    assert [sentence.partition(": ")[0] for sentence in done.bad] == ["2.mp4", "4.mp4"]
-    assert done.bad[1] == "4.mp4: it has no caption"
+    bad: list[str] = []
+    done = tokenize(config(folder), str(tmp_path / "out"), tokenizer, on_bad=bad.append)
+    assert (done.written, done.bad, done.taken) == (5, 2, 7)
+    assert [sentence.partition(": ")[0] for sentence in bad] == ["2.mp4", "4.mp4"]
+    assert bad[1] == "4.mp4: it has no caption"
+    assert left_out(tmp_path / "out") == bad
     assert names(tmp_path / "out") == [f"{number}.mp4" for number in (0, 1, 3, 5, 6)]
+
+
+def left_out(out: Path) -> list[str]:
+    return [line for file in sorted(out.glob("*.bad.txt")) for line in file.read_text().splitlines()]
+
+
+@pytest.fixture
+def half_bad(clips: Path, tmp_path: Path) -> Path:
+    """14 files of which every second one is no video."""
+    folder = tmp_path / "half"
+    folder.mkdir()
+    for file in clips.iterdir():
+        (folder / f"{file.stem}a{file.suffix}").write_bytes(file.read_bytes())
+        (folder / f"{file.stem}b{file.suffix}").write_bytes(b"no video")
+    return folder
+
+
+def test_a_bad_sample_is_named_once_beside_a_shard_also_after_a_stop(
+    tokenizer: CViViT, half_bad: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(tokenizing, "_SHARD_SAMPLES", 2)
+    asked = config(half_bad, batch=2, bad_share=1.0)
+
+    def stop(written: int) -> None:
+        if written == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(asked, str(tmp_path / "parts"), tokenizer, on_written=stop)
+    assert len(left_out(tmp_path / "parts")) == 4
+    for out in ("parts", "whole"):
+        assert tokenize(asked, str(tmp_path / out), tokenizer).bad == 7
+    assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
+    assert [sentence.partition(".")[0] for sentence in left_out(tmp_path / "whole")] == [f"{n}b" for n in range(7)]
+    assert all(len(text.splitlines()) <= 3 for name, text in tree(tmp_path / "whole").items() if "bad" in name)
+    assert "no video" not in (tmp_path / "whole/tokens-000.json").read_text()
+
+
+def test_above_the_share_of_bad_samples_it_stops_and_goes_on_with_a_higher_one(
+    tokenizer: CViViT, half_bad: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(tokenizing, "_SHARD_SAMPLES", 2)
+    monkeypatch.setattr(sample_module, "_JUDGED_AFTER", 8)
+    asked = config(half_bad, batch=2)
+    for _ in range(2):
+        with pytest.raises(PhenakiError, match=r"^4 of 8 samples .* more than --bad-share 0.1; the last one: 3b.mp4: "):
+            tokenize(asked, str(tmp_path / "out"), tokenizer)
+        assert names(tmp_path / "out") == ["0a.mp4", "1a.mp4"]
+    assert tokenize(replace(asked, bad_share=0.5), str(tmp_path / "out"), tokenizer).written == 7
+    assert names(tmp_path / "out") == [f"{number}a.mp4" for number in range(7)]
+    with pytest.raises(PhenakiError, match="--bad-share 1.5 is a share"):
+        config(half_bad, bad_share=1.5)
 
 
 def test_captions_that_the_text_encoder_cannot_read_are_named(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
     short = WordEncoder(WordEncoderConfig(width=64, layers=1, max_words=5))
-    done = tokenize(config(clips), str(tmp_path), tokenizer, short)
-    assert done.written == 3
-    assert done.bad[0].startswith("3.mp4: the prompt has 6 words and this model reads at most 5")
+    bad: list[str] = []
+    assert tokenize(config(clips), str(tmp_path), tokenizer, short, on_bad=bad.append).written == 3
+    assert bad[0].startswith("3.mp4: the prompt has 6 words and this model reads at most 5")
 
 
 def test_no_usable_sample_is_an_error(tokenizer: CViViT, tmp_path: Path) -> None:

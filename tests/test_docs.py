@@ -1,32 +1,53 @@
-"""What the documents name is there."""
+"""What the documents name is there, and their commands can be given."""
 
 from __future__ import annotations
 
 import importlib
 import re
-from functools import reduce
+import shlex
+from collections.abc import Iterator
+from functools import cache, reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from typer.core import TyperCommand, TyperGroup
 
 import phenaki
+from phenaki import recipes
+from phenaki.cli import app
+from phenaki.config import override, to_dict
 
 PACKAGE = Path(phenaki.__file__).parent
 PROJECT = PACKAGE.parents[1]
 REFERENCE = re.compile(r"`([a-z0-9_/]+\.py)(?:: ([\w., ]+))?`")  # `room/file.py` or `room/file.py: name, Class.method`
 LINK = re.compile(r"\]\(([^)#]+)\)")
+BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+SPAN = re.compile(r"`([^`\n]+)`")
+OPTION = re.compile(r"--[a-z][a-z-]+")
+KEY = re.compile(r"([a-z_]+(?:\.[a-z_]+)+)(=.+)?")  # of a configuration
+
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "docs/data.md",
+    "docs/paper.md",
+)  # not docs/log.md,
+# which tells of what is gone, too
 
 
-DOCUMENTS = ("CONTRIBUTING.md", "docs/architecture.md", "docs/paper.md")  # docs/log.md tells of what is gone, too
+@pytest.fixture(params=DOCUMENTS)
+def document(request: pytest.FixtureRequest) -> Path:
+    return PROJECT / request.param
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_files_and_names_exist(name: str) -> None:
-    document = PROJECT / name
+def test_files_and_names_exist(document: Path) -> None:
     for file, names in REFERENCE.findall(document.read_text(encoding="utf-8")):
         if (PROJECT / file).is_file() and not names:
             continue
-        assert (PACKAGE / file).is_file(), f"{name} names {file}"
+        assert (PACKAGE / file).is_file(), f"it names {file}"
         module = importlib.import_module(
             "phenaki." + file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         )
@@ -34,8 +55,70 @@ def test_files_and_names_exist(name: str) -> None:
             reduce(getattr, named.split("."), module)
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_links_lead_somewhere(name: str) -> None:
-    document = PROJECT / name
+def test_links_lead_somewhere(document: Path) -> None:
     for target in LINK.findall(document.read_text(encoding="utf-8")):
-        assert target.startswith("http") or (document.parent / target).exists(), f"{name} links to {target}"
+        assert target.startswith("http") or (document.parent / target).exists(), f"it links to {target}"
+
+
+# ---- commands
+
+
+@cache
+def cli() -> TyperGroup:
+    return typer.main.get_command(app)
+
+
+def find(words: list[str]) -> tuple[TyperCommand | TyperGroup, list[str]]:
+    """The command that words begin with, and what is left of them."""
+    command = cli()
+    while isinstance(command, TyperGroup) and words and words[0] in command.commands:
+        command, words = command.commands[words[0]], words[1:]
+    return command, words
+
+
+def options(command: TyperCommand | TyperGroup) -> set[str]:
+    """Of a command, or of all in a group."""
+    own = {name for parameter in command.params for name in parameter.opts}
+    return own.union(*map(options, getattr(command, "commands", {}).values()))
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words behind `phenaki` of each command in the blocks of a document."""
+    for block in BLOCK.findall(text):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.startswith("phenaki "):
+                yield shlex.split(line, comments=True)[1:]
+
+
+def test_commands_can_be_given(document: Path) -> None:
+    for words in commands(document.read_text(encoding="utf-8")):
+        command, rest = find(words)
+        assert not isinstance(command, TyperGroup), f"there is no phenaki {' '.join(words)}"
+        given = command.make_context(command.name, list(rest)).params
+        if words[0] == "train":
+            of = {"tokenizer": recipes.TOKENIZER_RECIPES, "generator": recipes.GENERATOR_RECIPES}[words[1]]
+            override(recipes.recipe(given["recipe"], of), given["changes"] or [])
+
+
+def test_commands_in_the_text_exist(document: Path) -> None:
+    text = BLOCK.sub("", document.read_text(encoding="utf-8"))
+    for span in SPAN.findall(text):
+        before, named, words = span.rpartition("phenaki ")
+        if (before and not before.endswith("-m ")) or not (named or span.startswith("--")):
+            continue
+        command, rest = find(words.split())
+        assert not named or command is not cli() or words.startswith("--"), f"there is no `{span}`"
+        assert not isinstance(command, TyperGroup) or not rest or rest[0][0] in "-.", f"there is no `{span}`"
+        assert set(OPTION.findall(words)) <= options(command), f"`{span}`"
+
+
+def test_keys_of_configurations_exist(document: Path) -> None:
+    known = [to_dict(make()) for make in (*recipes.TOKENIZER_RECIPES.values(), *recipes.GENERATOR_RECIPES.values())]
+    for span in SPAN.findall(BLOCK.sub("", document.read_text(encoding="utf-8"))):
+        key = KEY.fullmatch(span)
+        if key and any(key[1].partition(".")[0] in config for config in known) and not key[1].endswith(".json"):
+            assert any(has(config, key[1].split(".")) for config in known), f"there is no `{span}`"
+
+
+def has(config: Any, path: list[str]) -> bool:
+    return not path or (isinstance(config, dict) and path[0] in config and has(config[path[0]], path[1:]))

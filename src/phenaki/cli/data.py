@@ -167,6 +167,7 @@ def tokenize(
     samples: Annotated[int, typer.Option(help="How many samples to write.", show_default="all")] = 0,
     batch: Annotated[int, typer.Option(help="Clips that are encoded at once.")] = 16,
     seed: Annotated[int, typer.Option(help="Decides the random places, crops and captions.")] = 0,
+    bad_share: Annotated[float, typer.Option(help="Stop above this share of samples that cannot be used.")] = 0.1,
 ) -> None:
     """Write the tokens of a data set, so that the generator trains without the tokenizer in memory, and much faster.
 
@@ -177,6 +178,8 @@ def tokenize(
     Stopped, the same command goes on where it was. Several processes: torchrun --nproc-per-node 2 -m phenaki data
     tokenize ...
     """
+    from collections import deque
+
     from phenaki.config import from_dict
     from phenaki.data.config import SourceConfig
     from phenaki.data.tokenize import TokenizeConfig, tokenize
@@ -186,18 +189,21 @@ def tokenize(
 
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     settings = {"split": split, "frames": frames, "passes": passes, "flip": flip}
-    settings |= {"samples": samples, "batch": batch, "seed": seed}
+    settings |= {"samples": samples, "batch": batch, "seed": seed, "bad_share": bad_share}
     source = SourceConfig(place, templates=tuple(template or ()))
     config = from_dict(TokenizeConfig, {"source": source, **settings})
     device = best_device()
     first_stage = load_part(tokenizer, "tokenizer").to(device)
     reader = load_part(text_encoder, "text").to(device) if text_encoder else None
+    left_out: deque[str] = deque(maxlen=20)
     with progress_bar(shown=rank == 0, transient=True) as bar:
         task = bar.add_task("tokens of samples", total=None)
-        done = tokenize(
-            config, out, first_stage, reader, rank, world_size, lambda written: bar.update(task, completed=written)
-        )
-    for sentence in done.bad[:20]:
+
+        def advance(written: int) -> None:
+            bar.update(task, completed=written)
+
+        done = tokenize(config, out, first_stage, reader, rank, world_size, advance, left_out.append)
+    for sentence in left_out:
         print(f"left out: {sentence}")
-    more = f" and {len(done.bad) - 20} more" if len(done.bad) > 20 else ""
-    print(f"{done.written:,} samples in {done.shards} shards at {out}; {len(done.bad)} left out{more}")
+    named = ", all of them named in its .bad.txt files" if done.bad else ""
+    print(f"{done.written:,} samples in {done.shards} shards at {out}; {done.bad:,} left out{named}")

@@ -18,8 +18,9 @@ class SourceConfig:
     place: "shapes" (the procedural world), a folder of videos and pictures, tar shards ("clips/train-{000..127}.tar", a
     folder of them), or either at http(s):// or s3://. weight: against the other sources. images: its samples serve
     one-frame batches only; where any source says so, such batches come from those sources alone. templates: captions
-    for samples that have a label, such as "a video of {label}". objects (1, 2; 0 mixes both) and continued (share of
-    clips that go on from an earlier scene) belong to the procedural world.
+    for samples that have a label, such as "a video of {label}"; with them, files of a folder have as label the name of
+    the folder that they lie in. objects (1, 2; 0 mixes both) and continued (share of clips that go on from an earlier
+    scene) belong to the procedural world.
     """
 
     place: str = SHAPES
@@ -89,6 +90,12 @@ class DataConfig:
     def places(self) -> list[str]:
         """Of all sources, and of the clips for validation."""
         return [source.place for source in self.sources] + ([self.validation] if self.validation else [])
+
+    def weights(self, frames: int) -> list[float]:
+        """How often a batch of so many frames is of each source. Images come from sources of images, where there are
+        any, clips never do."""
+        images = frames == 1 and any(source.images for source in self.sources)
+        return [source.weight * (source.images == images) for source in self.sources]
 
     def view(self, frames: int) -> ClipView:
         """What a training clip of so many frames shows of a file."""

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from phenaki.data.media import MediaFacts, Timed, probe, read_frames
+from phenaki.data.media import TOLERANCE, MediaFacts, Timed, probe, read_frames, shown_at
 from phenaki.data.sample import BadSample
 from phenaki.errors import PhenakiError
 from phenaki.video import Frames
@@ -30,8 +30,6 @@ _NEIGHBOURS = 4  # frames on either side that a cut must stand out from
 _TIMES = 2.0  # as different as the most different neighbours: fast motion lasts, and a flash comes back
 _LEAST_CHANGE = 12.0  # mean difference in levels of 255
 _LEAST_NEW_COLOURS = 0.2  # share of the histogram: what moves takes its colours along
-_TOLERANCE = 0.0005  # seconds: Matroska's time stamps are rounded to milliseconds
-_LONGEST_HOLD = 10.0  # seconds; a longer wait for the next frame is a jump of the time stamps
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def cut_clips(path: Path, ending: str, cutting: Cutting) -> Iterator[CutClip]:
         return
     fps = Fraction(cutting.fps or facts.fps).limit_denominator(1001)
     spans = list(_pieces(_shots(path, ending, facts) if cutting.shots else [(0.0, facts.seconds)], cutting.seconds))
-    instants = [start + np.arange(max(1, math.ceil((end - start - _TOLERANCE) * fps))) / fps for start, end in spans]
+    instants = [start + np.arange(max(1, math.ceil((end - start - TOLERANCE) * fps))) / fps for start, end in spans]
     frames = _shown_at(read_frames(path, ending, size), np.concatenate(instants).astype(float))
     for (start, _), times in zip(spans, instants, strict=True):
         media = _encode(islice(frames, len(times)), fps, size)
@@ -152,25 +150,17 @@ def _pieces(spans: Iterable[tuple[float, float]], seconds: float) -> Iterator[tu
     for start, end in spans:
         length = seconds or end - start
         yield start, min(end, start + length)
-        for number in range(1, math.floor((end - start) / length + 0.5 + _TOLERANCE)):
+        for number in range(1, math.floor((end - start) / length + 0.5 + TOLERANCE)):
             yield start + number * length, min(end, start + (number + 1) * length)
 
 
 def _shown_at(timed: Iterator[Timed], instants: NDArray[np.float64]) -> Iterator[Frames]:
     """The frame that is shown at each of the ascending instants, in seconds from the first frame's beginning."""
-    first, render = next(timed)
-    begin, picture, number = first, None, 0
-    for next_begin, following in timed:
-        if not 0 <= next_begin - begin <= _LONGEST_HOLD:
-            raise BadSample(f"its time stamps jump from {begin:.2f} to {next_begin:.2f} s")
-        while number < len(instants) and first + instants[number] + _TOLERANCE < next_begin:
-            picture = render() if picture is None else picture
+    first = next(timed)
+    for render, repeats in groupby(shown_at(chain([first], timed), first[0] + instants)):
+        picture = render()
+        for _ in repeats:
             yield picture
-            number += 1
-        if number == len(instants):
-            return
-        begin, render, picture = next_begin, following, None
-    raise BadSample(f"it ends after {begin - first:.2f} s, earlier than it states")
 
 
 def _still(path: Path, ending: str, facts: MediaFacts, size: tuple[int, int]) -> CutClip:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -58,6 +59,10 @@ class Folder:
 
     def __len__(self) -> int:
         return len(self._paths)
+
+    def digest(self) -> str:
+        """Of the paths, in their order."""
+        return self._paths.digest()
 
     def path(self, index: int) -> Path:
         return self.root / self._paths[index]
@@ -126,6 +131,9 @@ class _Strings:
 
     def __len__(self) -> int:
         return len(self._ends) - 1
+
+    def digest(self) -> str:
+        return hashlib.sha256(self._ends.tobytes() + self._bytes).hexdigest()
 
     def __getitem__(self, index: int) -> str:
         place = range(len(self))[index]

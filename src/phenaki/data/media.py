@@ -40,7 +40,7 @@ _ANIMATIONS = frozenset({"GIF", "PNG", "WEBP"})  # as Pillow names them; further
 
 # what Pillow raises at broken pictures, besides OSError
 _BROKEN = (EOFError, IndexError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
-_TOLERANCE = 0.0005  # seconds: Matroska's time stamps are rounded to milliseconds
+TOLERANCE = 0.0005  # seconds: Matroska's time stamps are rounded to milliseconds
 _LONGEST_HOLD = 10.0  # seconds; a longer wait for the next frame is a jump of the time stamps
 _LARGEST_LOSS = 16  # times more pixels than the cut shows: beyond, a clip is a small part of a strip
 _LARGEST_PICTURE, _LARGEST_ANIMATION = 100_000_000, 16_000_000  # pixels; a few broken bytes can promise gigabytes
@@ -166,30 +166,34 @@ def _instants(first: float, end: float, view: ClipView, rng: np.random.Generator
             f"{view.frames} frames at {view.fps:g} fps need more than {view.seconds:.2f} s"
         )
     place = spare * (rng.random() if view.random else 0.5)
-    begin = first + max(0, min(place, spare - 2 * _TOLERANCE))  # a stated end is rounded as well
+    begin = first + max(0, min(place, spare - 2 * TOLERANCE))  # a stated end is rounded as well
     return begin + np.arange(view.frames) / view.fps
 
 
-def _shown(timed: Iterable[tuple[float, Any]], instants: NDArray[np.float64]) -> list[Any]:
-    """What is shown at each instant, of pictures that come with the second of their beginning, in their order.
+def shown_at(timed: Iterable[tuple[float, Any]], instants: NDArray[np.float64]) -> Iterator[Any]:
+    """What is shown at each of the ascending instants, of pictures that come with the second of their beginning.
 
-    The last pair holds the end instead of a beginning, and None.
+    The last pair holds the end instead of a beginning, and None. Two pictures are held at a time.
     """
-    picked: list[Any] = []
-    end = 0.0
+    number, end = 0, 0.0
     for (begin, picture), (end, _) in pairwise(timed):
         if end < begin:
             raise BadSample(f"its time stamps jump back from {begin:.2f} to {end:.2f} s")
-        if not picked and begin > instants[0] + _TOLERANCE:
+        if not number and begin > instants[0] + TOLERANCE:
             raise BadSample(f"no key frame before {begin:.2f} s, so nothing can be shown at {instants[0]:.2f} s")
         if len(instants) > 1 and end > max(begin + _LONGEST_HOLD, instants[0]):
             raise BadSample(f"its time stamps jump from {begin:.2f} to {end:.2f} s")
-        while len(picked) < len(instants) and instants[len(picked)] + _TOLERANCE < end:
-            picked.append(picture)
-        if len(picked) == len(instants):
-            break
-    else:
-        raise BadSample(f"it ends at {end:.2f} s, earlier than it states")
+        while number < len(instants) and instants[number] + TOLERANCE < end:
+            yield picture
+            number += 1
+        if number == len(instants):
+            return
+    raise BadSample(f"it ends at {end:.2f} s, earlier than it states")
+
+
+def _shown(timed: Iterable[tuple[float, Any]], instants: NDArray[np.float64]) -> list[Any]:
+    """As `shown_at`, of a clip, which moves."""
+    picked = list(shown_at(timed, instants))
     if len(instants) > 1 and picked[0] is picked[-1]:
         raise BadSample(f"one and the same frame from {instants[0]:.2f} to {instants[-1]:.2f} s")
     return picked
@@ -380,7 +384,7 @@ def _frames_at(container: InputContainer, stream: VideoStream, start: float) -> 
             continue
         frames = _decode(container, stream)
         seconds, frame = next(frames)
-        if frame is not None and seconds <= start + _TOLERANCE:
+        if frame is not None and seconds <= start + TOLERANCE:
             return chain([(seconds, frame)], frames)
     return _decode(container, stream)
 

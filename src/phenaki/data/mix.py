@@ -6,8 +6,13 @@ the position of its stream after it, so the process knows at any time what to sa
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -18,17 +23,19 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from phenaki.data.config import DataConfig
+from phenaki.data.media import ClipView
 from phenaki.data.places import open_source
-from phenaki.data.sample import BadSample
-from phenaki.data.sources import Sample, Source, Stream
+from phenaki.data.sample import BadSample, check_bad_share
+from phenaki.data.sources import Contents, Gone, Sample, Source, Stream
 from phenaki.data.tokens import Tokens
 from phenaki.errors import PhenakiError
 from phenaki.grid import time_steps
 
 _HOPELESS = 64  # bad samples to a good one, after which a source counts as unusable
 _ALL_PICTURES = 10_000  # still pictures to a video, after which a source counts as one of pictures alone
-_JUDGED_AFTER = 100  # samples taken before the share of bad ones is judged
+_SMALL = 2**18  # bytes of a tensor; up to there a copy costs less than the connection
 _WINDOW_BYTES = 64 * 2**20  # of encoded samples that a worker holds for shuffling, over all sources
+_WORKER_DIED = "DataLoader worker (pid"  # as torch's error begins
 
 
 class Batch(TypedDict, total=False):
@@ -56,11 +63,13 @@ class Made(NamedTuple):
 class Batches:
     """The endless batches of one of `world_size` processes, as an iterator whose state can be saved and restored.
 
-    A resumed run sees exactly the samples that an uninterrupted one would have seen. `period`: frames of a time step.
+    A resumed run sees exactly the samples that an uninterrupted one would have seen; sources whose files or shards are
+    others than those of the saved state are refused. `period`: frames of a time step.
     `captions`: samples without one are bad, and those whose caption `check_caption` refuses with a PhenakiError; it
     goes to the workers. `on_bad` is told each bad sample: its name and what is wrong with it.
-    `next` raises PhenakiError for a source without a usable sample, and for more bad ones than `bad_share`; the state
-    stays that before this batch.
+    Raises PhenakiError for a source without a usable sample. So does `next` for one that has no more of them, for more
+    bad ones than `bad_share`, for a server that is gone and for a worker that died; the state stays that before this
+    batch.
     """
 
     def __init__(
@@ -80,6 +89,8 @@ class Batches:
         steps = [time_steps(frames, period) for frames in config.lengths]
         counts = [config.batch * max(steps) // count // world_size for count in steps]
         self._sources = [open_source(source, config, captions) for source in config.sources]
+        self._contents = [source.contents() for source in self._sources]
+        _check_usable(config, self._sources, check_caption)
         self._makers = [
             _Maker(config, self._sources, counts, check_caption, number, rank, world_size)
             for number in range(self.streams)
@@ -99,7 +110,7 @@ class Batches:
         self._made += 1
         self._taken += made.taken
         self._bad += len(made.bad)
-        return made.batch
+        return _received(made.batch)
 
     def prepare(self) -> None:
         """Get the next batch ready without taking it: raises what `next` would raise, and changes no state."""
@@ -107,38 +118,52 @@ class Batches:
             return
         if self._loader is None:
             self._loader = self._start()
-        made = next(self._loader)
+        made = self._take()
         if isinstance(made, str):
             raise PhenakiError(made)
         for sentence in made.bad:
             self.on_bad(sentence)
         taken, bad = self._taken + made.taken, self._bad + len(made.bad)
-        if taken >= _JUDGED_AFTER and bad > self.config.bad_share * taken:
-            raise PhenakiError(
-                f"{bad} of {taken} samples cannot be used, more than data.bad_share "
-                f"{self.config.bad_share:g}; the last one: {made.bad[-1] if made.bad else 'named above'}"
-            )
+        last = made.bad[-1] if made.bad else "named above"
+        check_bad_share(bad, taken, self.config.bad_share, "data.bad_share", last)
         self._next = made
+
+    def _take(self) -> Made | str:
+        try:
+            return next(self._loader)
+        except RuntimeError as error:
+            if not str(error).startswith(_WORKER_DIED):
+                raise
+            self._loader = None
+            raise PhenakiError(
+                f"a data worker died, most likely because memory ran out ({error}): free some, and the same command "
+                f"goes on from the checkpoint; a run in another folder needs less with data.workers below "
+                f"{self.config.workers} or data.shuffle below {self.config.shuffle}"
+            ) from error
 
     def _start(self) -> Iterator[Made | str]:
         """The workers, each at its stream's position; the first one's turn is with the stream that comes next."""
         first = self._made % self.streams
         order = [(first + number) % self.streams for number in range(self.streams)]
-        return iter(
-            DataLoader(
-                _Turns([self._makers[number] for number in order], [self._positions[number] for number in order]),
-                batch_size=None,
-                collate_fn=_as_it_is,
-                num_workers=self.config.workers,
-                worker_init_fn=_ignore_signals,
-            )
+        loader = DataLoader(
+            _Turns([self._makers[number] for number in order], [self._positions[number] for number in order]),
+            batch_size=None,
+            collate_fn=_sent,
+            num_workers=self.config.workers,
+            worker_init_fn=_ignore_signals,
         )
+        others = set(multiprocessing.active_children())
+        with _no_handler_of_dead_workers():
+            batches = iter(loader)
+        atexit.register(_kill, set(multiprocessing.active_children()) - others)
+        return batches
 
     # ---- state
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, those of all processes: each of them must call."""
         own = {"positions": list(self._positions), "made": self._made, "taken": self._taken, "bad": self._bad}
+        own["contents"] = [list(contents) for contents in self._contents]
         if self.world_size == 1:
             return {"processes": [own]}
         processes: list[Any] = [None] * self.world_size
@@ -146,7 +171,7 @@ class Batches:
         return {"processes": processes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises PhenakiError for the state of another number of processes or workers."""
+        """Raises PhenakiError for the state of another number of processes or workers, and for that of other data."""
         processes = state["processes"]
         streams = len(processes[0]["positions"])
         if len(processes) != self.world_size or streams != self.streams:
@@ -155,6 +180,9 @@ class Batches:
                 f"{self.world_size} with {self.streams}: go on with as many processes and data.workers as before"
             )
         own = processes[self.rank]
+        before = own.get("contents", self._contents)  # the states of older versions do not tell
+        for source, saved, now in zip(self.config.sources, before, self._contents, strict=True):
+            _check_same(source.place, Contents(*saved), now)
         self._positions, self._made = own["positions"], own["made"]
         self._taken, self._bad = own["taken"], own["bad"]
         self._loader = self._next = None
@@ -171,6 +199,8 @@ class _Turns(IterableDataset):
         number = worker.id if worker else 0
         try:
             yield from self.makers[number].batches(self.positions[number])
+        except Gone as error:
+            yield f"{error} Once it is back, the same command goes on from the checkpoint."
         except PhenakiError as error:  # as data, for DataLoader would make a traceback of it
             yield str(error)
 
@@ -231,16 +261,63 @@ class _Maker:
                 f"'{place}' has {usable} usable samples and {len(bad)} bad ones in a row; the last one: {bad[-1]}"
             )
         if passed_over > _ALL_PICTURES * (1 + usable):
-            raise PhenakiError(
-                f"'{place}' has still pictures alone, and data.lengths {self.config.lengths} want clips: say images: "
-                "true of this source, so that it serves images only"
-            )
+            raise _pictures_alone(self.config, place)
 
     def _choose(self, frames: int, rng: np.random.Generator) -> int:
-        """The source of a batch. Images come from sources of images, where there are any, clips never do."""
-        images = frames == 1 and any(source.images for source in self.config.sources)
-        weights = np.array([source.weight * (source.images == images) for source in self.config.sources])
+        """The source of a batch."""
+        weights = np.array(self.config.weights(frames))
         return int(rng.choice(len(weights), p=weights / weights.sum()))
+
+
+def _check_usable(config: DataConfig, sources: list[Source], check_caption: Callable[[str], None] | None) -> None:
+    """Raise PhenakiError unless each source has a usable sample of the longest clips that are asked of it."""
+    asked = [frames for frames, share in zip(config.lengths, config.length_shares, strict=True) if share]
+    for number, source in enumerate(sources):
+        of_it = [frames for frames in asked if config.weights(frames)[number]]
+        if of_it:
+            _check_source(config, number, source, config.view(max(of_it)), check_caption)
+
+
+def _check_source(
+    config: DataConfig, number: int, source: Source, view: ClipView, check_caption: Callable[[str], None] | None
+) -> None:
+    place, rng = config.sources[number].place, np.random.default_rng(config.seed)
+    bad: list[str] = []
+    pictures = 0
+    for item, _ in source.items(Stream(config.seed, shuffle=1, epochs=1), {}):  # 1: nothing is read ahead
+        try:
+            if source.checked_sample(item, view, rng, check_caption) is not None:
+                return
+            pictures += 1
+        except BadSample as error:
+            bad.append(str(error))
+        if len(bad) > _HOPELESS or pictures > _ALL_PICTURES:
+            break
+    if pictures and not bad:
+        raise _pictures_alone(config, place)
+    last = f"0 usable samples and {len(bad)} bad ones; the last one: {bad[-1]}" if bad else "no samples at all"
+    raise PhenakiError(f"'{place}' has {last}")
+
+
+def _pictures_alone(config: DataConfig, place: str) -> PhenakiError:
+    return PhenakiError(
+        f"'{place}' has still pictures alone, and data.lengths {config.lengths} want clips: say images: true of this "
+        "source, so that it serves images only"
+    )
+
+
+def _check_same(place: str, saved: Contents, now: Contents) -> None:
+    """Raise PhenakiError where a source has changed since its state was saved."""
+    if saved == now:
+        return
+    had = f"{saved.count:,} {saved.what}"
+    change = f"it had {had} and has {now.count:,} {now.what}"
+    if (saved.what, saved.count) == (now.what, now.count):
+        change = f"its {had} have other names"
+    raise PhenakiError(
+        f"'{place}' has changed since this run was saved ({change}), so it cannot go on with the samples that were to "
+        "come: restore the data, or name another folder to train in"
+    )
 
 
 def collate(samples: Sequence[Sample] | Sequence[Tokens]) -> Batch:
@@ -259,8 +336,39 @@ def collate(samples: Sequence[Sample] | Sequence[Tokens]) -> Batch:
     return batch
 
 
-def _as_it_is(made: Made | str) -> Made | str:
-    return made
+@contextmanager
+def _no_handler_of_dead_workers() -> Iterator[None]:
+    """torch's would raise in the middle of whatever the training does at that moment. The next batch raises as well,
+    where the training can still be saved."""
+    settable = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGCHLD) if settable else None
+    yield
+    if before is not None:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def _sent(made: Made | str) -> Made | str:
+    """With small tensors as arrays: those are copied, while each tensor comes over a connection of its own."""
+    if isinstance(made, str):
+        return made
+    small = {name: value.numpy() for name, value in made.batch.items() if _is_small(value)}
+    return made._replace(batch=made.batch | small)
+
+
+def _is_small(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.nbytes < _SMALL
+
+
+def _received(batch: dict[str, Any]) -> Batch:
+    arrays = {name: torch.from_numpy(value) for name, value in batch.items() if isinstance(value, np.ndarray)}
+    return batch | arrays
+
+
+def _kill(workers: set[BaseProcess]) -> None:
+    """Those that are left when Python ends, after an error: it would ask them by a signal, which they ignore, and wait
+    for ever."""
+    for worker in workers:
+        worker.kill()
 
 
 def _ignore_signals(worker: int) -> None:

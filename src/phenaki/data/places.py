@@ -14,9 +14,10 @@ from phenaki.data.config import SHAPES, DataConfig, SourceConfig
 from phenaki.data.folder import MEDIA, Folder
 from phenaki.data.journal import JOURNAL, SPLITS
 from phenaki.data.pack import DATASET
+from phenaki.data.shards import first_field
 from phenaki.data.sources import FolderSource, ShardSource, Source, World
 from phenaki.data.storage import ENDING, expand, files_under, join, read_if_there
-from phenaki.data.tokens import TOKENS, TokenSet, TokenSource
+from phenaki.data.tokens import FIELD, TOKENS, TokenSet, TokenSource, name_of_share
 from phenaki.errors import PhenakiError
 
 Split = Literal["train", "validation"]
@@ -35,12 +36,13 @@ def open_source(source: SourceConfig, config: DataConfig, captions: bool, split:
         part = "train" if split == "train" else "test"
         return World(config.seed, part, config.image_size, max(config.lengths), source.objects, source.continued)
     if made_by := token_set(source.place):
-        return TokenSource(expand(source.place), made_by, source.templates)
+        return TokenSource(_token_shards(source.place, made_by), made_by, source.templates)
     if packed := _json(source.place, DATASET):
         templates = source.templates or tuple(packed.get("templates", ()))
         return ShardSource(_packed_shards(source.place, packed, split), templates, captions)
     if os.path.isdir(source.place) and not _holds_shards(source.place):
-        return FolderSource(Folder(source.place), source.templates, captions)
+        folder = Folder(source.place, label_from_folder=bool(source.templates))
+        return FolderSource(folder, source.templates, captions)
     shards = expand(source.place)
     _check_no_packed(source.place, shards)
     return ShardSource(shards, source.templates, captions)
@@ -65,9 +67,40 @@ def check_holds_clips(place: str) -> None:
 
 
 def token_set(place: str) -> TokenSet | None:
-    """What made the token shards at a place; None where there are none."""
-    made_by = None if place == SHAPES else _json(place, TOKENS)
-    return from_dict(TokenSet, made_by, where=f"'{join(place, TOKENS)}'") if made_by else None
+    """What made the token shards at a place; None where there are none.
+
+    Raises PhenakiError for a pattern that names token shards which do not lie beside one tokens.json.
+    """
+    if place == SHAPES:
+        return None
+    folder = place if _is_folder(place) else _folder_of_tokens(place)
+    made_by = _json(folder, TOKENS) if folder else None
+    if folder not in (None, place) and made_by is None:
+        raise PhenakiError(f"'{place}' names token shards, and beside them is no {TOKENS}, which says what made them")
+    return from_dict(TokenSet, made_by, where=f"'{join(folder, TOKENS)}'") if made_by else None
+
+
+def _folder_of_tokens(pattern: str) -> str | None:
+    """Where the token shards lie that a pattern names; None where it names other shards."""
+    shards = expand(pattern)
+    if first_field(shards[0]) != FIELD:
+        return None
+    folders = sorted({posixpath.dirname(shard.partition("?")[0]) for shard in shards})
+    if len(folders) > 1:
+        raise PhenakiError(f"'{pattern}' names token shards in {len(folders)} folders: name one after the other")
+    return folders[0] or "."
+
+
+def _token_shards(place: str, made_by: TokenSet) -> list[str]:
+    """Of a folder by their number, where it is told, and not by listing them, which a web server cannot."""
+    if not _is_folder(place):
+        return expand(place)
+    shards = []
+    for rank in range(made_by.processes):
+        name = name_of_share(rank)
+        count = (_json(place, f"{name}.json") or {}).get("shards", 0)
+        shards += [join(place, f"{name}-{number:06d}.tar") for number in range(count)]
+    return shards or expand(place)
 
 
 def _packed_shards(place: str, packed: dict[str, Any], split: Split) -> list[str]:

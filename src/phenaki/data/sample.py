@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from phenaki.errors import PhenakiError
 
+_JUDGED_AFTER = 100  # samples taken before the share of bad ones is judged
+
 
 class BadSample(PhenakiError):
     """A sample that cannot be used: a sentence without its name, which whoever counts and names it puts in front.
@@ -32,3 +34,11 @@ class Encoded(NamedTuple):
     captions: tuple[str, ...] = ()
     label: str = ""
     facts: dict[str, Any] = {}
+
+
+def check_bad_share(bad: int, taken: int, most: float, option: str, last: str) -> None:
+    """Raise PhenakiError where more than the share `most`, which `option` sets, of many samples cannot be used."""
+    if taken >= _JUDGED_AFTER and bad > most * taken:
+        raise PhenakiError(
+            f"{bad} of {taken} samples cannot be used, more than {option} {most:g}; the last one: {last}"
+        )

@@ -26,6 +26,11 @@ from phenaki.video import PICTURES
 
 END = -1  # the offset behind a shard that cannot be read any further
 
+
+class Unreadable(BadSample):
+    """A shard, or the rest of one, whose bytes cannot be had: it is missing or refused, or its server is gone."""
+
+
 _MEDIA = VIDEOS | PICTURES | {".safetensors"}  # the last are those of token shards
 _MOST = {"media": 2 * 2**30, "txt": MOST_BYTES, "json": 2**20}  # bytes of a member that is read
 _MOST_HEADER = 2**20  # bytes of an extended header
@@ -45,7 +50,7 @@ def read_shard(url: str, offset: int = 0) -> Iterator[tuple[Encoded | BadSample,
     further captions) and `label` are taken out. Other fields, folders and hidden files are passed over.
 
     Nothing is raised for what is wrong: a sample that cannot be used comes as a BadSample with its name, and so does,
-    after the samples that are whole, the rest of a shard that is missing, cut, broken or whose server is gone.
+    after the samples that are whole, the rest of a shard that is cut or broken, or that is Unreadable.
     """
     if offset == END:
         return
@@ -53,8 +58,19 @@ def read_shard(url: str, offset: int = 0) -> Iterator[tuple[Encoded | BadSample,
     try:
         with open_from(url, offset) as file:
             yield from _samples(_Tape(file, offset), shard)
-    except (PhenakiError, OSError) as error:
+    except BadSample as error:
         yield BadSample(f"{shard}: {error}"), END
+    except (PhenakiError, OSError) as error:
+        yield Unreadable(f"{shard}: {error}"), END
+
+
+def first_field(url: str) -> str:
+    """The field of the shard's first member, such as "mp4"; "" where it cannot be read."""
+    try:
+        with open_from(url) as file:
+            return next((field for _, _, field, _ in _members(_Tape(file, 0))), "")
+    except (PhenakiError, OSError):
+        return ""
 
 
 def _samples(tape: _Tape, shard: str) -> Iterator[tuple[Encoded | BadSample, int]]:

@@ -16,7 +16,7 @@ from phenaki.data.sources import Sample, Stream
 from phenaki.data.tokens import Tokens
 from phenaki.errors import PhenakiError
 
-_MOST_BAD = 10  # bad items per wished clip, after which no more are looked for
+_MOST_BAD, _MOST = 10, 100  # bad items, and items of any kind, per wished clip, after which no more are looked for
 
 
 class Shown(NamedTuple):
@@ -50,9 +50,11 @@ def shown(
     rng = np.random.default_rng(config.seed)
     samples: list[Sample | Tokens] = []
     bad: list[str] = []
+    looked_at = 0
     for item, _ in source.items(Stream(config.seed, shuffle=count * _MOST_BAD, epochs=1), {}):
-        if len(samples) == count or len(bad) == count * _MOST_BAD:
+        if len(samples) == count or len(bad) == count * _MOST_BAD or looked_at == count * _MOST:
             break
+        looked_at += 1
         try:
             sample = source.checked_sample(item, view, rng, check_caption)
         except BadSample as error:
@@ -60,8 +62,8 @@ def shown(
         else:
             samples += [sample] if sample is not None else []
     if not samples:
-        problem = f": {bad[-1]}" if bad else ""
-        raise PhenakiError(f"'{place.place}' has no usable clip of {view.frames} frames{problem}")
+        problem = bad[-1] if bad else f"{looked_at} samples were looked at, and none is a video"
+        raise PhenakiError(f"'{place.place}' has no usable clip of {view.frames} frames: {problem}")
     return Shown(samples, "test" if kept_back or config.validation else "seen", place.place == SHAPES)
 
 

@@ -7,11 +7,13 @@ takes its own share, so that together they see every sample once per epoch; the 
 
 from __future__ import annotations
 
+import posixpath
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from hashlib import sha256
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -20,18 +22,48 @@ from phenaki.data.folder import Folder
 from phenaki.data.media import ClipView, StillPicture, read_clip
 from phenaki.data.sample import BadSample, Encoded
 from phenaki.data.shapes import ShapesWorld
-from phenaki.data.shards import read_shard
+from phenaki.data.shards import Unreadable, read_shard
+from phenaki.data.storage import open_from
 from phenaki.errors import PhenakiError
 
 Position = dict[str, int]
 
+_TOLD = {"source": str, "start": int | float, "fps": int | float, "width": int, "height": int, "seconds": int | float}
+
+
+class Gone(PhenakiError):
+    """A place that could be read and no longer can: it is not its samples that are bad."""
+
+
+class Contents(NamedTuple):
+    """By which a source is known again: how many of `what` ("files", "shards") it has, and a digest of their names."""
+
+    what: str
+    count: int
+    digest: str
+
+
+class SampleFacts(TypedDict, total=False):
+    """Where a sample is from: its name in its source, and what a shard tells of its medium: the file it was made of,
+    the second there at which it starts, its frames per second, its size in px and its length in seconds."""
+
+    name: str
+    source: str
+    start: float
+    fps: float
+    width: int
+    height: int
+    seconds: float
+
 
 class Sample(NamedTuple):
-    """A clip uint8 (T, H, W, 3), its caption ("" where there is none), and whether it goes on from an earlier scene."""
+    """A clip uint8 (T, H, W, 3), its caption ("" where there is none), whether it goes on from an earlier scene, and
+    facts, for people: no training sees them."""
 
     video: np.ndarray
     caption: str
     continued: bool = False
+    facts: SampleFacts = {}
 
 
 @dataclass(frozen=True)
@@ -52,10 +84,14 @@ class Source(ABC):
     """`items` are cheap to hold, a file or its bytes; `sample` does the work of decoding one."""
 
     @abstractmethod
+    def contents(self) -> Contents:
+        """What there is, found out without reading it: a stream goes on only where that is still the same."""
+
+    @abstractmethod
     def items(self, stream: Stream, position: Position) -> Iterator[tuple[Any, Position]]:
         """Items, each with the position after it, from `position` on ({} is the beginning).
 
-        An item that is a BadSample stands for what could not be read.
+        An item that is a BadSample stands for what could not be read. Raises Gone where nothing can be any more.
         """
 
     @abstractmethod
@@ -87,6 +123,10 @@ class World(Source):
 
         self.clips, self.images = world(frames, continued), world(frames, 0.0)
 
+    def contents(self) -> Contents:
+        """The configuration tells it all."""
+        return Contents("scenes", 0, "")
+
     def items(self, stream: Stream, position: Position) -> Iterator[tuple[int, Position]]:
         """An epoch of them has no end."""
         taken = position.get("taken", 0)
@@ -96,7 +136,7 @@ class World(Source):
 
     def sample(self, item: int, view: ClipView, rng: np.random.Generator) -> Sample:
         drawn = (self.clips if view.frames > 1 else self.images)[item]
-        return Sample(drawn.video[: view.frames], drawn.caption, drawn.continued)
+        return Sample(drawn.video[: view.frames], drawn.caption, drawn.continued, {"name": f"scene {item}"})
 
 
 class Media(Source):
@@ -116,8 +156,11 @@ class Media(Source):
             raise BadSample(f"{item.key}: {error}") from error
         caption = draw_caption(item.captions, item.label, self.templates, rng)
         if self.captions and not caption:
-            raise BadSample(f"{item.key}: it has no caption")
-        return Sample(clip, caption)
+            raise BadSample(f"{item.key}: {self.no_caption(item)}")
+        return Sample(clip, caption, facts=_facts(item))
+
+    def no_caption(self, item: Encoded) -> str:
+        return "it has no caption"
 
 
 class FolderSource(Media):
@@ -126,6 +169,18 @@ class FolderSource(Media):
     def __init__(self, folder: Folder, templates: tuple[str, ...] = (), captions: bool = True):
         super().__init__(templates, captions)
         self.folder = folder
+
+    def contents(self) -> Contents:
+        return Contents("files", len(self.folder), self.folder.digest())
+
+    def no_caption(self, item: Encoded) -> str:
+        inside = posixpath.basename(posixpath.dirname(item.key))
+        if not inside or self.templates:
+            return "it has no caption"
+        return (
+            f"it has no caption; for one of its folder's name, '{inside}', give its source templates, such as "
+            "'a video of {label}'"
+        )
 
     def items(self, stream: Stream, position: Position) -> Iterator[tuple[Encoded | BadSample, Position]]:
         taken = position.get("taken", 0)
@@ -147,6 +202,9 @@ class ShardSource(Media):
     def __init__(self, shards: Sequence[str], templates: tuple[str, ...] = (), captions: bool = True):
         super().__init__(templates, captions)
         self.shards = list(shards)
+
+    def contents(self) -> Contents:
+        return Contents("shards", len(self.shards), sha256("\n".join(self.shards).encode(errors="replace")).hexdigest())
 
     def items(self, stream: Stream, position: Position) -> Iterator[tuple[Encoded | BadSample, Position]]:
         start = {key: position.get(key, 0) for key in ("part", "offset", "number", "window")}
@@ -175,6 +233,8 @@ class ShardSource(Media):
                 shard = int(_order(len(self.shards), stream.seed, epoch)[shard])
             empty += 1
             for sample, following in read_shard(self.shards[shard], offset):
+                if isinstance(sample, Unreadable):
+                    self._check_others(shard, sample)
                 number += 1
                 if (number + epoch) % sharers == share:
                     empty = 0
@@ -184,6 +244,14 @@ class ShardSource(Media):
             part, offset, number = part + 1, 0, 0
             if (stream.index + part * stream.count) // parts > epoch:
                 yield None, {"part": part, "offset": 0, "number": 0}
+
+    def _check_others(self, shard: int, found: Unreadable) -> None:
+        """Raise Gone where another shard, one of the first, cannot be opened either."""
+        other = self.shards[0 if shard else min(1, len(self.shards) - 1)]
+        try:
+            open_from(other).close()
+        except (PhenakiError, OSError) as error:
+            raise Gone(f"{found} Nor can '{other}' be opened, so the place counts as gone.") from error
 
 
 def _windows(
@@ -199,6 +267,15 @@ def _windows(
         if item is None or len(window) >= stream.shuffle or held >= stream.window_bytes:
             yield window, end
             window, held = [], 0
+
+
+def _facts(item: Encoded) -> SampleFacts:
+    """Those of a stranger's shard may be anything."""
+    facts: SampleFacts = {"name": item.key}
+    for name, kind in _TOLD.items():
+        if isinstance(item.facts.get(name), kind):
+            facts[name] = item.facts[name]
+    return facts
 
 
 @lru_cache(maxsize=4)

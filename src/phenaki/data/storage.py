@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ENDING = ".tar"  # of the files a folder is searched for
 TRIES = 5  # in a row without a byte, before a server counts as gone
-FIRST_WAIT = 0.5  # seconds before the second try; each further wait is twice as long
+FIRST_WAIT = 1.0  # seconds before the second try; each further wait is twice as long
 CONNECT_TIMEOUT, READ_TIMEOUT = 15, 30  # seconds of silence over HTTP
 BLOCK = 2**20  # bytes handed on at a time
 READ_AHEAD = 4 * 2**20  # bytes of one request, where a file is read by ranges

@@ -3,6 +3,9 @@
 A set of token shards is a folder of tar files in WebDataset's format with `tokens.json`, which says what made them. A
 sample is one safetensors member with `ids` (t, h, w) in the smallest integer type that holds the vocabulary, and where
 asked for `text` (L, D) in float16, beside a `.json` with its captions. `data/tokenize.py` writes them.
+
+Each process has written a share of its own: NAME-000000.tar, NAME-000001.tar, ..., NAME-000000.bad.txt with what was
+left out since the shard before, where anything was, and NAME.json, which says where it stands.
 """
 
 from __future__ import annotations
@@ -23,6 +26,12 @@ from phenaki.grid import time_steps
 from phenaki.tokenizer import TokenizerFacts
 
 TOKENS = "tokens.json"
+FIELD = "safetensors"  # of a sample, in its shard
+
+
+def name_of_share(rank: int) -> str:
+    """NAME, in the files that process `rank` writes."""
+    return f"tokens-{rank:03d}"
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,7 @@ class TokenSet:
     `tokenizer` and `text_encoder` ("" where there are no embeddings): their fingerprints. `facts`: what a generator has
     to know of the tokenizer. `frames`: of the clips. `text_width`: of the embeddings. `templates`: for labels. `config`
     and `processes`: what `data/tokenize.py` was asked for and in how many processes, which who goes on has to repeat.
+    `causal`: whether the first ids of a clip are those of its first frames.
     """
 
     tokenizer: str
@@ -42,6 +52,7 @@ class TokenSet:
     templates: tuple[str, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
     processes: int = 1
+    causal: bool = True
 
 
 class Tokens(NamedTuple):
