@@ -14,11 +14,13 @@ ROOT = Path(phenaki.__file__).parent
 # From the ground up: a room imports from rooms below it and from itself.
 LAYERS = (
     {"errors"},
-    {"files", "config", "precision", "progress", "grid"},
+    {"files", "weights", "config", "precision", "progress", "grid"},
     {"video", "hub", "nn"},
+    {"perceptual"},
     {"tokenizer", "text"},
     {"data"},
     {"generator"},
+    {"compat"},
     {"sample"},
     {"pipeline"},
     {"evaluate"},
@@ -30,6 +32,7 @@ LAYERS = (
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 FREE = {"__version__"}
 ONLY_IN = {
+    "phenaki.compat": {"compat", "cli"},
     "torch.distributed": {"train", "data"},
     "torch.utils.data": {"train", "data"},
     "torch.utils.tensorboard": {"train"},

@@ -20,12 +20,13 @@ from torch import Tensor
 import phenaki.evaluate as room
 from phenaki.data.shapes import Report, ShapesWorld
 from phenaki.errors import PhenakiError
-from phenaki.evaluate import evaluate, report, write_figures
+from phenaki.evaluate import Clips, evaluate, report, write_figures
 from phenaki.evaluate.generate import generate as generate_clips
 from phenaki.evaluate.generate import random_numbers, side_by_side
 from phenaki.evaluate.protocol import unseen_world
 from phenaki.evaluate.shares import shares_of_claims, wilson
 from phenaki.generator import MaskedTransformer
+from phenaki.nn.past import Past
 from phenaki.pipeline import Phenaki
 from phenaki.sample import SamplingConfig, Scene, story
 from phenaki.text import WordEncoder
@@ -41,7 +42,7 @@ def model(tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEnc
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, count in (("CLIPS", 10), ("PROMPTS", 30), ("STORIES", 12)):
+    for name, count in (("PROMPTS", 30), ("STORIES", 12)):
         monkeypatch.setattr(room, name, count)
 
 
@@ -49,10 +50,9 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_quick_run_gives_figures_with_their_protocol(model: Phenaki, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "CLIPS", 40)
     monkeypatch.setattr(room, "PROMPTS", 40)
     monkeypatch.setattr(room, "STORIES", 20)
-    figures = evaluate(model, quick=True, seed=5)
+    figures = evaluate(model, quick=True, seed=5, clips=40)
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     assert list(figures) == ["reconstruction", "prompts", "stories"]
     for block in figures.values():
@@ -123,11 +123,11 @@ class Remembering(Tokenizer):
         self.damage = damage
         self.shown = torch.empty(0)
 
-    def latents(self, video: Tensor) -> Tensor:
+    def latents(self, video: Tensor, past: Past | None = None) -> Tensor:
         self.shown = video
         return torch.zeros(len(video), *self.grid(*video.shape[2:]), 8)
 
-    def reconstruct(self, latents: Tensor) -> Tensor:
+    def reconstruct(self, latents: Tensor, past: Past | None = None) -> Tensor:
         return self.damage(self.shown)
 
 
@@ -156,7 +156,8 @@ def test_psnr_tells_the_first_frame_from_the_others() -> None:
 
 
 def test_what_the_tokenizer_loses_is_no_longer_as_told() -> None:
-    figures = room.reconstruction(Remembering(lambda video: video.flip(2)), clips=30, advance=lambda _: None)
+    tokenizer = Remembering(lambda video: video.flip(2))
+    figures = room.reconstruction(tokenizer, Clips(tokenizer, count=30), advance=lambda _: None)
     claims = figures["fulfilled"]["one_object"]["claims"]
     assert claims["rest"]["share"] == claims["shape"]["share"] == 1
     turned = {"left", "right", "up", "down", "grow", "shrink", "fade", "appear", "recolor"}
@@ -168,7 +169,8 @@ def test_psnr_is_the_mean_over_clips_not_over_their_errors() -> None:
         error = torch.where(torch.arange(len(video)) % 2 == 0, 0.1, 0.01).view(-1, 1, 1, 1, 1)
         return torch.where(video > 0.5, video - error, video + error)
 
-    figures = room.reconstruction(Remembering(damage), clips=32, advance=lambda _: None)
+    tokenizer = Remembering(damage)
+    figures = room.reconstruction(tokenizer, Clips(tokenizer, count=32), advance=lambda _: None)
     assert figures["psnr"] == pytest.approx(30, abs=1e-3)
 
 
@@ -326,7 +328,7 @@ def test_claims_are_counted_by_kind_and_by_value() -> None:
 
 @pytest.fixture
 def figures(model: Phenaki, few: None) -> dict[str, Any]:
-    return evaluate(model, quick=True)
+    return evaluate(model, quick=True, clips=10)
 
 
 def shown(figures: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -46,6 +46,7 @@ def room(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("phenaki.tiny_room")
     module.REGISTRY = {"tiny": (TinyConfig, Tiny)}  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "phenaki.tiny_room", module)
+    monkeypatch.setattr(hub, "ROOMS", (*hub.ROOMS, "tiny_room"))
 
 
 @pytest.fixture
@@ -90,6 +91,18 @@ def test_fingerprint_survives_the_disk_and_tells_models_apart(folder: Path, tiny
     other = Tiny(TinyConfig(sizes=(1, 3)))
     other.load_state_dict(tiny.state_dict())
     assert hub.fingerprint(other) != hub.fingerprint(tiny)
+
+
+def test_fingerprint_is_the_same_when_a_field_comes_new(folder: Path, tiny: Tiny) -> None:
+    @dataclass(frozen=True)
+    class LaterConfig(TinyConfig):
+        later: tuple[int, ...] = field(default_factory=tuple)
+
+    before = hub.fingerprint(folder)
+    sys.modules["phenaki.tiny_room"].REGISTRY = {"tiny": (LaterConfig, Tiny)}
+    assert hub.fingerprint(hub.load_component(folder, "tiny_room")) == hub.fingerprint(folder) == before
+    tiny.config = LaterConfig(later=(1,))
+    assert hub.fingerprint(tiny) != before
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -1])

@@ -28,7 +28,7 @@ from phenaki.tokenizer.quantize import FSQ
 from phenaki.train.generator import PrefixConfig, train_generator
 from phenaki.train.optim import OptimizerConfig, Optimizers, averaged
 from phenaki.train.run import Run, RunConfig
-from phenaki.train.tokenizer import train_tokenizer
+from phenaki.train.tokenizer import TokenizerRecipe, train_tokenizer
 
 
 def lasting(recipe, steps: int, **changes):
@@ -67,7 +67,14 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(Run, "log", log_and_stop)
 
 
-@pytest.mark.parametrize("make", [cvivit_debug, cvivit_debug_codebook])
+def averaged_codebook() -> TokenizerRecipe:
+    """Codes that start in clusters of the first few batches, and are then averaged."""
+    recipe = cvivit_debug_codebook()
+    quantizer = replace(recipe.tokenizer.quantizer, codebook_size=128, start="kmeans", update="ema")
+    return replace(recipe, tokenizer=replace(recipe.tokenizer, quantizer=quantizer))
+
+
+@pytest.mark.parametrize("make", [cvivit_debug, cvivit_debug_codebook, averaged_codebook])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_interrupted_and_resumed_equals_uninterrupted_first_stage(
     make, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -107,7 +114,7 @@ def test_the_first_stage_learns_and_leaves_what_it_promises(tmp_path: Path) -> N
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[-1] < losses[0] / 2
-    assert {"l2", "quantizer", "perplexity", "used", "grad_norm", "lr", "psnr"} <= lines[0].keys()
+    assert {"l2", "contrast", "perplexity", "used", "grad_norm", "lr", "psnr"} <= lines[0].keys()
     assert {"test/psnr", "test/psnr_first", "test/psnr_rest"} <= lines[-1].keys()
     assert (tmp_path / "reconstruction_0000060.png").stat().st_size > 1000
     assert list(tmp_path.glob("events.out.tfevents*"))
@@ -281,7 +288,8 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
 
 
 def test_processes_keep_one_codebook(tmp_path: Path) -> None:
-    """Each process restarts dead codes by its own batch: in the end all must hold the same."""
+    """Each process restarts dead codes by its own batch, and all average the codes of all batches: in the end all must
+    hold the same."""
     script = tmp_path / "train.py"
     script.write_text(
         "import os, sys, torch\n"
@@ -292,19 +300,26 @@ def test_processes_keep_one_codebook(tmp_path: Path) -> None:
         "from phenaki.train.run import Run\n"
         "from phenaki.train.tokenizer import train_tokenizer\n"
         "recipe = cvivit_debug_codebook()\n"
-        "quantizer = replace(recipe.tokenizer.quantizer, restart_below=0.999)\n"
+        "quantizer = replace(recipe.tokenizer.quantizer, restart_below=0.999, update='ema')\n"
         "recipe = replace(recipe, tokenizer=replace(recipe.tokenizer, quantizer=quantizer))\n"
         "steps = Run.steps\n"
         "def spied(self, parts, prepare):\n"
         "    yield from steps(self, parts, prepare)\n"
         "    torch.save(parts['tokenizer'].state_dict(), Path(sys.argv[1]).parent / f'{self.rank}.pt')\n"
         "Run.steps = spied\n"
+        "update = Codebook.update\n"
+        "def spied_update(self, statistics, quantized, rng):\n"
+        "    torch.save(statistics, Path(sys.argv[1]).parent / f\"statistics{os.environ['RANK']}.pt\")\n"
+        "    return update(self, statistics, quantized, rng)\n"
+        "Codebook.update = spied_update\n"
         "train_tokenizer(replace(recipe, run=replace(recipe.run, steps=3)), sys.argv[1])\n"
     )
     torchrun(2, script, tmp_path / "run")
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     for name, value in one.items():
         assert torch.equal(value, two[name]), name
+    for one, two in zip(*(torch.load(tmp_path / f"statistics{rank}.pt") for rank in range(2)), strict=True):
+        assert torch.equal(one, two)
 
 
 def test_processes_without_a_common_disk_resume_together(tmp_path: Path) -> None:

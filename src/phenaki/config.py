@@ -30,9 +30,9 @@ def from_dict(cls: type[Config], data: Mapping[str, Any], where: str = "") -> Co
     """The dataclass `cls` from plain data, every key and type checked.
 
     `where` says where the data came from (a file) and opens each error's sentence. Nested dataclasses, tuples, lists,
-    dictionaries, Literal, Path and unions are understood; a list becomes the tuple that the field wants, and a float
-    without fraction (1e4) an int. Raises PhenakiError for an unknown key (with the nearest), a missing key, a wrong
-    type, and what `__post_init__` of the class refuses.
+    dictionaries, Literal, Path and unions are understood (of a union of dataclasses, the one that knows the most of the
+    keys); a list becomes the tuple that the field wants, and a float without fraction (1e4) an int. Raises PhenakiError
+    for an unknown key (with the nearest), a missing key, a wrong type, and what `__post_init__` of the class refuses.
     """
     try:
         return _build(cls, data, "")
@@ -44,7 +44,21 @@ def from_dict(cls: type[Config], data: Mapping[str, Any], where: str = "") -> Co
 
 def to_dict(config: Any) -> dict[str, Any]:
     """The dataclass as data that JSON can hold, from which `from_dict` makes an equal one."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config) if field.init}
+    return {name: _plain(getattr(config, name)) for name in _fields(type(config))}
+
+
+def chosen(config: Any) -> dict[str, Any]:
+    """`to_dict` without the fields that are at their defaults, so that a field which is new changes nothing."""
+    values = {}
+    for name, field in _fields(type(config)).items():
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            values[name] = chosen(value)
+        elif field.default_factory is not dataclasses.MISSING:
+            values |= {name: _plain(value)} if value != field.default_factory() else {}
+        elif value != field.default:
+            values[name] = _plain(value)
+    return values
 
 
 def override(config: Config, changes: Sequence[str]) -> Config:
@@ -80,7 +94,7 @@ def _build(cls: type[Config], data: Any, at: str) -> Config:
         return data
     if not isinstance(data, Mapping):
         raise _wrong(at or cls.__name__, f"the keys of {cls.__name__}", data)
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    fields = _fields(cls)
     inside = f"{at}." if at else ""
     for key in data:
         if key not in fields:
@@ -92,6 +106,10 @@ def _build(cls: type[Config], data: Any, at: str) -> Config:
             raise PhenakiError(f"The key '{inside}{name}' of {cls.__name__} is missing.")
     hints = get_type_hints(cls)
     return cls(**{key: _convert(hints[key], value, f"{inside}{key}") for key, value in data.items()})
+
+
+def _fields(cls: type) -> dict[str, dataclasses.Field]:
+    return {field.name: field for field in dataclasses.fields(cls) if field.init}
 
 
 def _convert(kind: Any, value: Any, at: str) -> Any:
@@ -136,6 +154,8 @@ def _convert_union(kind: Any, value: Any, at: str) -> Any:
     members = tuple(member for member in members if member is not type(None))
     if len(members) == 1:
         return _convert(members[0], value, at)
+    if isinstance(value, Mapping) and all(map(dataclasses.is_dataclass, members)):
+        return _build(max(members, key=lambda member: len(value.keys() & _fields(member).keys())), value, at)
     for member in sorted(members, key=lambda member: type(value) is not member):  # 3 of `float | int` stays an int
         try:
             return _convert(member, value, at)

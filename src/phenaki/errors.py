@@ -1,4 +1,4 @@
-"""The one error that is meant for people."""
+"""The one error that is meant for people, and the one warning."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ class PhenakiError(ValueError):
 
     The command line prints the sentence alone and ends with exit code 2.
     """
+
+
+class PhenakiWarning(UserWarning):
+    """A sentence for the person who gave a value that is used otherwise than may be thought."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

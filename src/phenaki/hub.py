@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from phenaki import __version__
-from phenaki.config import from_dict, to_dict
+from phenaki.config import chosen, from_dict, to_dict
 from phenaki.errors import PhenakiError, did_you_mean
 from phenaki.files import write_folder_whole, writing
 
@@ -26,13 +26,21 @@ CONFIG = "config.json"
 MODEL = "model.json"  # in the folder of a whole model
 WEIGHTS = "weights.safetensors"
 MODELS = Path(__file__).parent / "models"
+_HUB_NAME = r"\w[\w.-]*/\w[\w.-]*"  # of the Hugging Face hub
 ROOMS = ("tokenizer", "generator", "text")  # where a component's class is registered, and its folder in a whole model
+COMPAT = "compat"  # where the classes of the earlier reproductions are registered, for each room
+
+
+class WeightsElsewhere:
+    """Marks a component whose weights lie with those who made them: its own folder holds config.json alone, whose
+    `name` and `revision` say where, and `dtype` in which type they are taken."""
 
 
 def save_component(
     module: nn.Module, folder: str | Path, kind: str, config: Any, dtype: torch.dtype | None = None
 ) -> None:
-    """Write `module` as the component `folder`: config.json and weights.safetensors, both whole or neither.
+    """Write `module` as the component `folder`: config.json and, if it has weights of its own, weights.safetensors,
+    both whole or neither.
 
     `kind` is its name in the room's REGISTRY, `config` its dataclass; `dtype` stores floating weights in another type
     (torch.float16 halves a release). Missing parent folders are created. Raises PhenakiError where it cannot write.
@@ -43,6 +51,8 @@ def save_component(
         folder.parent.mkdir(parents=True, exist_ok=True)
     with write_folder_whole(folder) as new:
         (new / CONFIG).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        if not _own_state(module):
+            return
         try:
             save_file(_stored(module.state_dict(), dtype), new / WEIGHTS, metadata={"format": "pt"})
             shutil.copymode(new / CONFIG, new / WEIGHTS)  # safetensors lets nobody but the owner read its files
@@ -114,7 +124,7 @@ def load_component(folder: str | Path, room: str) -> nn.Module:
     The room's `REGISTRY` gives the configuration's and the model's class for each type. Raises PhenakiError as
     `read_component`, `from_dict` and `load_weights` do, and for a type that the room does not know.
     """
-    kind, config, state = read_component(folder)
+    kind, config = read_config(folder)
     registry = _registry(room)
     where = Path(folder) / CONFIG
     if kind not in registry:
@@ -122,7 +132,9 @@ def load_component(folder: str | Path, room: str) -> nn.Module:
         raise PhenakiError(f"'{where}' has the type '{kind}'; phenaki.{room} knows {', '.join(registry)}.{nearest}")
     config_class, model_class = registry[kind]
     module = model_class(from_dict(config_class, config, where=f"'{where}'"))
-    load_weights(module, state, f"'{Path(folder) / WEIGHTS}'")
+    if _own_state(module):
+        path = Path(folder) / WEIGHTS
+        load_weights(module, _read_weights(path), f"'{path}'")
     return module.eval()
 
 
@@ -151,18 +163,25 @@ def fingerprint(component: nn.Module | str | Path) -> str:
     """SHA-256 over configuration and weights of a module with a `.config`, or of a component's folder: 64 hex digits.
 
     Floating weights count by their value as float32, so a component saved in float16 and what is loaded from it agree.
+    Of the configuration count the values that are not the defaults, so a field that comes new with a default is none.
+    Weights that lie elsewhere count as they are in memory, wherever it was that they came from.
     """
     if isinstance(component, nn.Module):
-        config, state = to_dict(component.config), component.state_dict()
+        config, state = component.config, component.state_dict()
     else:
-        _, config, state = read_component(component)
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+        kind, values, state = read_component(component)
+        config_class, _ = _registry(room_of(component))[kind]
+        config = from_dict(config_class, values, where=f"'{Path(component) / CONFIG}'")
+    settings = chosen(config)
+    if elsewhere := isinstance(component, WeightsElsewhere):
+        settings = {key: value for key, value in settings.items() if key not in ("name", "revision", "dtype")}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in sorted(state):
         tensor = state[name].detach().cpu()
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() and not elsewhere:
             tensor = tensor.float()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().reshape(-1).numpy())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
@@ -184,7 +203,7 @@ def resolve(name_or_folder: str | Path) -> Path:
         raise PhenakiError(f"'{name}' is a file; name the folder of a model, or one of: {', '.join(model_names())}.")
     if name in model_names():
         return MODELS / name
-    if isinstance(name_or_folder, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+    if isinstance(name_or_folder, str) and re.fullmatch(_HUB_NAME, name):
         return _from_hub(name)
     raise PhenakiError(
         f"There is no model or folder '{name}'.{did_you_mean(name, model_names())} "
@@ -212,8 +231,37 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
+def local_folder(name: str, revision: str = "") -> Path:
+    """A folder, or what the user's cache of the Hugging Face hub holds of `owner/name`. Nothing is downloaded.
+
+    Raises PhenakiError that says what to download, and where to put it.
+    """
+    if os.path.isdir(name):
+        return Path(name)
+    if not re.fullmatch(_HUB_NAME, name):
+        raise PhenakiError(f"there is no folder '{name}': name one that is there, or owner/name of the Hugging Face hub")
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision or None, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        wanted = f"{name} --revision {revision}" if revision else name
+        raise PhenakiError(
+            f"the files of '{name}' are not on this machine, and are not downloaded unasked: `hf download {wanted}` "
+            f"puts them into the cache, {constants.HF_HUB_CACHE}; or run `hf download {wanted} --local-dir DIR` on any "
+            "machine, copy DIR here and name it in place of the name"
+        ) from error
+
+
+def _own_state(module: nn.Module) -> dict[str, Tensor]:
+    """What of a component's state its own folder holds."""
+    return {} if isinstance(module, WeightsElsewhere) else module.state_dict()
+
+
 def _registry(room: str) -> dict[str, tuple[type, type[nn.Module]]]:
-    return importlib.import_module(f"phenaki.{room}").REGISTRY
+    own = importlib.import_module(f"phenaki.{room}").REGISTRY
+    return own | importlib.import_module(f"phenaki.{COMPAT}").REGISTRY.get(room, {})
 
 
 def _stored(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:

@@ -12,7 +12,8 @@ from phenaki.generator import MaskedTransformerSizes
 from phenaki.generator.losses import GeneratorLossConfig
 from phenaki.sample import SamplingConfig
 from phenaki.text import WordEncoderConfig
-from phenaki.tokenizer import CViViTConfig, QuantizerConfig
+from phenaki.tokenizer import Conv3DConfig, CViViTConfig, QuantizerConfig
+from phenaki.tokenizer.discriminator import DiscriminatorConfig
 from phenaki.tokenizer.losses import TokenizerLossConfig
 from phenaki.train.generator import GeneratorRecipe, PrefixConfig
 from phenaki.train.optim import OptimizerConfig
@@ -63,13 +64,57 @@ def cvivit_shapes_64() -> TokenizerRecipe:
     )
 
 
-def cvivit_paper() -> TokenizerRecipe:
-    """The paper's first stage (appendix B.1): 11 frames of 128 x 128, 50 M parameters, 8192 codes, 1 M steps."""
+def cvivit_128() -> TokenizerRecipe:
+    """The paper's first stage (appendix B.1): 11 frames of 128 x 128, 50 M parameters, 8192 codes, 1 M steps.
+
+    A fifth of the steps see images alone. LPIPS and I3D need their weights: loss.lpips=0 loss.i3d=0 does without.
+    """
     return TokenizerRecipe(
-        data=DataConfig(size=128, batch=128, workers=8),
+        data=DataConfig(size=128, batch=128, lengths=(1, 11), length_shares=(0.2, 0.8), workers=8),
+        loss=TokenizerLossConfig(adversarial=0.1, lpips=0.1, i3d=1.0),
         optimizer=OptimizerConfig(kind="adamw", lr=1e-4, warmup_steps=100_000, ema_decay=0.9999),
         run=RunConfig(steps=1_000_000, log_every=100, picture_every=5000, checkpoint_every=5000),
     )
+
+
+def cvivit_64() -> TokenizerRecipe:
+    """`cvivit_128` for frames of 64 x 64."""
+    return _at_64(cvivit_128())
+
+
+def conv3d_debug() -> TokenizerRecipe:
+    """A convolutional first stage that trains in seconds, for tests and first tries."""
+    return TokenizerRecipe(
+        tokenizer=Conv3DConfig(
+            image_size=(32, 32),
+            widths=(16, 32, 64),
+            blocks=(1, 1, 1),
+            quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 8)),
+        ),
+        data=DataConfig(size=32, batch=4, lengths=(1, 5), length_shares=(0.25, 0.75), workers=0),
+        optimizer=OptimizerConfig(kind="adamw", lr=2e-3, warmup_steps=10, clip=1.0, ema_decay=0.9),
+        run=RunConfig(steps=100, log_every=10, picture_every=100, checkpoint_every=50),
+    )
+
+
+def conv3d_128() -> TokenizerRecipe:
+    """LAION's first stage: 11 frames of 128 x 128 and single images, 43 M parameters, 8192 codes, 100,000 steps.
+
+    LPIPS needs its weights: loss.lpips=0 does without.
+    """
+    return TokenizerRecipe(
+        tokenizer=Conv3DConfig(),
+        data=DataConfig(size=128, batch=64, lengths=(1, 11), length_shares=(0.2, 0.8), workers=8),
+        loss=TokenizerLossConfig(quantizer=0.1, adversarial=0.1, lpips=0.1),
+        discriminator=DiscriminatorConfig(lr=3e-6),
+        optimizer=OptimizerConfig(kind="adamw", lr=3e-4, warmup_steps=1000),
+        run=RunConfig(steps=100_000, log_every=100, picture_every=5000, checkpoint_every=1000),
+    )
+
+
+def conv3d_64() -> TokenizerRecipe:
+    """`conv3d_128` for frames of 64 x 64."""
+    return _at_64(conv3d_128())
 
 
 def masked_debug() -> GeneratorRecipe:
@@ -102,9 +147,23 @@ def masked_shapes_64() -> GeneratorRecipe:
 
 
 TOKENIZER_RECIPES: dict[str, Callable[[], TokenizerRecipe]] = {
-    f.__name__: f for f in (cvivit_debug, cvivit_debug_codebook, cvivit_shapes_64, cvivit_paper)
-}
+    f.__name__: f
+    for f in (
+        cvivit_debug,
+        cvivit_debug_codebook,
+        cvivit_shapes_64,
+        cvivit_64,
+        cvivit_128,
+        conv3d_debug,
+        conv3d_64,
+        conv3d_128,
+    )
+} | {"cvivit_paper": cvivit_128}
 GENERATOR_RECIPES: dict[str, Callable[[], GeneratorRecipe]] = {f.__name__: f for f in (masked_debug, masked_shapes_64)}
+
+
+def _at_64(recipe: TokenizerRecipe) -> TokenizerRecipe:
+    return replace(recipe, tokenizer=replace(recipe.tokenizer, image_size=(64, 64)), data=replace(recipe.data, size=64))
 
 
 def recipe(name: str, recipes: dict[str, Callable[[], Recipe]]) -> Recipe:

@@ -1,15 +1,18 @@
-"""Judging: `phenaki evaluate`."""
+"""Judging: `phenaki evaluate` and `phenaki compare`."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
 from phenaki.cli.app import app
+
+Network = TypeVar("Network")
 
 
 class What(StrEnum):
@@ -19,14 +22,27 @@ class What(StrEnum):
     all = "all"
 
 
+LpipsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--lpips",
+        metavar="PATH",
+        help="Weights of LPIPS: a file, or the folder of vgg16-397923af.pth and vgg.pth.",
+        show_default="$PHENAKI_CACHE or ~/.cache/phenaki, if they are there",
+        rich_help_panel="Networks that judge",
+    ),
+]
+
+
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A model in the package, a folder, or owner/name on Hugging Face.")],
     what: Annotated[
         What,
         typer.Option(
-            help="reconstruction: how well the tokenizer gives unseen clips back. prompts: for how many unseen prompts "
-            "all that the caption claims is to be seen. stories: the same for the scenes of stories."
+            help="reconstruction: how well the tokenizer gives clips back. prompts: for how many unseen prompts all "
+            "that the caption claims is to be seen. stories: the same for the scenes of stories.",
+            show_default="all that can be judged",
         ),
     ] = What.all,
     out: Annotated[
@@ -36,25 +52,84 @@ def evaluate(
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the samples: a first look in minutes.")] = False,
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="DATA",
+            help="Reconstruct clips of this place: a folder, a packed data set (its validation part), tar shards "
+            "anywhere, or 'shapes', the procedural world.",
+            rich_help_panel="Reconstruction",
+        ),
+    ] = "shapes",
+    clips: Annotated[
+        int, typer.Option(min=1, help="How many clips, always the same ones.", rich_help_panel="Reconstruction")
+    ] = 512,
+    frames: Annotated[
+        int,
+        typer.Option(min=1, help="Frames of a clip: 1 + 2k for a time step of 2.", rich_help_panel="Reconstruction"),
+    ] = 11,
+    lpips: LpipsOption = None,
+    i3d: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Weights of I3D, for rFVD: rgb_imagenet.pt.",
+            show_default="$PHENAKI_CACHE or ~/.cache/phenaki, if it is there",
+            rich_help_panel="Networks that judge",
+        ),
+    ] = None,
 ) -> None:
-    """Judge a model on the procedural world of shapes, where a checker says from the pixels alone what is to be seen.
+    """Judge a model. On the procedural world a checker says from the pixels alone what is to be seen.
 
     phenaki evaluate shapes-64 --out figures.json
+
+    phenaki evaluate my/model --what reconstruction --data my/shards --out figures.json
     """
     from rich.console import Console
 
-    from phenaki.evaluate import WHAT, evaluate, report, write_figures
+    from phenaki.data.config import SHAPES
+    from phenaki.evaluate import WHAT, Judges, evaluate, report, write_figures
+    from phenaki.perceptual import load_i3d, load_lpips
     from phenaki.pipeline import load
     from phenaki.tokenizer import Tokenizer
 
     loaded = load(model)
     parts: tuple[str, ...] = (what.value,)
     if what is What.all:
-        parts = ("reconstruction",) if isinstance(loaded, Tokenizer) else WHAT
+        parts = ("reconstruction",) if isinstance(loaded, Tokenizer) or data != SHAPES else WHAT
+    judges = Judges()
+    if "reconstruction" in parts:
+        judges = Judges(if_there("LPIPS", load_lpips, lpips), if_there("rFVD", load_i3d, i3d))
     if out is not None:
         write_figures(out, {})  # a place that cannot be written is told before the work
     for part in parts:  # each is written as it is done, so that Ctrl-C loses no more than one
-        figures = evaluate(loaded, what=(part,), quick=quick)
+        figures = evaluate(loaded, what=(part,), quick=quick, data=data, clips=clips, frames=frames, judges=judges)
         Console().print(report(figures))
         for sentence in write_figures(out, figures) if out is not None else ():
             print(f"phenaki: {sentence}", file=sys.stderr)
+
+
+def if_there(figure: str, load: Callable[[Path | None], Network], path: Path | None) -> Network | None:
+    """The network, or None and a note to the user where no path is given and the cache does not hold its weights."""
+    from phenaki.perceptual import MissingWeights
+
+    try:
+        return load(path)
+    except MissingWeights as missing:
+        print(f"phenaki: {figure} is left out: {missing}", file=sys.stderr)
+        return None
+
+
+@app.command()
+def compare(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE FILE...", help="What `phenaki evaluate --out` wrote.")],
+) -> None:
+    """Put figures beside one another. Refused where they were not measured alike: other clips, sizes, networks.
+
+    phenaki compare before.json after.json
+    """
+    from rich.console import Console
+
+    from phenaki.evaluate import compare
+
+    Console().print(compare(files))

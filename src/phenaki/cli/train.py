@@ -62,7 +62,18 @@ ChangesArgument = Annotated[
 
 @train_app.command("tokenizer")
 def train_tokenizer(
-    recipe: RecipeOption, out: RunFolderOption, data: DataOption = None, changes: ChangesArgument = None
+    recipe: RecipeOption,
+    out: RunFolderOption,
+    data: DataOption = None,
+    overfit_one: Annotated[
+        bool,
+        typer.Option(
+            "--overfit-one",
+            help="Train on one clip alone, in a new folder, as a test: it must be given back at 35 dB within 1,000 "
+            "steps. Else says what is wrong, with exit code 2.",
+        ),
+    ] = False,
+    changes: ChangesArgument = None,
 ) -> None:
     """Train a tokenizer (first stage): video to a small grid of ids, and back.
 
@@ -74,10 +85,14 @@ def train_tokenizer(
     phenaki train tokenizer ...
     """
     from phenaki import recipes
+    from phenaki.train.tokenizer import overfit_one as overfit
     from phenaki.train.tokenizer import train_tokenizer
 
     configured = _configured(recipes.recipe(recipe, recipes.TOKENIZER_RECIPES), data, changes)
     _check_run_folder(out)
+    if overfit_one:
+        print(overfit(configured, out))
+        return
     _say_trained("tokenizer", train_tokenizer(configured, out))
 
 

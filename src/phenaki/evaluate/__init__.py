@@ -1,6 +1,8 @@
-"""How good a model is, on the procedural world: pixels, prompts fulfilled, stories. Each figure carries its protocol.
+"""How good a model is: pixels, of any clips; prompts fulfilled and stories, on the procedural world. Each figure
+carries its protocol.
 
-To be read in the order protocol (what is measured with what), generate, reconstruction, prompts, stories, report.
+To be read in the order protocol (what is measured with what), clips, pixels, reconstruction, generate, prompts,
+stories, report, compare; `files` reconstructs the videos of a user.
 """
 
 from __future__ import annotations
@@ -10,20 +12,35 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from phenaki.data.config import SHAPES
 from phenaki.errors import PhenakiError, did_you_mean
-from phenaki.evaluate.generate import Model
+from phenaki.evaluate.clips import CLIPS, Clips
+from phenaki.evaluate.compare import compare
+from phenaki.evaluate.generate import FRAMES, Model
 from phenaki.evaluate.prompts import KINDS, prompts
 from phenaki.evaluate.protocol import measured_with
-from phenaki.evaluate.reconstruction import reconstruction
+from phenaki.evaluate.reconstruction import PIXELS_ONLY, Judges, reconstruction
 from phenaki.evaluate.report import report, write_figures
 from phenaki.evaluate.stories import stories
 from phenaki.progress import progress_bar
 from phenaki.tokenizer import Tokenizer
 
-__all__ = ["WHAT", "Model", "evaluate", "prompts", "reconstruction", "report", "stories", "write_figures"]
+__all__ = [
+    "WHAT",
+    "Clips",
+    "Judges",
+    "Model",
+    "compare",
+    "evaluate",
+    "prompts",
+    "reconstruction",
+    "report",
+    "stories",
+    "write_figures",
+]
 
 WHAT = ("reconstruction", "prompts", "stories")
-CLIPS, PROMPTS, STORIES = 512, 500, 200
+PROMPTS, STORIES = 500, 200
 
 
 def evaluate(
@@ -32,16 +49,25 @@ def evaluate(
     quick: bool = False,
     seed: int = 0,
     progress: bool = True,
+    data: str = SHAPES,
+    clips: int = CLIPS,
+    frames: int = FRAMES,
+    judges: Judges = PIXELS_ONLY,
 ) -> dict[str, Any]:
     """Figures of a model, or of a tokenizer alone, that JSON can hold: a block for each of `what`, under its name.
 
     Args:
-        what: of "reconstruction" (512 clips), "prompts" (500 of each of three kinds) and "stories" (200).
+        what: of "reconstruction", "prompts" (500 of each of three kinds) and "stories" (200).
         quick: only the first tenth of them.
-        seed: of the sampling; clips and prompts are always the same ones.
+        seed: of the sampling, and of the choice among the clips of `data`; those of the procedural world, and the
+            prompts, are always the same ones.
         progress: show a progress bar, where there is a terminal.
+        data: where the clips of the reconstruction come from, any place as for training.
+        clips, frames: how many clips, and how long ones.
+        judges: networks for further figures of the reconstruction (LPIPS, rFVD).
 
-    Raises PhenakiError for a name that is none of these, and for prompts and stories of a tokenizer alone.
+    Raises PhenakiError for a name that is none of these, for prompts and stories of a tokenizer alone or on other data
+    than the procedural world, and for data without usable clips.
     """
     for name in what:
         if name not in WHAT:
@@ -49,9 +75,14 @@ def evaluate(
     tokenizer = model if isinstance(model, Tokenizer) else model.tokenizer
     if model is tokenizer and set(what) != {"reconstruction"}:
         raise PhenakiError("this is a tokenizer alone, which makes nothing from text: evaluate its reconstruction only")
-    clips, of_each_kind, told = (count // 10 if quick else count for count in (CLIPS, PROMPTS, STORIES))
+    if data != SHAPES and set(what) != {"reconstruction"}:
+        raise PhenakiError(
+            f"prompts and stories are judged on the procedural world alone: of '{data}' reconstruction only"
+        )
+    count, of_each_kind, told = (max(1, n // 10) if quick else n for n in (clips, PROMPTS, STORIES))
+    shown = Clips(tokenizer, data, count, frames, seed)
     measures = {
-        "reconstruction": (clips, partial(reconstruction, tokenizer, clips)),
+        "reconstruction": (count, partial(reconstruction, tokenizer, shown, judges=judges)),
         "prompts": (of_each_kind * len(KINDS), partial(prompts, model, of_each_kind, seed)),
         "stories": (told, partial(stories, model, told, seed)),
     }

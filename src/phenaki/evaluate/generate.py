@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Protocol, TypeVar
 
 import torch
 
-from phenaki.generator import MaskedTransformer
+from phenaki.generator import Generator
 from phenaki.sample import SamplingConfig, Scene, plan, story
 from phenaki.text import TextEncoder
 from phenaki.tokenizer import Tokenizer
@@ -25,7 +26,7 @@ class Model(Protocol):
     """What is evaluated: `phenaki.Phenaki`, or anything with the same parts."""
 
     tokenizer: Tokenizer
-    generator: MaskedTransformer
+    generator: Generator
     text_encoder: TextEncoder
     sampling: SamplingConfig
 
@@ -55,6 +56,7 @@ def side_by_side(model: Model) -> int:
     return max(1, min(MOST_CLIPS, MOST_LOGITS // (2 * t * h * w * model.tokenizer.vocab_size)))
 
 
-def batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def batches(items: Iterable[Item], size: int) -> Iterator[Sequence[Item]]:
+    rest = iter(items)
+    while batch := tuple(islice(rest, size)):
+        yield batch

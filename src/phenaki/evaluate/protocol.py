@@ -17,10 +17,18 @@ from phenaki.tokenizer import Tokenizer
 
 WORLD_SEED = 7  # not the seeds whose test clips a training run shows: nothing was ever chosen by these samples
 
+FITTED = {  # how a picture of another size is brought to the tokenizer's (`data/media.py`), and what is compared
+    "resize": "short side, bicubic, antialiased",
+    "crop": "center",
+    "range": "RGB in [0, 1]",
+}
 
-def unseen_world(tokenizer: Tokenizer, split: str = "test", objects: int | None = None) -> ShapesWorld:
-    """Unseen clips of 11 frames at the tokenizer's size; `split` and `objects` as in `ShapesWorld`."""
-    return ShapesWorld(WORLD_SEED, split, tuple(tokenizer.config.image_size), FRAMES, objects)
+
+def unseen_world(
+    tokenizer: Tokenizer, split: str = "test", objects: int | None = None, frames: int = FRAMES
+) -> ShapesWorld:
+    """Unseen clips at the tokenizer's size; `split` and `objects` as in `ShapesWorld`."""
+    return ShapesWorld(WORLD_SEED, split, tuple(tokenizer.config.image_size), frames, objects)
 
 
 def measured_on(world: ShapesWorld) -> dict[str, Any]:

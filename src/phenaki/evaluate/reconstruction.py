@@ -1,70 +1,129 @@
-"""How well a tokenizer gives unseen clips back."""
+"""How well a tokenizer gives clips back."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections import defaultdict
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from phenaki.data.shapes import Report, check
+from phenaki.data.shapes import Sample as Scene
+from phenaki.errors import PhenakiError
+from phenaki.evaluate.clips import Clips
 from phenaki.evaluate.generate import Advance, batches
-from phenaki.evaluate.protocol import measured_on, unseen_world
+from phenaki.evaluate.pixels import psnr, ssim
 from phenaki.evaluate.shares import share, shares_of_claims
+from phenaki.perceptual import I3D, LPIPS
 from phenaki.tokenizer import Tokenizer, code_usage
 from phenaki.video import to_float, to_uint8
 
-BEST_PSNR = 100.0  # dB; a perfect reconstruction would have infinitely many
 MOST_PIXELS = 16 * 11 * 64 * 64  # at a time
+_AT_A_TIME = 4  # clips in I3D, which makes them 224x224
 
 
-def reconstruction(tokenizer: Tokenizer, clips: int, advance: Advance) -> dict[str, Any]:
-    """Peak signal-to-noise ratios in dB, and how the codes are used, over the first `clips` unseen clips of 11 frames.
+class Judges(NamedTuple):
+    """Networks that judge beside the pixels. None: not at hand, so that their figure is left out."""
 
-    PSNR is that of RGB in 0..1 over a whole clip, of its first frame alone and of its other frames, each at most 100,
-    averaged over the clips. `codes_used`: share of the vocabulary that occurs in any of them; `bits_per_pixel`: of ids
-    written plainly. `fulfilled`: share of the reconstructions in which the checker still sees all that the clip's own
-    caption claims, which no generator of these ids can be expected to exceed.
+    lpips: LPIPS | None = None
+    i3d: I3D | None = None
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """Of those at hand: the files of their weights, with the SHA-256."""
+        return {name: network.files for name, network in zip(self._fields, self, strict=True) if network is not None}
+
+
+PIXELS_ONLY = Judges()
+
+
+def reconstruction(
+    tokenizer: Tokenizer, clips: Clips, advance: Advance, judges: Judges = PIXELS_ONLY
+) -> dict[str, Any]:
+    """How near the reconstructions of `clips` are to them, and how the codes are used.
+
+    `psnr`: peak signal-to-noise ratio in dB of RGB in 0..1 over a whole clip, of its first frame alone and of its other
+    frames, each at most 100, averaged over the clips; `ssim` and `lpips`: of frames, averaged; `rfvd`: the Frechet
+    distance of I3D's logits between all clips and all reconstructions. `codes_used`: share of the vocabulary that
+    occurs in any of them; `bits_per_pixel`: of ids written plainly. `fulfilled`, on the procedural world: share of the
+    reconstructions in which the checker still sees all that the clip's own caption claims, which no generator of these
+    ids can be expected to exceed.
     """
-    world = unseen_world(tokenizer)
     device = next(tokenizer.parameters()).device
-    at_a_time = max(1, MOST_PIXELS // (world.frames * world.height * world.width))
-    decibels: dict[str, list[float]] = {"psnr": [], "psnr_first": [], "psnr_rest": []}
+    lpips, i3d = (network.to(device) if network is not None else None for network in judges)
+    frechet = _frechet(i3d) if i3d is not None else None
+    height, width = tokenizer.config.image_size
+    pixels = clips.frames * height * width
+    found: dict[str, list[float]] = defaultdict(list)
     ids: list[Tensor] = []
-    reports: dict[str, list[Report]] = {"one_object": [], "two_objects": []}
-    for numbers in batches(range(clips), at_a_time):
-        samples = [world[i] for i in numbers]
+    reports: dict[str, list[Report]] = defaultdict(list)
+    for samples in batches(clips, max(1, MOST_PIXELS // pixels)):
         video = to_float(np.stack([sample.video for sample in samples])).to(device)
         ids.append(tokenizer.encode(video))
         decoded = tokenizer.decode(ids[-1])
-        error = (decoded - video).square()
-        for name, part in zip(decibels, (error, error[:, :, :1], error[:, :, 1:]), strict=True):
-            decibels[name] += psnr(part)
+        for name, values in _near(decoded, video, lpips).items():
+            found[name] += values
+        if frechet is not None:
+            for real, whole in ((True, video), (False, decoded)):
+                for part in whole.split(_AT_A_TIME):
+                    frechet.update(part, real=real)
         for sample, clip in zip(samples, to_uint8(decoded), strict=True):
-            kind = "one_object" if len(sample.scene.objects) == 1 else "two_objects"
-            reports[kind].append(check(clip, sample.claims))
-        advance(len(numbers))
+            if isinstance(sample, Scene):
+                kind = "one_object" if len(sample.scene.objects) == 1 else "two_objects"
+                reports[kind].append(check(clip, sample.claims))
+        advance(len(samples))
     perplexity, used = code_usage(torch.cat(ids), tokenizer.vocab_size)
     bits = ids[0][0].numel() * math.log2(tokenizer.vocab_size)
-    means = {name: float(np.mean(each)) for name, each in decibels.items()}
-    return {
-        "protocol": {"clips": clips} | measured_on(world),
+    means = {name: float(np.mean(each)) for name, each in found.items()}
+    if "psnr_rest" in means:
+        means["first_minus_rest"] = means["psnr_first"] - means["psnr_rest"]
+    if frechet is not None:
+        means["rfvd"] = _distance(frechet, clips)
+    figures = {
+        "protocol": clips.protocol | judges.protocol,
         **means,
-        "first_minus_rest": means["psnr_first"] - means["psnr_rest"],
         "codes_used": used,
         "perplexity": perplexity,
         "vocab_size": tokenizer.vocab_size,
-        "bits_per_pixel": bits / (world.frames * world.height * world.width),
-        "fulfilled": {
-            kind: share(sum(report.fulfilled for report in each), len(each)) | {"claims": shares_of_claims(each)}
-            for kind, each in reports.items()
-            if each
-        },
+        "bits_per_pixel": bits / pixels,
     }
+    if reports:
+        figures["fulfilled"] = {
+            kind: share(sum(report.fulfilled for report in each), len(each)) | {"claims": shares_of_claims(each)}
+            for kind, each in sorted(reports.items())
+        }
+    if clips.left_out:
+        figures["left_out"] = clips.left_out
+    return figures
 
 
-def psnr(error: Tensor) -> list[float]:
-    """Squared errors (B, 3, T, H, W) of RGB in 0..1 -> peak signal-to-noise ratio of each clip in dB, at most 100."""
-    return (-10 * error.double().mean((1, 2, 3, 4)).clamp_min(10 ** (-BEST_PSNR / 10)).log10()).tolist()
+@torch.no_grad()
+def _near(decoded: Tensor, video: Tensor, lpips: LPIPS | None) -> dict[str, list[float]]:
+    """Figures of each clip, by name."""
+    error = (decoded - video).square()
+    near = {"psnr": psnr(error), "psnr_first": psnr(error[:, :, :1])}
+    if video.shape[2] > 1:
+        near["psnr_rest"] = psnr(error[:, :, 1:])
+    near["ssim"] = ssim(decoded, video).mean(1).tolist()
+    if lpips is not None:
+        near["lpips"] = lpips(decoded, video).mean(1).tolist()
+    return near
+
+
+def _frechet(i3d: I3D) -> Any:
+    """torchmetrics' Frechet distance, which gathers what I3D says of real and of decoded clips."""
+    try:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+    except ImportError as error:
+        raise PhenakiError("rFVD needs the package torchmetrics: pip install 'phenaki[metrics]'") from error
+    device = next(i3d.parameters()).device
+    return FrechetInceptionDistance(feature=i3d).to(device).requires_grad_(False)
+
+
+def _distance(frechet: Any, clips: Clips) -> float:
+    if clips.protocol["clips"] < 2:
+        raise PhenakiError(f"rFVD is a distance of many clips, and '{clips.place}' gave 1: give more, or leave it out")
+    return float(frechet.compute())

@@ -20,7 +20,7 @@ from phenaki.files import write_whole
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """A figure of a block, by the keys that lead to it. `bar`: the least value wanted of it."""
 
     label: str
@@ -28,41 +28,53 @@ class _Row:
     form: Callable[[float], str]
     bar: float | None = None
 
+    def value(self, block: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The figure under "share", with what stands beside it; None where the block has none."""
+        found: Any = block
+        for key in self.path:
+            found = found.get(key, {})
+        whole = found if isinstance(found, dict) else {"share": found}
+        return whole or None
+
 
 def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-_DB, _DIFFERENCE, _BITS = "{:.2f} dB".format, "{:+.2f} dB".format, "{:.4f}".format
-_COUNT, _RATE = "{:,.0f}".format, "{:.1f} a second".format
+_DB, _DIFFERENCE, _PLAIN = "{:.2f} dB".format, "{:+.2f} dB".format, "{:.4f}".format
+_COUNT, _DISTANCE, _RATE = "{:,.0f}".format, "{:.2f}".format, "{:.1f} a second".format
 
-_ROWS = {
+ROWS = {
     "reconstruction": (
-        _Row("PSNR", ("psnr",), _DB, 30.0),
-        _Row("of first frames", ("psnr_first",), _DB),
-        _Row("of the others", ("psnr_rest",), _DB),
-        _Row("first minus others", ("first_minus_rest",), _DIFFERENCE, -1.0),
-        _Row("codes in use", ("codes_used",), _percent, 0.70),
-        _Row("perplexity of the codes", ("perplexity",), _COUNT),
-        _Row("bits per pixel", ("bits_per_pixel",), _BITS),
-        _Row("still as told, one object", ("fulfilled", "one_object"), _percent),
-        _Row("still as told, two objects", ("fulfilled", "two_objects"), _percent),
+        Row("PSNR", ("psnr",), _DB, 30.0),
+        Row("of first frames", ("psnr_first",), _DB),
+        Row("of the others", ("psnr_rest",), _DB),
+        Row("first minus others", ("first_minus_rest",), _DIFFERENCE, -1.0),
+        Row("SSIM", ("ssim",), _PLAIN),
+        Row("LPIPS", ("lpips",), _PLAIN),
+        Row("rFVD", ("rfvd",), _DISTANCE),
+        Row("codes in use", ("codes_used",), _percent, 0.70),
+        Row("perplexity of the codes", ("perplexity",), _COUNT),
+        Row("bits per pixel", ("bits_per_pixel",), _PLAIN),
+        Row("still as told, one object", ("fulfilled", "one_object"), _percent),
+        Row("still as told, two objects", ("fulfilled", "two_objects"), _percent),
     ),
     "prompts": (
-        _Row("one object", ("one_object",), _percent, 0.95),
-        _Row("held-out pairs", ("held_out_pairs",), _percent, 0.85),
-        _Row("two objects", ("two_objects",), _percent, 0.75),
-        _Row("new frames, clip by clip", ("frames_per_second", "one_at_a_time"), _RATE, 8.0),
-        _Row("new frames, in batches", ("frames_per_second", "in_batches"), _RATE),
+        Row("one object", ("one_object",), _percent, 0.95),
+        Row("held-out pairs", ("held_out_pairs",), _percent, 0.85),
+        Row("two objects", ("two_objects",), _percent, 0.75),
+        Row("new frames, clip by clip", ("frames_per_second", "one_at_a_time"), _RATE, 8.0),
+        Row("new frames, in batches", ("frames_per_second", "in_batches"), _RATE),
     ),
     "stories": (
-        _Row("scenes fulfilled", ("scenes",), _percent, 0.90),
-        _Row("object and background stay", ("persistent",), _percent, 0.85),
-        _Row("both, in all scenes", ("whole",), _percent),
+        Row("scenes fulfilled", ("scenes",), _percent, 0.90),
+        Row("object and background stay", ("persistent",), _percent, 0.85),
+        Row("both, in all scenes", ("whole",), _percent),
     ),
 }
+_MOST_NAMED = 10
 _TITLES = {
-    "reconstruction": "Reconstruction of {clips} unseen clips",
+    "reconstruction": "Reconstruction of {clips} clips of {data}",
     "prompts": "Prompts fulfilled, {prompts_of_each_kind} unseen ones of each kind",
     "stories": "{stories} stories of {scenes} scenes",
 }
@@ -77,19 +89,18 @@ def report(figures: Mapping[str, Any]) -> Group:
 
 
 def _section(name: str, block: Mapping[str, Any]) -> Iterator[RenderableType]:
-    protocol = block["protocol"]
+    protocol = {"data": "the procedural world, unseen"} | block["protocol"]
     yield Text(_TITLES[name].format(**protocol) + (" (quick: a tenth)" if protocol["quick"] else ""), "bold")
     table = Table("", "measured", "95 % interval", "bar", box=None)
     notes = []
-    for row in _ROWS[name]:
-        found: Any = block
-        for key in row.path:
-            found = found.get(key)
-        if found is None:  # a few clips may all have one object
+    for row in ROWS[name]:
+        whole = row.value(block)
+        if whole is None:  # another kind of data, a network that is not at hand, a few clips that all have one object
             continue
-        whole = found if isinstance(found, dict) else {"share": found}
         interval = " to ".join(map(row.form, whole.get("interval", ())))
-        table.add_row(row.label, row.form(whole["share"]), interval, _against(row, whole["share"]))
+        table.add_row(
+            row.label, row.form(whole["share"]), interval, _against(row, whole["share"]) if "world" in protocol else ""
+        )
         failing = sorted((each["share"], kind) for kind, each in whole.get("claims", {}).items() if each["share"] < 1)
         if failing:
             notes.append(f"{row.label}, claims: " + ", ".join(f"{kind} {_percent(value)}" for value, kind in failing))
@@ -97,12 +108,13 @@ def _section(name: str, block: Mapping[str, Any]) -> Iterator[RenderableType]:
         "{frames} frames of {size[1]}x{size[0]} at {fps:g} per second; {device}, threads: {threads}; "
         "{seconds:,.0f} s".format(**protocol)
     )
+    notes += [f"left out: {sentence}" for sentence in block.get("left_out", ())[:_MOST_NAMED]]
     yield table
     yield from (Padding(Text(note, "dim"), (0, 0, 0, 1)) for note in notes)
     yield Text()
 
 
-def _against(row: _Row, value: float) -> str:
+def _against(row: Row, value: float) -> str:
     if row.bar is None:
         return ""
     return f"{row.form(row.bar)}, {'met' if value >= row.bar else 'NOT met'}"
@@ -117,7 +129,7 @@ def write_figures(path: str | Path, figures: Mapping[str, Any]) -> list[str]:
     that cannot be written, and for a file that holds something else.
     """
     kept, left_out = {}, []
-    for name, block in _read(Path(path)).items():
+    for name, block in read_figures(Path(path)).items():
         differs = next((d for new in figures.values() if (d := _difference(block, new))), None)
         if differs and name not in figures:
             left_out.append(f"the {name} that '{path}' held are left out: they were measured with another {differs}")
@@ -127,7 +139,7 @@ def write_figures(path: str | Path, figures: Mapping[str, Any]) -> list[str]:
     with suppress(_Checked), write_whole(path, "w") as file:
         if not figures:
             raise _Checked
-        json.dump({name: together[name] for name in _ROWS if name in together}, file, indent=2)
+        json.dump({name: together[name] for name in ROWS if name in together}, file, indent=2)
         file.write("\n")
     return left_out
 
@@ -146,12 +158,13 @@ def _difference(block: Mapping[str, Any], other: Mapping[str, Any]) -> str | Non
     return next((key for key in one if key in two and one[key] != two[key]), None)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_figures(path: Path) -> dict[str, Any]:
+    """The blocks of a file that `write_figures` wrote; none where there is no file. Raises PhenakiError for others."""
     if not path.is_file():
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if any(name not in _ROWS or "protocol" not in block for name, block in found.items()):
+        if any(name not in ROWS or "protocol" not in block for name, block in found.items()):
             raise ValueError("something else is in it")
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise PhenakiError(f"'{path}' holds no figures of an evaluation ({error}): name another file") from error

@@ -1,5 +1,6 @@
 """Stage 2: ids from text."""
 
+from phenaki.generator.base import Generator
 from phenaki.generator.masked import (
     MaskedTransformer,
     MaskedTransformerConfig,
@@ -8,4 +9,4 @@ from phenaki.generator.masked import (
 
 REGISTRY = {"masked": (MaskedTransformerConfig, MaskedTransformer)}
 
-__all__ = ["REGISTRY", "MaskedTransformer", "MaskedTransformerConfig", "MaskedTransformerSizes"]
+__all__ = ["REGISTRY", "Generator", "MaskedTransformer", "MaskedTransformerConfig", "MaskedTransformerSizes"]

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.errors import PhenakiError
+from phenaki.generator.base import Context, Generator
 from phenaki.grid import time_steps
 from phenaki.nn.attention import HEAD_DIM
 from phenaki.nn.positions import fourier_features, rotary_table
 from phenaki.nn.transformer import Layer, initialize, width_error
 from phenaki.text.base import Text
-from phenaki.tokenizer.base import Tokenizer, TokenizerFacts
+from phenaki.tokenizer.base import TokenizerFacts
 
 _BANDS = 6
 
@@ -51,14 +52,12 @@ class MaskedTransformerSizes:
         return MaskedTransformerConfig(tokenizer, text_width, **asdict(self))
 
 
-class MaskedTransformer(nn.Module):
+class MaskedTransformer(Generator):
     """ids int64 (B, t, h, w), `mask_id` where unknown, and text -> logits (B, t, h, w, V)."""
 
     def __init__(self, config: MaskedTransformerConfig):
         super().__init__()
         self.config = config
-        self.vocab_size = config.tokenizer.vocab_size
-        self.mask_id = self.vocab_size
         width = config.width
         self.ids = nn.Embedding(self.vocab_size + 1, width)
         self.first_frame = nn.Parameter(torch.zeros(width))
@@ -73,16 +72,6 @@ class MaskedTransformer(nn.Module):
         nn.init.normal_(self.ids.weight, std=width**-0.5)
         nn.init.normal_(self.head.weight, std=0.02)
 
-    def check_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Raise PhenakiError, naming each difference, unless this generator was built for such a tokenizer."""
-        wanted, given = asdict(self.config.tokenizer), asdict(tokenizer.facts)
-        differences = [f"{name} {wanted[name]}, not {given[name]}" for name in wanted if wanted[name] != given[name]]
-        if differences:
-            raise PhenakiError(
-                f"this generator was built for a tokenizer with {'; '.join(differences)}: "
-                "use the tokenizer it was trained with"
-            )
-
     def drop(self, text: Text, dropped: Tensor) -> Text:
         """Put the learned null embedding in front of the text, and hide the rest of it where `dropped` (bool (B,)).
 
@@ -92,11 +81,11 @@ class MaskedTransformer(nn.Module):
         mask = text.mask & ~dropped[:, None]
         return Text(torch.cat((null, text.embeddings), 1), torch.cat((torch.ones_like(mask[:, :1]), mask), 1))
 
-    def context(self, text: Text) -> list[tuple[Tensor, Tensor]]:
+    def context(self, text: Text) -> Context:
         """Keys and values (B, H, L, K) of a text for each layer."""
         return [layer.cross.keys_values(text.embeddings) for layer in self.layers]
 
-    def features(self, ids: Tensor, context: list[tuple[Tensor, Tensor]], text_mask: Tensor) -> Tensor:
+    def features(self, ids: Tensor, context: Context, text_mask: Tensor) -> Tensor:
         """ids (B, t, h, w) -> features (B, t, h, w, D), of which `head` makes logits."""
         B, t, h, w = ids.shape
         patch, (height, width) = self.config.tokenizer.patch, self.config.tokenizer.image_size
@@ -108,7 +97,3 @@ class MaskedTransformer(nn.Module):
         for layer, keys_values in zip(self.layers, context, strict=True):
             x = layer(x, rotary, context=keys_values, context_mask=text_mask)
         return self.norm(x).view(B, t, h, w, -1)
-
-    def forward(self, ids: Tensor, text: Text) -> Tensor:
-        """Logits (B, t, h, w, V) of every position; `text` as `drop` returns it."""
-        return self.head(self.features(ids, self.context(text), text.mask))

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from phenaki.nn.past import Past
 from phenaki.nn.positions import rotate
 
 HEAD_DIM = 64  # fewer, wider heads: the softmax over N * M * H scores is what costs on a CPU
@@ -16,15 +17,17 @@ HEAD_DIM = 64  # fewer, wider heads: the softmax over N * M * H scores is what c
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
     """Attention of q (B, H, N, K) over k, v (B, H, M, K); mask: bool (B, 1, N or 1, M), True where a key may be seen;
-    `causal`: only keys up to the query's own place. With both, a key is seen where both allow it.
+    `causal`: only keys up to the query's own place, the queries being the last N of the M places. With both, a key is
+    seen where both allow it.
 
     The kernel is chosen by measurement (benchmarks/attention.py): on a CPU in bfloat16 the fused kernel is 1.3 to 5
     times as slow to train as the three plain operations; everywhere else it is the faster one.
     """
+    N, M = q.shape[-2], k.shape[-2]
     fused = q.device.type != "cpu" or q.dtype != torch.bfloat16
-    if causal and not (fused and mask is None):  # the fused kernel takes either a mask or `is_causal`
-        past = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
-        mask, causal = past if mask is None else past & mask, False
+    if causal and not (fused and mask is None and N == M):  # the fused kernel takes either a mask or `is_causal`
+        seen = torch.ones(N, M, dtype=torch.bool, device=q.device).tril(M - N)
+        mask, causal = seen if mask is None else seen & mask, False
     if fused:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
@@ -49,28 +52,39 @@ class Attention(nn.Module):
         self.norm_q = nn.LayerNorm(HEAD_DIM, bias=False)
         self.norm_k = nn.LayerNorm(HEAD_DIM, bias=False)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        mask: Tensor | None = None,
+        past: Past | None = None,
+    ) -> Tensor:
         """x: (B, N, D) -> (B, N, D); `rotary` as `rotary_table` makes it for the N positions; `mask`: bool (B, N), True
-        where there is something to see."""
-        q = self._split(self.to_q(x))
-        k, v = self.keys_values(x)
-        q = self.norm_q(q)
+        where there is something to see; `past`: of a stream, whose positions come before the N, in `rotary` too."""
+        q = self.norm_q(self._split(self.to_q(x)))
+        kv = self.to_kv(x)
+        if past is not None:
+            kv = past.join(self, kv, keep=None, dim=1)
+        k, v = self._keys_values(kv)
         if rotary is not None:
-            q, k = rotate(q, rotary), rotate(k, rotary)
+            q, k = rotate(q, tuple(part[-x.shape[1] :] for part in rotary)), rotate(k, rotary)
         if mask is not None:
             mask = mask[:, None, None, :]
         return self._merge(attend(q.to(v.dtype), k.to(v.dtype), v, mask, self.causal))
 
     def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, H, M, K) of a context (B, M, C): computed once for all steps of a decoding."""
-        k, v = self.to_kv(context).chunk(2, dim=-1)
-        return self.norm_k(self._split(k)), self._split(v)
+        return self._keys_values(self.to_kv(context))
 
     def cross(self, x: Tensor, keys_values: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
         """Attention of x (B, N, D) over keys and values of a context; mask: bool (B, M), True where there is text."""
         k, v = keys_values
         q = self.norm_q(self._split(self.to_q(x)))
         return self._merge(attend(q.to(v.dtype), k.to(v.dtype), v, mask=mask[:, None, None, :]))
+
+    def _keys_values(self, kv: Tensor) -> tuple[Tensor, Tensor]:
+        k, v = kv.chunk(2, dim=-1)
+        return self.norm_k(self._split(k)), self._split(v)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, HEAD_DIM)).transpose(1, 2)

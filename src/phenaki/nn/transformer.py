@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.nn.attention import HEAD_DIM, Attention
+from phenaki.nn.past import Past
 
 
 class FeedForward(nn.Sequential):
@@ -38,10 +39,11 @@ class Layer(nn.Module):
         mask: Tensor | None = None,
         context: tuple[Tensor, Tensor] | None = None,
         context_mask: Tensor | None = None,
+        past: Past | None = None,
     ) -> Tensor:
         """x: (B, N, D) -> (B, N, D), `mask`: bool (B, N), which positions may be seen; `context`: keys and values of
-        `self.cross.keys_values` for M context positions, `context_mask`: bool (B, M)."""
-        x = x + self.attention(self.norm(x), rotary, mask)
+        `self.cross.keys_values` for M context positions, `context_mask`: bool (B, M); `past`: of a stream."""
+        x = x + self.attention(self.norm(x), rotary, mask, past)
         if self.cross is not None:
             x = x + self.cross.cross(self.norm_cross(x), context, context_mask)
         return x + self.feed_forward(x)

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.errors import PhenakiError
+from phenaki.grid import time_steps
 from phenaki.nn.attention import HEAD_DIM
+from phenaki.nn.past import Past, begins
 from phenaki.nn.positions import rotary_table
 from phenaki.nn.transformer import Layer, initialize, width_error
 from phenaki.tokenizer.base import Tokenizer
@@ -32,6 +34,9 @@ class CViViTConfig:
     pixel_hidden: int = 0
     """Hidden units beside each linear projection from and to pixels; 0 is the paper's. A narrow network needs them: its
     width is the rank of what a linear projection can draw."""
+    window: int = 6
+    """Time steps of the longest clips it is trained on: 6 are the paper's 11 frames. What it does with longer videos is
+    said at `Tokenizer`."""
     quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(kind="codebook"))
 
     def __post_init__(self) -> None:
@@ -43,8 +48,18 @@ class CViViTConfig:
             raise PhenakiError(f"patch {self.patch}: frames, rows and columns of a patch must be 1 or more")
         if self.image_size[0] % self.patch[1] or self.image_size[1] % self.patch[2]:
             raise PhenakiError(f"image_size {self.image_size} is not a multiple of the patch {self.patch[1:]}")
+        if self.window < 2:
+            raise PhenakiError(f"window {self.window}: the first frame and what follows it take 2 time steps or more")
         if self.fps <= 0:
             raise PhenakiError(f"fps {self.fps} must be above 0")
+
+    def check_length(self, frames: int) -> None:
+        """Raise PhenakiError for training clips of which it would see more than it does when it encodes."""
+        steps = time_steps(frames, self.patch[0])
+        if steps > self.window:
+            raise PhenakiError(
+                f"clips of {frames} frames are {steps} time steps, and tokenizer.window is {self.window}: make it {steps}"
+            )
 
 
 class CViViT(Tokenizer):
@@ -57,6 +72,7 @@ class CViViT(Tokenizer):
         super().__init__()
         self.config = config
         self.patch = config.patch
+        self.window = config.window
         p, ph, pw = config.patch
         width = config.width
         first, rest, hidden = 3 * ph * pw, 3 * p * ph * pw, config.pixel_hidden
@@ -74,31 +90,41 @@ class CViViT(Tokenizer):
         self.pixels_rest = PixelProjection(width, rest, hidden)
         initialize(self, depth=config.spatial_layers + config.temporal_layers)
 
-    def latents(self, video: Tensor) -> Tensor:
-        self.grid(*video.shape[2:])
-        x = self.norm_embedding(self._embed(video * 2 - 1))
+    @property
+    def last_layer(self) -> list[nn.Parameter]:
+        return [self.pixels_first.linear.weight, self.pixels_rest.linear.weight]
+
+    def latents(self, video: Tensor, past: Past | None = None) -> Tensor:
+        x = self.norm_embedding(self._embed(video * 2 - 1, begins(past)))
         x = _over_space(self.encoder_spatial, x)
-        x = _over_time(self.encoder_temporal, x)
+        x = _over_time(self.encoder_temporal, x, past)
         return self.norm_latents(x)
 
-    def reconstruct(self, latents: Tensor) -> Tensor:
-        x = _over_time(self.decoder_temporal, latents)
+    def reconstruct(self, latents: Tensor, past: Past | None = None) -> Tensor:
+        x = _over_time(self.decoder_temporal, latents, past)
         x = _over_space(self.decoder_spatial, x)
-        return self._pixels(self.norm_pixels(x)) / 2 + 0.5
+        return self._pixels(self.norm_pixels(x), begins(past)) / 2 + 0.5
 
-    def _embed(self, video: Tensor) -> Tensor:
-        """(B, 3, T, H, W) -> (B, t, h, w, D)."""
-        first = self.embed_first(patchify(video[:, :, :1], (1, *self.patch[1:])))
-        if video.shape[2] == 1:
-            return first
-        return torch.cat((first, self.embed_rest(patchify(video[:, :, 1:], self.patch))), dim=1)
+    def _embed(self, video: Tensor, first: bool) -> Tensor:
+        """(B, 3, T, H, W) -> (B, t, h, w, D); `first`: whether the first frame is a time step of its own."""
+        self.grid(video.shape[2] + (not first), *video.shape[3:])
+        head, tail = video.tensor_split([int(first)], dim=2)
+        embedded = []
+        if head.shape[2]:
+            embedded.append(self.embed_first(patchify(head, (1, *self.patch[1:]))))
+        if tail.shape[2]:
+            embedded.append(self.embed_rest(patchify(tail, self.patch)))
+        return torch.cat(embedded, dim=1)
 
-    def _pixels(self, x: Tensor) -> Tensor:
-        """(B, t, h, w, D) -> (B, 3, T, H, W)."""
-        first = unpatchify(self.pixels_first(x[:, :1]), (1, *self.patch[1:]))
-        if x.shape[1] == 1:
-            return first
-        return torch.cat((first, unpatchify(self.pixels_rest(x[:, 1:]), self.patch)), dim=2)
+    def _pixels(self, x: Tensor, first: bool) -> Tensor:
+        """(B, t, h, w, D) -> (B, 3, T, H, W), the inverse of `_embed` in shape."""
+        head, tail = x.tensor_split([int(first)], dim=1)
+        pixels = []
+        if head.shape[1]:
+            pixels.append(unpatchify(self.pixels_first(head), (1, *self.patch[1:])))
+        if tail.shape[1]:
+            pixels.append(unpatchify(self.pixels_rest(tail), self.patch))
+        return torch.cat(pixels, dim=2)
 
 
 class PixelProjection(nn.Module):
@@ -147,11 +173,11 @@ def _over_space(layers: nn.ModuleList, x: Tensor) -> Tensor:
     return x.view(B, t, h, w, D)
 
 
-def _over_time(layers: nn.ModuleList, x: Tensor) -> Tensor:
+def _over_time(layers: nn.ModuleList, x: Tensor, past: Past | None) -> Tensor:
     """Every token sees those of the same place at its own and earlier time steps. (B, t, h, w, D) in and out."""
     B, t, h, w, D = x.shape
-    rotary = rotary_table((t,), HEAD_DIM, x.device)
+    rotary = rotary_table(((0 if past is None else past.steps) + t,), HEAD_DIM, x.device)
     x = x.permute(0, 2, 3, 1, 4).reshape(B * h * w, t, D)
     for layer in layers:
-        x = layer(x, rotary)
+        x = layer(x, rotary, past=past)
     return x.view(B, h, w, t, D).permute(0, 3, 1, 2, 4)

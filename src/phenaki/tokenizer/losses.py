@@ -1,13 +1,19 @@
-"""Losses of the first stage, each a term by name; the training step adds them up with the weights of the recipe."""
+"""Losses of the first stage, each a term by name; the training step adds them up with the weights of the recipe.
+
+The adversarial one is in `discriminator.py`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from phenaki.errors import PhenakiError
+from phenaki.perceptual import I3D, LPIPS
 from phenaki.tokenizer.base import Reconstruction, Tokenizer
 from phenaki.tokenizer.cvivit import patchify
 from phenaki.tokenizer.quantize import Quantized
@@ -15,7 +21,7 @@ from phenaki.tokenizer.quantize import Quantized
 
 @dataclass(frozen=True)
 class TokenizerLossConfig:
-    """Weights of the terms (paper, section 2.1), and the first frame's share of the pixel terms.
+    """Weights of the terms (paper, section 2.1), and the first frame's share of the pixel terms. 0 leaves a term out.
 
     The first frame is one of T, with patches of its own: left at its natural share it learns slowest (docs/log.md).
     """
@@ -23,31 +29,83 @@ class TokenizerLossConfig:
     l2: float = 1.0
     l1: float = 0.0
     quantizer: float = 1.0
+    """Of codebook and commitment loss, the latter with `tokenizer.quantizer.commitment` besides."""
+    entropy: float = 0.1
+    """Of the entropy term, where the quantizer has one."""
+    lpips: float = 0.0
+    """Of the distance of VGG features, frame by frame."""
+    i3d: float = 0.0
+    """Of the squared distance of I3D features, for clips of more than one frame."""
+    adversarial: float = 0.0
+    """Of what the discriminator says (`discriminator.*`)."""
     alike: float = 0.0
     """Weight of what pulls neighbouring patches (in time, rows, columns) of equal pixels to equal codes. Without it a
     still background changes its ids from step to step, which the second stage then has to learn (docs/log.md)."""
     first_frame_share: float = 0.25
+    frames: int = 0
+    """Frames of each clip, drawn in each step, that LPIPS and a discriminator of frames see; 0 shows them all."""
+    lpips_weights: str = ""
+    """File or folder with the weights; empty for the cache."""
+    i3d_weights: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("l2", "l1", "quantizer", "alike"):
-            if getattr(self, name) < 0:
+        for name in ("l2", "l1", "quantizer", "entropy", "lpips", "i3d", "adversarial", "alike", "frames"):
+            if not getattr(self, name) >= 0:
                 raise PhenakiError(f"loss.{name} {getattr(self, name)} must not be below 0")
+        if not (self.l2 or self.l1 or self.lpips):
+            raise PhenakiError("loss.l2, loss.l1 and loss.lpips are all 0, and nothing teaches the pixels: raise one")
         if not 0 <= self.first_frame_share <= 1:
             raise PhenakiError(f"loss.first_frame_share {self.first_frame_share} must be from 0 to 1")
 
 
-def tokenizer_losses(
+class Guests(NamedTuple):
+    """Frozen networks that a loss asks, on the run's device; None where that loss is off."""
+
+    lpips: LPIPS | None = None
+    i3d: I3D | None = None
+
+
+def pixel_losses(made: Tensor, video: Tensor, config: TokenizerLossConfig) -> dict[str, Tensor]:
+    """Weighted terms by name, float32 scalars. made, video: (B, 3, T, H, W), the latter in [0, 1]."""
+    error = made.float() - video.float()
+    losses = {}
+    if config.l2:
+        losses["l2"] = config.l2 * _share_first(error.square(), config.first_frame_share)
+    if config.l1:
+        losses["l1"] = config.l1 * _share_first(error.abs(), config.first_frame_share)
+    return losses
+
+
+def code_losses(
     out: Reconstruction, video: Tensor, tokenizer: Tokenizer, config: TokenizerLossConfig
 ) -> dict[str, Tensor]:
-    """Weighted loss terms by name, float32 scalars, to be summed. video: (B, 3, T, H, W) in [0, 1]."""
-    error = out.video.float() - video.float()
-    zero = error.new_zeros(())
-    return {
-        "l2": config.l2 * _share_first(error.square(), config.first_frame_share),
-        "l1": config.l1 * _share_first(error.abs(), config.first_frame_share),
-        "quantizer": config.quantizer * tokenizer.quantizer.loss(out.quantized),
-        "alike": config.alike * _unlikeness(out.quantized, video, tokenizer.patch) if config.alike else zero,
-    }
+    """Weighted terms by name, float32 scalars: those that the quantizer has, and `alike`. video: as `pixel_losses`."""
+    commitment = tokenizer.config.quantizer.commitment
+    weights = {"codebook": config.quantizer, "commitment": config.quantizer * commitment, "entropy": config.entropy}
+    terms = tokenizer.quantizer.losses(out.quantized)
+    losses = {name: weights[name] * term for name, term in terms.items() if weights[name]}
+    if config.alike:
+        losses["alike"] = config.alike * _unlikeness(out.quantized, video, tokenizer.patch)
+    return losses
+
+
+def perceptual_losses(
+    made: Tensor, video: Tensor, frames: Tensor, guests: Guests, config: TokenizerLossConfig
+) -> dict[str, Tensor]:
+    """Weighted terms by name, float32 scalars. frames int64 (k,): those that LPIPS sees. The rest as `pixel_losses`."""
+    losses = {}
+    if guests.lpips is not None:
+        losses["lpips"] = config.lpips * guests.lpips(made[:, :, frames], video[:, :, frames]).mean()
+    if guests.i3d is not None and video.shape[2] > 1:
+        losses["i3d"] = config.i3d * F.mse_loss(guests.i3d.features(made), guests.i3d.features(video))
+    return losses
+
+
+def seen_frames(count: int, config: TokenizerLossConfig, rng: torch.Generator) -> Tensor:
+    """The frames, int64 (k,), of clips of `count` that losses of single frames see in a step."""
+    if not config.frames:
+        return torch.arange(count)
+    return torch.randperm(count, generator=rng)[: config.frames]
 
 
 def _share_first(error: Tensor, share: float) -> Tensor:

@@ -48,6 +48,16 @@ class PrefixConfig:
             if len(shares) != len(self.steps) or not whole:
                 raise PhenakiError(f"prefix.steps {self.steps} need one share each, 1 in all, not {shares}")
 
+    def check_causal(self, causal: bool) -> None:
+        """Raise PhenakiError if time steps are given to samples whose first ids know of later frames."""
+        shares = zip(self.steps, self.shares, self.continued_shares, strict=True)
+        if not causal and any(steps and (share or continued) for steps, share, continued in shares):
+            raise PhenakiError(
+                f"prefix.steps {self.steps}: this tokenizer is not causal, so the ids of the first time steps of a "
+                "clip tell of its later frames and cannot be given; train with prefix.steps=[0] prefix.shares=[1] "
+                "prefix.continued_shares=[1]"
+            )
+
     def draw(self, continued: Tensor, time_steps: int, rng: torch.Generator) -> Tensor:
         """Given time steps int64 (B,) for samples of which `continued` (bool (B,)) go on; at least one stays free."""
         shares = torch.where(continued[:, None], torch.tensor(self.continued_shares), torch.tensor(self.shares))
@@ -84,10 +94,16 @@ def train_generator(
     for a tokenizer or text encoder that does not fit the data, or is another than that of the run in `folder`.
     """
     given = open_inputs(recipe.data, recipe.text, tokenizer, text_encoder)
+    recipe.prefix.check_causal(given.causal)
     if max(recipe.data.lengths) != recipe.generator.frames:
         raise PhenakiError(
             f"data.lengths {recipe.data.lengths} and generator.frames {recipe.generator.frames}: "
             "the longest clips must have as many frames as the generator is to write"
+        )
+    if recipe.optimizer.accumulate != 1:
+        raise PhenakiError(
+            f"optimizer.accumulate {recipe.optimizer.accumulate} is for tokenizers: a generator takes its batch whole; "
+            "lower data.batch"
         )
     clips = shown(recipe.data, check_caption=given.check_caption)
     frozen = {"tokenizer": given.fingerprint, "text encoder": given.text_fingerprint}

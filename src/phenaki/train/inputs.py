@@ -26,6 +26,7 @@ class Inputs:
     `text_width`: of the embeddings. `text_encoder` is not needed where token shards bring these, whose fingerprint is
     `text_fingerprint`; where that is "" it is one that is trained with the generator, and is put in by the training.
     `check_caption` raises PhenakiError for what the text encoder cannot read; None where there are embeddings already.
+    `causal`: whether the first ids of a clip are those of its first frames.
     """
 
     facts: TokenizerFacts
@@ -35,6 +36,7 @@ class Inputs:
     text_width: int
     text_fingerprint: str
     check_caption: Callable[[str], None] | None
+    causal: bool
 
     @property
     def learns_text(self) -> bool:
@@ -71,6 +73,12 @@ def open_inputs(
     text_of = first.text_encoder if first else ""
     for place, made_by in made:
         _check(place, made_by, ids_of, text_of)
+        if not made_by.causal and min(data.lengths) < made_by.frames:
+            raise PhenakiError(
+                f"the ids in '{place}' are of {made_by.frames} frames, and their tokenizer is not causal: those of "
+                f"{min(data.lengths)} frames are not the first of them. Write the shorter clips as token shards of "
+                "their own, or leave them out of data.lengths"
+            )
     if text_of and videos:
         raise PhenakiError(f"'{made[0][0]}' brings text embeddings and '{videos[0]}' does not: tokenize both alike")
     read_by = fingerprint(text_encoder) if text_encoder else text_of
@@ -83,7 +91,8 @@ def open_inputs(
             network.eval().requires_grad_(False)
     width = first.text_width if text_of else text_encoder.width if text_encoder else words.width
     check_caption = None if text_of else _caption_rule(words, text_encoder)
-    return Inputs(facts, ids_of, tokenizer, text_encoder, width, read_by, check_caption)
+    causal = tokenizer.causal if tokenizer else first.causal
+    return Inputs(facts, ids_of, tokenizer, text_encoder, width, read_by, check_caption, causal)
 
 
 def _caption_rule(words: WordEncoderConfig, text_encoder: TextEncoder | None) -> Callable[[str], None]:

@@ -30,6 +30,8 @@ class OptimizerConfig:
     cooldown_share: float = 1.0
     """Share of the steps, at the end, over which the cosine falls; before it the rate is constant."""
     clip: float = 10.0
+    accumulate: int = 1
+    """Parts that a process works through its batch in, one after another, to need less memory: of the first stage."""
     ema_decay: float = 0.999
 
     def __post_init__(self) -> None:
@@ -39,6 +41,8 @@ class OptimizerConfig:
             raise PhenakiError(f"optimizer.betas {self.betas} must be from 0 to below 1")
         if self.clip <= 0:
             raise PhenakiError(f"optimizer.clip {self.clip} must be above 0")
+        if self.accumulate < 1:
+            raise PhenakiError(f"optimizer.accumulate {self.accumulate} must be 1 or more")
         for name in ("weight_decay", "warmup_steps", "final_lr"):
             if getattr(self, name) < 0:
                 raise PhenakiError(f"optimizer.{name} {getattr(self, name)} must not be below 0")

@@ -31,7 +31,7 @@ from phenaki.progress import progress_bar
 BAD_SAMPLES = "bad_samples.txt"
 _SHOWN_BAD = 10
 _MAY_CHANGE = {f"run.{key}" for key in ("steps", "device", "log_every", "picture_every", "checkpoint_every")}
-_MAY_CHANGE |= {"data.bad_share", "data.validation"}
+_MAY_CHANGE |= {"data.bad_share", "data.validation", "loss.lpips_weights", "loss.i3d_weights"}
 
 
 @dataclass(frozen=True)
@@ -71,27 +71,28 @@ class Run:
         self.step = 0
         self._stop = False
         self._failure = ""
-        self._recent: list[dict[str, float]] = []
+        self._recent: dict[str, list[float]] = {}
         self._left_out: set[str] = set()
         self._tensorboard: Any = None
         self._frozen = dict(frozen or {})
         self._recipe = json.loads(json.dumps(to_dict(recipe)))
-        self._check_recipe()
+        self._check_recipe(recipe)
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def _check_recipe(self) -> None:
+    def _check_recipe(self, recipe: Any) -> None:
         """A folder belongs to one recipe; what leaves the updates as they are may change."""
         path = self.folder / "recipe.json"
         if not path.exists():
             return
         before = json.loads(path.read_text())
+        defaults = {room: to_dict(type(getattr(recipe, room))()) for room in self._recipe}
+        before = _completed(before, json.loads(json.dumps(defaults)))
         changed = [
             f"{room}.{key} from {before[room].get(key)} to {value}"
             for room, values in self._recipe.items()
-            if room in before
             for key, value in values.items()
             if before[room].get(key) != value and f"{room}.{key}" not in _MAY_CHANGE
         ]
@@ -174,11 +175,26 @@ class Run:
         """Write the checkpoint, whole or not at all. All processes call: the data's state is of each of them."""
         states = {name: part.state_dict() for name, part in parts.items()}
         if self.is_main:
+            self._check_finite(states)
             state = {"step": self.step, "parts": states, "frozen": self._frozen}
             buffer = io.BytesIO()  # torch.save's own writer hides the system's errors, such as a full disk
             torch.save(state, buffer)
             with write_whole(self.folder / "checkpoint.pt") as file:
                 file.write(buffer.getbuffer())
+
+    def _check_finite(self, states: dict[str, Any]) -> None:
+        """Raise PhenakiError for weights that no training can go on from: the newest checkpoint stays as it is."""
+        for name, state in states.items():
+            tensors = [value for value in state.values() if isinstance(value, Tensor) and value.is_floating_point()]
+            if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+                raise PhenakiError(f"the {name} is not finite after step {self.step}: {self._way_back()}")
+
+    def _way_back(self) -> str:
+        """What to do about a run that is broken, with the checkpoint from before it was."""
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return "there is no checkpoint yet; start anew with a lower optimizer.lr"
+        return f"copy the last good checkpoint, {path}, to a new folder and go on there with a lower optimizer.lr"
 
     # ---- the loop
 
@@ -259,27 +275,41 @@ class Run:
     def log(self, **values: float) -> None:
         """Record the step's values; every `log_every` steps their means go to metrics.jsonl, TensorBoard and the bar.
 
-        Raises PhenakiError when `loss` or `grad_norm` is not finite; the newest checkpoint stays as it is.
+        A mean is over the steps that have the value. Raises PhenakiError as `check_finite` does.
         """
-        for name in ("loss", "grad_norm"):
-            if not math.isfinite(values.get(name, 0.0)):
-                raise PhenakiError(
-                    f"the {name} became {values[name]} at step {self.step}: copy the last good checkpoint, "
-                    f"{self.folder / 'checkpoint.pt'}, to a new folder and go on there with a lower optimizer.lr"
-                )
+        self.check_finite(values)
         if not self.is_main:
             return
-        self._recent.append(values)
+        for name, value in values.items():
+            self._recent.setdefault(name, []).append(value)
         if self.due(self.config.log_every):
-            self.record({name: sum(v[name] for v in self._recent) / len(self._recent) for name in values})
+            self.record({name: sum(recent) / len(recent) for name, recent in self._recent.items()})
             self._recent.clear()
+
+    def check_finite(self, values: Mapping[str, float]) -> None:
+        """Raise PhenakiError when a loss or a gradient's norm (`...loss`, `...grad_norm`) is not finite.
+
+        The newest checkpoint stays as it is.
+        """
+        for name, value in values.items():
+            if name.endswith(("loss", "grad_norm")) and not math.isfinite(value):
+                raise PhenakiError(f"the {name} became {value} at step {self.step}: {self._way_back()}")
+
+    def alarm(self, name: str, sentence: str) -> None:
+        """Say what goes wrong at the step now running: on the screen, in metrics.jsonl and in TensorBoard."""
+        if not self.is_main:
+            return
+        step = self.step + 1
+        self._say(f"step {step}: {name}: {sentence}")
+        self._write({"step": step, "time": round(time.time(), 1), "alarm": name, "sentence": sentence})
+        if self._tensorboard is not None:
+            self._tensorboard.add_text(f"alarm/{name}", sentence, step)
 
     def record(self, means: dict[str, float]) -> None:
         """Write values of the step now running to metrics.jsonl, TensorBoard and the progress bar (or a line)."""
         step = self.step + 1
-        line = {"step": step, "time": round(time.time(), 1)} | {k: float(f"{v:.5g}") for k, v in means.items()}
-        with open(self.folder / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(line) + "\n")
+        rounded = {name: float(f"{value:.5g}") for name, value in means.items()}
+        self._write({"step": step, "time": round(time.time(), 1)} | rounded)
         if self._tensorboard is not None:
             for name, value in means.items():
                 self._tensorboard.add_scalar(name, value, step)
@@ -290,6 +320,10 @@ class Run:
             left = _duration((self.config.steps - step) / rate)
             said = f"step {step}/{self.config.steps} {shown}, {rate:.2f} steps/s, {left} left"
             print(said, file=sys.stderr, flush=True)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        with open(self.folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
 
     def leave_out(self, sentence: str) -> None:
         """Name a sample that cannot be used, and why, once in bad_samples.txt; the first few on the screen too.
@@ -324,6 +358,12 @@ class Run:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
 
+    def sum_over_processes(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors of all processes by their sum."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+
     def average_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Mean of the gradients over all processes, in one transfer."""
         if self.world_size == 1:
@@ -334,6 +374,13 @@ class Run:
         flat /= self.world_size
         for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
             parameter.grad = part.view_as(parameter)
+
+
+def _completed(before: Any, defaults: Any) -> Any:
+    """Settings of an older version with the keys of today: those it did not know had the effect of their defaults."""
+    if not (isinstance(before, dict) and isinstance(defaults, dict)):
+        return before
+    return {key: _completed(before.get(key, default), default) for key, default in defaults.items()}
 
 
 def _name(sentence: str) -> str:

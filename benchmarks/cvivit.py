@@ -1,0 +1,144 @@
+"""C-ViViT beside `phenaki-pytorch`, at the paper's sizes: encode, decode, a training step without perceptual losses.
+
+`pip install phenaki-pytorch`, then `python benchmarks/cvivit.py` prints for 11 x 128 x 128 pixels, batch 1 and 4,
+float32 and bfloat16: seconds of both (the fastest of some, the two taking turns), their ratio, and the peak memory that
+each needs above what it holds when built. Each measurement is a process of its own. Run nothing beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+
+import torch
+from torch import Tensor, nn
+
+TASKS = ("encode", "decode", "train")
+BARS = {"encode": 1.5, "decode": 1.5, "train": 2.0}
+FRAMES, SIZE = 11, 128
+WIDTH, LAYERS, HEADS, CODES = 512, 4, 8, 8192  # of the paper (table 6)
+
+
+def ours(task: str, video: Tensor) -> tuple[nn.Module, Callable[[], object]]:
+    from phenaki.tokenizer import CViViT, CViViTConfig
+    from phenaki.tokenizer.losses import TokenizerLossConfig, code_losses, pixel_losses
+
+    model = CViViT(CViViTConfig())
+    ids = torch.zeros((video.shape[0], *model.grid(*video.shape[2:])), dtype=torch.long)
+    loss = TokenizerLossConfig()
+
+    def encode() -> Tensor:
+        return model.quantizer(model.latents(video)).ids
+
+    def decode() -> Tensor:
+        return model.reconstruct(model.quantizer.embed(ids))
+
+    def train() -> Tensor:
+        out = model(video)
+        return sum((pixel_losses(out.video, video, loss) | code_losses(out, video, model, loss)).values())
+
+    return model, {"encode": encode, "decode": decode, "train": train}[task]
+
+
+def theirs(task: str, video: Tensor) -> tuple[nn.Module, Callable[[], object]]:
+    from phenaki_pytorch import CViViT
+
+    model = CViViT(
+        dim=WIDTH,
+        codebook_size=CODES,
+        image_size=SIZE,
+        patch_size=8,
+        temporal_patch_size=2,
+        spatial_depth=LAYERS,
+        temporal_depth=LAYERS,
+        dim_head=WIDTH // HEADS,
+        heads=HEADS,
+        use_vgg_and_gan=False,
+        lookup_free_quantization=False,
+    )
+    ids = torch.zeros((video.shape[0], 6, 16, 16), dtype=torch.long)
+
+    def encode() -> Tensor:
+        return model(video, return_only_codebook_ids=True)
+
+    def decode() -> Tensor:
+        return model.decode_from_codebook_indices(ids)
+
+    def train() -> Tensor:
+        return model(video)
+
+    return model, {"encode": encode, "decode": decode, "train": train}[task]
+
+
+def measure(library: str, task: str, batch: int, dtype: str, repeats: int) -> dict[str, float]:
+    """Seconds of the fastest repeat, and mebibytes of peak memory above that of the model as built."""
+    torch.manual_seed(0)
+    video = torch.rand(batch, 3, FRAMES, SIZE, SIZE)
+    model, forward = {"ours": ours, "theirs": theirs}[library](task, video)
+    model.train(task == "train")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def run() -> None:
+        with torch.set_grad_enabled(task == "train"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+                out = forward()
+            if task == "train":
+                out.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+                optimizer.step()
+                optimizer.zero_grad()
+
+    built = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - built) / 1024
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"seconds": min(seconds[1:]), "memory": memory, "parameters": parameters}
+
+
+def in_a_process(*arguments: str) -> dict[str, float]:
+    told = subprocess.run([sys.executable, __file__, "--measure", *arguments], capture_output=True, text=True)
+    if told.returncode:
+        raise SystemExit(told.stderr)
+    return json.loads(told.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--measure", nargs=5, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.measure:
+        library, task, batch, dtype, repeats = given.measure
+        print(json.dumps(measure(library, task, int(batch), dtype, int(repeats))))
+        return
+    versions = f"torch {torch.__version__}, phenaki-pytorch {version('phenaki-pytorch')}"
+    print(f"{versions}, {torch.get_num_threads()} threads")
+    print("task    batch  dtype       ours s  theirs s   ratio (bar)   ours MiB  theirs MiB")
+    for task in TASKS:
+        for batch in given.batches:
+            for dtype in ("float32", "bfloat16"):
+                one, other = (
+                    in_a_process(library, task, str(batch), dtype, str(given.repeats)) for library in ("ours", "theirs")
+                )
+                print(
+                    f"{task:7} {batch:5}  {dtype:9} {one['seconds']:8.2f} {other['seconds']:9.2f}"
+                    f" {other['seconds'] / one['seconds']:7.2f} ({BARS[task]})"
+                    f" {one['memory']:10.0f} {other['memory']:11.0f}",
+                    flush=True,
+                )
+    print(f"parameters: ours {one['parameters'] / 1e6:.1f} M, theirs {other['parameters'] / 1e6:.1f} M")
+
+
+if __name__ == "__main__":
+    main()

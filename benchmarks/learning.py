@@ -1,0 +1,172 @@
+"""How fast a first stage learns: our C-ViViT beside that of `phenaki-pytorch`, from scratch, for the same time.
+
+`pip install phenaki-pytorch`, then `python benchmarks/learning.py --minutes 30 --out learning.json` trains both on the
+procedural world of shapes (64 x 64 pixels, 11 frames), of the same width and depth, in the same batches, on one thread
+each, and prints the PSNR on 64 unseen clips every other minute. Ours trains as the recipe of the released model says,
+theirs as its trainer does without a discriminator (Adam, 3e-4, clipping 0.5, averaged weights, the loss that its model
+returns); each is judged by its averaged weights. Time is that of the thread's processor in the updates alone, which is
+wall time where nothing else runs, so that the two may run side by side on two cores. `--bfloat16` is for theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from phenaki.data.config import DataConfig
+from phenaki.data.mix import Batches
+from phenaki.data.shapes import ShapesWorld
+from phenaki.evaluate.reconstruction import psnr
+from phenaki.precision import autocast
+from phenaki.recipes import cvivit_shapes_64
+from phenaki.video import to_float
+
+SIZE, FRAMES, BATCH, CODES = 64, 11, 6, 2048
+WIDTH, LAYERS, HEAD = 128, 2, 64  # of the released tokenizer
+UNSEEN = 64
+
+Update = Callable[[Tensor], None]
+Reconstruct = Callable[[Tensor], Tensor]
+
+
+def ours(steps: int) -> tuple[Update, Reconstruct]:
+    """The update of `phenaki train tokenizer`, without what surrounds it. `steps`: over which the rate cools down."""
+    from phenaki.tokenizer import CViViT
+    from phenaki.tokenizer.losses import code_losses, pixel_losses
+    from phenaki.train.optim import Optimizers, averaged
+
+    recipe = cvivit_shapes_64()
+    model = CViViT(recipe.tokenizer)
+    ema = averaged(model, recipe.optimizer.ema_decay)
+    optimizers = Optimizers([model], recipe.optimizer, steps)
+    done = iter(range(10**9))
+
+    def update(video: Tensor) -> None:
+        with autocast(video.device):
+            out = model(video)
+        losses = pixel_losses(out.video, video, recipe.loss) | code_losses(out, video, model, recipe.loss)
+        sum(losses.values()).backward()
+        optimizers.update(min(next(done), steps - 1))
+        ema.update_parameters(model)
+
+    return update, lambda video: ema.module.decode(ema.module.encode(video))
+
+
+def theirs(bfloat16: bool) -> tuple[Update, Reconstruct]:
+    from phenaki_pytorch import CViViT
+
+    model = CViViT(
+        dim=WIDTH,
+        codebook_size=CODES,
+        image_size=SIZE,
+        patch_size=8,
+        temporal_patch_size=2,
+        spatial_depth=LAYERS,
+        temporal_depth=LAYERS,
+        dim_head=HEAD,
+        heads=WIDTH // HEAD,
+        use_vgg_and_gan=False,
+    )
+    ema = copy.deepcopy(model)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-4, betas=(0.9, 0.99))
+
+    def update(video: Tensor) -> None:
+        model.train()
+        with autocast(video.device, "bfloat16" if bfloat16 else "float32"):
+            loss = model(video)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            for mean, parameter in zip(ema.parameters(), model.parameters(), strict=True):
+                mean.lerp_(parameter, 0.005)
+
+    def reconstruct(video: Tensor) -> Tensor:
+        ema.eval()
+        return ema(video, return_recons_only=True)
+
+    return update, reconstruct
+
+
+def batches() -> Iterator[Tensor]:
+    """Clips of 11 frames: theirs trains on one length at a time, and so do both."""
+    config = DataConfig(size=SIZE, batch=BATCH, lengths=(FRAMES,), length_shares=(1.0,), workers=0)
+    for batch in Batches(config, 2, 0, 1, captions=False):
+        yield to_float(batch["video"])
+
+
+@torch.no_grad()
+def quality(reconstruct: Reconstruct, unseen: Tensor) -> float:
+    errors = [(reconstruct(part).float().clamp(0, 1) - part).square() for part in unseen.split(8)]
+    return float(np.mean(psnr(torch.cat(errors))))
+
+
+def learn(update: Update, reconstruct: Reconstruct, minutes: float, every: float) -> list[dict[str, float]]:
+    """PSNR over the minutes spent in updates."""
+    world = ShapesWorld(7, "test", SIZE, FRAMES)
+    unseen = to_float(np.stack([world[i].video for i in range(UNSEEN)]))
+    curve, seconds, steps, due = [], 0.0, 0, every
+    for video in batches():
+        began = time.thread_time()
+        update(video)
+        seconds += time.thread_time() - began
+        steps += 1
+        if seconds >= 60 * due or seconds >= 60 * minutes:
+            point = {"minutes": seconds / 60, "steps": steps, "psnr": quality(reconstruct, unseen)}
+            print(f"{point['minutes']:6.1f} min {steps:6} steps {point['psnr']:6.2f} dB", flush=True)
+            curve.append(point)
+            due += every
+        if seconds >= 60 * minutes:
+            return curve
+    return curve
+
+
+def seconds_of(update: Update, video: Tensor, repeats: int = 12) -> float:
+    """Median processor time of an update, by which the steps of the cooling-down are planned."""
+    times = []
+    for _ in range(repeats):
+        began = time.thread_time()
+        update(video)
+        times.append(time.thread_time() - began)
+    return sorted(times)[repeats // 2]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--every", type=float, default=2)
+    parser.add_argument("--only", choices=("ours", "theirs"))
+    parser.add_argument("--bfloat16", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("learning.json"))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, phenaki-pytorch {version('phenaki-pytorch')}, one thread")
+    found = json.loads(given.out.read_text()) if given.out.exists() else {}
+    for name in [given.only] if given.only else ["ours", "theirs"]:
+        torch.manual_seed(0)
+        if name == "ours":
+            a_step = seconds_of(ours(1000)[0], next(batches()))
+            torch.manual_seed(0)
+            update, reconstruct = ours(int(60 * given.minutes / a_step))
+        else:
+            update, reconstruct = theirs(given.bfloat16)
+        print(name)
+        found[name] = learn(update, reconstruct, given.minutes, given.every)
+        given.out.write_text(json.dumps(found, indent=1) + "\n")
+    if len(found) == 2:
+        ahead = found["ours"][-1]["psnr"] - found["theirs"][-1]["psnr"]
+        print(f"after {given.minutes:g} minutes ours is {ahead:+.2f} dB from theirs (bar +3)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Videos through a tokenizer and back: `phenaki reconstruct`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from phenaki.cli.app import BAD_INPUT, app
+from phenaki.cli.evaluate import LpipsOption, if_there
+from phenaki.cli.generate import ModelOption
+from phenaki.errors import PhenakiError
+
+
+@app.command()
+def reconstruct(
+    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Videos and pictures, or folders of them.")],
+    model: ModelOption,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The folder to write to; it is made if it is not there.")
+    ] = Path("out/reconstruct"),
+    frames: Annotated[
+        int, typer.Option(min=1, help="Frames of the clip in the middle of each video: 1 + 2k for a time step of 2.")
+    ] = 11,
+    all_frames: Annotated[
+        bool, typer.Option("--all-frames", help="Take each video whole, whatever its length, at the model's rate.")
+    ] = False,
+    lpips: LpipsOption = None,
+) -> None:
+    """Encode and decode videos, and show how near they come back: side by side, as sheets, in figures.
+
+    phenaki reconstruct my/clip.mp4 --model my/model -o out
+
+    Writes NAME.mp4 (original left, reconstruction right) and NAME.png (originals above) for each, and figures.json.
+    """
+    from rich.console import Console
+
+    from phenaki.evaluate.files import distinct_names, find_files, reconstruct_file, table, with_protocol
+    from phenaki.files import write_whole, writing
+    from phenaki.perceptual import load_lpips
+    from phenaki.pipeline import load_part
+    from phenaki.precision import best_device
+    from phenaki.progress import progress_bar
+
+    files = find_files(videos)
+    tokenizer = load_part(model, "tokenizer").to(best_device())
+    wanted = None if all_frames else frames
+    if wanted:
+        tokenizer.grid(wanted, *tokenizer.config.image_size)
+    judge = if_there("LPIPS", load_lpips, lpips)
+    judge = judge.to(best_device()) if judge else None
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    done, refused = [], 0
+    with progress_bar(transient=True) as bar:
+        for file, name in zip(files, distinct_names(files), strict=True):
+            task = bar.add_task(f"frames of {file.name}", total=None)
+            try:
+                done.append(reconstruct_file(file, tokenizer, out / name, wanted, judge, partial(bar.advance, task)))
+            except PhenakiError as error:
+                print(f"phenaki: {error}", file=sys.stderr)
+                refused += 1
+            bar.remove_task(task)
+    if done:
+        with write_whole(out / "figures.json", "w") as file:
+            json.dump(with_protocol(done, tokenizer, wanted, judge), file, indent=2)
+            file.write("\n")
+        Console().print(table(done))
+        print(f"videos, sheets and figures.json are in {out}")
+    if refused:
+        raise typer.Exit(BAD_INPUT)

@@ -1,0 +1,203 @@
+"""C-ViViT as phenaki-pytorch has it, and Obvious Research's fork. It is not causal: `Peg` says why.
+
+Shapes: B batch, T frames, H, W pixels; t, h, w token grid; D width; d code dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from phenaki.compat.transformer import PositionBias, Transformer
+from phenaki.errors import PhenakiError
+from phenaki.tokenizer.base import Tokenizer
+from phenaki.tokenizer.cvivit import patchify, unpatchify
+from phenaki.tokenizer.quantize.base import Quantized, in_float32
+
+Pixels = Literal["rgb", "bgr255"]
+_ROWS = 8192  # latents that are compared with all codes at once
+
+
+@dataclass(frozen=True)
+class PegCViViTConfig:
+    """Sizes of the network. `hidden`: of the feed-forward networks.
+
+    everywhere: convolutions in the spatial layers too, and temporal attention over all times, as Obvious Research and
+    early versions of phenaki-pytorch have it; later ones have convolutions and causal attention in the temporal layers.
+    pixels: what it was trained on, RGB from 0 to 1, or BGR from 0 to 255, as phenaki-pytorch's own data set reads .mp4
+    files. causal: no such network is.
+    """
+
+    image_size: tuple[int, int]
+    patch: tuple[int, int, int]
+    width: int
+    spatial_layers: int
+    temporal_layers: int
+    heads: int
+    head_dim: int
+    hidden: int
+    quantizer: Literal["cosine", "lookup_free"]
+    codebook_size: int
+    code_dim: int
+    everywhere: bool
+    fps: float = 8.0
+    pixels: Pixels = "rgb"
+    causal: Literal[False] = False
+
+    def __post_init__(self) -> None:
+        if self.image_size[0] % self.patch[1] or self.image_size[1] % self.patch[2]:
+            raise PhenakiError(f"image_size {self.image_size} is not a multiple of the patch {self.patch[1:]}")
+        if self.fps <= 0:
+            raise PhenakiError(f"fps {self.fps} must be above 0")
+
+
+class PegCViViT(Tokenizer):
+    """A tokenizer that gives the ids and pixels that the network it was imported from gives, in float32."""
+
+    causal = False
+
+    def __init__(self, config: PegCViViTConfig):
+        super().__init__()
+        self.config = config
+        self.patch = config.patch
+        p, ph, pw = config.patch
+        width, first, rest = config.width, 3 * ph * pw, 3 * p * ph * pw
+        self.spatial_rel_pos_bias = PositionBias(2, width, config.heads)
+        self.to_patch_emb_first_frame = _embedding(first, width)
+        self.to_patch_emb = _embedding(rest, width)
+        sizes = (config.heads, config.head_dim, config.hidden)
+        spatial: dict[str, Any] = {"peg": config.everywhere}
+        temporal: dict[str, Any] = {"causal": not config.everywhere}
+        self.enc_spatial_transformer = Transformer(width, config.spatial_layers, *sizes, **spatial)
+        self.enc_temporal_transformer = Transformer(width, config.temporal_layers, *sizes, **temporal)
+        quantizer = CosineCodes if config.quantizer == "cosine" else LookupFree
+        self.vq = quantizer(width, config.code_dim, config.codebook_size)
+        self.dec_spatial_transformer = Transformer(width, config.spatial_layers, *sizes, **spatial)
+        self.dec_temporal_transformer = Transformer(width, config.temporal_layers, *sizes, **temporal)
+        self.to_pixels_first_frame = nn.Sequential(nn.Linear(width, first))
+        self.to_pixels = nn.Sequential(nn.Linear(width, rest))
+
+    @property
+    def quantizer(self) -> CosineCodes | LookupFree:
+        return self.vq
+
+    @in_float32  # in bfloat16 some ids would be others than theirs
+    def latents(self, video: Tensor, past: None = None) -> Tensor:
+        """As `Tokenizer.latents`; `past` is None, since a network that is not causal has no streams."""
+        self.grid(*video.shape[2:])
+        if self.config.pixels == "bgr255":
+            video = video.flip(1) * 255
+        x = self._embed(video.float())
+        x = _over_space(self.enc_spatial_transformer, x, self.spatial_rel_pos_bias)
+        return _over_time(self.enc_temporal_transformer, x)
+
+    @in_float32
+    def reconstruct(self, latents: Tensor, past: None = None) -> Tensor:
+        """As `Tokenizer.reconstruct`, without streams."""
+        x = _over_time(self.dec_temporal_transformer, latents)
+        x = _over_space(self.dec_spatial_transformer, x, self.spatial_rel_pos_bias)
+        video = self._pixels(x)
+        return video.flip(1) / 255 if self.config.pixels == "bgr255" else video
+
+    def _embed(self, video: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, t, h, w, D)."""
+        first = self.to_patch_emb_first_frame(_patches(video[:, :, :1], (1, *self.patch[1:])))
+        if video.shape[2] == 1:
+            return first
+        return torch.cat((first, self.to_patch_emb(_patches(video[:, :, 1:], self.patch))), dim=1)
+
+    def _pixels(self, x: Tensor) -> Tensor:
+        """(B, t, h, w, D) -> (B, 3, T, H, W)."""
+        first = _video(self.to_pixels_first_frame(x[:, :1]), (1, *self.patch[1:]))
+        if x.shape[1] == 1:
+            return first
+        return torch.cat((first, _video(self.to_pixels(x[:, 1:]), self.patch)), dim=2)
+
+
+class CosineCodes(nn.Module):
+    """The code of the largest cosine; codes may be of fewer dimensions than the latents."""
+
+    def __init__(self, width: int, code_dim: int, vocab_size: int):
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.project_in, self.project_out = _projections(width, code_dim)
+        self._codebook = nn.ParameterDict({"embed": torch.zeros(1, vocab_size, code_dim)})
+
+    @in_float32
+    def forward(self, latents: Tensor) -> Quantized:
+        """latents float (..., D) -> Quantized."""
+        before = F.normalize(self.project_in(latents), dim=-1)
+        codes = self._codebook["embed"][0]
+        nearest = [(rows @ codes.T).argmax(-1) for rows in before.flatten(0, -2).split(_ROWS)]
+        ids = torch.cat(nearest).view(before.shape[:-1])
+        return Quantized(self.embed(ids), ids, before, codes[ids])
+
+    @in_float32
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids int64 (...) -> latents (..., D)."""
+        return self.project_out(self._codebook["embed"][0][ids])
+
+
+class LookupFree(nn.Module):
+    """The sign of each of d numbers (2310.05737): 2^d codes without a table."""
+
+    def __init__(self, width: int, code_dim: int, vocab_size: int):
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.project_in, self.project_out = _projections(width, code_dim)
+        self.register_buffer("mask", 2 ** torch.arange(code_dim - 1, -1, -1))  # what each sign counts in the id
+
+    @in_float32
+    def forward(self, latents: Tensor) -> Quantized:
+        """latents float (..., D) -> Quantized."""
+        before = self.project_in(latents)
+        ids = ((before > 0) * self.mask).sum(-1)
+        return Quantized(self.embed(ids), ids, before, self._signs(ids))
+
+    @in_float32
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids int64 (...) -> latents (..., D)."""
+        return self.project_out(self._signs(ids))
+
+    def _signs(self, ids: Tensor) -> Tensor:
+        return (ids[..., None] & self.mask != 0).float() * 2 - 1
+
+
+def _projections(width: int, code_dim: int) -> tuple[nn.Module, nn.Module]:
+    """To and from the codes' dimension; none where it is the width."""
+    if width == code_dim:
+        return nn.Identity(), nn.Identity()
+    return nn.Linear(width, code_dim), nn.Linear(code_dim, width)
+
+
+def _embedding(inputs: int, width: int) -> nn.Sequential:
+    """The identity stands where their rearrangement was."""
+    return nn.Sequential(nn.Identity(), nn.LayerNorm(inputs), nn.Linear(inputs, width), nn.LayerNorm(width))
+
+
+def _patches(video: Tensor, patch: tuple[int, int, int]) -> Tensor:
+    """(B, 3, t*p, h*ph, w*pw) -> (B, t, h, w, 3*p*ph*pw), all of a colour together."""
+    return patchify(video, patch).unflatten(-1, (-1, 3)).transpose(-1, -2).flatten(-2)
+
+
+def _video(x: Tensor, patch: tuple[int, int, int]) -> Tensor:
+    """The inverse of `_patches`."""
+    return unpatchify(x.unflatten(-1, (3, -1)).transpose(-1, -2).flatten(-2), patch)
+
+
+def _over_space(transformer: Transformer, x: Tensor, position_bias: PositionBias) -> Tensor:
+    """(B, t, h, w, D) in and out."""
+    B, t, h, w, D = x.shape
+    x = transformer(x.reshape(B * t, h * w, D), (B, t, h, w), position_bias((h, w)))
+    return x.view(B, t, h, w, D)
+
+
+def _over_time(transformer: Transformer, x: Tensor) -> Tensor:
+    """(B, t, h, w, D) in and out."""
+    B, t, h, w, D = x.shape
+    x = transformer(x.permute(0, 2, 3, 1, 4).reshape(B * h * w, t, D), (B, t, h, w))
+    return x.view(B, h, w, t, D).permute(0, 3, 1, 2, 4)

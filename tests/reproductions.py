@@ -1,0 +1,46 @@
+"""Checkpoints of the earlier reproductions' own code with random weights, and what that code made of them.
+
+tests/golden/*.safetensors hold the weights ("state.", or "tokenizer." and "maskgit."), inputs and outputs; their
+metadata the arguments of the constructors.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+GOLDEN = Path(__file__).parent / "golden"
+OBVIOUS, COSINE, LOOKUP_FREE = "obvious_cvivit_tiny", "lucidrains_vq_tiny", "lucidrains_lfq_tiny"
+ALL = (OBVIOUS, COSINE, LOOKUP_FREE)
+
+
+class Golden(NamedTuple):
+    source: str
+    held: dict[str, Tensor]
+    arguments: dict[str, dict[str, Any]]  # of "tokenizer" and "maskgit"
+
+    def state(self, part: str) -> dict[str, Tensor]:
+        prefix = "state." if self.source == "obvious-cvivit" else f"{part}."
+        return {name.removeprefix(prefix): t for name, t in self.held.items() if name.startswith(prefix)}
+
+
+def golden(name: str) -> Golden:
+    with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
+        held = {key: file.get_tensor(key) for key in file.keys()}
+        said = {key: json.loads(value) for key, value in file.metadata().items()}
+    if name == OBVIOUS:
+        return Golden("obvious-cvivit", held, {"tokenizer": said["config"]})
+    return Golden("phenaki-pytorch", held, {"tokenizer": said["cvivit"], "maskgit": said["maskgit"]})
+
+
+def files(folder: Path, state: dict[str, Any], arguments: dict[str, Any]) -> tuple[Path, Path]:
+    """A checkpoint and its --config file."""
+    checkpoint, config = folder / "checkpoint.pt", folder / "arguments.json"
+    torch.save(state, checkpoint)
+    config.write_text(json.dumps(arguments))
+    return checkpoint, config

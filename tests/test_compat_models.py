@@ -1,0 +1,222 @@
+"""Imported networks do what the code that trained them did."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import phenaki
+import phenaki.text
+from phenaki.compat import PegCViViT, PegMaskGit
+from phenaki.compat.importing import import_maskgit, import_tokenizer
+from phenaki.compat.transformer import PositionBias, _linear_bias
+from phenaki.data.config import DataConfig, SourceConfig
+from phenaki.data.tokenize import TokenizeConfig, tokenize
+from phenaki.errors import PhenakiError
+from phenaki.pipeline import Phenaki
+from phenaki.sample import SamplingConfig
+from phenaki.text import Text, TextEncoder, WordEncoderConfig
+from phenaki.train.generator import PrefixConfig
+from phenaki.train.inputs import open_inputs
+from reproductions import ALL, COSINE, LOOKUP_FREE, OBVIOUS, Golden, files, golden
+
+
+def tokenizer_of(case: Golden, folder: Path) -> PegCViViT:
+    checkpoint, config = files(folder, case.state("tokenizer"), case.arguments["tokenizer"])
+    import_tokenizer(checkpoint, folder / "tokenizer", case.source, config)
+    return phenaki.load(folder / "tokenizer", device="cpu")
+
+
+def maskgit_of(case: Golden, folder: Path, **changes: object) -> PegMaskGit:
+    sizes = {name: case.arguments["tokenizer"][name] for name in ("image_size", "patch_size", "temporal_patch_size")}
+    checkpoint, config = files(folder, case.state("maskgit"), case.arguments["maskgit"] | sizes | changes)
+    import_maskgit(checkpoint, folder / "maskgit", config)
+    return phenaki.load(folder / "maskgit", device="cpu")
+
+
+@pytest.fixture(scope="module", params=ALL)
+def case(request: pytest.FixtureRequest) -> Golden:
+    return golden(request.param)
+
+
+@pytest.fixture(scope="module")
+def imported(case: Golden, tmp_path_factory: pytest.TempPathFactory) -> PegCViViT:
+    return tokenizer_of(case, tmp_path_factory.mktemp("imported"))
+
+
+# ---- as theirs
+
+
+def test_ids_and_pixels_are_theirs(case: Golden, imported: PegCViViT) -> None:
+    video, ids = case.held["video"], case.held["ids"]
+    assert torch.equal(imported.encode(video), ids)
+    with torch.no_grad():
+        pixels = imported.reconstruct(imported.quantizer.embed(ids))
+        assert (imported(video).video - case.held["reconstruction"]).abs().max() < 1e-4
+    assert (pixels - case.held["reconstruction"]).abs().max() < 1e-4
+    assert torch.equal(imported.decode(ids), pixels.clamp(0, 1))
+
+
+@pytest.mark.parametrize("name", [COSINE, LOOKUP_FREE])
+def test_logits_with_text_and_without_are_theirs(name: str, tmp_path: Path) -> None:
+    held, generator = golden(name).held, maskgit_of(golden(name), tmp_path)
+    text = Text(held["text"], held["text_mask"])
+    for wanted, dropped in (("logits", False), ("null_logits", True)):
+        with torch.no_grad():
+            logits = generator(held["masked"], generator.drop(text, torch.full((len(text.mask),), dropped)))
+        assert (logits.flatten(1, 3) - held[wanted]).abs().max() < 1e-4
+
+
+def test_hidden_text_changes_nothing(tmp_path: Path) -> None:
+    held, generator = golden(LOOKUP_FREE).held, maskgit_of(golden(LOOKUP_FREE), tmp_path)
+    mask = held["text_mask"]
+    assert not mask.all()
+    changed = torch.where(mask[..., None], held["text"], 7.0)
+    with torch.no_grad():
+        logits = [generator(held["masked"], Text(embeddings, mask)) for embeddings in (held["text"], changed)]
+        unseen = generator(held["masked"], Text(changed, torch.ones_like(mask)))
+    assert torch.equal(*logits) and not torch.allclose(logits[0], unseen, atol=1e-3)
+
+
+def test_each_sample_is_encoded_by_itself(case: Golden, imported: PegCViViT) -> None:
+    other = torch.rand(case.held["video"].shape, generator=torch.Generator().manual_seed(1))
+    together = imported.encode(torch.cat((case.held["video"], other)))
+    assert torch.equal(together[: len(other)], case.held["ids"])
+    assert torch.equal(together[len(other) :], imported.encode(other))
+
+
+def test_images_and_rectangles_have_grids_of_their_own(imported: PegCViViT) -> None:
+    for shape in ((2, 3, 1, 32, 32), (1, 3, 3, 16, 40)):
+        video = torch.rand(shape, generator=torch.Generator().manual_seed(2))
+        ids = imported.encode(video)
+        assert ids.shape == (shape[0], *imported.grid(*shape[2:]))
+        assert imported.decode(ids).shape == shape
+
+
+def test_a_network_of_255_bgr_reads_and_writes_rgb_from_0_to_1(case: Golden, imported: PegCViViT) -> None:
+    theirs = PegCViViT(replace(imported.config, pixels="bgr255")).eval()
+    theirs.load_state_dict(imported.state_dict())
+    video = case.held["video"][:1]
+    with torch.no_grad():
+        assert torch.equal(theirs.latents(video), imported.latents(video[:, [2, 1, 0]] * 255))
+        latents = imported.latents(video)
+        wanted = imported.reconstruct(latents)[:, [2, 1, 0]] / 255
+        assert torch.allclose(theirs.reconstruct(latents), wanted)
+
+
+def test_the_bias_of_a_pair_of_places_depends_on_its_offset_alone() -> None:
+    torch.manual_seed(0)
+    bias, grid = PositionBias(3, 8, 5), (2, 3, 4)
+    places = torch.cartesian_prod(*(torch.arange(size) for size in grid)).float()
+    offsets = places[:, None] - places
+    wanted = nn.Sequential(*bias.net)(offsets.sign() * torch.log(offsets.abs() + 1)).permute(2, 0, 1)
+    assert torch.allclose(bias(grid), wanted, atol=1e-6)
+
+
+def test_slopes_of_any_number_of_heads() -> None:
+    bias = _linear_bias(3, 4, torch.device("cpu"))
+    assert bias[:, 3, 2].tolist() == [-1 / 16, -1 / 256, -1 / 4]  # those of 2 heads, then the first of 4 between them
+    assert bias[0, 3].tolist() == [-3 / 16, -2 / 16, -1 / 16, 0] and bias[0, 1, 2] == -math.inf
+
+
+# ---- not causal
+
+
+def test_they_are_not_causal_and_say_so(case: Golden, imported: PegCViViT, tmp_path: Path) -> None:
+    video = case.held["video"]
+    later = torch.cat((video[:, :, :-1], 1 - video[:, :, -1:]), dim=2)
+    assert not torch.equal(imported.encode(later)[:, :-1], case.held["ids"][:, :-1])
+    assert imported.causal is False and imported.config.causal is False
+    tokenizer_of(case, tmp_path)
+    assert json.loads((tmp_path / "tokenizer" / "config.json").read_text())["config"]["causal"] is False
+    assert "Not causal" in (tmp_path / "tokenizer" / "README.md").read_text()
+    with pytest.raises(PhenakiError, match="not causal"):
+        list(imported.encode_stream([video]))
+
+
+def test_given_time_steps_are_refused_where_their_ids_tell_of_later_frames() -> None:
+    with pytest.raises(PhenakiError, match=r"prefix.steps \(0, 1, 3\): this tokenizer is not causal"):
+        PrefixConfig().check_causal(False)
+    PrefixConfig().check_causal(True)
+    PrefixConfig(steps=(0,), shares=(1.0,), continued_shares=(1.0,)).check_causal(False)
+
+
+def test_ids_of_long_clips_are_not_cut_to_those_of_short_ones(clips: Path, tmp_path: Path) -> None:
+    tokenizer = tokenizer_of(golden(COSINE), tmp_path)
+    place = str(tmp_path / "tokens")
+    tokenize(TokenizeConfig(SourceConfig(str(clips)), frames=5, samples=1), place, tokenizer)
+
+    def data(*lengths: int) -> DataConfig:
+        shares = (1 / len(lengths),) * len(lengths)
+        return DataConfig(sources=(SourceConfig(place),), size=(32, 32), lengths=lengths, length_shares=shares)
+
+    assert open_inputs(data(5), WordEncoderConfig(), None, None).causal is False
+    with pytest.raises(PhenakiError, match="are of 5 frames, and their tokenizer is not causal: those of 1 frames"):
+        open_inputs(data(5, 1), WordEncoderConfig(), None, None)
+
+
+# ---- text to video
+
+
+@dataclass(frozen=True)
+class GivenConfig:
+    width: int = 40
+
+
+class Given(TextEncoder):
+    """Stands for the encoder that the embeddings come from: one vector a letter."""
+
+    def __init__(self, config: GivenConfig):
+        super().__init__()
+        self.config, self.width = config, config.width
+        self.letters = nn.Embedding(128, config.width)
+
+    def check(self, prompt: str) -> None:
+        pass
+
+    def tokenize(self, prompts: list[str]) -> Tensor:
+        return nn.utils.rnn.pad_sequence([torch.tensor(list(prompt.encode())) for prompt in prompts], batch_first=True)
+
+    def forward(self, tokens: Tensor) -> Text:
+        return Text(self.letters(tokens), tokens > 0)
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[Given]:
+    monkeypatch.setitem(phenaki.text.REGISTRY, "given", (GivenConfig, Given))
+    torch.manual_seed(0)
+    yield Given(GivenConfig()).eval()
+
+
+@pytest.mark.parametrize("name", [COSINE, LOOKUP_FREE])
+def test_both_parts_make_a_model_that_generates(name: str, given: Given, tmp_path: Path) -> None:
+    tokenizer = tokenizer_of(golden(name), tmp_path)
+    generator = maskgit_of(golden(name), tmp_path, frames=5)
+    sampling = SamplingConfig(steps=2, prime_frames=3)
+    Phenaki(tokenizer, generator, given, sampling).save_pretrained(tmp_path / "model")
+    model = phenaki.load(tmp_path / "model", device="cpu")
+    assert isinstance(model, Phenaki) and isinstance(model.generator, PegMaskGit)
+    story = model.generate(["a cat", "it jumps"], seed=1)
+    assert story.video.shape == (1, 3, 9, 32, 32) and story.scenes == (0, 5)
+    assert not torch.equal(story.video, model.generate(["a dog", "it jumps"], seed=1).video)
+    with pytest.raises(PhenakiError, match="are 144, and this generator holds 128"):
+        generator(torch.zeros(1, 9, 4, 4, dtype=torch.long), Text(torch.zeros(1, 1, 40), torch.ones(1, 1).bool()))
+
+
+def test_a_generator_refuses_another_tokenizer(given: Given, tmp_path: Path) -> None:
+    generator = maskgit_of(golden(COSINE), tmp_path, image_size=16)
+    with pytest.raises(PhenakiError, match="built for a tokenizer with image_size"):
+        Phenaki(tokenizer_of(golden(COSINE), tmp_path), generator, given)
+
+
+def test_obvious_released_a_tokenizer_of_128_pixels(tmp_path: Path) -> None:
+    checkpoint, _ = files(tmp_path, golden(OBVIOUS).state("tokenizer"), {})
+    imported = import_tokenizer(checkpoint, tmp_path / "out", "obvious-cvivit").module
+    assert imported.config.image_size == (128, 128) and imported.config.fps == 8
