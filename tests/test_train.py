@@ -196,6 +196,7 @@ def test_a_recipe_whose_parts_do_not_fit_is_refused(tmp_path: Path, tokenizer: C
         (DataConfig, {"workers": -1}),
         (DataConfig, {"lengths": (1, 3), "length_shares": (float("nan"), 1.0)}),
         (PrefixConfig, {"shares": (float("nan"), 0.5, 0.5)}),
+        (PrefixConfig, {"last": 1.5}),
     ],
 )
 def test_impossible_settings_are_refused_with_their_value(config: type, wrong: dict) -> None:

@@ -239,7 +239,9 @@ def local_folder(name: str, revision: str = "") -> Path:
     if os.path.isdir(name):
         return Path(name)
     if not re.fullmatch(_HUB_NAME, name):
-        raise PhenakiError(f"there is no folder '{name}': name one that is there, or owner/name of the Hugging Face hub")
+        raise PhenakiError(
+            f"there is no folder '{name}': name one that is there, or owner/name of the Hugging Face hub"
+        )
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

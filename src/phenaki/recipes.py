@@ -11,7 +11,7 @@ from phenaki.errors import PhenakiError, did_you_mean
 from phenaki.generator import MaskedTransformerSizes
 from phenaki.generator.losses import GeneratorLossConfig
 from phenaki.sample import SamplingConfig
-from phenaki.text import WordEncoderConfig
+from phenaki.text import T5Config, WordEncoderConfig
 from phenaki.tokenizer import Conv3DConfig, CViViTConfig, QuantizerConfig
 from phenaki.tokenizer.discriminator import DiscriminatorConfig
 from phenaki.tokenizer.losses import TokenizerLossConfig
@@ -146,6 +146,35 @@ def masked_shapes_64() -> GeneratorRecipe:
     )
 
 
+def base_128() -> GeneratorRecipe:
+    """A second stage of 126 M parameters for one GPU, on ids of 11 frames of 128 x 128 (a grid of 6 x 16 x 16), with
+    T5's text. A fifth of the steps see images alone."""
+    return GeneratorRecipe(
+        generator=MaskedTransformerSizes(frames=11, width=768, layers=12),
+        text=T5Config("google/t5-v1_1-base", width=768),
+        data=DataConfig(size=128, batch=64, lengths=(1, 11), length_shares=(0.2, 0.8), workers=8, seed=1),
+        optimizer=OptimizerConfig(kind="muon", lr=1e-3, warmup_steps=2000, cooldown_share=0.35, clip=1.0),
+        sampling=SamplingConfig(steps=24, guidance=4.0, prime_frames=5),
+        run=RunConfig(steps=200_000, log_every=100, picture_every=5000, checkpoint_every=1000),
+    )
+
+
+def paper() -> GeneratorRecipe:
+    """The paper's second stage (section 2.2): 1.8 B parameters, T5 XXL's text, batches of 512, 1 M steps.
+
+    A fifth of the steps see images alone, as in its joint training.
+    """
+    return GeneratorRecipe(
+        generator=MaskedTransformerSizes(frames=11, width=2048, layers=24),
+        text=T5Config("google/t5-v1_1-xxl", width=4096),
+        data=DataConfig(size=128, batch=512, lengths=(1, 11), length_shares=(0.2, 0.8), workers=8, seed=1),
+        loss=GeneratorLossConfig(text_drop=0.1),
+        optimizer=OptimizerConfig(kind="adamw", lr=1e-4, warmup_steps=10_000, ema_decay=0.9999),
+        sampling=SamplingConfig(steps=48, guidance=12.0, choice_temperature=8.0, prime_frames=5),
+        run=RunConfig(steps=1_000_000, log_every=100, picture_every=5000, checkpoint_every=1000),
+    )
+
+
 TOKENIZER_RECIPES: dict[str, Callable[[], TokenizerRecipe]] = {
     f.__name__: f
     for f in (
@@ -159,7 +188,9 @@ TOKENIZER_RECIPES: dict[str, Callable[[], TokenizerRecipe]] = {
         conv3d_128,
     )
 } | {"cvivit_paper": cvivit_128}
-GENERATOR_RECIPES: dict[str, Callable[[], GeneratorRecipe]] = {f.__name__: f for f in (masked_debug, masked_shapes_64)}
+GENERATOR_RECIPES: dict[str, Callable[[], GeneratorRecipe]] = {
+    f.__name__: f for f in (masked_debug, masked_shapes_64, base_128, paper)
+}
 
 
 def _at_64(recipe: TokenizerRecipe) -> TokenizerRecipe:

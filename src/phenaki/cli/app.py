@@ -6,13 +6,14 @@ import errno
 import os
 import re
 import sys
+import warnings
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from phenaki import __version__
-from phenaki.errors import PhenakiError
+from phenaki.errors import PhenakiError, PhenakiWarning
 
 BAD_INPUT, INTERRUPTED = 2, 130
 _NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
@@ -58,7 +59,16 @@ def main() -> None:
     # times over; threads that sleep at once cost a third of the speed (docs/log.md). So they spin for a moment.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    warnings.formatwarning = _warning
     app(prog_name="phenaki")
+
+
+_format_warning = warnings.formatwarning
+
+
+def _warning(message: Warning | str, category: type[Warning], *place: Any) -> str:
+    """Those that are meant for people are a sentence; the others are as Python writes them."""
+    return f"phenaki: {message}\n" if category is PhenakiWarning else _format_warning(message, category, *place)
 
 
 def _version(wanted: bool) -> None:

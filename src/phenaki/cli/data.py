@@ -148,7 +148,8 @@ def tokenize(
     text_encoder: Annotated[
         str | None,
         typer.Option(
-            help="Also write this text encoder's embeddings of the captions; its folder or a whole model's.",
+            help="Also write this text encoder's embeddings of the captions: a T5 or CLIP by its folder or its name on "
+            "the Hugging Face hub, or the folder of a text encoder or of a whole model.",
             show_default=False,
         ),
     ] = None,
@@ -183,7 +184,7 @@ def tokenize(
     from phenaki.config import from_dict
     from phenaki.data.config import SourceConfig
     from phenaki.data.tokenize import TokenizeConfig, tokenize
-    from phenaki.pipeline import load_part
+    from phenaki.pipeline import load_part, load_text_encoder
     from phenaki.precision import best_device
     from phenaki.progress import progress_bar
 
@@ -194,7 +195,7 @@ def tokenize(
     config = from_dict(TokenizeConfig, {"source": source, **settings})
     device = best_device()
     first_stage = load_part(tokenizer, "tokenizer").to(device)
-    reader = load_part(text_encoder, "text").to(device) if text_encoder else None
+    reader = load_text_encoder(text_encoder).to(device) if text_encoder else None
     left_out: deque[str] = deque(maxlen=20)
     with progress_bar(shown=rank == 0, transient=True) as bar:
         task = bar.add_task("tokens of samples", total=None)

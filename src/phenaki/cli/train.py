@@ -112,9 +112,10 @@ def train_generator(
     text_encoder: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER",
-            help="A text encoder that is trained already, and stays as it is: its folder, or a whole model's.",
-            show_default="one that is trained with the generator",
+            metavar="NAME",
+            help="A text encoder that is trained already, and stays as it is: a T5 or CLIP by its folder or its name "
+            "on the Hugging Face hub, or the folder of a text encoder or of a whole model; 'none' for no text at all.",
+            show_default="the recipe's",
         ),
     ] = None,
     data: DataOption = None,
@@ -129,13 +130,44 @@ def train_generator(
     """
     from phenaki import recipes
     from phenaki.pipeline import load_part
+    from phenaki.text import encoder_class, named_config
     from phenaki.train.generator import train_generator
 
-    configured = _configured(recipes.recipe(recipe, recipes.GENERATOR_RECIPES), data, changes)
+    chosen = recipes.recipe(recipe, recipes.GENERATOR_RECIPES)
+    text = named_config(text_encoder) if text_encoder else None
+    configured = _configured(replace(chosen, text=text) if text else chosen, data, changes)
     _check_run_folder(out)
     first_stage = load_part(tokenizer, "tokenizer") if tokenizer else None
-    reader = load_part(text_encoder, "text") if text_encoder else None
+    reader = None
+    if text:
+        reader = encoder_class(configured.text)(configured.text)
+    elif text_encoder:
+        reader = load_part(text_encoder, "text")
     _say_trained("model", train_generator(configured, out, first_stage, reader))
+
+
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="Name of a generator's recipe.")],
+    tokenizer: Annotated[
+        str, typer.Option(metavar="RECIPE", help="Of the tokenizer whose ids it writes.")
+    ] = "cvivit_128",
+    changes: ChangesArgument = None,
+) -> None:
+    """Say what training a generator costs, without allocating it: parameters, operations and memory of a step.
+
+    phenaki plan paper data.batch=8
+    """
+    import torch
+
+    from phenaki import recipes
+    from phenaki.tokenizer import build_tokenizer
+    from phenaki.train.cost import generator_cost
+
+    configured = _configured(recipes.recipe(recipe, recipes.GENERATOR_RECIPES), None, changes)
+    with torch.device("meta"):
+        facts = build_tokenizer(recipes.recipe(tokenizer, recipes.TOKENIZER_RECIPES).tokenizer).facts
+    print("\n".join(generator_cost(configured, facts).lines()))
 
 
 def _configured(recipe: Recipe, data: list[str] | None, changes: list[str] | None) -> Recipe:

@@ -36,7 +36,7 @@ def open_source(source: SourceConfig, config: DataConfig, captions: bool, split:
         part = "train" if split == "train" else "test"
         return World(config.seed, part, config.image_size, max(config.lengths), source.objects, source.continued)
     if made_by := token_set(source.place):
-        return TokenSource(_token_shards(source.place, made_by), made_by, source.templates)
+        return TokenSource(_token_shards(source.place, made_by), made_by, source.templates, captions)
     if packed := _json(source.place, DATASET):
         templates = source.templates or tuple(packed.get("templates", ()))
         return ShardSource(_packed_shards(source.place, packed, split), templates, captions)

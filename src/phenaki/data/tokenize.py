@@ -25,7 +25,7 @@ from phenaki.data.tokens import FIELD, TOKENS, TokenSet, name_of_share
 from phenaki.errors import PhenakiError
 from phenaki.hub import fingerprint
 from phenaki.precision import autocast
-from phenaki.text import TextEncoder
+from phenaki.text import NoText, TextEncoder
 from phenaki.tokenizer import Tokenizer
 from phenaki.video import to_float
 
@@ -112,7 +112,8 @@ def tokenize(
         seed=config.seed,
     )
     check_holds_clips(config.source.place)
-    source = open_source(config.source, data, captions=True, split=config.split)
+    captions = not isinstance(text_encoder, NoText)
+    source = open_source(config.source, data, captions, config.split)
     if isinstance(source, World) and not config.samples:
         raise PhenakiError("the procedural world has no end: say how many samples are wanted (--samples)")
     view = replace(data.view(config.frames), random=config.passes > 1, flip=config.flip)
@@ -212,7 +213,7 @@ def _encoded(group: list[_Drawn], tokenizer: Tokenizer, text_encoder: TextEncode
     texts: list[np.ndarray | None] = [None] * len(samples)
     if text_encoder:
         with autocast(device):
-            text = text_encoder.encode([sample.caption for sample in samples])
+            text = text_encoder(text_encoder.tokenize([sample.caption for sample in samples]).to(device))
         pairs = zip(text.embeddings, text.mask, strict=True)
         texts = [embeddings[mask].half().cpu().numpy() for embeddings, mask in pairs]
     return [_fields(drawn.item, drawn.sample, *made) for drawn, *made in zip(group, ids, texts, strict=True)]

@@ -67,8 +67,10 @@ class Tokens(NamedTuple):
 class TokenSource(ShardSource):
     """Samples of a set of token shards; fewer frames than its clips have are the first ids of each."""
 
-    def __init__(self, shards: Sequence[str], made_by: TokenSet, templates: tuple[str, ...] = ()):
-        super().__init__(shards, templates or made_by.templates)
+    def __init__(
+        self, shards: Sequence[str], made_by: TokenSet, templates: tuple[str, ...] = (), captions: bool = True
+    ):
+        super().__init__(shards, templates or made_by.templates, captions)
         self.made_by = made_by
 
     def sample(self, item: Encoded | BadSample, view: ClipView, rng: np.random.Generator) -> Tokens:
@@ -95,7 +97,7 @@ class TokenSource(ShardSource):
                 f"{self.made_by.text_width} are needed"
             )
         caption = draw_caption(item.captions, item.label, self.templates, rng)
-        if not caption:
+        if self.captions and not caption:
             raise BadSample(f"{item.key}: it has no caption")
         return Tokens(ids[:steps].astype(np.int64), caption, bool(item.facts.get("continued")), text)
 

@@ -79,7 +79,7 @@ class MaskedTransformer(Generator):
         """
         null = self.null_text.to(text.embeddings.dtype).expand(text.embeddings.shape[0], 1, -1)
         mask = text.mask & ~dropped[:, None]
-        return Text(torch.cat((null, text.embeddings), 1), torch.cat((torch.ones_like(mask[:, :1]), mask), 1))
+        return Text(torch.cat((null, text.embeddings), 1), torch.cat((mask.new_ones(len(mask), 1), mask), 1))
 
     def context(self, text: Text) -> Context:
         """Keys and values (B, H, L, K) of a text for each layer."""

@@ -8,7 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Schedule = Literal["cosine", "linear", "square", "sqrt"]
+Schedule = Literal["cosine", "linear", "square", "cubic", "root", "sqrt"]
+"""Cosine, and 1 - progress to the power of 1, 2, 3 or 1/2; "sqrt" is what version 0.1 calls "root"."""
+_POWERS = {"linear": 1, "square": 2, "cubic": 3, "root": 0.5, "sqrt": 0.5}
 
 
 def masked_share(progress: Tensor, schedule: Schedule = "cosine") -> Tensor:
@@ -18,9 +20,7 @@ def masked_share(progress: Tensor, schedule: Schedule = "cosine") -> Tensor:
     """
     if schedule == "cosine":
         return torch.cos(progress * math.pi / 2)
-    if schedule == "linear":
-        return 1 - progress
-    return 1 - progress**2 if schedule == "square" else 1 - progress.sqrt()
+    return 1 - progress ** _POWERS[schedule]
 
 
 def masked_count(progress: Tensor, free: Tensor, schedule: Schedule = "cosine") -> Tensor:

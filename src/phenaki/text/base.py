@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import chain
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -21,14 +23,24 @@ class Text(NamedTuple):
 
 
 class TextEncoder(nn.Module, ABC):
-    """Subclasses set `config` and `width` (D). `tokenize` is plain Python and may run in a data worker; `forward` is
-    the network. `check` refuses, in a sentence, a prompt that the encoder cannot read."""
+    """Subclasses set `config`, which has their `width` (D) and `check`, and `width`. `tokenize` is plain Python and may
+    run in a data worker; `forward` is the network.
 
+    `learned`: whether a training of a generator trains it too; else it is taken as it is.
+    """
+
+    learned: ClassVar[bool] = True
+    config: Any
     width: int
 
-    @abstractmethod
+    @property
+    def device(self) -> torch.device:
+        return next(chain(self.parameters(), self.buffers())).device
+
     def check(self, prompt: str) -> None:
-        """Raise PhenakiError for a prompt that is empty, too long, or in letters the encoder never learned."""
+        """Raise PhenakiError for a prompt that the encoder cannot read. It is the configuration that decides, so that
+        data workers can check captions without the network."""
+        self.config.check(prompt)
 
     @abstractmethod
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
@@ -42,5 +54,4 @@ class TextEncoder(nn.Module, ABC):
         """Prompts, each checked, -> embeddings (B, L, D) and mask (B, L) on the encoder's device."""
         for prompt in prompts:
             self.check(prompt)
-        device = next(self.parameters()).device
-        return self(self.tokenize(prompts).to(device))
+        return self(self.tokenize(prompts).to(self.device))

@@ -38,6 +38,23 @@ class WordEncoderConfig:
         if self.max_words < 1:
             raise PhenakiError(f"max_words {self.max_words} must be 1 or more")
 
+    def check(self, prompt: str) -> None:
+        """Raise PhenakiError for a prompt that is empty, too long, or in letters that training never showed."""
+        words = split_words(prompt)
+        if not words:
+            raise PhenakiError("the prompt is empty: say what the video shows, for example 'a red circle moves right'")
+        if len(words) > self.max_words:
+            raise PhenakiError(
+                f"the prompt has {len(words):,} words and this model reads at most {self.max_words}: "
+                "shorten it, or give its scenes as several prompts"
+            )
+        strange = sorted({c for c in prompt if c.isalpha() and self.alphabet not in unicodedata.name(c, "").lower()})
+        if strange and self.alphabet:
+            raise PhenakiError(
+                f"the prompt has letters that this model never saw in training ({' '.join(strange[:8])}): "
+                f"it reads {self.alphabet} letters only"
+            )
+
 
 def split_words(prompt: str) -> list[bytes]:
     """Lower-cased words and punctuation marks as UTF-8, words of more than WORD_BYTES bytes in pieces."""
@@ -60,24 +77,6 @@ class WordEncoder(TextEncoder):
         initialize(self, depth=config.layers + 1)
         nn.init.normal_(self.bytes.weight)
         nn.init.normal_(self.places)
-
-    def check(self, prompt: str) -> None:
-        words = split_words(prompt)
-        if not words:
-            raise PhenakiError("the prompt is empty: say what the video shows, for example 'a red circle moves right'")
-        if len(words) > self.config.max_words:
-            raise PhenakiError(
-                f"the prompt has {len(words):,} words and this model reads at most {self.config.max_words}: "
-                "shorten it, or give its scenes as several prompts"
-            )
-        strange = sorted(
-            {c for c in prompt if c.isalpha() and self.config.alphabet not in unicodedata.name(c, "").lower()}
-        )
-        if strange and self.config.alphabet:
-            raise PhenakiError(
-                f"the prompt has letters that this model never saw in training ({' '.join(strange[:8])}): "
-                f"it reads {self.config.alphabet} letters only"
-            )
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Prompts -> uint8-valued int64 (B, L, WORD_BYTES): bytes + 1, 0 where there is none."""

@@ -58,7 +58,8 @@ class CViViTConfig:
         steps = time_steps(frames, self.patch[0])
         if steps > self.window:
             raise PhenakiError(
-                f"clips of {frames} frames are {steps} time steps, and tokenizer.window is {self.window}: make it {steps}"
+                f"clips of {frames} frames are {steps} time steps, and tokenizer.window is {self.window}: "
+                f"make it {steps}"
             )
 
 

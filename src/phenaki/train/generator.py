@@ -20,7 +20,7 @@ from phenaki.generator.masking import free_positions, masked_count, random_mask
 from phenaki.pipeline import save_model
 from phenaki.precision import autocast
 from phenaki.sample import SamplingConfig, Scene, story
-from phenaki.text import TextEncoder, WordEncoder, WordEncoderConfig
+from phenaki.text import TextConfig, TextEncoder, WordEncoderConfig, encoder_class
 from phenaki.tokenizer import Tokenizer
 from phenaki.train.inputs import Inputs, open_inputs
 from phenaki.train.optim import OptimizerConfig, Optimizers, averaged
@@ -34,11 +34,13 @@ class PrefixConfig:
 
     Each entry is a number of time steps, each share the part of the samples that have it: of clips that begin a story,
     and of clips that go on from an earlier scene. The paper primes on K = 5 frames, which are 3 time steps.
+    `last`: the part of all samples whose last time step is given too, so that interpolation can be learned.
     """
 
     steps: tuple[int, ...] = (0, 1, 3)
     shares: tuple[float, ...] = (0.8, 0.1, 0.1)
     continued_shares: tuple[float, ...] = (0.0, 0.8, 0.2)
+    last: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.steps, default=-1) < 0:
@@ -47,6 +49,9 @@ class PrefixConfig:
             whole = min(shares, default=-1) >= 0 and abs(sum(shares) - 1) <= 1e-6  # NaN is neither
             if len(shares) != len(self.steps) or not whole:
                 raise PhenakiError(f"prefix.steps {self.steps} need one share each, 1 in all, not {shares}")
+
+        if not 0 <= self.last <= 1:
+            raise PhenakiError(f"prefix.last {self.last} must be a share of the samples, from 0 to 1")
 
     def check_causal(self, causal: bool) -> None:
         """Raise PhenakiError if time steps are given to samples whose first ids know of later frames."""
@@ -64,13 +69,22 @@ class PrefixConfig:
         drawn = torch.multinomial(shares, 1, generator=rng).squeeze(1)
         return torch.tensor(self.steps)[drawn].clamp_max(time_steps - 1)
 
+    def free(self, continued: Tensor, grid: tuple[int, int, int], rng: torch.Generator) -> Tensor:
+        """Which ids of a grid (t, h, w) are to be generated, bool (B, t, h, w); of each sample at least a time step."""
+        prefix = self.draw(continued, grid[0], rng)
+        free = free_positions(grid, prefix)
+        if not self.last:
+            return free
+        ends = (torch.rand(len(prefix), generator=rng) < self.last) & (prefix < grid[0] - 1)
+        return free & ~(ends[:, None] & (torch.arange(grid[0]) == grid[0] - 1))[:, :, None, None]
+
 
 @dataclass(frozen=True)
 class GeneratorRecipe:
     """All that decides a second-stage run but the tokenizer, which is given by its folder."""
 
     generator: MaskedTransformerSizes = field(default_factory=MaskedTransformerSizes)
-    text: WordEncoderConfig = field(default_factory=WordEncoderConfig)
+    text: TextConfig = field(default_factory=WordEncoderConfig)
     data: DataConfig = field(default_factory=DataConfig)
     prefix: PrefixConfig = field(default_factory=PrefixConfig)
     loss: GeneratorLossConfig = field(default_factory=GeneratorLossConfig)
@@ -87,8 +101,9 @@ def train_generator(
 ) -> Path:
     """Train a generator for a frozen tokenizer, or go on where the run in `folder` stopped.
 
-    A text encoder learns with it, unless `text_encoder`, which stays frozen, is given. Token shards bring ids, and
-    maybe text embeddings: then neither network is needed, and the trained model is saved without those not given.
+    The text encoder learns with it, unless it is of a pretrained kind, or `text_encoder`, which stays frozen, is given.
+    Token shards bring ids, and maybe text embeddings: then neither network is needed, and the trained model is saved
+    without those not given.
 
     Returns the folder of the model with averaged weights, as `Phenaki.from_pretrained` reads it. Raises PhenakiError
     for a tokenizer or text encoder that does not fit the data, or is another than that of the run in `folder`.
@@ -105,7 +120,7 @@ def train_generator(
             f"optimizer.accumulate {recipe.optimizer.accumulate} is for tokenizers: a generator takes its batch whole; "
             "lower data.batch"
         )
-    clips = shown(recipe.data, check_caption=given.check_caption)
+    clips = shown(recipe.data, captions=given.captions, check_caption=given.check_caption)
     frozen = {"tokenizer": given.fingerprint, "text encoder": given.text_fingerprint}
     with Run(folder, recipe.run, recipe, frozen) as run:
         device = run.device
@@ -113,7 +128,7 @@ def train_generator(
             generator = MaskedTransformer(recipe.generator.config(given.facts, given.text_width))
             networks: dict[str, nn.Module] = {"generator": generator}
             if given.learns_text:
-                networks["text_encoder"] = WordEncoder(recipe.text)
+                networks["text_encoder"] = encoder_class(recipe.text)(recipe.text)
                 given = replace(given, text_encoder=networks["text_encoder"])
         for network in (generator, given.tokenizer, given.text_encoder):
             if network is not None:
@@ -125,6 +140,7 @@ def train_generator(
             given.facts.patch[0],
             run.rank,
             run.world_size,
+            given.captions,
             check_caption=given.check_caption,
             on_bad=run.leave_out,
         )
@@ -135,8 +151,7 @@ def train_generator(
         for step in run.steps(parts, data.prepare):
             batch, rng = next(data), run.rng(step)
             ids = given.ids(batch, device)
-            prefix = recipe.prefix.draw(batch["continued"], ids.shape[1], rng)
-            free = free_positions(ids.shape[1:], prefix)
+            free = recipe.prefix.free(batch["continued"], ids.shape[1:], rng)
             progress = torch.rand(len(ids), generator=rng)
             masked = random_mask(free, masked_count(progress, free.flatten(1).sum(1)), rng).to(device)
             dropped = (torch.rand(len(ids), generator=rng) < recipe.loss.text_drop).to(device)

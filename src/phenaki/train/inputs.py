@@ -14,7 +14,7 @@ from phenaki.data.places import token_set
 from phenaki.data.tokens import TOKENS, TokenSet
 from phenaki.errors import PhenakiError
 from phenaki.hub import fingerprint
-from phenaki.text import Text, TextEncoder, WordEncoder, WordEncoderConfig
+from phenaki.text import NoTextConfig, Text, TextConfig, TextEncoder, encoder_class
 from phenaki.tokenizer import Tokenizer, TokenizerFacts
 from phenaki.video import to_float
 
@@ -25,8 +25,8 @@ class Inputs:
 
     `text_width`: of the embeddings. `text_encoder` is not needed where token shards bring these, whose fingerprint is
     `text_fingerprint`; where that is "" it is one that is trained with the generator, and is put in by the training.
-    `check_caption` raises PhenakiError for what the text encoder cannot read; None where there are embeddings already.
-    `causal`: whether the first ids of a clip are those of its first frames.
+    `captions`: whether samples need one. `check_caption` raises PhenakiError for what the text encoder cannot read;
+    None where there are embeddings already. `causal`: whether the first ids of a clip are those of its first frames.
     """
 
     facts: TokenizerFacts
@@ -35,6 +35,7 @@ class Inputs:
     text_encoder: TextEncoder | None
     text_width: int
     text_fingerprint: str
+    captions: bool
     check_caption: Callable[[str], None] | None
     causal: bool
 
@@ -54,12 +55,13 @@ class Inputs:
 
 
 def open_inputs(
-    data: DataConfig, words: WordEncoderConfig, tokenizer: Tokenizer | None, text_encoder: TextEncoder | None
+    data: DataConfig, text: TextConfig, tokenizer: Tokenizer | None, text_encoder: TextEncoder | None
 ) -> Inputs:
     """What the sources of `data` need. A text encoder that is given stays frozen; without one, and without embeddings
-    in token shards, one of the configuration `words` is to be trained.
+    in token shards, one of the configuration `text` is opened, or is to be trained if it is of the kind that learns.
 
-    Raises PhenakiError where sources, tokenizer and text encoder do not belong together.
+    Raises PhenakiError where sources, tokenizer and text encoder do not belong together, and as the encoder does that
+    is opened.
     """
     sets = [(place, token_set(place)) for place in data.places]
     made = [(place, made_by) for place, made_by in sets if made_by]
@@ -81,6 +83,8 @@ def open_inputs(
             )
     if text_of and videos:
         raise PhenakiError(f"'{made[0][0]}' brings text embeddings and '{videos[0]}' does not: tokenize both alike")
+    if text_encoder is None and not text_of and not encoder_class(text).learned:
+        text_encoder = encoder_class(text)(text)
     read_by = fingerprint(text_encoder) if text_encoder else text_of
     if text_of and read_by != text_of:
         raise PhenakiError(f"the text embeddings in '{made[0][0]}' are of another text encoder than the one given")
@@ -89,17 +93,12 @@ def open_inputs(
     for network in (tokenizer, text_encoder):
         if network is not None:
             network.eval().requires_grad_(False)
-    width = first.text_width if text_of else text_encoder.width if text_encoder else words.width
-    check_caption = None if text_of else _caption_rule(words, text_encoder)
+    config = text_encoder.config if text_encoder else text
+    width = first.text_width if text_of else config.width
+    captions = not text_of and not isinstance(config, NoTextConfig)
+    check_caption = None if text_of else config.check
     causal = tokenizer.causal if tokenizer else first.causal
-    return Inputs(facts, ids_of, tokenizer, text_encoder, width, read_by, check_caption, causal)
-
-
-def _caption_rule(words: WordEncoderConfig, text_encoder: TextEncoder | None) -> Callable[[str], None]:
-    """The check of a text encoder that has no weights, so that it weighs nothing on its way to data workers."""
-    kind, config = (type(text_encoder), text_encoder.config) if text_encoder else (WordEncoder, words)
-    with torch.device("meta"):
-        return kind(config).check
+    return Inputs(facts, ids_of, tokenizer, text_encoder, width, read_by, captions, check_caption, causal)
 
 
 def _check(place: str, made_by: TokenSet, ids_of: str, text_of: str) -> None:
