@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from phenaki.errors import PhenakiError
 from phenaki.generator import MaskedTransformer
 from phenaki.generator.losses import masked_cross_entropy
+from phenaki.generator.masking import free_positions
 from phenaki.text import Text, WordEncoder
 from phenaki.tokenizer import CViViT, QuantizerConfig
 from phenaki.train.generator import PrefixConfig
@@ -109,3 +110,27 @@ def test_given_time_steps_come_in_the_stated_shares() -> None:
         assert (drawn[~continued] == value).float().mean().item() == pytest.approx(share, abs=0.01)
         assert (drawn[continued] == value).float().mean().item() == pytest.approx(continued_share, abs=0.01)
     assert prefix.draw(continued, 1, rng).max() == 0  # an image has nothing before it
+
+
+def test_the_last_time_step_is_given_in_a_share_of_the_samples() -> None:
+    rng, continued = torch.Generator().manual_seed(0), torch.zeros(4000, dtype=torch.bool)
+    grid = (3, 2, 2)
+    shares = {"steps": (0, 1, 3), "shares": (0.5, 0.25, 0.25), "continued_shares": (1.0, 0.0, 0.0)}
+    free = PrefixConfig(**shares, last=0.4).free(continued, grid, rng)
+    assert free.shape == (4000, *grid)
+    steps = free.all((2, 3))
+    assert torch.equal(steps, free.any((2, 3)))
+    assert steps.any(1).all()
+    has_room = steps[:, 1]  # of the others only the last step is free
+    given = ~steps[has_room, -1]
+    assert abs(given.float().mean() - 0.4) < 0.04
+    assert abs(has_room.float().mean() - 0.75) < 0.04
+
+
+def test_without_a_share_for_the_last_step_no_random_number_is_drawn() -> None:
+    """So that recipes of before give the same weights."""
+    continued, rngs = torch.zeros(50, dtype=torch.bool), [torch.Generator().manual_seed(3) for _ in range(2)]
+    free = PrefixConfig().free(continued, (6, 2, 2), rngs[0])
+    prefix = PrefixConfig().draw(continued, 6, rngs[1])
+    assert torch.equal(free, free_positions((6, 2, 2), prefix))
+    assert torch.equal(*(rng.get_state() for rng in rngs))

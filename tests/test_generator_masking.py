@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 
-from phenaki.generator.masking import free_positions, masked_count, masked_share, random_mask
+from phenaki.generator.masking import Schedule, free_positions, masked_count, masked_share, random_mask
 
-SCHEDULES = ("cosine", "linear", "square", "sqrt")
+SCHEDULES = get_args(Schedule)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -26,6 +28,15 @@ def test_counts_end_at_none_and_never_before(schedule: str, free: int) -> None:
     assert count[-1] == 0
     assert (count[:-1] >= 1).all()
     assert (count.diff() <= 0).all()
+
+
+def test_schedules_are_what_their_names_say() -> None:
+    progress = torch.linspace(0, 1, 41)
+    expected = {"cosine": torch.cos(progress * torch.pi / 2), "linear": 1 - progress, "square": 1 - progress * progress}
+    expected |= {"cubic": 1 - progress * progress * progress, "root": 1 - progress.sqrt(), "sqrt": 1 - progress.sqrt()}
+    for schedule in SCHEDULES:
+        assert torch.allclose(masked_share(progress, schedule), expected[schedule], atol=1e-6), schedule
+    assert torch.equal(masked_share(progress), expected["cosine"])  # what training draws, bit by bit
 
 
 def test_cosine_shares_drawn_in_training_have_the_papers_mean() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from phenaki.errors import PhenakiError
 from phenaki.generator import MaskedTransformer
-from phenaki.sample import SamplingConfig, Scene, plan, story
+from phenaki.sample import SamplingConfig, Scene, Storyteller, plan, story
 from phenaki.text import WordEncoder
 from phenaki.tokenizer import CViViT
 
@@ -99,17 +99,67 @@ def test_given_frames_are_gone_on_from(
     assert pieces[0].shape == (2, 3, 6, 32, 32)
 
 
+def test_a_scene_may_keep_its_own_number_of_frames() -> None:
+    scenes = [Scene("a", 11), Scene("b", 16, keep=3), Scene("c", 6)]
+    assert [(window.known, window.new) for window in plan(scenes, 11, 2, FAST)] == [
+        (0, 11),
+        (3, 8),
+        (3, 8),
+        (5, 6),
+    ]
+
+
+def test_a_story_of_another_size(tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder) -> None:
+    parts, rng = (tokenizer, generator, text_encoder), torch.Generator().manual_seed(0)
+    pieces = list(story(*parts, [Scene("a", 3), Scene("b", 2)], FAST, rng, size=(16, 48)))
+    assert [piece.shape for piece in pieces] == [(1, 3, 3, 16, 48), (1, 3, 2, 16, 48)]
+
+
+def test_a_story_goes_on_from_its_state(
+    tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder
+) -> None:
+    scenes = [Scene("a", 11), Scene("b", 6, keep=1), Scene("c", 6, keep=9)]
+
+    def teller(seed: int) -> Storyteller:
+        rng = torch.Generator().manual_seed(seed)
+        return Storyteller(tokenizer, generator, text_encoder, FAST, rng, samples=2)
+
+    whole, begun, resumed = teller(0), teller(0), teller(1)
+    expected = [torch.cat(list(whole.tell(scene)), 2) for scene in scenes]
+    for scene in scenes[:2]:
+        list(begun.tell(scene))
+    resumed.restore(begun.state())
+    assert torch.equal(torch.cat(list(resumed.tell(scenes[2])), 2), expected[2])
+
+
+@pytest.mark.slow
+def test_the_state_of_a_thousand_scenes_is_that_of_ten(
+    tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    config = SamplingConfig(steps=1, guidance=1.0, prime_frames=1)
+    teller = Storyteller(tokenizer, generator, text_encoder, config, rng, size=(8, 8))
+    sizes = []
+    for number in range(1000):
+        for piece in teller.tell(Scene(f"scene {number}", 2 + (number == 0))):
+            del piece
+        if number % 330 == 10:
+            sizes.append((held(), sum(tensor.untyped_storage().nbytes() for tensor in teller.state().values())))
+    assert len(sizes) == 3 and len(set(sizes)) == 1
+
+
+def held() -> int:
+    """Numbers in all tensors that are alive."""
+    gc.collect()
+    with warnings.catch_warnings(action="ignore"):  # of objects that dislike being looked at
+        return sum(o.numel() for o in gc.get_objects() if isinstance(o, torch.Tensor))
+
+
 def test_memory_does_not_grow_with_the_scenes(
     tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder
 ) -> None:
     """The tensors that live between windows are as many after the last scene as after the third."""
-
-    def held() -> int:
-        gc.collect()
-        with warnings.catch_warnings(action="ignore"):  # of objects that dislike being looked at
-            return sum(o.numel() for o in gc.get_objects() if isinstance(o, torch.Tensor))
-
-    scenes = [Scene("a", 11), *[Scene("b", 6)] * 6]
+    scenes = [Scene("a", 11), *[Scene(f"b {number}", 6) for number in range(6)]]
     sizes = []
     for piece in story(tokenizer, generator, text_encoder, scenes, FAST, torch.Generator().manual_seed(0)):
         del piece

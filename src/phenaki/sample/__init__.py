@@ -1,7 +1,19 @@
-"""Sampling: parallel decoding over a callable, guidance, and stories."""
+"""Sampling: parallel decoding over a callable, guidance, stories and edits."""
 
 from phenaki.sample.decode import SamplingConfig, decode
-from phenaki.sample.guidance import guided
-from phenaki.sample.story import Scene, plan, story
+from phenaki.sample.edit import inpaint, interpolate
+from phenaki.sample.guidance import guided, steered
+from phenaki.sample.story import Scene, Storyteller, plan, story
 
-__all__ = ["SamplingConfig", "Scene", "decode", "guided", "plan", "story"]
+__all__ = [
+    "SamplingConfig",
+    "Scene",
+    "Storyteller",
+    "decode",
+    "guided",
+    "inpaint",
+    "interpolate",
+    "plan",
+    "steered",
+    "story",
+]

@@ -6,27 +6,44 @@ and bool (B, t, h, w), and returns logits (M, V) of the M positions that are Tru
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
 
-from phenaki.errors import PhenakiError
+from phenaki.errors import PhenakiError, did_you_mean
 from phenaki.generator.masking import Schedule, masked_count
+from phenaki.sample.filters import filtered
+from phenaki.sample.order import Order, planned
 
 LogitsFn = Callable[[Tensor, Tensor], Tensor]
+Critic = Callable[[Tensor], Tensor]
+"""ids int64 (B, t, h, w), all filled in -> float (B, t, h, w), log-odds that an id is real: the lowest are redrawn."""
+_AT_ONCE = 1 << 22  # numbers of (M, V) that drawing works on at a time: 16 MB for each copy that it makes
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How ids are drawn.
+    """How ids are drawn; docs/sampling.md says what each setting does to the videos.
 
-    `temperature` divides the logits (0 takes the likeliest id). `choice_temperature` scales the Gumbel noise on the
-    log-confidence that decides which ids stay, and falls to 0 over the steps. `top_k`: only the k likeliest; 0: all.
-    `guidance` scales the text's pull (1: none beyond the text itself). `prime_frames`: how many of the last frames the
-    next scene of a story begins with (the paper's K). `first_frame_alone`: the first frame is decoded by itself, as an
-    image, and the rest of the first clip goes on from it: a sixth of the ids of 11 frames, on which all others stand.
+    `steps`: in how many the ids of a clip are filled in. `schedule`: how many are left to fill in after each step.
+    `order`: which are filled in first: "confidence" (those that are likeliest as drawn), "random", "halton" (evenly
+    spread over the grid), or "critic" (all are judged anew after each step, those fixed earlier too).
+
+    `guidance` scales the text's pull (1: none beyond the text itself), in the last step `guidance_end`, and between
+    them along a line; None: the same in all steps. `negative`: a prompt to lead away from, in place of no text.
+
+    `temperature` divides the logits (0 takes the likeliest id), in the last step `temperature_end`, as with guidance.
+    `choice_temperature` scales the Gumbel noise on the log-confidence, or on what the critic says, that decides which
+    ids stay, and falls to 0 over the steps. Ids are drawn from the `top_k` likeliest (0: all), from the fewest whose
+    probabilities add up to `top_p`, and from the most typical ones that add up to `typical_p` (1: all). These narrow
+    what is drawn; the confidence in it is the model's own.
+
+    `prime_frames`: how many of the last frames the next scene of a story begins with (the paper's K).
+    `first_frame_alone`: the first frame is decoded by itself, as an image, and the rest of the first clip goes on from
+    it: a sixth of the ids of 11 frames, on which all others stand.
     """
 
     steps: int = 12
@@ -37,80 +54,142 @@ class SamplingConfig:
     schedule: Schedule = "cosine"
     prime_frames: int = 5
     first_frame_alone: bool = False
+    order: Order = "confidence"
+    top_p: float = 1.0
+    typical_p: float = 1.0
+    temperature_end: float | None = None
+    guidance_end: float | None = None
+    negative: str | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise PhenakiError(f"steps {self.steps}: decoding takes at least 1 step")
-        for name in ("guidance", "temperature", "choice_temperature", "top_k"):
-            if getattr(self, name) < 0:
+        for name in ("guidance", "guidance_end", "temperature", "temperature_end", "choice_temperature", "top_k"):
+            if (getattr(self, name) or 0) < 0:
                 raise PhenakiError(f"{name} {getattr(self, name)} must not be below 0")
+        for name in ("top_p", "typical_p"):
+            if not 0 < getattr(self, name) <= 1:
+                raise PhenakiError(f"{name} {getattr(self, name)}: give a share above 0, up to 1, which leaves all ids")
+        for name, known in (("schedule", get_args(Schedule)), ("order", get_args(Order))):
+            value = getattr(self, name)
+            if value not in known:
+                raise PhenakiError(f"{name} {value!r}: there are {', '.join(known)}.{did_you_mean(str(value), known)}")
         if self.prime_frames < 1:
             raise PhenakiError(f"prime_frames {self.prime_frames}: a scene goes on from at least 1 frame")
+        if self.negative is not None and all(scale == 1 for scale in self.scales):
+            raise PhenakiError(
+                f"the negative prompt {self.negative!r} changes nothing at guidance 1: give a guidance above 1"
+            )
+
+    @property
+    def scales(self) -> list[float]:
+        """Of the guidance, one for each step."""
+        return _line(self.guidance, self.guidance_end, self.steps)
+
+    @property
+    def temperatures(self) -> list[float]:
+        """One for each step."""
+        return _line(self.temperature, self.temperature_end, self.steps)
 
 
 @torch.no_grad()
 def decode(
-    logits_fn: LogitsFn,
+    logits_fn: LogitsFn | Sequence[LogitsFn],
     ids: Tensor,
     known: Tensor,
     mask_id: int,
     config: SamplingConfig,
     rng: torch.Generator,
     on_step: Callable[[int], None] | None = None,
+    critic: Critic | None = None,
 ) -> Tensor:
-    """Fill in the unknown ids, the surest first.
+    """Fill in the unknown ids, step by step.
 
     Args:
+        logits_fn: one for all steps, or a sequence with one for each, as guidance that rises needs them.
         ids: int64 (B, t, h, w); only its `known` (bool, same shape) positions are read, and they come back bit-equal.
         mask_id: the id that stands for "unknown" in what `logits_fn` is given.
         rng: source of all randomness, on the device of `ids`: the same state gives the same ids on the same machine.
         on_step: called with the number of finished steps, for a progress bar.
+        critic: what the order "critic" asks; the others leave it alone.
 
     Returns:
         ids int64 (B, t, h, w), all filled in.
+
+    Raises PhenakiError for the order "critic" without one.
     """
-    ids = ids.masked_fill(~known, mask_id)
-    masked = ~known
-    free = masked.flatten(1).sum(1)
-    for step in range(config.steps):
-        progress = torch.full_like(free, step + 1, dtype=torch.float) / config.steps
+    if config.order == "critic" and critic is None:
+        others = ", ".join(order for order in get_args(Order) if order != "critic")
+        raise PhenakiError(f"the order 'critic' needs a critic, which this model does not have: take one of {others}")
+    each = [logits_fn] * config.steps if callable(logits_fn) else logits_fn
+    free = masked = ~known
+    ids = ids.masked_fill(masked, mask_id)
+    count = free.flatten(1).sum(1)
+    plan = planned(config.order, ids.shape, rng, ids.device)
+    for step, (logits_fn, temperature) in enumerate(zip(each, config.temperatures, strict=True), start=1):
         if masked.any():
-            drawn, confidence = _draw(logits_fn(ids, masked).float(), config, rng)
-            remaining = config.choice_temperature * (1 - (step + 1) / config.steps)
-            confidence = confidence + remaining * _gumbel(confidence.shape, rng, ids.device)
-            ids = ids.masked_scatter(masked, drawn)
-            masked = _least_sure(masked, confidence, masked_count(progress, free, config.schedule))
-            ids = ids.masked_fill(masked, mask_id)
+            progress = torch.full_like(count, step, dtype=torch.float) / config.steps
+            left = masked_count(progress, count, config.schedule)
+            if plan is None:
+                drawn, confidence = _draw(logits_fn(ids, masked), temperature, config, rng)
+                ids = ids.masked_scatter(masked, drawn)
+                judged, scores = (free, critic(ids)[free]) if config.order == "critic" else (masked, confidence)
+                noise = config.choice_temperature * (1 - step / config.steps)
+                masked = _lowest(judged, scores.float() + noise * _gumbel(scores.shape, rng, ids.device), left)
+                ids = ids.masked_fill(masked, mask_id)
+            else:  # only what stays needs logits
+                later = _lowest(masked, plan[masked], left)
+                now = masked & ~later
+                if now.any():
+                    ids = ids.masked_scatter(now, _draw(logits_fn(ids, now), temperature, config, rng)[0])
+                masked = later
         if on_step is not None:
-            on_step(step + 1)
+            on_step(step)
     return ids
 
 
-def _draw(logits: Tensor, config: SamplingConfig, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """logits (M, V) -> drawn ids (M,) and the log-probability of each (M,)."""
-    if config.top_k and config.top_k < logits.shape[-1]:
-        kth = logits.topk(config.top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < kth, float("-inf"))
-    if config.temperature == 0:
-        log_p = logits.log_softmax(-1)
-        drawn = log_p.argmax(-1)
+def _draw(logits: Tensor, temperature: float, config: SamplingConfig, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """logits (M, V) -> drawn ids (M,) and the log-probability of each (M,), a few rows at a time."""
+    shape, device = (len(logits), 1), logits.device
+    uniform = torch.rand(shape, generator=rng, device=device) if temperature else torch.zeros(shape, device=device)
+    rows = max(1, _AT_ONCE // logits.shape[-1])
+    parts = zip(logits.split(rows), uniform.split(rows), strict=True)
+    drawn, confidence = zip(*(_draw_rows(*part, temperature, config) for part in parts), strict=True)
+    return torch.cat(drawn), torch.cat(confidence)
+
+
+def _draw_rows(logits: Tensor, uniform: Tensor, temperature: float, config: SamplingConfig) -> tuple[Tensor, Tensor]:
+    """`_draw` by one number in [0, 1) a row, (M, 1), where the temperature is above 0."""
+    log_p = (logits.float() / (temperature or 1)).log_softmax(-1)
+    allowed = filtered(log_p, config.top_k, config.top_p, config.typical_p)
+    if temperature == 0:
+        drawn = allowed.argmax(-1)
     else:
-        log_p = (logits / config.temperature).log_softmax(-1)
         # Inverting the cumulative distribution takes one uniform number a token; Gumbel noise would take V.
-        cumulative = log_p.exp().cumsum(-1)
-        uniform = torch.rand(len(logits), 1, generator=rng, device=logits.device) * cumulative[:, -1:]
-        drawn = torch.searchsorted(cumulative, uniform, right=True).squeeze(-1).clamp_max(logits.shape[-1] - 1)
+        cumulative = allowed.exp().cumsum(-1)
+        total = cumulative[:, -1:]
+        below = total.nextafter(
+            torch.zeros_like(total)
+        )  # rounding may reach the total, and what follows it is not allowed
+        drawn = torch.searchsorted(cumulative, (uniform * total).minimum(below), right=True).squeeze(-1)
     return drawn, log_p.gather(-1, drawn[:, None]).squeeze(-1)
 
 
-def _least_sure(masked: Tensor, confidence: Tensor, count: Tensor) -> Tensor:
-    """The `count` (B,) positions of lowest confidence (M,) among the M that are `masked` (B, t, h, w), as a mask."""
-    scores = torch.full(masked.shape, float("inf"), device=masked.device)
-    scores = scores.masked_scatter(masked, confidence)
-    rank = scores.flatten(1).argsort(1).argsort(1).view(masked.shape)
+def _lowest(where: Tensor, scores: Tensor, count: Tensor) -> Tensor:
+    """The `count` (B,) positions of lowest scores (M,) among the M that are True in `where` (B, t, h, w), as a mask."""
+    grid = torch.full(where.shape, float("inf"), device=where.device)
+    grid = grid.masked_scatter(where, scores)
+    rank = grid.flatten(1).argsort(1).argsort(1).view(where.shape)
     return rank < count.view(-1, 1, 1, 1)
 
 
 def _gumbel(shape: torch.Size, rng: torch.Generator, device: torch.device) -> Tensor:
     uniform = torch.rand(shape, generator=rng, device=device).clamp(1e-9, 1 - 1e-7)
     return -(-uniform.log()).log()
+
+
+def _line(start: float, end: float | None, steps: int) -> list[float]:
+    """A value for each step, from `start` in the first to `end` in the last; None: `start` in all."""
+    if end is None or steps == 1:
+        return [start] * steps
+    return [start * (1 - i / (steps - 1)) + end * (i / (steps - 1)) for i in range(steps)]

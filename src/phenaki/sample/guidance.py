@@ -2,30 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from phenaki.generator.masked import MaskedTransformer
+from phenaki.generator.base import Generator
 from phenaki.precision import autocast
-from phenaki.sample.decode import LogitsFn
-from phenaki.text.base import Text
+from phenaki.sample.decode import LogitsFn, SamplingConfig
+from phenaki.text.base import Text, TextEncoder
+
+
+def guided(generator: Generator, text: Text, scale: float, negative: Text | None = None) -> LogitsFn:
+    """A `logits_fn` for `decode`: null + scale * (text - null).
+
+    `scale` 1 is the text alone, in one branch; 0 ignores it. `negative`: a text of B prompts to lead away from, which
+    takes the place of the null branch; its length may differ from that of `text`.
+    """
+    return guided_by_step(generator, text, [scale], negative)[0]
 
 
 @torch.no_grad()
-def guided(generator: MaskedTransformer, text: Text, scale: float) -> LogitsFn:
-    """A `logits_fn` for `decode`: null + scale * (text - null). The text's keys and values are computed once.
+def steered(generator: Generator, text_encoder: TextEncoder, text: Text, config: SamplingConfig) -> list[LogitsFn]:
+    """A `guided` for each step of a decoding, by the guidance and the negative prompt of its configuration."""
+    negative = None
+    if config.negative is not None:
+        with autocast(text.embeddings.device):
+            negative = text_encoder.encode([config.negative] * len(text.mask))
+    return guided_by_step(generator, text, config.scales, negative)
 
-    `scale` 1 is the text alone, in one branch; 0 ignores it.
-    """
-    batch = text.embeddings.shape[0]
-    branches = 1 if scale == 1 else 2
-    dropped = torch.arange(branches, device=text.mask.device).repeat_interleave(batch).bool()
-    device = text.embeddings.device
+
+@torch.no_grad()
+def guided_by_step(
+    generator: Generator, text: Text, scales: Sequence[float], negative: Text | None = None
+) -> list[LogitsFn]:
+    """A `guided` for each of several scales; the text's keys and values are computed once for all."""
+    batch, device = len(text.mask), text.embeddings.device
+    branches = 1 if all(scale == 1 for scale in scales) else 2
+    dropped = torch.arange(branches, device=device).repeat_interleave(batch).bool()
+    if negative is None or branches == 1:
+        text = text.repeat(branches)
+    else:
+        text, dropped = _one_batch(text, negative), torch.zeros_like(dropped)
     with autocast(device):
-        text = generator.drop(text.repeat(branches), dropped)
+        text = generator.drop(text, dropped)
         context = generator.context(text)
 
-    def logits_fn(ids: Tensor, where: Tensor) -> Tensor:
+    def logits_fn(scale: float, ids: Tensor, where: Tensor) -> Tensor:
         with autocast(device):
             features = generator.features(ids.repeat(branches, 1, 1, 1), context, text.mask)
             logits = generator.head(features[where.repeat(branches, 1, 1, 1)]).float()
@@ -34,4 +59,13 @@ def guided(generator: MaskedTransformer, text: Text, scale: float) -> LogitsFn:
         with_text, without = logits.chunk(2)
         return without + scale * (with_text - without)
 
-    return logits_fn
+    return [partial(logits_fn, scale) for scale in scales]
+
+
+def _one_batch(*texts: Text) -> Text:
+    """Texts of several lengths, one after the other in the batch, padded to the longest."""
+    longest = max(text.mask.shape[1] for text in texts)
+    short = [longest - text.mask.shape[1] for text in texts]
+    embeddings = [F.pad(text.embeddings, (0, 0, 0, rest)) for text, rest in zip(texts, short, strict=True)]
+    masks = [F.pad(text.mask, (0, rest)) for text, rest in zip(texts, short, strict=True)]
+    return Text(torch.cat(embeddings), torch.cat(masks))

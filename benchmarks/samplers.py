@@ -1,0 +1,140 @@
+"""For how many prompts the videos of each sampler show all that is told, by the checker, on pixels alone.
+
+`python benchmarks/samplers.py shapes-64 own order=halton guidance=1,guidance_end=3 --prompts 200 --out samplers.json`
+takes a model (a name or a folder) and settings: `own`, which is the model's own SamplingConfig, or changes of it. Each
+setting makes a clip for each of the same prompts. Shares come with their 95 % interval (Wilson); since the prompts are
+the same, the difference to the first setting, over all kinds, has a narrower one of its own (paired). Seconds are those
+from the prompt to pixels, in batches, with whatever else runs beside it.
+
+It writes the figures as JSON and beside it a table in Markdown after each kind of prompts, and goes on from there when
+started again; more settings may be named then. The prompts are not those of `phenaki evaluate`, which then tells how
+good the chosen setting is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, variance
+from typing import Any
+
+from phenaki import Phenaki
+from phenaki.config import override, to_dict
+from phenaki.data.shapes import ShapesWorld, check
+from phenaki.errors import PhenakiError
+from phenaki.evaluate.generate import FRAMES, batches, generate, random_numbers, side_by_side
+from phenaki.evaluate.prompts import KINDS
+from phenaki.evaluate.protocol import measured_with
+from phenaki.evaluate.shares import share
+from phenaki.files import write_whole
+from phenaki.sample import SamplingConfig
+
+OWN = "own"
+WORLD_SEED = 11  # neither that of a training run nor that of `phenaki evaluate`: what is chosen here is judged there
+
+
+def sampling(model: Phenaki, setting: str) -> SamplingConfig:
+    """The configuration that a setting names."""
+    return model.sampling if setting == OWN else override(model.sampling, setting.split(","))
+
+
+def measure(model: Phenaki, kind: str, prompts: int, seed: int) -> dict[str, Any]:
+    """Make a clip for each of the first prompts of a kind, and check it."""
+    split, objects = KINDS[kind]
+    world = ShapesWorld(WORLD_SEED, split, model.tokenizer.config.image_size, FRAMES, objects)
+    captions = [world.caption(i) for i in range(prompts)]
+    rng, fulfilled, seconds = random_numbers(model, seed), [], 0.0
+    for batch in batches(captions, side_by_side(model)):
+        began = time.monotonic()
+        clips = generate(model, [(caption,) for caption in batch], rng, advance=lambda _: None)
+        seconds += time.monotonic() - began
+        fulfilled += [int(check(clip, caption).fulfilled) for clip, caption in zip(clips, batch, strict=True)]
+    return share(sum(fulfilled), prompts) | {"seconds_per_clip": seconds / prompts, "fulfilled": fulfilled}
+
+
+def paired(ours: Sequence[int], theirs: Sequence[int]) -> tuple[float, float]:
+    """Mean difference of two lists of outcomes for the same prompts, and half the width of its 95 % interval."""
+    differences = [one - other for one, other in zip(ours, theirs, strict=True)]
+    return fmean(differences), 1.96 * math.sqrt(variance(differences) / len(differences))
+
+
+def table(settings: dict[str, Any]) -> str:
+    """Markdown: a row for each setting that was measured on all kinds."""
+    header = ["setting", *(kind.replace("_", " ") for kind in KINDS), "all", "against the first", "s a clip"]
+    rows = [header, ["---"] * len(header)]
+    first: list[int] = []
+    for name, found in settings.items():
+        kinds = found["kinds"]
+        if len(kinds) < len(KINDS):
+            continue
+        outcomes = [outcome for kind in KINDS for outcome in kinds[kind]["fulfilled"]]
+        first = first or outcomes
+        difference, half = (100 * value for value in paired(outcomes, first))
+        against = "" if outcomes is first else f"{difference:+.1f} ± {half:.1f}"
+        seconds = fmean(kinds[kind]["seconds_per_clip"] for kind in KINDS)
+        together = share(sum(outcomes), len(outcomes))
+        rows.append([f"`{name}`", *map(shown, [*(kinds[kind] for kind in KINDS), together]), against, f"{seconds:.2f}"])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def shown(found: dict[str, Any]) -> str:
+    low, high = found["interval"]
+    return f"{100 * found['share']:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def write(out: Path, figures: dict[str, Any]) -> None:
+    with write_whole(out, "w") as file:
+        json.dump(figures, file)
+    with write_whole(out.with_suffix(".md"), "w") as file:
+        file.write(table(figures["settings"]))
+
+
+def begun(out: Path, protocol: dict[str, Any]) -> dict[str, Any]:
+    """What `out` holds already, of the same protocol."""
+    if not out.exists():
+        return {"protocol": protocol, "settings": {}}
+    figures = json.loads(out.read_text(encoding="utf-8"))
+    differing = [key for key, value in protocol.items() if figures["protocol"].get(key) != value]
+    if differing:
+        raise PhenakiError(f"'{out}' was measured with another {' and '.join(differing)}: name another file")
+    return figures
+
+
+def run(given: argparse.Namespace) -> None:
+    model = Phenaki.from_pretrained(given.model)
+    samplings = {setting: sampling(model, setting) for setting in given.settings}
+    machine = measured_with(model)
+    made = {"world_seed": WORLD_SEED, "prompts_of_each_kind": given.prompts, "seed": given.seed}
+    figures = begun(given.out, {"model": machine.pop("model"), "batch": side_by_side(model)} | made)
+    for setting, model.sampling in samplings.items():
+        values = to_dict(model.sampling)
+        found = figures["settings"].setdefault(setting, {"sampling": values, "kinds": {}} | machine)
+        if found["sampling"] != values:
+            raise PhenakiError(f"'{setting}' in '{given.out}' was measured with other values: name another file")
+        for kind in KINDS:
+            if kind not in found["kinds"]:
+                found["kinds"][kind] = measure(model, kind, given.prompts, given.seed)
+                write(given.out, figures)
+                print(f"{setting}, {kind}: {shown(found['kinds'][kind])}", flush=True)
+    print(table(figures["settings"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a name or a folder")
+    parser.add_argument("settings", nargs="+", help="'own', or changes of it such as 'steps=24,order=halton'")
+    parser.add_argument("--prompts", type=int, default=200, help="of each kind")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("samplers.json"))
+    try:
+        run(parser.parse_args())
+    except PhenakiError as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
