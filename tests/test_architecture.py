@@ -40,6 +40,7 @@ ONLY_IN = {
     "typer": {"cli"},
     "av": {"video", "data"},
     "huggingface_hub": {"hub"},
+    "transformers": {"text"},
 }
 
 

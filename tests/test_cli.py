@@ -17,7 +17,8 @@ from typer.testing import CliRunner, Result
 
 from phenaki import __version__, files, hub
 from phenaki.cli import app
-from phenaki.cli.generate import DEMO, read_story
+from phenaki.cli.generate import DEMO
+from phenaki.cli.story import read_story
 from phenaki.errors import PhenakiError
 from phenaki.generator import MaskedTransformer
 from phenaki.pipeline import Phenaki
@@ -103,7 +104,8 @@ def test_a_story_file() -> None:
     Path("story.txt").write_text(
         "\ufeff# a comment\n\n[5] a red circle\n  now it moves  \n[3]now it [stops]\n", "utf-8"
     )
-    assert read_story(Path("story.txt")) == (["a red circle", "now it moves", "now it [stops]"], [5, None, 3])
+    read = [(line.prompt, line.frames) for line in read_story(Path("story.txt"))]
+    assert read == [("a red circle", 5), ("now it moves", None), ("now it [stops]", 3)]
     result = run("generate", "--story", "story.txt", "--frames", 9, "-o", "a.webp", "--scale", 1)
     assert result.exit_code == 0, result.output
     assert len(read_video("a.webp").frames) == 5 + 8 + 2
@@ -117,8 +119,8 @@ def test_a_story_file() -> None:
         ("a\n[x] b\n", r"line 2: '\[x\] b' is no scene"),
         ("a\n[5]\n", r"line 2: '\[5\]' is no scene"),
         ("[4] a\n", "the nearest are 3 and 5"),
-        ("a\nкруг\n", "scene 2: .* letters"),
-        ("[3] a\n[0] b\n", "scene 2: .* the nearest are 1 and 3"),
+        ("a\nкруг\n", "line 2: .* letters"),
+        ("[3] a\n[0] b\n", "line 2: .* the nearest are 1 and 3"),
     ],
 )
 @pytest.mark.usefixtures("no_work")
@@ -131,12 +133,12 @@ def test_bad_stories(text: str, said: str) -> None:
 @pytest.mark.usefixtures("no_work")
 def test_stories_that_cannot_be_read() -> None:
     with pytest.raises(PhenakiError, match="no story file"):
-        read_story(Path("missing.txt"))
+        list(read_story(Path("missing.txt")))
     with pytest.raises(PhenakiError, match="is a folder"):
-        read_story(Path("."))
+        list(read_story(Path(".")))
     Path("bytes").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(PhenakiError, match="no text file in UTF-8"):
-        read_story(Path("bytes"))
+    with pytest.raises(PhenakiError, match="line 1: this is no text in UTF-8"):
+        list(read_story(Path("bytes")))
     for prompts in ([], ["a", "--story", "bytes"]):
         assert "either prompts or --story" in refused(run("generate", *prompts, "-o", "a.mp4"))
 

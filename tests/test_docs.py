@@ -33,7 +33,9 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "docs/architecture.md",
     "docs/data.md",
+    "docs/editing.md",
     "docs/paper.md",
+    "docs/text.md",
 )  # not docs/log.md,
 # which tells of what is gone, too
 

@@ -129,6 +129,55 @@ def test_what_cannot_be_made_is_refused_before_any_work(
         model.generate(prompts, **asked)
 
 
+# ---- given frames, and stories without end
+
+
+def test_scenes_are_numbered_after_what_was_given(model: Phenaki) -> None:
+    start = torch.rand(1, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    result = model.extend(start, STORY[:2], frames=[3, 5], samples=2)
+    assert result.scenes == (4, 6) and result.video.shape[2] == 4 + 2 + 4
+    assert torch.equal(result.video[:, :, :4], start.expand(2, -1, -1, -1, -1))
+    pieces = list(model.stream(STORY[:2], start=start, frames=[3, 5], samples=2))
+    assert torch.equal(torch.cat(pieces, 2), result.video)
+
+
+def test_a_storyteller_makes_what_a_stream_does(model: Phenaki) -> None:
+    finished: list[tuple[int, int | None]] = []
+    teller = model.storyteller(seed=5, on_step=lambda *steps: finished.append(steps))
+    pieces = []
+    for number, prompt in enumerate(STORY):
+        pieces += teller.tell(model.scene(prompt, 5, first=not number))
+    assert torch.equal(torch.cat(pieces, 2), model.generate(STORY, frames=5, seed=5).video)
+    assert finished == [(number, None) for number in range(1, 7)]
+
+
+WHITE = torch.ones(32, 32, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda m, v: m.extend(v[0], "a"), r"a video of shape \(3, 5, 32, 32\)"),
+        (lambda m, v: m.extend(2 * v, "a"), "give RGB in"),
+        (lambda m, v: m.extend(v.repeat(3, 1, 1, 1, 1), "a", samples=2), "for 2 samples: one, or one for each"),
+        (lambda m, v: m.extend(v[:, :, :0], "a"), "one, or one for each"),
+        (lambda m, v: m.extend(v[..., :31], "a"), "multiple of 8"),
+        (lambda m, v: m.extend(v, "a", prime_frames=7), "the clip has 5: keep at most 5"),
+        (lambda m, v: m.generate("a", start=v, size=(16, 32)), "size 32x16, and what is given is 32x32"),
+        (lambda m, v: m.generate("a", size=(20, 32)), "multiple of 8"),
+        (lambda m, v: m.interpolate(v, v[..., :16], "a"), "the ends are of 32x32 and 16x32 pixels"),
+        (lambda m, v: m.inpaint(v, WHITE.float(), "a"), "give bool"),
+        (lambda m, v: m.inpaint(v, WHITE[:16], "a"), "1 frames of 32x16 pixels, and the video 5 of 32x32"),
+        (lambda m, v: m.inpaint(v, WHITE.expand(3, -1, -1), "a"), "give one frame, or 5"),
+        (lambda m, v: m.inpaint(v, ~WHITE, "a"), "the mask is empty"),
+        (lambda m, v: m.inpaint(v[:, :, :4], WHITE, "a"), "the nearest are 3 and 5"),
+    ],
+)
+def test_what_is_given_must_fit(model: Phenaki, edit: Callable, said: str) -> None:
+    with pytest.raises(PhenakiError, match=said):
+        edit(model, torch.rand(1, 3, 5, 32, 32, generator=torch.Generator().manual_seed(0)))
+
+
 # ---- saving what was made
 
 

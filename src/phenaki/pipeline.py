@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -17,19 +18,21 @@ from phenaki import __version__, hub
 from phenaki.config import from_dict, to_dict
 from phenaki.errors import PhenakiError
 from phenaki.files import write_folder_whole, writing
-from phenaki.generator import MaskedTransformer
+from phenaki.generator import Generator
 from phenaki.generator.masking import Schedule
+from phenaki.grid import fitting, time_steps
 from phenaki.hub import MODEL
 from phenaki.precision import best_device
 from phenaki.progress import progress_bar
-from phenaki.sample import SamplingConfig, Scene, plan, story
-from phenaki.text import TextEncoder
+from phenaki.sample import SamplingConfig, Scene, Storyteller, inpaint, interpolate, plan, story
+from phenaki.sample.order import Order
+from phenaki.text import GivenText, Text, TextEncoder, encoder_class, named_config
 from phenaki.tokenizer import Tokenizer
 from phenaki.video import Frames, side_by_side, to_uint8, upscale, write_video
 
 LARGEST = 16_383  # pixels a side that H.264 and WebP both hold
-OnStep = Callable[[int, int], None]
-"""Called with the number of finished decoding steps, and how many there are in all."""
+OnStep = Callable[[int, int | None], None]
+"""Called with the number of finished decoding steps, and how many there are in all, if that is known."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,12 @@ class Sampling(TypedDict, total=False):
     top_k: int | None
     schedule: Schedule | None
     prime_frames: int | None
+    order: Order | None
+    top_p: float | None
+    typical_p: float | None
+    temperature_end: float | None
+    guidance_end: float | None
+    negative: str | None
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ class Generation:
     """Generated videos.
 
     video: float32 (B, 3, T, H, W) in [0, 1] on the CPU, B samples of the same prompts.
-    prompts: of the scenes, in order. scenes: index of the first new frame of each.
+    prompts: of the scenes, in order. scenes: index of the first new frame of each; what was given comes before them.
     fps: frames per second at which the motion has its natural speed.
     """
 
@@ -97,7 +106,7 @@ class Phenaki:
     def __init__(
         self,
         tokenizer: Tokenizer,
-        generator: MaskedTransformer,
+        generator: Generator,
         text_encoder: TextEncoder,
         sampling: SamplingConfig | None = None,
     ) -> None:
@@ -178,9 +187,11 @@ class Phenaki:
 
     def generate(
         self,
-        prompts: str | Sequence[str],
+        prompts: str | Sequence[str] | Text,
         *,
         frames: int | Sequence[int] | None = None,
+        start: Tensor | None = None,
+        size: tuple[int, int] | None = None,
         seed: int = 0,
         samples: int = 1,
         progress: bool = False,
@@ -189,83 +200,99 @@ class Phenaki:
         """Make a video from a prompt, or a story from several, one per scene.
 
         Args:
+            prompts: or their embeddings `Text(embeddings, mask)`, float (B, L, D) and bool (B, L), one for each of B
+                scenes, as the model's text encoder or the caller computed them.
             frames: of a scene, 1 + p k (11 is 6 time steps of the paper's p = 2); one number for all scenes or one for
                 each; None: as long as the generator was trained on. A scene that follows begins with the last frame of
                 the one before it, so it adds one frame less: 3 scenes of 11 frames are 31 frames.
+            start: float (B or 1, 3, K, H, W) in [0, 1]: frames that the video begins with, as they are; a picture has
+                K = 1. The first scene goes on from the last `prime_frames` of them.
+            size: (H, W) of the frames, multiples of the tokenizer's patch; None: those of `start`, else the trained
+                ones, which look best.
             seed: the same seed gives the same video on the same machine.
             samples: how many videos of the same prompts are made at once.
             progress: show a progress bar, where there is a terminal.
-            sampling: steps, guidance, temperature, choice_temperature, top_k, schedule, prime_frames: see
+            sampling: the fields of `Sampling`, such as steps, guidance, temperature, order or negative: see
                 `SamplingConfig`. What is not given, or None, is the model's own.
 
         Raises PhenakiError, before any work begins, for a prompt that the model cannot read, a length that does not
         fit (naming the two nearest) and a setting out of its range.
         """
-        scenes = self._scenes(prompts, frames)
+        if isinstance(prompts, Text):
+            reader = self._reading(prompts)
+            options = {"frames": frames, "start": start, "size": size, "seed": seed, "samples": samples}
+            return reader.generate(reader.text_encoder.prompts, **options, progress=progress, **sampling)
+        scenes = self._scenes(prompts, frames, start is None)
+        options = {"frames": frames, "start": start, "size": size, "seed": seed, "samples": samples}
         with step_bar(progress) as on_step:
-            pieces = [
-                piece.cpu()
-                for piece in self.stream(
-                    prompts, frames=frames, seed=seed, samples=samples, on_step=on_step, **sampling
-                )
-            ]
-        begins = [sum(scene.frames for scene in scenes[:i]) for i in range(len(scenes))]
+            pieces = [piece.cpu() for piece in self.stream(prompts, **options, on_step=on_step, **sampling)]
+        given = 0 if start is None else start.shape[2]
+        begins = [given + sum(scene.frames for scene in scenes[:i]) for i in range(len(scenes))]
         names = tuple(scene.prompt for scene in scenes)
         return Generation(torch.cat(pieces, dim=2), names, tuple(begins), self.fps, seed)
 
     def stream(
         self,
-        prompts: str | Sequence[str],
+        prompts: str | Sequence[str] | Text,
         *,
         frames: int | Sequence[int] | None = None,
+        start: Tensor | None = None,
+        size: tuple[int, int] | None = None,
         seed: int = 0,
         samples: int = 1,
         on_step: OnStep | None = None,
         **sampling: Unpack[Sampling],
     ) -> Iterator[Tensor]:
-        """What `generate` makes, handed out as it is made: float32 (B, 3, n, H, W) in [0, 1], n new frames each time.
+        """What `generate` makes, handed out as it is made: float32 (B, 3, n, H, W) in [0, 1], n frames each time.
 
-        Memory does not grow with the number of scenes. Arguments are those of `generate`, and checked at the call.
+        What is given as `start` comes first. Memory does not grow with the number of scenes. Arguments are those of
+        `generate`, and checked at the call.
         """
-        scenes = self._scenes(prompts, frames)
-        config = self._sampling(sampling)
-        if not 0 <= seed < 2**63:
-            raise PhenakiError(f"seed {seed}: give a whole number from 0 to 2^63 - 1")
-        if samples < 1:
-            raise PhenakiError(f"{samples} samples cannot be made: give 1 or more")
-        period = self.tokenizer.patch[0]
-        total = config.steps * len(plan(scenes, self.generator.config.frames, period, config))
-        finished = 0
+        if isinstance(prompts, Text):
+            reader = self._reading(prompts)
+            options = {"frames": frames, "start": start, "size": size, "seed": seed, "samples": samples}
+            return reader.stream(reader.text_encoder.prompts, **options, on_step=on_step, **sampling)
+        scenes = self._scenes(prompts, frames, start is None)
+        config, rng = self._sampling(sampling), self._random(seed, samples)
+        start, size = self._begin(start, size, samples, sampling)
+        windows = plan(scenes, self.generator.config.frames, self.tokenizer.patch[0], config, start is not None)
+        step = _counted(on_step, config.steps * len(windows))
+        made = story(*self._parts, scenes, config, rng, samples, start, size, step)
+        return made if start is None else chain([start], made)
 
-        def step(_: int) -> None:
-            nonlocal finished
-            finished += 1
-            if on_step is not None:
-                on_step(finished, total)
+    def storyteller(
+        self,
+        *,
+        start: Tensor | None = None,
+        size: tuple[int, int] | None = None,
+        seed: int = 0,
+        samples: int = 1,
+        on_step: OnStep | None = None,
+        **sampling: Unpack[Sampling],
+    ) -> Storyteller:
+        """What makes a story whose scenes come one by one, and without end. Arguments are those of `stream`.
 
-        rng = torch.Generator(self.device).manual_seed(seed)
-        parts = self.tokenizer, self.generator, self.text_encoder
-        return story(*parts, scenes, config, rng, samples, on_step=step)
+            teller = model.storyteller(seed=1)
+            for number, prompt in enumerate(prompts):
+                for piece in teller.tell(model.scene(prompt, first=not number)):
+                    ...  # float32 (B, 3, n, H, W) in [0, 1]
 
-    def _scenes(self, prompts: str | Sequence[str], frames: int | Sequence[int] | None) -> list[Scene]:
-        """The scenes, with the frames that each adds, all checked."""
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if not prompts:
-            raise PhenakiError("there is no prompt: give at least one")
-        frames = self.generator.config.frames if frames is None else frames
-        lengths = [frames] * len(prompts) if isinstance(frames, int) else list(frames)
-        if len(lengths) != len(prompts):
-            raise PhenakiError(f"{len(lengths)} lengths for {len(prompts)} prompts: give one for each, or one for all")
-        scenes = []
-        for number, (prompt, length) in enumerate(zip(prompts, lengths, strict=True), start=1):
-            try:
-                self._check(prompt, length, first=number == 1)
-            except PhenakiError as error:
-                raise PhenakiError(f"scene {number}: {error}" if len(prompts) > 1 else str(error)) from error
-            scenes.append(Scene(prompt, length - bool(scenes)))
-        return scenes
+        Memory does not grow, and `Storyteller.state`, between two scenes, is all that the rest of the story needs.
+        `on_step` is told no total, but None.
+        """
+        config, rng = self._sampling(sampling), self._random(seed, samples)
+        start, size = self._begin(start, size, samples, sampling)
+        return Storyteller(*self._parts, config, rng, samples, start, size, _counted(on_step, None))
 
-    def _check(self, prompt: str, frames: int, first: bool) -> None:
+    def scene(self, prompt: str, frames: int | None = None, keep: int | None = None, first: bool = False) -> Scene:
+        """A scene, checked, as `Storyteller.tell` takes it.
+
+        Args:
+            frames: as in `generate`: for all but the `first` scene the last frame of the one before is among them.
+            keep: the K of this scene: how many of the last frames it goes on from; None: `prime_frames`.
+
+        Raises PhenakiError for a prompt that the model cannot read, and for frames that do not fit.
+        """
         if not isinstance(prompt, str):
             raise PhenakiError(f"a prompt is text, not {prompt!r}")
         try:
@@ -273,25 +300,217 @@ class Phenaki:
         except UnicodeEncodeError as error:  # bytes of another encoding, as a terminal may pass them on
             raise PhenakiError(f"the prompt {prompt!r} is no valid UTF-8 text") from error
         self.text_encoder.check(prompt)
-        self.tokenizer.grid(frames, *self.image_size)
         period, longest = self.tokenizer.patch[0], self.generator.config.frames
+        frames = longest if frames is None else frames
+        time_steps(frames, period)
         if frames == 1 and not first and longest > 1:
             raise PhenakiError(
                 "a scene of 1 frame adds nothing, since it begins with the last frame of the one before: "
                 f"give at least {1 + period} frames"
             )
+        if keep is not None:
+            self._check_keep(keep)
+        return Scene(prompt, frames - (not first), keep)
+
+    # ---- editing
+
+    def extend(
+        self,
+        video: Tensor,
+        prompts: str | Sequence[str] | Text,
+        *,
+        frames: int | Sequence[int] | None = None,
+        seed: int = 0,
+        samples: int = 1,
+        progress: bool = False,
+        **sampling: Unpack[Sampling],
+    ) -> Generation:
+        """Go on from a video, or a picture: its frames, float (B or 1, 3, n, H, W) in [0, 1], and then the new ones.
+
+        Of a scene's `frames` the first is the last one before it. `prime_frames` is how many of the last frames are
+        gone on from (the paper's K). All else is as in `generate`.
+        """
+        options = {"frames": frames, "seed": seed, "samples": samples, "progress": progress}
+        return self.generate(prompts, start=video, **options, **sampling)
+
+    def interpolate(
+        self,
+        first: Tensor,
+        last: Tensor,
+        prompt: str,
+        *,
+        frames: int | None = None,
+        seed: int = 0,
+        samples: int = 1,
+        progress: bool = False,
+        **sampling: Unpack[Sampling],
+    ) -> Generation:
+        """Lead from one picture or clip to another: the frames of `first`, new ones, and those of `last`.
+
+        Args:
+            first, last: float (B or 1, 3, n, H, W) in [0, 1], pictures where n = 1, which come back as they are. The
+                last `prime_frames` of `first` are known to the generator, and as many time steps of `last` less one,
+                but one at least.
+            frames: 1 + p k in the piece that is decoded, the known ones among them; None: as many as the generator
+                writes, which is also the most.
+
+        The rest is as in `generate`. Raises PhenakiError for what does not fit, with what does.
+        """
+        scene, config, rng = (
+            self.scene(prompt, frames, first=True),
+            self._sampling(sampling),
+            self._random(seed, samples),
+        )
+        first, last = self._given(first, samples), self._given(last, samples)
+        if first.shape[-2:] != last.shape[-2:]:
+            sizes = " and ".join(f"{clip.shape[-1]}x{clip.shape[-2]}" for clip in (first, last))
+            raise PhenakiError(f"the ends are of {sizes} pixels: bring them to one size")
+        self._check_room(first, sampling)
+        with step_bar(progress) as on_step:
+            step = _counted(on_step, config.steps)
+            new = interpolate(*self._parts, first, last, prompt, scene.frames, config, rng, samples, step)
+        return Generation(torch.cat((first, new, last), 2).cpu(), (prompt,), (first.shape[2],), self.fps, seed)
+
+    def inpaint(
+        self,
+        video: Tensor,
+        mask: Tensor,
+        prompt: str,
+        *,
+        blend: bool = False,
+        seed: int = 0,
+        samples: int = 1,
+        progress: bool = False,
+        **sampling: Unpack[Sampling],
+    ) -> Generation:
+        """Make a part of a video anew.
+
+        Args:
+            video: float (B or 1, 3, T, H, W) in [0, 1], T = 1 + p k. What the mask hides does not change the result.
+            mask: bool (H, W) or (T, H, W), True where something new is to be seen; it grows to whole tokens.
+            blend: what is kept, bit-equal in its ids, comes back bit-equal in its pixels too, and not as the tokenizer
+                gives it back.
+
+        The rest is as in `generate`. Raises PhenakiError for a mask of another size, and one that hides nothing.
+        """
+        config, rng = self._sampling(sampling), self._random(seed, samples)
+        video = self._given(video, samples)
+        self.scene(prompt, video.shape[2], first=True)
+        hole = self._hole(mask, video)
+        windows = plan([Scene(prompt, video.shape[2])], self.generator.config.frames, self.tokenizer.patch[0], config)
+        with step_bar(progress) as on_step:
+            step = _counted(on_step, config.steps * len(windows))
+            pieces = [piece.cpu() for piece in inpaint(*self._parts, video, hole, prompt, config, rng, blend, step)]
+        return Generation(torch.cat(pieces, 2), (prompt,), (0,), self.fps, seed)
+
+    # ---- what they have in common
+
+    @property
+    def _parts(self) -> tuple[Tokenizer, Generator, TextEncoder]:
+        return self.tokenizer, self.generator, self.text_encoder
+
+    def _random(self, seed: int, samples: int) -> torch.Generator:
+        if not 0 <= seed < 2**63:
+            raise PhenakiError(f"seed {seed}: give a whole number from 0 to 2^63 - 1")
+        if samples < 1:
+            raise PhenakiError(f"{samples} samples cannot be made: give 1 or more")
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def _begin(
+        self, start: Tensor | None, size: tuple[int, int] | None, samples: int, sampling: Sampling
+    ) -> tuple[Tensor | None, tuple[int, int]]:
+        """What a story begins with, one for each sample, and the size of its frames, both checked."""
+        if start is None:
+            size = self.image_size if size is None else size
+            self.tokenizer.grid(1, *size)
+            return None, size
+        start = self._given(start, samples)
+        if size is not None and tuple(start.shape[-2:]) != tuple(size):
+            height, width = start.shape[-2:]
+            raise PhenakiError(f"size {size[1]}x{size[0]}, and what is given is {width}x{height}: give one of the two")
+        self._check_room(start, sampling)
+        return start, tuple(start.shape[-2:])
+
+    def _given(self, video: Tensor, samples: int) -> Tensor:
+        """A video of the caller's, checked, one for each sample, on the model's device."""
+        self.tokenizer.check_video(video)
+        if len(video) not in (1, samples) or not video.numel():
+            raise PhenakiError(f"videos {tuple(video.shape)} are given for {samples} samples: one, or one for each")
+        return video.to(self.device).expand(samples, -1, -1, -1, -1)
+
+    def _check_keep(self, keep: int) -> None:
+        period, longest = self.tokenizer.patch[0], self.generator.config.frames
+        time_steps(keep, period)
+        if keep > longest - period:
+            raise PhenakiError(
+                f"{keep} frames to go on from leave no room in the {longest} that this generator writes at once: "
+                f"keep at most {max(1, longest - period)}"
+            )
+
+    def _check_room(self, video: Tensor, sampling: Sampling) -> None:
+        keep, frames = sampling.get("prime_frames") or 1, video.shape[2]
+        if keep > frames:
+            raise PhenakiError(
+                f"{keep} frames to go on from, and the clip has {frames}: "
+                f"keep at most {fitting(frames, self.tokenizer.patch[0])}"
+            )
+
+    def _hole(self, mask: Tensor, video: Tensor) -> Tensor:
+        """A mask, checked, as bool (1, 1, T or 1, H, W) on the model's device."""
+        mask = mask[None] if mask.ndim == 2 else mask
+        frames, height, width = video.shape[2:]
+        if mask.dtype != torch.bool or mask.ndim != 3:
+            raise PhenakiError(
+                f"a mask of shape {tuple(mask.shape)} and type {mask.dtype}: give bool (H, W) or (T, H, W)"
+            )
+        if mask.shape[1:] != (height, width) or len(mask) not in (1, frames):
+            raise PhenakiError(
+                f"the mask has {len(mask)} frames of {mask.shape[2]}x{mask.shape[1]} pixels, and the video {frames} of "
+                f"{width}x{height}: give one frame, or {frames}, of the video's size"
+            )
+        if not mask.any():
+            raise PhenakiError("the mask is empty: make white what is to be made anew")
+        return mask[None, None].to(self.device)
+
+    def _reading(self, text: Text) -> Phenaki:
+        """This model with a text encoder that has these embeddings, checked, for its prompts."""
+        return Phenaki(self.tokenizer, self.generator, GivenText(text).to(self.device), self.sampling)
+
+    def _scenes(self, prompts: str | Sequence[str], frames: int | Sequence[int] | None, first: bool) -> list[Scene]:
+        """The scenes, with the frames that each adds, all checked; `first`: nothing is given before them."""
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not prompts:
+            raise PhenakiError("there is no prompt: give at least one")
+        lengths = [frames] * len(prompts) if frames is None or isinstance(frames, int) else list(frames)
+        if len(lengths) != len(prompts):
+            raise PhenakiError(f"{len(lengths)} lengths for {len(prompts)} prompts: give one for each, or one for all")
+        scenes = []
+        for number, (prompt, length) in enumerate(zip(prompts, lengths, strict=True), start=1):
+            try:
+                scenes.append(self.scene(prompt, length, first=first and not scenes))
+            except PhenakiError as error:
+                raise PhenakiError(f"scene {number}: {error}" if len(prompts) > 1 else str(error)) from error
+        return scenes
 
     def _sampling(self, changes: Sampling) -> SamplingConfig:
         given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
         for name, value in given.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise PhenakiError(f"{name} {value}: give a finite number")
-        return from_dict(SamplingConfig, to_dict(self.sampling) | given)
+        config = from_dict(SamplingConfig, to_dict(self.sampling) | given)
+        if "prime_frames" in given:
+            self._check_keep(config.prime_frames)
+        if config.negative is not None:
+            try:
+                self.text_encoder.check(config.negative)
+            except PhenakiError as error:
+                raise PhenakiError(f"the negative prompt: {error}") from error
+        return config
 
 
 def save_model(
     folder: str | Path,
-    generator: MaskedTransformer,
+    generator: Generator,
     tokenizer: Tokenizer | None,
     text_encoder: TextEncoder | None,
     sampling: SamplingConfig,
@@ -322,6 +541,15 @@ def load_part(name_or_folder: str | Path, room: str) -> nn.Module:
     if (found := hub.room_of(folder)) != room:
         raise PhenakiError(f"'{folder}' holds a {found}: name the folder of a {room}, or of a whole model")
     return hub.load_component(folder, room)
+
+
+def load_text_encoder(name_or_folder: str | Path) -> TextEncoder:
+    """A text encoder: "none", a T5 or CLIP of transformers by its folder or name, or what `load_part` finds.
+
+    Raises PhenakiError as that does, and for a T5 or CLIP that is not on this machine.
+    """
+    config = named_config(str(name_or_folder))
+    return load_part(name_or_folder, "text") if config is None else encoder_class(config)(config).eval()
 
 
 def load(name_or_folder: str | Path, device: str | torch.device = "auto") -> Phenaki | nn.Module:
@@ -374,10 +602,16 @@ def step_bar(shown: bool = True) -> Iterator[OnStep]:
     with progress_bar(shown=shown, transient=True) as bar:
         task = bar.add_task("generating, step", total=None)
 
-        def on_step(finished: int, total: int) -> None:
+        def on_step(finished: int, total: int | None) -> None:
             bar.update(task, completed=finished, total=total)
 
         yield on_step
+
+
+def _counted(on_step: OnStep | None, total: int | None) -> Callable[[int], None]:
+    """What a decoding calls after each step, of which there are several with steps of their own."""
+    finished = count(1)
+    return lambda _: on_step(next(finished), total) if on_step is not None else None
 
 
 def _first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import av
 import numpy as np
@@ -25,6 +25,8 @@ from phenaki.errors import PhenakiError
 from phenaki.files import write_folder_whole, write_whole
 
 if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.video.stream import VideoStream
     from torch import Tensor
 
 Frames = NDArray[np.uint8]
@@ -174,8 +176,7 @@ def open_writer(path: str | Path, fps: float, size: Size) -> Iterator[VideoWrite
     anything is raised. Raises PhenakiError for an unknown ending, a place that cannot be written, a full disk, and for
     no frames.
     """
-    if not 0.01 <= fps <= 1000:
-        raise PhenakiError(f"A video needs a rate between 0.01 and 1000 frames per second, not {fps}.")
+    _check_rate(fps)
     with _writing_for(path)(Path(path), fps, size) as put:
         writer = VideoWriter(size, put)
         yield writer
@@ -189,10 +190,68 @@ def write_video(path: str | Path, clip: Frames, fps: float) -> None:
         writer.add(clip)
 
 
+class Fragments:
+    """Writes a video to a file or a pipe that grows, as an mp4 (H.264) that can be watched before it is whole.
+
+    Each clip is a fragment by itself, made of its frames and their place alone: a file that is cut off between two and
+    written on, with `frames` as they were then, ends as if nothing had happened. `whole_mp4` makes an ordinary file.
+    """
+
+    def __init__(self, file: IO[bytes], fps: float, frames: int = 0) -> None:
+        _check_rate(fps)
+        self.frames = frames
+        self._file, self._fps = file, fps
+
+    def add(self, clip: Frames) -> None:
+        """Append the frames of `clip`, uint8 (T, H, W, 3), all clips of one size."""
+        data, place = self._encoded(clip), 0
+        wanted = (b"moof", b"mdat") if self.frames else (b"ftyp", b"moov", b"moof", b"mdat")
+        while place < len(data):  # an mp4 is a row of boxes: length, kind, content
+            end = place + int.from_bytes(data[place : place + 4], "big")
+            if data[place + 4 : place + 8] in wanted:
+                self._file.write(data[place:end])
+            place = end
+        self._file.flush()
+        self.frames += len(clip)
+
+    def _encoded(self, clip: Frames) -> bytes:
+        rate = Fraction(self._fps).limit_denominator(1001)
+        flags = "frag_keyframe+empty_moov+default_base_moof+frag_discont"
+        options = {"movflags": flags, "avoid_negative_ts": "disabled", "fragment_index": str(self.frames + 1)}
+        buffer = io.BytesIO()
+        with av.open(buffer, "w", format="mp4", options=options) as container:
+            stream = _add_stream(container, rate, clip.shape[1:3], bf="0")  # so that no frame waits for a later one
+            for number, frame in enumerate(clip, start=self.frames):
+                picture = _picture(frame)
+                picture.pts, picture.time_base = number, 1 / rate
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+        return buffer.getvalue()
+
+
+def whole_mp4(fragments: str | Path, path: str | Path) -> None:
+    """Copy what `Fragments` wrote to an ordinary .mp4, frames as they are, index in front."""
+    with (
+        write_whole(path) as file,
+        av.open(str(fragments)) as given,
+        av.open(file.name, "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
+        stream = container.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(given.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+
+
 def write_image(path: str | Path, picture: Frames) -> None:
     """Write one picture, uint8 (H, W, 3), as a PNG file. Raises PhenakiError where it cannot."""
     with write_whole(path) as file:
         file.write(_encoded(Image.fromarray(picture), "PNG"))
+
+
+def _check_rate(fps: float) -> None:
+    if not 0.01 <= fps <= 1000:
+        raise PhenakiError(f"A video needs a rate between 0.01 and 1000 frames per second, not {fps}.")
 
 
 def _writing_for(path: str | Path) -> Callable[[Path, float, Size], AbstractContextManager[Put]]:
@@ -211,25 +270,30 @@ def _writing_for(path: str | Path) -> Callable[[Path, float, Size], AbstractCont
 
 @contextmanager
 def _mp4(path: Path, fps: float, size: Size) -> Iterator[Put]:
-    odd = size[0] % 2, size[1] % 2
     with (
         write_whole(path) as file,
         # by name: to put the index in front (faststart), FFmpeg opens what it has written a second time
         av.open(file.name, "w", format="mp4", options={"movflags": "+faststart"}) as container,
     ):
-        rate = Fraction(fps).limit_denominator(1001)
-        # else x264's SIMD code makes other bytes of the same frames now and then
-        options = {"crf": "18", "x264-params": "cpu-independent=1"}
-        stream = container.add_stream("libx264", rate=rate, options=options)
-        stream.pix_fmt = "yuv420p"
-        stream.height, stream.width = size[0] + odd[0], size[1] + odd[1]
-
-        def put(frame: Frames) -> None:
-            even = np.pad(frame, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge")
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
-
-        yield put
+        stream = _add_stream(container, Fraction(fps).limit_denominator(1001), size)
+        yield lambda frame: container.mux(stream.encode(_picture(frame)))
         container.mux(stream.encode())
+
+
+def _add_stream(container: OutputContainer, rate: Fraction, size: Size, **options: str) -> VideoStream:
+    # else x264's SIMD code makes other bytes of the same frames now and then
+    same = {"crf": "18", "x264-params": "cpu-independent=1"}
+    stream = container.add_stream("libx264", rate=rate, options=same | options)
+    stream.pix_fmt = "yuv420p"
+    stream.height, stream.width = (side + side % 2 for side in size)
+    return stream
+
+
+def _picture(frame: Frames) -> av.VideoFrame:
+    """(H, W, 3), an odd side made even by its last row or column."""
+    odd = (side % 2 for side in frame.shape[:2])
+    even = np.pad(frame, (*((0, more) for more in odd), (0, 0)), mode="edge")
+    return av.VideoFrame.from_ndarray(even, format="rgb24")
 
 
 @contextmanager

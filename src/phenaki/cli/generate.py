@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,9 @@ from typing import Annotated
 import typer
 
 from phenaki.cli.app import app
+from phenaki.cli.given import read_picture, read_size
+from phenaki.cli.output import Output
+from phenaki.cli.story import tell
 from phenaki.errors import PhenakiError
 
 DEFAULT_MODEL = "shapes-64"
@@ -27,18 +29,72 @@ ModelOption = Annotated[
 ]
 
 
+OutOption = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        "-o",
+        help="Where to write. The ending decides: .mp4, .gif, .webp (animated), .png (a contact sheet; of one frame a "
+        "picture); no ending: a folder of numbered pictures; -: an mp4 to standard output, as it is made.",
+        show_default=False,
+    ),
+]
+NumOption = Annotated[int, typer.Option(min=1, max=64, help="Make so many videos of the same prompts, side by side.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="The same seed gives the same video on the same machine.")]
+FpsOption = Annotated[
+    float | None,
+    typer.Option(help="Frames per second at which the file is played.", show_default="the model's own"),
+]
+ScaleOption = Annotated[
+    int, typer.Option(min=1, max=32, help="Write each pixel so many times as wide and as high; 1: as it is.")
+]
+SizeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WxH",
+        help="Width and height of the frames, in pixels: multiples of the model's patch (8 in shapes-64). What is "
+        "given is fitted to it. A model draws best at the size it was trained on.",
+        show_default="the model's own",
+    ),
+]
+KeepOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="How many of the last frames are gone on from: the paper's K, 1 + 2k for a time step of 2 frames.",
+        show_default="the model's own",
+    ),
+]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Decoding steps for each clip. More take longer, and are not always better.",
+        show_default="the model's own",
+        rich_help_panel="Sampling",
+    ),
+]
+GuidanceOption = Annotated[
+    float | None,
+    typer.Option(
+        help="How strongly the text pulls: 1 follows it as trained, more holds to it more closely at the cost of "
+        "variety.",
+        show_default="the model's own",
+        rich_help_panel="Sampling",
+    ),
+]
+TemperatureOption = Annotated[
+    float | None,
+    typer.Option(
+        help="How freely each token is drawn: 0 always takes the likeliest, 1 draws as the model says.",
+        show_default="the model's own",
+        rich_help_panel="Sampling",
+    ),
+]
+
+
 @app.command()
 def generate(
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            "-o",
-            help="Where to write. The ending decides: .mp4, .gif, .webp (animated), .png (a contact sheet); "
-            "no ending: a folder of numbered pictures.",
-            show_default=False,
-        ),
-    ],
+    out: OutOption,
     prompts: Annotated[
         list[str] | None,
         typer.Argument(
@@ -52,10 +108,20 @@ def generate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Read the scenes from a text file, one prompt to a line; a number in brackets in front, as in "
-            "'[21] now it turns blue', sets the frames of that scene. Empty lines and lines that begin with # are "
-            "left out.",
+            help="Read the scenes from a text file, or from standard input (-) as they come, one prompt to a line; "
+            "settings in brackets in front, as in '[frames=21 keep=5] now it turns blue', are of that scene. Empty "
+            "lines and lines that begin with # are left out. An mp4 can be watched as NAME.part.mp4 while it is made.",
             show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with a --story to an .mp4 that was interrupted, or begin it."),
+    ] = False,
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A picture that the video begins with; it is fitted to the size.", show_default=False
         ),
     ] = None,
     model: ModelOption = DEFAULT_MODEL,
@@ -67,40 +133,15 @@ def generate(
             show_default="the length the model was trained on",
         ),
     ] = None,
-    num: Annotated[int, typer.Option(min=1, max=64, help="Make so many videos of the same prompts, side by side.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same video on the same machine.")] = 0,
-    fps: Annotated[
-        float | None,
-        typer.Option(help="Frames per second at which the file is played.", show_default="the model's own"),
-    ] = None,
-    scale: Annotated[
-        int, typer.Option(min=1, max=32, help="Write each pixel so many times as wide and as high; 1: as it is.")
-    ] = 4,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Decoding steps for each clip. More take longer, and are not always better.",
-            show_default="the model's own",
-            rich_help_panel="Sampling",
-        ),
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            help="How strongly the text pulls: 1 follows it as trained, more holds to it more closely at the cost of "
-            "variety.",
-            show_default="the model's own",
-            rich_help_panel="Sampling",
-        ),
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(
-            help="How freely each token is drawn: 0 always takes the likeliest, 1 draws as the model says.",
-            show_default="the model's own",
-            rich_help_panel="Sampling",
-        ),
-    ] = None,
+    size: SizeOption = None,
+    keep: KeepOption = None,
+    num: NumOption = 1,
+    seed: SeedOption = 0,
+    fps: FpsOption = None,
+    scale: ScaleOption = 4,
+    steps: StepsOption = None,
+    guidance: GuidanceOption = None,
+    temperature: TemperatureOption = None,
     choice_temperature: Annotated[
         float | None,
         typer.Option(
@@ -117,6 +158,15 @@ def generate(
             rich_help_panel="Sampling",
         ),
     ] = None,
+    negative: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What is not to be seen: guidance leads away from this prompt, in place of away from no prompt.",
+            show_default=False,
+            rich_help_panel="Sampling",
+        ),
+    ] = None,
 ) -> None:
     """Make a video from a prompt, or a story from several.
 
@@ -126,70 +176,32 @@ def generate(
     """
     if bool(prompts) == bool(story):
         raise PhenakiError("give either prompts or --story FILE")
-    lengths: list[int | None]
-    prompts, lengths = read_story(story) if story else (prompts, [None] * len(prompts))
+    if resume and not (story and out.suffix.lower() == ".mp4"):
+        raise PhenakiError("--resume goes on with a --story that is written to an .mp4")
 
-    import torch
-
-    from phenaki.pipeline import Phenaki, laid_out, step_bar
-    from phenaki.video import open_writer
+    from phenaki.pipeline import Phenaki, step_bar
 
     loaded = Phenaki.from_pretrained(model)
-    usual = loaded.generator.config.frames if frames is None else frames
-    rate = loaded.fps if fps is None else fps
-    height, width = laid_out(torch.zeros(num, 3, 1, *loaded.image_size), scale).shape[1:3]
-    started = time.monotonic()
-    with step_bar() as on_step, open_writer(out, rate, (height, width)) as writer:
-        pieces = loaded.stream(
-            prompts,
-            frames=[usual if length is None else length for length in lengths],
-            seed=seed,
-            samples=num,
-            on_step=on_step,
-            steps=steps,
-            guidance=guidance,
-            temperature=temperature,
-            choice_temperature=choice_temperature,
-            top_k=top_k,
-        )
-        for piece in pieces:
-            writer.add(laid_out(piece, scale))
-    seconds = time.monotonic() - started
-    print(
-        f"{out}: {writer.frames} frames of {width}x{height} at {rate:g} per second, seed {seed}; "
-        f"made in {seconds:.1f} s, {writer.frames / seconds:.1f} frames per second"
-    )
-
-
-def read_story(path: Path) -> tuple[list[str], list[int | None]]:
-    """Prompts and frames (None: not said) of the scenes in a text file, one to a line.
-
-    Raises PhenakiError, with the line, for a length that is no number, and for a file without a scene.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError as error:
-        raise PhenakiError(f"there is no story file '{path}'") from error
-    except IsADirectoryError as error:
-        raise PhenakiError(f"the story '{path}' is a folder: give a text file") from error
-    except UnicodeDecodeError as error:
-        raise PhenakiError(f"the story '{path}' is no text file in UTF-8: {error}") from error
-    prompts, lengths = [], []
-    for number, line in enumerate(lines, start=1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        length, prompt = re.fullmatch(r"(?:\[([^]]*)\])?\s*(.*)", line).groups()
-        if not prompt or (length is not None and not re.fullmatch(r"[0-9]{1,9}", length.strip())):
-            raise PhenakiError(
-                f"'{path}', line {number}: '{line[:60]}' is no scene; write a prompt, with its frames in brackets in "
-                "front where they are not the usual ones, as in '[21] now it turns blue'"
-            )
-        prompts.append(prompt)
-        lengths.append(None if length is None else int(length))
-    if not prompts:
-        raise PhenakiError(f"the story '{path}' has no scenes: write one prompt to a line")
-    return prompts, lengths
+    pixels = read_size(size) if size else loaded.image_size
+    output = Output(out, loaded, pixels, num, scale, fps, seed)
+    start = None if image is None else read_picture(image, pixels, loaded.fps)
+    begin = {"start": start, "size": pixels, "seed": seed, "samples": num}
+    sampling = {
+        "prime_frames": keep,
+        "steps": steps,
+        "guidance": guidance,
+        "temperature": temperature,
+        "choice_temperature": choice_temperature,
+        "top_k": top_k,
+        "negative": negative,
+    }
+    with step_bar() as on_step:
+        if story:
+            tell(story, output, loaded, resume, frames, begin, sampling, on_step)
+            return
+        with output.writing() as add:
+            for piece in loaded.stream(prompts, frames=frames, **begin, on_step=on_step, **sampling):
+                add(piece)
 
 
 @app.command()

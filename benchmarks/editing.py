@@ -1,0 +1,140 @@
+"""Interpolation and inpainting on the procedural world, judged by its checker, on pixels alone.
+
+`python benchmarks/editing.py --model shapes-64 --out editing.json` makes 200 clips of each from unseen scenes of one
+object, and prints and writes for how many all that the caption claims is true, and how near the known part came back.
+
+interpolation  the first and the last of 11 frames are given, and the caption
+inpainting     a box around all places of the object is made anew in all frames, from the caption
+
+PSNR of inpainting is that of the pixels of all kept tokens, as their ids give them back; with a blend they are
+bit-equal, as the given frames of an interpolation always are. What is done already in `--out` is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from phenaki import Phenaki
+from phenaki.config import to_dict
+from phenaki.data.shapes import Sample, check, render
+from phenaki.evaluate.generate import FRAMES
+from phenaki.evaluate.pixels import decibels
+from phenaki.evaluate.protocol import measured_on, measured_with, unseen_world
+from phenaki.evaluate.shares import share
+from phenaki.files import write_whole
+from phenaki.sample import inpaint, interpolate
+from phenaki.sample.edit import pixels, tokens
+from phenaki.video import to_float, to_uint8
+
+FULFILLED, KNOWN = 0.85, 32.0  # the bars: share, dB
+MARGIN = 2  # pixels of the box around the object
+BATCH = 10
+
+Made = list[dict[str, Any]]
+"""Of each clip: `fulfilled`, `claims` (kind: fulfilled), and what else was measured."""
+
+
+def interpolated(model: Phenaki, samples: Sequence[Sample], video: Tensor, rng: torch.Generator) -> Made:
+    captions = tuple(sample.caption for sample in samples)
+    first, last = video[:, :, :1], video[:, :, -1:]
+    parts = model.tokenizer, model.generator, model.text_encoder
+    new = interpolate(*parts, first, last, captions, FRAMES, model.sampling, rng, len(samples))
+    return judged(torch.cat((first, new, last), 2), captions)
+
+
+def inpainted(model: Phenaki, samples: Sequence[Sample], video: Tensor, rng: torch.Generator) -> Made:
+    captions = tuple(sample.caption for sample in samples)
+    hole = torch.stack([box(sample) for sample in samples]).to(video.device)
+    parts = model.tokenizer, model.generator, model.text_encoder
+    made = torch.cat(list(inpaint(*parts, video, hole, captions, model.sampling, rng)), 2)
+    patch = model.tokenizer.patch
+    anew = pixels(tokens(hole.expand(-1, -1, FRAMES, -1, -1), patch), patch)
+    blended = judged(torch.where(anew, made, video), captions)
+    error = ((made - video).square() * ~anew).sum((1, 2, 3, 4)) / (3 * (~anew).sum((1, 2, 3, 4)))
+    figures = zip(decibels(error).tolist(), anew.float().mean((1, 2, 3, 4)).tolist(), blended, strict=True)
+    more = [{"known": known, "anew": part, "blended": by["fulfilled"]} for known, part, by in figures]
+    return [one | two for one, two in zip(judged(made, captions), more, strict=True)]
+
+
+def box(sample: Sample) -> Tensor:
+    """bool (1, 1, H, W): where the object is in any frame, as a box with a margin."""
+    empty = render(replace(sample.scene, objects=()))
+    rows, columns = np.nonzero((sample.video != empty).any((0, 3)))
+    hole = torch.zeros(1, 1, *sample.video.shape[1:3], dtype=torch.bool)
+    top, left = max(0, rows.min() - MARGIN), max(0, columns.min() - MARGIN)
+    hole[:, :, top : rows.max() + MARGIN + 1, left : columns.max() + MARGIN + 1] = True
+    return hole
+
+
+def judged(video: Tensor, captions: Sequence[str]) -> Made:
+    reports = [check(clip, caption) for clip, caption in zip(to_uint8(video), captions, strict=True)]
+    return [
+        {"fulfilled": report.fulfilled, "claims": {finding.kind: finding.fulfilled for finding in report.findings}}
+        for report in reports
+    ]
+
+
+KINDS: dict[str, Callable[..., Made]] = {"interpolation": interpolated, "inpainting": inpainted}
+
+
+def summary(made: Made) -> dict[str, Any]:
+    kinds = dict.fromkeys(kind for one in made for kind in one["claims"])
+    held = {kind: [one["claims"][kind] for one in made if kind in one["claims"]] for kind in kinds}
+    found = share(sum(one["fulfilled"] for one in made), len(made))
+    found["claims"] = {kind: sum(each) / len(each) for kind, each in held.items()}
+    if "known" in made[0]:
+        found["blended"] = share(sum(one["blended"] for one in made), len(made))
+        found["known"] = {
+            "mean": float(np.mean([one["known"] for one in made])),
+            "least": min(o["known"] for o in made),
+        }
+        found["anew"] = float(np.mean([one["anew"] for one in made]))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="shapes-64")
+    parser.add_argument("--count", type=int, default=200, help="clips of each kind")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("editing.json"))
+    given = parser.parse_args()
+    model = Phenaki.from_pretrained(given.model)
+    world = unseen_world(model.tokenizer, objects=1)
+    protocol = measured_on(world) | measured_with(model)
+    protocol |= {"seed": given.seed, "batch": BATCH, "sampling": to_dict(model.sampling)}
+    found = json.loads(given.out.read_text()) if given.out.exists() else {"protocol": protocol, "made": {}}
+    for name in protocol:
+        if found["protocol"][name] != protocol[name] and name not in ("commit", "threads"):
+            raise SystemExit(f"'{given.out}' was made with another {name}: give another --out")
+    for kind, make in KINDS.items():
+        made: Made = found["made"].setdefault(kind, [])
+        for begin in range(len(made), given.count, BATCH):
+            started = time.monotonic()
+            samples = [world[index] for index in range(begin, min(begin + BATCH, given.count))]
+            rng = torch.Generator(model.device).manual_seed(given.seed * 1_000_000 + begin)
+            video = to_float(np.stack([sample.video for sample in samples])).to(model.device)
+            made += make(model, samples, video, rng)
+            found[kind] = summary(made)
+            with write_whole(given.out, "w") as file:
+                json.dump(found, file, indent=1)
+            hits = sum(one["fulfilled"] for one in made)
+            print(f"{kind} {len(made)}: {hits} fulfilled, {time.monotonic() - started:.0f} s", flush=True)
+        print(f"{kind}: {100 * found[kind]['share']:.1f} % fulfil the caption; the bar is {100 * FULFILLED:.0f} %")
+    inside, least = found["inpainting"], found["inpainting"]["known"]
+    print(f"    with a blend {100 * inside['blended']['share']:.1f} %; {100 * inside['anew']:.0f} % of the pixels anew")
+    print(f"    known {least['mean']:.1f} dB, the least {least['least']:.1f}; the bar is {KNOWN:.0f} dB")
+
+
+if __name__ == "__main__":
+    main()

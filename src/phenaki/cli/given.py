@@ -1,0 +1,94 @@
+"""Pictures, clips and masks that a command is given, fitted to the model; what was fitted is said."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from phenaki.errors import PhenakiError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from phenaki.data.media import MediaFacts
+    from phenaki.video import Frames
+
+Size = tuple[int, int]  # height, width
+_SAME_RATE = 0.02  # relative: a GIF counts in hundredths of a second
+
+
+def read_size(text: str) -> Size:
+    """'96x64' -> height 64, width 96."""
+    if not (found := re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text.lower())):
+        raise PhenakiError(f"size '{text}': give width x height in pixels, such as 96x64")
+    return int(found[2]), int(found[1])
+
+
+def read_given(path: Path, size: Size, fps: float) -> Tensor:
+    """A picture or a clip as video float32 (1, 3, T, H, W) in [0, 1], at the model's rate and of `size`.
+
+    The picture is scaled by its short side and its middle cut out. Raises PhenakiError for what cannot be read.
+    """
+    from phenaki.video import to_float
+
+    clip, facts = _read(path, size, fps)
+    fitted = []
+    if (facts.height, facts.width) != size:
+        fitted.append(f"{facts.width}x{facts.height} pixels, scaled and cut in the middle to {size[1]}x{size[0]}")
+    if facts.frames > 1 and not _same(facts.fps, fps):
+        fitted.append(
+            f"{facts.frames} frames at {facts.fps:g} per second, of which {len(clip)} are taken, {fps:g} a second"
+        )
+    if fitted:
+        print(f"'{path}': {'; '.join(fitted)}", file=sys.stderr)
+    return to_float(clip)
+
+
+def read_picture(path: Path, size: Size, fps: float) -> Tensor:
+    """A picture as `read_given` gives it. Raises PhenakiError for a clip of several frames."""
+    picture = read_given(path, size, fps)
+    if picture.shape[2] > 1:
+        raise PhenakiError(
+            f"'{path}' has {picture.shape[2]} frames, and is no picture: `phenaki extend` goes on from clips"
+        )
+    return picture
+
+
+def read_mask(path: Path, video: Path, size: Size, fps: float) -> Tensor:
+    """A mask as bool (T, H, W), True where it is white, fitted as its video is, which must be of the same size."""
+    import torch
+
+    clip, mask = _read(path, size, fps)
+    facts = _read(video, size, fps)[1]
+    if (mask.width, mask.height) != (facts.width, facts.height):
+        raise PhenakiError(
+            f"the mask '{path}' has {mask.width}x{mask.height} pixels, and '{video}' {facts.width}x{facts.height}: "
+            "make it the same size"
+        )
+    return torch.from_numpy(clip.mean(-1) > 127)
+
+
+def _read(path: Path, size: Size, fps: float) -> tuple[Frames, MediaFacts]:
+    import numpy as np
+
+    from phenaki.data.media import probe, read_frames
+    from phenaki.data.sample import BadSample
+    from phenaki.evaluate.files import at_rate
+
+    ending = path.suffix.lower()
+    try:
+        facts = probe(path, ending)
+        timed = read_frames(path, ending, size)
+        if facts.frames == 1 or _same(facts.fps, fps):
+            frames = [picture() for _, picture in timed if picture is not None]
+        else:
+            frames = list(at_rate(timed, fps))
+    except BadSample as error:
+        raise PhenakiError(f"'{path}': {error}") from error
+    return np.stack(frames), facts
+
+
+def _same(fps: float, other: float) -> bool:
+    return abs(fps / other - 1) < _SAME_RATE

@@ -1,0 +1,67 @@
+"""Where a command writes its videos, and how they are laid out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from phenaki.pipeline import Phenaki
+    from phenaki.video import Fragments, Frames, VideoWriter
+
+PIPE = Path("-")  # standard input, standard output
+
+
+class Output:
+    """Samples side by side, each pixel `scale` times as wide and as high, at `fps` (None: the model's) to `path`.
+
+    Raises PhenakiError for a picture that is larger than video files can hold.
+    """
+
+    def __init__(
+        self, path: Path, model: Phenaki, size: tuple[int, int], num: int, scale: int, fps: float | None, seed: int
+    ) -> None:
+        import torch
+
+        self.path, self.scale, self.seed = path, scale, seed
+        self.rate = model.fps if fps is None else fps
+        self.size = self.laid_out(torch.zeros(num, 3, 1, *size)).shape[1:3]
+
+    def laid_out(self, video: Tensor) -> Frames:
+        """float (B, 3, T, H, W) -> uint8 (T, H', W', 3)."""
+        from phenaki.pipeline import laid_out
+
+        return laid_out(video, self.scale)
+
+    @contextmanager
+    def writing(self) -> Iterator[Callable[[Tensor], None]]:
+        """Yields what writes videos float (B, 3, n, H, W) one after the other; says at the end what was made.
+
+        Raises PhenakiError, before the block, for a place that cannot be written.
+        """
+        started = time.monotonic()
+        with self._writer() as writer:
+            yield lambda video: writer.add(self.laid_out(video))
+        self.say(writer.frames, time.monotonic() - started)
+
+    def _writer(self) -> AbstractContextManager[VideoWriter | Fragments]:
+        from phenaki.video import Fragments, open_writer
+
+        if self.path == PIPE:
+            return nullcontext(Fragments(sys.stdout.buffer, self.rate))
+        return open_writer(self.path, self.rate, self.size)
+
+    def say(self, frames: int, seconds: float, new: int | None = None) -> None:
+        """Tell on the terminal what was written; `new`: how many of the frames were made in so many seconds."""
+        height, width = self.size
+        print(
+            f"{self.path}: {frames} frames of {width}x{height} at {self.rate:g} per second, seed {self.seed}; "
+            f"made in {seconds:.1f} s, {(new or frames) / seconds:.1f} frames per second",
+            file=sys.stderr if self.path == PIPE else sys.stdout,
+        )

@@ -1,0 +1,258 @@
+"""Stories that come line by line, and what is on the disk of one that is not yet at its end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phenaki.cli.output import PIPE, Output
+from phenaki.errors import PhenakiError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from phenaki.pipeline import OnStep, Phenaki
+    from phenaki.sample import Scene, Storyteller
+    from phenaki.video import Fragments
+
+_SETTINGS = {"frames", "keep"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A scene as it was written; `place` says where. None: as usual."""
+
+    prompt: str
+    frames: int | None
+    keep: int | None
+    place: str
+
+    def scene(self, model: Phenaki, frames: int | None, first: bool) -> Scene:
+        """The scene, checked, of so many `frames` if the line says nothing else."""
+        try:
+            return model.scene(self.prompt, frames if self.frames is None else self.frames, self.keep, first)
+        except PhenakiError as error:
+            raise PhenakiError(f"{self.place}: {error}") from error
+
+
+def read_story(path: Path) -> Iterator[Line]:
+    """The scenes of a text file, or of standard input where the path is "-", as they come, one to a line.
+
+    A line is a prompt, with settings in brackets in front where they are not the usual ones: `[frames=21 keep=5]`, or
+    `[21]` for the frames alone. Empty lines and those that begin with # are left out. Raises PhenakiError, with the
+    line, for what cannot be read, and for a story without a scene.
+    """
+    name = "the story" if path == PIPE else f"'{path}'"
+    found = False
+    for number, raw in enumerate(_lines(path), start=1):
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise PhenakiError(f"{name}, line {number}: this is no text in UTF-8: {error}") from error
+        if line and not line.startswith("#"):
+            found = True
+            yield _parsed(line, f"{name}, line {number}")
+    if not found:
+        raise PhenakiError(f"{name} has no scenes: write one prompt to a line")
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    if path == PIPE:
+        yield from sys.stdin.buffer
+        return
+    try:
+        with open(path, "rb") as file:
+            yield from file
+    except FileNotFoundError as error:
+        raise PhenakiError(f"there is no story file '{path}'") from error
+    except IsADirectoryError as error:
+        raise PhenakiError(f"the story '{path}' is a folder: give a text file") from error
+
+
+def _parsed(line: str, place: str) -> Line:
+    settings, prompt = re.fullmatch(r"(?:\[([^]]*)\])?\s*(.*)", line).groups()
+    words = [word if "=" in word else f"frames={word}" for word in (settings or "").split()]
+    pairs = [re.fullmatch(r"([a-z]+)=([0-9]{1,9})", word) for word in words]
+    given = {pair[1]: int(pair[2]) for pair in pairs if pair}
+    if not prompt or settings == "" or len(given) != len(words) or not set(given) <= _SETTINGS:
+        raise PhenakiError(
+            f"{place}: '{line[:60]}' is no scene; write a prompt, with its settings in brackets in front where they "
+            "are not the usual ones, as in '[frames=21 keep=5] now it turns blue' or '[21] now it turns blue'"
+        )
+    return Line(prompt, given.get("frames"), given.get("keep"), place)
+
+
+class Unfinished:
+    """A story on the disk that may go on: for `long.mp4` the video so far, `long.part.mp4`, which can be watched while
+    it grows, and `long.part.safetensors`: the state after the last whole scene, and what the story was made with.
+
+    `settings`: what must be the same when it goes on, as JSON can hold it. Raises PhenakiError for a story that is
+    there and is not to go on, and for one that cannot.
+    """
+
+    def __init__(self, out: Path, settings: dict[str, Any], resume: bool) -> None:
+        self.out, self.video, self._state = out, out.with_suffix(".part.mp4"), out.with_suffix(".part.safetensors")
+        self._settings = json.loads(json.dumps(settings))
+        self._tensors: dict[str, Tensor] = {}
+        self._facts: dict[str, Any] = {"told": 0, "digest": "", "frames": 0, "bytes": 0}
+        self._read_scenes, self._digest = 0, ""
+        if self._state.exists() and not resume:
+            raise PhenakiError(
+                f"'{self.video}' is a story that did not end: go on with --resume, or delete '{self._state}'"
+            )
+        if self._state.exists():
+            self._read()
+        elif resume and out.exists():
+            raise PhenakiError(f"'{out}' is whole: there is nothing to resume")
+
+    @property
+    def told(self) -> int:
+        """How many scenes are in the video."""
+        return self._facts["told"]
+
+    @property
+    def frames(self) -> int:
+        """How many frames they are."""
+        return self._facts["frames"]
+
+    def _read(self) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._state, "pt") as file:
+                self._tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dictionary
+                self._facts = json.loads(file.metadata()["story"])
+        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise PhenakiError(f"'{self._state}' is no state of a story ({error}): delete it to begin anew") from error
+        if not self.video.exists() or self.video.stat().st_size < self._facts["bytes"]:
+            raise PhenakiError(f"'{self.video}' is not what '{self._state}' tells of: delete both to begin anew")
+        before, now = self._facts["settings"], self._settings
+        if changed := [name for name in now if before.get(name) != now[name]]:
+            told = ", ".join(f"{name} was {before.get(name)} and is {now[name]}" for name in changed)
+            raise PhenakiError(
+                f"'{self.video}' was begun with other settings: {told}. Give the same, or delete '{self._state}'"
+            )
+
+    @contextmanager
+    def writing(self, rate: float, teller: Storyteller) -> Iterator[Fragments]:
+        """A writer of the video so far; it and the teller stand where the last whole scene ended. When the block ends
+        the video takes its name; if anything is raised, the whole scenes stay."""
+        from phenaki.files import writing
+        from phenaki.video import Fragments, whole_mp4
+
+        if self.told:
+            teller.restore(self._tensors)
+        with writing(self.video), open(self.video, "r+b" if self.told else "wb") as self._file:
+            self._file.truncate(self._facts["bytes"])  # a scene that was interrupted is made again
+            self._file.seek(0, os.SEEK_END)
+            try:
+                writer = Fragments(self._file, rate, self.frames)
+                yield writer
+                if self._read_scenes < self.told:
+                    raise PhenakiError(
+                        f"'{self.video}' holds {self.told} scenes, and the story has {self._read_scenes}"
+                    )
+            except BaseException:
+                if self.told:
+                    print(f"phenaki: '{self.video}' holds {self.told} scenes: go on with --resume", file=sys.stderr)
+                else:
+                    self.video.unlink()
+                raise
+        whole_mp4(self.video, self.out)
+        self._state.unlink()
+        self.video.unlink()
+
+    def has(self, scene: Scene) -> bool:
+        """Whether the next scene, to be asked of each in turn, is in the video."""
+        self._digest = hashlib.sha256(f"{self._digest}{scene}".encode()).hexdigest()
+        self._read_scenes += 1
+        if self._read_scenes == self.told and self._digest != self._facts["digest"]:
+            raise PhenakiError(f"'{self.video}' holds {self.told} scenes, and the story now begins with others")
+        return self._read_scenes <= self.told
+
+    def keep(self, teller: Storyteller, frames: int) -> None:
+        """Save where the story stands after a scene, the last that `has` was asked of, with so many frames in all."""
+        from safetensors.torch import save
+
+        from phenaki.files import write_whole
+
+        os.fsync(self._file.fileno())
+        self._facts = {
+            "told": self._read_scenes,
+            "digest": self._digest,
+            "frames": frames,
+            "bytes": self._file.tell(),
+            "settings": self._settings,
+        }
+        with write_whole(self._state) as file:
+            file.write(save(teller.state(), {"story": json.dumps(self._facts)}))
+
+
+def tell(
+    story: Path,
+    output: Output,
+    model: Phenaki,
+    resume: bool,
+    frames: int | None,
+    begin: dict[str, Any],
+    sampling: dict[str, Any],
+    on_step: OnStep,
+) -> None:
+    """Write a story scene by scene. `frames`: of a scene that says nothing else. `begin`: what `Phenaki.storyteller`
+    takes to begin with.
+
+    The scenes of a file are checked before the first is made, those of a pipe as they come.
+    """
+    start, lines = begin["start"], read_story(story)
+    scenes = (line.scene(model, frames, start is None and not number) for number, line in enumerate(lines))
+    scenes = scenes if story == PIPE else iter(list(scenes))
+    teller = model.storyteller(**begin, **sampling, on_step=on_step)
+    given = [] if start is None else [start.expand(teller.samples, -1, -1, -1, -1)]
+    if output.path.suffix.lower() != ".mp4":
+        with output.writing() as add:
+            for piece in chain(given, chain.from_iterable(map(teller.tell, scenes))):
+                add(piece)
+        return
+    unfinished = Unfinished(output.path, _settings(output, model, teller, frames, begin), resume)
+    started, before = time.monotonic(), unfinished.frames
+    with unfinished.writing(output.rate, teller) as writer:
+        for video in given if not unfinished.told else ():
+            writer.add(output.laid_out(video))
+        for scene in scenes:
+            if unfinished.has(scene):
+                continue
+            for piece in teller.tell(scene):
+                writer.add(output.laid_out(piece))
+            unfinished.keep(teller, writer.frames)
+    output.say(writer.frames, time.monotonic() - started, writer.frames - before)
+
+
+def _settings(
+    output: Output, model: Phenaki, teller: Storyteller, frames: int | None, begin: dict[str, Any]
+) -> dict[str, Any]:
+    """All that the frames of a story depend on, besides its scenes."""
+    from phenaki.config import to_dict
+    from phenaki.hub import ROOMS, fingerprint
+
+    parts = zip(ROOMS, (model.tokenizer, model.generator, model.text_encoder), strict=True)
+    image = begin["start"]
+    return {
+        "model": {room: fingerprint(part) for room, part in parts},
+        "sampling": to_dict(teller.config),
+        "seed": output.seed,
+        "num": teller.samples,
+        "size": list(output.size),
+        "fps": output.rate,
+        "frames": frames,
+        "image": None if image is None else hashlib.sha256(image.numpy().tobytes()).hexdigest(),
+    }

@@ -1,0 +1,335 @@
+"""Pictures, clips and masks given on the command line; stories that come line by line, stop and go on."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from phenaki import hub
+from phenaki.cli import app
+from phenaki.cli.given import read_size
+from phenaki.errors import PhenakiError
+from phenaki.generator import MaskedTransformer
+from phenaki.pipeline import Phenaki
+from phenaki.sample import SamplingConfig, Storyteller
+from phenaki.text import WordEncoder
+from phenaki.tokenizer import CViViT
+from phenaki.video import Frames, read_video, to_float, write_image, write_video
+
+
+def run(*arguments: object, pipe: str | None = None) -> Result:
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(argument) for argument in arguments], input=pipe)
+
+
+def made(*arguments: object, pipe: str | None = None) -> Result:
+    result = run(*arguments, pipe=pipe)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refused(*arguments: object, pipe: str | None = None) -> str:
+    """The sentence of a command that wrote nothing."""
+    before = sorted(os.listdir())
+    result = run(*arguments, pipe=pipe)
+    assert result.exit_code == 2 and "Traceback" not in result.output, result.output
+    assert sorted(os.listdir()) == before
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", result.output).split())
+
+
+def texture(frames: int, height: int = 32, width: int = 32, seed: int = 0) -> Frames:
+    return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), np.uint8)
+
+
+def frames_of(name: str) -> Frames:
+    return read_video(name).frames
+
+
+@pytest.fixture(autouse=True)
+def model(
+    tokenizer: CViViT,
+    generator: MaskedTransformer,
+    text_encoder: WordEncoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Phenaki:
+    """A tiny model under the name of the released one; the folder that commands run in holds a clip and a picture."""
+    model = Phenaki(tokenizer, generator, text_encoder, SamplingConfig(steps=2, prime_frames=3))
+    model.save_pretrained(tmp_path / "models" / "shapes-64")
+    monkeypatch.setattr(hub, "MODELS", tmp_path / "models")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    write_video("clip.webp", texture(5), 8)
+    write_image("one.png", texture(1, seed=1)[0])
+    return model
+
+
+# ---- a first frame, a size, a single picture
+
+
+def test_a_video_begins_with_the_picture(model: Phenaki) -> None:
+    result = made("generate", "a", "--image", "one.png", "-o", "a.webp", "--frames", 5, "--scale", 1, "--seed", 2)
+    assert "cut" not in result.output
+    start = to_float(texture(1, seed=1))
+    expected = model.generate("a", start=start, frames=5, seed=2)
+    assert np.array_equal(frames_of("a.webp"), expected.clips[0])
+    assert np.array_equal(frames_of("a.webp")[0], texture(1, seed=1)[0])
+    assert expected.scenes == (1,) and expected.video.shape[2] == 5
+
+
+def test_a_picture_of_another_aspect_is_fitted_and_it_is_said() -> None:
+    wide = np.zeros((40, 80, 3), np.uint8)
+    wide[:, 20:60] = (200, 100, 50)  # the middle square
+    write_image("wide.png", wide)
+    result = made("generate", "a", "--image", "wide.png", "-o", "a.webp", "--frames", 3, "--scale", 1)
+    assert "'wide.png': 80x40 pixels, scaled and cut in the middle to 32x32" in result.stderr
+    assert abs(frames_of("a.webp")[0].astype(int)[:, 2:-2] - (200, 100, 50)).max() < 8
+
+
+def test_other_sizes_where_the_grid_allows(model: Phenaki) -> None:
+    made("generate", "a", "b", "-o", "a.webp", "--size", "48x16", "--frames", 3, "--scale", 1)
+    assert frames_of("a.webp").shape == (5, 16, 48, 3)
+    made("extend", "clip.webp", "a", "-o", "b.webp", "--size", "48x16", "--frames", 3, "--scale", 1)
+    assert frames_of("b.webp").shape == (7, 16, 48, 3)
+    assert read_size("48X16") == (16, 48)
+    for size, said in (("30x32", "multiple of 8"), ("0x8", "multiple of 8"), ("48", "width x height"), ("axb", "such")):
+        assert said in refused("generate", "a", "-o", "c.webp", "--size", size)
+
+
+def test_one_frame_is_a_picture() -> None:
+    made("generate", "a", "--frames", 1, "-o", "x.png", "--scale", 2)
+    with Image.open("x.png") as picture:
+        assert picture.size == (64, 64)
+    said = refused("generate", "a", "--frames", 1, "--image", "one.png", "-o", "y.png")
+    assert "a scene of 1 frame adds nothing" in said and "at least 3" in said
+
+
+# ---- going on
+
+
+def test_a_clip_is_gone_on_from(model: Phenaki) -> None:
+    made("extend", "clip.webp", "a", "b", "-o", "a.webp", "--frames", 3, "--keep", 5, "--num", 2, "--scale", 1)
+    clip = frames_of("a.webp")
+    assert clip.shape[0] == 5 + 2 + 2
+    assert np.array_equal(clip[:5, :, :32], texture(5)) and np.array_equal(clip[:5, :, -32:], texture(5))
+    result = model.extend(to_float(texture(5)), ["a", "b"], frames=3, prime_frames=5, samples=2)
+    assert np.array_equal(clip[:, :, :32], result.clips[0])
+    assert result.scenes == (5, 7)
+
+
+def test_clips_are_taken_at_the_models_rate() -> None:
+    frames = np.repeat(np.linspace(10, 240, 12, dtype=np.uint8), 32 * 32 * 3).reshape(12, 32, 32, 3)
+    write_video("fast.mp4", frames, 24)
+    result = made("extend", "fast.mp4", "a", "-o", "a.webp", "--frames", 3, "--scale", 1)
+    assert "12 frames at 24 per second, of which 4 are taken, 8 a second" in result.stderr
+    levels = frames_of("a.webp")[:4].mean((1, 2, 3))
+    assert np.allclose(levels, frames[::3].mean((1, 2, 3)), atol=4)
+
+
+# ---- between two
+
+
+def test_what_is_between_two_pictures(model: Phenaki) -> None:
+    write_image("two.png", texture(1, seed=2)[0])
+    made("interpolate", "one.png", "two.png", "a", "-o", "a.webp", "--scale", 1, "--frames", 7)
+    clip = frames_of("a.webp")
+    assert len(clip) == 7
+    assert np.array_equal(clip[0], texture(1, seed=1)[0]) and np.array_equal(clip[-1], texture(1, seed=2)[0])
+    made("interpolate", "clip.webp", "two.png", "a", "-o", "b.webp", "--scale", 1, "--frames", 7)
+    clip = frames_of("b.webp")
+    assert len(clip) == 5 + (7 - 3 - 1) + 1
+    assert np.array_equal(clip[:5], texture(5))
+
+
+# ---- holes
+
+
+def mask(height: int = 32, width: int = 32) -> None:
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[: height // 4, width // 2 :] = 255
+    write_image("mask.png", picture)
+
+
+def test_the_mask_is_made_anew_and_the_rest_is_kept(model: Phenaki) -> None:
+    mask()
+    made("inpaint", "clip.webp", "a", "--mask", "mask.png", "--blend", "-o", "a.webp", "--scale", 1)
+    clip, given = frames_of("a.webp"), texture(5)
+    assert np.array_equal(clip[:, 8:], given[:, 8:]) and np.array_equal(clip[:, :8, :16], given[:, :8, :16])
+    assert not np.array_equal(clip[:, :8, 16:], given[:, :8, 16:])
+    made("inpaint", "clip.webp", "a", "--mask", "mask.png", "-o", "b.webp", "--scale", 1)
+    assert not np.array_equal(frames_of("b.webp")[:, 8:], given[:, 8:])
+
+
+def test_a_mask_may_be_a_video_and_is_fitted_with_its_video() -> None:
+    write_video("large.webp", texture(3, 64, 96), 8)
+    moving = np.zeros((3, 64, 96, 3), np.uint8)
+    moving[1, :16, 32:48] = 255  # the second patch of the first row of the middle square
+    write_video("moving.webp", moving, 8)
+    said = made("inpaint", "large.webp", "a", "--mask", "moving.webp", "--blend", "-o", "a.webp", "--scale", 1).stderr
+    assert "96x64 pixels" in said
+    made("extend", "large.webp", "a", "-o", "fitted.webp", "--scale", 1, "--frames", 3)
+    new, old = frames_of("a.webp"), frames_of("fitted.webp")[:3]
+    changed = (new != old).any(-1)
+    assert changed[1:, :8, 8:16].any()
+    changed[1:, :8, 8:16] = False
+    assert not changed.any()
+
+
+# ---- what cannot be done
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["generate", "a", "--image", "clip.webp"], "'clip.webp' has 5 frames.*phenaki extend"),
+        (["generate", "a", "--image", "no.png"], "'no.png': it cannot be read: No such file"),
+        (["generate", "a", "--image", "text.png"], "'text.png': it cannot be read"),
+        (["extend", "clip.webp", "a", "--keep", "7"], "7 frames to go on from, and the clip has 5: keep at most 5"),
+        (["extend", "one.png", "a", "--keep", "3"], "3 frames to go on from, and the clip has 1: keep at most 1"),
+        (["extend", "clip.webp", "a", "--keep", "4"], "4 frames does not fit .* the nearest are 3 and 5"),
+        (["extend", "clip.webp", "a", "--keep", "11"], "11 frames .* leave no room in the 11 .* keep at most 9"),
+        (["extend", "clip.webp", "a", "--frames", "4"], "the nearest are 3 and 5"),
+        (["interpolate", "one.png", "one.png", "a", "--frames", "4"], "the nearest are 3 and 5"),
+        (["interpolate", "one.png", "one.png", "a", "--frames", "3"], "3 frames, of which 3 .* at least 5"),
+        (["interpolate", "one.png", "one.png", "a", "--frames", "13"], "at most 11 in one piece"),
+        (["interpolate", "one.png", "one.png", "a", "--keep", "3"], "the clip has 1: keep at most 1"),
+        (["inpaint", "clip.webp", "a", "--mask", "black.png"], "the mask is empty: make white"),
+        (["inpaint", "clip.webp", "a", "--mask", "small.png"], "'small.png' has 16x16 pixels, and 'clip.webp' 32x32"),
+        (["inpaint", "clip.webp", "a", "--mask", "three.webp"], "'three.webp' has 3 frames, and 'clip.webp' 5"),
+        (["inpaint", "four.webp", "a", "--mask", "white.png"], r"has 4 frames, .* not 1 \+ 2k: --frames 3 leaves out"),
+        (["inpaint", "four.webp", "a", "--mask", "white.png", "--frames", "7"], "which has 4: give at most 3"),
+        (["inpaint", "four.webp", "a", "--mask", "white.png", "--frames", "2"], "the nearest are 1 and 3"),
+        (["inpaint", "clip.webp", " ", "--mask", "white.png"], "the prompt is empty"),
+    ],
+)
+def test_bad_input_is_a_sentence(arguments: list[str], said: str) -> None:
+    Path("text.png").write_text("no picture")
+    write_image("black.png", np.zeros((32, 32, 3), np.uint8))
+    write_image("white.png", np.full((32, 32, 3), 255, np.uint8))
+    write_image("small.png", np.full((16, 16, 3), 255, np.uint8))
+    write_video("three.webp", np.concatenate([np.full((2, 32, 32, 3), 255, np.uint8), texture(1)]), 8)
+    write_video("four.webp", texture(4), 8)
+    assert re.search(said, refused(*arguments, "-o", "a.mp4"))
+
+
+# ---- stories
+
+
+STORY = "a red circle\n# a comment\n[frames=5 keep=1] it moves\n[keep=3 frames=7] it stops\n\n[3] it fades\n"
+OPTIONS = ["--frames", 5, "--seed", 3, "--scale", 1]
+EVENING = ["generate", "--story", "story.txt", *OPTIONS]
+
+
+@pytest.fixture
+def story() -> None:
+    Path("story.txt").write_text(STORY)
+
+
+@pytest.mark.usefixtures("story")
+def test_a_story_from_a_file_is_the_one_from_a_pipe(model: Phenaki) -> None:
+    made(*EVENING, "-o", "file.webp")
+    made("generate", "--story", "-", *OPTIONS, "-o", "pipe.webp", pipe=STORY)
+    teller, scenes = model.storyteller(seed=3), []
+    for line in (("a red circle", 5, None, True), ("it moves", 5, 1), ("it stops", 7, 3), ("it fades", 3)):
+        scenes += teller.tell(model.scene(*line))
+    expected = np.concatenate([(255 * piece[0]).round().byte().movedim(0, -1).numpy() for piece in scenes])
+    assert np.array_equal(frames_of("file.webp"), expected) and len(expected) == 5 + 4 + 6 + 2
+    assert np.array_equal(frames_of("pipe.webp"), expected)
+
+
+@pytest.mark.usefixtures("story")
+def test_scenes_of_a_pipe_are_made_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line that cannot be read ends a story whose first scenes are there, and go on when it is put right."""
+    wrong = STORY.replace("[keep=3 frames=7]", "[keep=4]")
+    result = run("generate", "--story", "-", *OPTIONS, "-o", "a.mp4", pipe=wrong)
+    assert result.exit_code == 2
+    assert "the story, line 4: a clip of 4 frames does not fit" in result.output
+    assert "'a.part.mp4' holds 2 scenes: go on with --resume" in result.output
+    assert len(frames_of("a.part.mp4")) == 5 + 4
+    made("generate", "--story", "-", *OPTIONS, "-o", "a.mp4", "--resume", pipe=STORY)
+    made(*EVENING, "-o", "b.mp4")
+    assert np.array_equal(frames_of("a.mp4"), frames_of("b.mp4"))
+
+
+@pytest.mark.usefixtures("story")
+@pytest.mark.parametrize("windows", [1, 2, 3])
+def test_a_resumed_story_is_the_uninterrupted_one(windows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    extras = ["--num", 2, "--image", "one.png"]
+    made(*EVENING, *extras, "-o", "whole.mp4")
+    assert sorted(path for path in os.listdir() if "whole" in path) == ["whole.mp4"]
+    make, left = Storyteller._make, windows
+
+    def stopped(self, *rest):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return make(self, *rest)
+
+    monkeypatch.setattr(Storyteller, "_make", stopped)
+    assert run(*EVENING, *extras, "-o", "a.mp4").exit_code == 130
+    monkeypatch.setattr(Storyteller, "_make", make)
+    with open("a.part.mp4", "ab") as file:  # a scene that was cut off in the middle
+        file.write(b"half a fragment")
+    assert "go on with --resume, or delete" in refused(*EVENING, *extras, "-o", "a.mp4")
+    assert "num was 2 and is 1" in refused(*EVENING, "--image", "one.png", "-o", "a.mp4", "--resume")
+    Path("other.txt").write_text(STORY.replace("red", "blue"))
+    other = ["generate", "--story", "other.txt", *OPTIONS, *extras]
+    assert "the story now begins with others" in refused(*other, "-o", "a.mp4", "--resume")
+    made(*EVENING, *extras, "-o", "a.mp4", "--resume")
+    assert np.array_equal(frames_of("a.mp4"), frames_of("whole.mp4"))
+    assert not list(Path().glob("a.part.*"))
+    assert "'a.mp4' is whole" in refused(*EVENING, *extras, "-o", "a.mp4", "--resume")
+
+
+@pytest.mark.usefixtures("story")
+def test_an_interrupted_first_scene_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Storyteller, "_make", stopped)
+    before = sorted(os.listdir())
+    assert run(*EVENING, "-o", "a.mp4").exit_code == 130
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.usefixtures("story")
+def test_places_and_rates_that_cannot_be_are_refused() -> None:
+    assert "rate between" in refused(*EVENING, "-o", "a.mp4", "--fps", 0)
+    assert "No such file" in refused(*EVENING, "-o", "nowhere/a.mp4")
+
+
+@pytest.mark.usefixtures("story")
+def test_resuming_is_for_stories_in_mp4() -> None:
+    for arguments in ([*EVENING, "-o", "a.gif"], ["generate", "a", "-o", "a.mp4"]):
+        assert "--resume goes on with a --story that is written to an .mp4" in refused(*arguments, "--resume")
+
+
+@pytest.mark.parametrize("arguments", [["a", "b"], ["--story", "-"]])
+def test_a_video_to_standard_output(arguments: list[str]) -> None:
+    """What comes out is an mp4 and nothing else, in fragments that follow one another in time."""
+    result = made("generate", *arguments, "--frames", 5, "--scale", 1, "-o", "-", pipe="a\nb\n")
+    assert "9 frames of 32x32" in result.stderr
+    with av.open(io.BytesIO(result.stdout_bytes)) as container:
+        times = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
+    assert times == [number / 8 for number in range(9)]
+
+
+@pytest.mark.parametrize("line", ["[frames=x] a", "[length=5] a", "[] a", "[5]", "[keep=-1] a", "[frames 5] a"])
+def test_lines_that_are_no_scene(line: str) -> None:
+    Path("story.txt").write_text(f"a\n{line}\n")
+    assert re.search(r"'story.txt', line 2: '.*' is no scene; write a prompt", refused(*EVENING, "-o", "a.mp4"))
+
+
+def test_a_scene_keeps_what_fits(model: Phenaki) -> None:
+    with pytest.raises(PhenakiError, match="the nearest are 1 and 3"):
+        model.scene("a", keep=2)
+    with pytest.raises(PhenakiError, match="keep at most 9"):
+        model.scene("a", keep=11)
