@@ -140,7 +140,7 @@ def test_losses_pull_latents_and_codes_together(name: str) -> None:
         return (quantized.before - quantized.after).square().mean().item()
 
     optimizer, first = torch.optim.Adam(quantizer.parameters(), lr=0.01), apart()
-    for _ in range(50):
+    for _ in range(100):
         sum(quantizer.losses(quantizer(latents)).values()).backward()
         optimizer.step()
         optimizer.zero_grad()
