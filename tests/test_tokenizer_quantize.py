@@ -140,11 +140,12 @@ def test_losses_pull_latents_and_codes_together(name: str) -> None:
         return (quantized.before - quantized.after).square().mean().item()
 
     optimizer, first = torch.optim.Adam(quantizer.parameters(), lr=0.01), apart()
-    for _ in range(100):
-        sum(quantizer.losses(quantizer(latents)).values()).backward()
+    for _ in range(50):
+        losses = quantizer.losses(quantizer(latents))
+        sum(loss for name, loss in losses.items() if name != "entropy").backward()  # which pulls the codes apart
         optimizer.step()
         optimizer.zero_grad()
-    assert apart() < 0.9 * first
+    assert apart() < 0.8 * first
 
 
 @pytest.mark.parametrize(
