@@ -15,7 +15,9 @@ from phenaki.evaluate.generate import FRAMES, Model
 from phenaki.hub import fingerprint
 from phenaki.tokenizer import Tokenizer
 
-WORLD_SEED = 7  # not the seeds whose test clips a training run shows: nothing was ever chosen by these samples
+WORLD_SEED = (
+    7  # not the seeds whose test clips a training run shows, nor that of benchmarks/samplers.py: choose by others
+)
 
 FITTED = {  # how a picture of another size is brought to the tokenizer's (`data/media.py`), and what is compared
     "resize": "short side, bicubic, antialiased",
