@@ -120,6 +120,13 @@ def test_all_tables_say_the_same(tmp_path: Path, ending: str) -> None:
     assert table.unclaimed() == []
 
 
+def test_semicolons_of_spreadsheets_part_columns(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('\ufeffpath;caption\n1.mp4;a dog, running\n2.mp4;"a; b"\n', "utf-8")
+    table = CaptionTable(tmp_path / "t.csv")
+    assert table.claim(tmp_path, "1.mp4").captions == ("a dog, running",)
+    assert table.claim(tmp_path, "2.mp4").captions == ("a; b",)
+
+
 def test_files_are_named_with_or_without_folder_and_ending(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(
         f"file,label\n./a/1.mp4,whole\nb/2,no ending\n3.mp4,name\n4,bare\n{tmp_path}/d/5.mp4,absolute\n"

@@ -86,6 +86,14 @@ def test_captions_lie_beside_the_media(tmp_path: Path) -> None:
     assert plain[1].label == "" and [labelled[i].label for i in (0, 1, 2)] == ["", "dog", "dog"]
 
 
+def test_where_nobody_asks_for_words_none_can_be_wrong(tmp_path: Path) -> None:
+    fill(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "a.txt").write_bytes("Käfer".encode("latin-1"))
+    (tmp_path / "captions.csv").write_text("no,such,columns\n")
+    folder = Folder(tmp_path, captions=False)
+    assert [folder[index] for index in (0, 1)] == [Encoded(n, tmp_path / n, ".mp4") for n in ("a.mp4", "b.mp4")]
+
+
 def test_a_table_comes_before_text_files_and_folders(tmp_path: Path) -> None:
     fill(tmp_path, "dog/1.mp4", "dog/2.mp4")
     for name in ("1", "2"):

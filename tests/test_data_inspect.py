@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 
 import broken
+from phenaki.data import inspect
 from phenaki.data.config import SourceConfig
 from phenaki.data.inspect import DataSummary, draw_histograms, inspect_data
 from phenaki.data.pack import PackConfig, pack
@@ -92,11 +95,57 @@ def test_pictures_show_clips_and_bars(folder: Path, tmp_path: Path) -> None:
     assert blue[0] == 0 < blue[1] < blue[2]
 
 
+def test_labels_stand_for_captions(tmp_path: Path) -> None:
+    for name in ("owl", "bear"):
+        (tmp_path / "animals" / name).mkdir(parents=True)
+        (tmp_path / f"animals/{name}/1.png").write_bytes(broken.picture(broken.noise(len(name), (16, 16))))
+    asked = PackConfig((tmp_path / "animals",), str(tmp_path / "packed"), processes=1, validation=0)
+    pack(replace(asked, label_from_folder=True))
+    labelled = inspect_data(str(tmp_path / "packed"), tmp_path / "out")
+    assert (labelled.labels, labelled.without_caption) == ({"owl": 1, "bear": 1}, 0)
+    assert inspect_data(str(tmp_path / "animals"), tmp_path / "out").without_caption == 2
+
+
+def test_a_folder_and_its_shards_have_the_same_bad_files(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for name, media in {
+        "whole": broken.video(broken.even(30)),
+        "one_frame": broken.video([0]),
+        "two_frames": broken.video(broken.even(2)),
+        "cut_off": broken.truncated(),
+    }.items():
+        (root / f"{name}.mp4").write_bytes(media)
+    report = pack(PackConfig((root,), str(tmp_path / "packed"), processes=1, validation=0))
+    assert report.refused.keys() == {"cut_off.mp4"}
+    (said,) = inspect_data(str(root), tmp_path / "out").bad
+    assert said == f"cut_off.mp4: {report.refused['cut_off.mp4']}"
+    assert inspect_data(str(tmp_path / "packed"), tmp_path / "out").bad == []
+
+
+def test_each_clip_on_the_sheet_is_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[list[str]] = []
+    monkeypatch.setattr(inspect, "contact_sheet", lambda clips, columns, labels: told.append(labels) or clips[0][0])
+    inspect_data(str(folder), tmp_path / "out")
+    assert {"0.mp4: käse", "3.mp4: A dog's walk, a walk", "still.png: (no caption)"} <= set(told[0])
+    pack(PackConfig((folder,), str(tmp_path / "packed"), processes=1, validation=0))
+    inspect_data(str(tmp_path / "packed"), tmp_path / "out")
+    assert any(re.fullmatch(r"shard-000000.tar/0000000\d \(0.mp4\): käse", label) for label in told[1])
+
+
+def test_what_is_written_is_no_part_of_what_is_looked_at(folder: Path) -> None:
+    for out in (folder, folder / "look"):
+        with pytest.raises(PhenakiError, match="would become a part of"):
+            inspect_data(str(folder), out)
+    assert not (folder / "look").exists()
+
+
 def test_nothing_to_look_at_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes(broken.text())
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/a.mp4").write_bytes(broken.text())
     with pytest.raises(PhenakiError, match="no usable sample. a.mp4: it cannot be read"):
-        inspect_data(str(tmp_path), tmp_path / "out")
+        inspect_data(str(tmp_path / "folder"), tmp_path / "out")
     with pytest.raises(PhenakiError, match="samples 0"):
-        inspect_data(str(tmp_path), tmp_path / "out", samples=0)
+        inspect_data(str(tmp_path / "folder"), tmp_path / "out", samples=0)
     with pytest.raises(PhenakiError, match="gone"):
         inspect_data(str(tmp_path / "gone"), tmp_path / "out")

@@ -492,10 +492,20 @@ def test_nothing_stays_open_and_nothing_is_printed(tmp_path: Path, capfd: pytest
 
 def test_facts() -> None:
     assert probe(video(even(60)), ".mp4") == (60, pytest.approx(30, rel=1e-3), 64, 48, pytest.approx(2, rel=1e-3))
-    assert probe(broken.truncated(0.5, 60), ".mp4").frames < 40
+    assert probe(video(even(60), "matroska", paint=broken.noise)[:9000], ".mkv").frames < 40
     assert probe(video([0, 0.5, 0.6, 1.9, 2]), ".mp4").frames == 5
     with pytest.raises(BadSample, match="no picture stream"):
         probe(broken.sound(), ".mp4")
+
+
+@pytest.mark.parametrize("form", ["mp4", "avi", "flv"])
+def test_a_file_that_is_cut_off_has_no_facts_where_its_packets_tell(form: str) -> None:
+    options = {"tick": Fraction(1, 30)} if form == "avi" else {}
+    front = {"container_options": {"movflags": "+faststart"}} if form == "mp4" else {}
+    whole = video(even(60), form, paint=broken.noise, **options, **front)
+    assert probe(whole, f".{form}").frames == 60
+    with pytest.raises(BadSample, match=r"^it is broken or cut off at (0\.[4-9]|1\.[0-6])\d s$"):
+        probe(whole[: len(whole) // 2], f".{form}")
 
 
 @pytest.mark.parametrize(("file", "ending"), [(broken.animation("GIF", [100] * 5), ".gif"), (video(even(5)), ".mp4")])

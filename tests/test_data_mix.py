@@ -350,7 +350,7 @@ def test_a_tokenizer_needs_no_captions(some_bad: Path) -> None:
 
 def test_too_many_bad_samples_stop_a_run(some_bad: Path) -> None:
     batches = Batches(images(some_bad, bad_share=0.05), 2)
-    with pytest.raises(PhenakiError, match=r"of \d+ samples cannot be used, more than data.bad_share 0.05"):
+    with pytest.raises(PhenakiError, match=r"of \d+ samples drawn cannot be used, more than data.bad_share 0.05"):
         take(batches, 200)
     take(Batches(images(some_bad, bad_share=0.1), 2), 200)
 

@@ -24,6 +24,7 @@ import broken
 from phenaki import files
 from phenaki.data import pack as pack_module
 from phenaki.data import storage
+from phenaki.data.captions import Columns
 from phenaki.data.cuts import KEY_FRAME_EVERY, Cutting
 from phenaki.data.journal import Journal
 from phenaki.data.pack import PackConfig, pack
@@ -127,6 +128,50 @@ def test_bad_files_and_doubles_are_named_and_the_rest_goes_in(ten: Path, tmp_pat
     assert json.loads((tmp_path / "out/report.json").read_text())["refused"] == report.refused
 
 
+def test_of_doubles_the_best_described_goes_in(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for number in range(4):
+        for name in "abcd":
+            (root / f"{name}{number}.mp4").write_bytes(clip(number))
+        (root / f"c{number}.txt").write_text(f"words {number}")
+        (root / f"d{number}.txt").write_bytes(b"K\xe4se")
+    report = pack(one_by_one(root, tmp_path / "out"))
+    assert {item.facts["source"]: item.captions for item in samples(tmp_path / "out")} == {
+        f"c{number}.mp4": (f"words {number}",) for number in range(4)
+    }
+    assert report.duplicates == {f"{name}{number}.mp4": f"c{number}.mp4" for name in "ab" for number in range(4)}
+    assert set(report.refused) == {f"d{number}.mp4" for number in range(4)}
+    assert "4 of 16 sources went in" in report.lines()
+
+
+def test_doubles_of_a_file_that_cannot_be_used_are_refused_as_well(tmp_path: Path) -> None:
+    root = fill(tmp_path / "root", a__mp4=clip(0), b__mp4=broken.text(), c__mp4=broken.text())
+    report = pack(one_by_one(root, tmp_path / "out"))
+    assert set(report.refused) == {"b.mp4", "c.mp4"} and not report.duplicates
+
+
+def test_words_that_change_which_double_goes_in_are_another_source(tmp_path: Path) -> None:
+    root = fill(tmp_path / "root", a__mp4=clip(0), b__mp4=clip(0), c__mp4=clip(1))
+    (root / "b.txt").unlink()
+    pack(one_by_one(root, tmp_path / "out"))
+    (root / "a.txt").rename(root / "b.txt")
+    with pytest.raises(PhenakiError, match="The sources have changed since"):
+        pack(one_by_one(root, tmp_path / "out"))
+
+
+def test_columns_are_those_of_the_tables_in_the_sources(tmp_path: Path) -> None:
+    root = fill(tmp_path / "root", a__mp4=clip(0))
+    (root / "captions.csv").write_text("file,text,other,kind\na.mp4,one,two,three\n")
+    columns = Columns(caption="other", label="kind")
+    pack(one_by_one(root, tmp_path / "out", columns=columns))
+    (sample,) = samples(tmp_path / "out")
+    assert (sample.captions, sample.label) == (("two",), "three")
+    (root / "captions.csv").unlink()
+    with pytest.raises(PhenakiError, match="There is no table to have the column 'other', 'kind': name one"):
+        pack(one_by_one(root, tmp_path / "out2", columns=columns))
+
+
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     root = fill(tmp_path / "root", a__mp4=broken.text(), b__mp4=broken.empty())
     with pytest.raises(PhenakiError, match=r"None of the 2 sources can be used. a.mp4: .*b.mp4: "):
@@ -150,6 +195,10 @@ def test_options_are_checked(options: dict[str, object], says: str) -> None:
         PackConfig(**{"sources": (Path("a"),), "out": "out"} | options)
     with pytest.raises(PhenakiError, match="size 7 must be an even number"):
         Cutting(size=7)
+    with pytest.raises(PhenakiError, match="seconds 0.001 must be 0.1 or more, or 0 for all of the source"):
+        Cutting(seconds=0.001)
+    with pytest.raises(PhenakiError, match="fps 0.001 must be between 0.01 and 1000"):
+        Cutting(fps=0.001)
 
 
 # the order
@@ -360,19 +409,48 @@ def test_killed_it_goes_on_and_leaves_no_process(ten: Path, whole: dict[str, byt
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("end", "whole_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_stopped_while_its_processes_start_it_says_one_sentence(
+    end: signal.Signals, whole_group: bool, ten: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "phenaki", "data", "pack", str(ten), str(tmp_path / "out"), "--processes", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 60
+    while "spawn_main" not in "".join(map(_command, children.read_text().split())) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)  # a worker reads its modules now
+    os.killpg(process.pid, end) if whole_group else process.send_signal(end)
+    assert process.communicate(timeout=60)[1] == "phenaki: interrupted\n" and process.returncode == 130
+
+
+def _command(process: str) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text()
+    except OSError:  # it has ended meanwhile
+        return ""
+
+
 def test_another_place_is_asked_for_other_options_sources_or_things(ten: Path, tmp_path: Path) -> None:
     root = fill(tmp_path / "root", a__mp4=clip(1), b__mp4=clip(2))
     out = tmp_path / "out"
     pack(one_by_one(root, out))
     with pytest.raises(PhenakiError, match="began with label_from_folder false, not true. Choose another place"):
         pack(one_by_one(root, out, label_from_folder=True))
+    with pytest.raises(PhenakiError, match=r"began with cutting.fps 0.0, not 8. Choose another place"):
+        pack(one_by_one(root, out, cutting=Cutting(fps=8)))
     fill(root, c__mp4=clip(3))
     with pytest.raises(PhenakiError, match="The sources have changed since"):
         pack(one_by_one(root, out))
     with pytest.raises(PhenakiError, match="holds other things already"):
-        pack(one_by_one(root, root))
+        pack(one_by_one(root, ten))
     with pytest.raises(PhenakiError, match="is a file"):
-        pack(one_by_one(root, root / "a.mp4"))
+        pack(one_by_one(root, ten / "clip_0.mp4"))
+    for inside in (root, root / "out", tmp_path / "elsewhere/../root/out"):
+        with pytest.raises(PhenakiError, match=f"'{inside}' would become a part of '{root}', which is read"):
+            pack(one_by_one(root, inside))
+    assert not (root / "out").exists()
     (root / "c.mp4").unlink()
     for shard in out.rglob("*.tar"):
         shard.unlink()

@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import broken
 from phenaki.data import storage
 from phenaki.data.config import DataConfig, SourceConfig
+from phenaki.data.journal import Journal
 from phenaki.data.mix import Batches
 from phenaki.data.pack import PackConfig, pack
 from phenaki.data.places import keeps_back, open_source
+from phenaki.data.sample import BadSample
 from phenaki.data.shapes import ShapesWorld
 from phenaki.data.shards import ShardWriter
 from phenaki.data.shown import shown
@@ -157,6 +160,29 @@ def test_samples_know_where_they_are_from(clips: Path, packed: Path, tmp_path: P
     assert facts(opened(tmp_path)) == [{"name": "shard-000000.tar/a", "seconds": 1.125}]
 
 
+def test_a_caption_that_cannot_be_read_costs_only_those_who_need_one(clips: Path, tmp_path: Path) -> None:
+    shutil.copytree(clips, tmp_path / "folder")
+    words = {0: b"\xe4", 1: b"x" * 100_000, 2: "käse".encode()}
+    for number, text in words.items():
+        (tmp_path / f"folder/{number}.txt").write_bytes(text)
+    with ShardWriter(str(tmp_path / "shards")) as writer:
+        for number, text in words.items():
+            writer.write(f"{number}", {"mp4": (clips / f"{number}.mp4").read_bytes(), "txt": text})
+        writer.write("3", {"mp4": (clips / "3.mp4").read_bytes(), "json": b'{"captions": 3}'})
+    for name, count, bad in (("folder", 7, 2), ("shards", 4, 3)):
+        assert captions(opened(tmp_path / name, captions=False)) == [""] * count
+        items = [item for item, _ in opened(tmp_path / name).items(Stream(shuffle=0, epochs=1), {})]
+        assert sum(isinstance(item, BadSample) for item in items) == bad
+
+
+def test_a_bad_sample_of_a_shard_names_the_file_that_it_was_made_of(tmp_path: Path) -> None:
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "dog/short.mp4").write_bytes(broken.video([0, 0.1]))
+    pack(PackConfig((tmp_path / "dog",), str(tmp_path / "out"), validation=0, processes=1), progress=False)
+    with pytest.raises(BadSample, match=r"^shard-000000.tar/00000000 \(short.mp4\): 0.13 s of video"):
+        captions(opened(tmp_path / "out"))
+
+
 # ---- remote ones
 
 
@@ -180,6 +206,12 @@ def test_a_web_server(server: FileServer, shards: Path, packed: Path, said: list
         assert captions(opened(server.url, split)) == captions(opened(packed, split))
     with pytest.raises(PhenakiError, match="nothing of that name is there"):
         opened(f"{server.url}/clips-000009.tar")
+
+
+def test_a_server_that_refuses_is_told_of_the_place_that_was_named(server: FileServer) -> None:
+    server.status = 403
+    with pytest.raises(PhenakiError, match=rf"^'{server.url}' cannot be read: a look for tokens.json there failed\. "):
+        opened(server.url)
 
 
 def test_a_bucket(shards: Path, packed: Path, clips: Path, said: list[str], tokenizer: CViViT) -> None:
@@ -229,6 +261,18 @@ def test_places_with_nothing_usable(clips: Path, shards: Path, tmp_path: Path) -
             opened(tmp_path / place, split)
     with pytest.raises(PhenakiError, match="has no {label}"):
         opened(clips, templates=("a video",))
+    with pytest.raises(PhenakiError, match="'.*/0.mp4' is a single file: name its folder"):
+        opened(clips / "0.mp4")
+
+
+def test_packing_that_has_just_begun_is_told_from_an_empty_folder(clips: Path, tmp_path: Path) -> None:
+    config = PackConfig((clips,), str(tmp_path / "out"), processes=1)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(PhenakiError, match="holds no videos or pictures"):
+        opened(tmp_path / "out")
+    Journal(config.out, config.options(), "sources").__exit__()
+    with pytest.raises(PhenakiError, match="Packing into '.*/out' is not finished: the same `phenaki data pack`"):
+        opened(tmp_path / "out")
 
 
 def test_what_is_kept_back_is_never_taken_along(packed: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import load, save
 
 from phenaki.data import sample as sample_module
@@ -194,11 +195,13 @@ def test_no_process_mixes_tokenizers_whichever_wrote_first(
 def test_a_place_without_samples_is_not_yet_that_of_any_setting(
     tokenizer: CViViT, text_encoder: WordEncoder, clips: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "0.mp4").write_bytes((clips / "0.mp4").read_bytes())
+    folder, out = tmp_path / "folder", tmp_path / "out"
+    folder.mkdir()
+    (folder / "0.mp4").write_bytes((clips / "0.mp4").read_bytes())
     with pytest.raises(PhenakiError, match="it has no caption"):
-        tokenize(config(tmp_path), str(tmp_path / "out"), tokenizer)
-    (tmp_path / "0.txt").write_text("a texture")
-    assert tokenize(config(tmp_path), str(tmp_path / "out"), tokenizer, text_encoder).written == 1
+        tokenize(config(folder), str(out), tokenizer)
+    (folder / "0.txt").write_text("a texture")
+    assert tokenize(config(folder), str(out), tokenizer, text_encoder).written == 1
 
 
 def test_the_embeddings_are_the_text_encoders(
@@ -272,7 +275,7 @@ def test_a_sample_that_holds_no_such_ids_is_bad(broken: str, tokenizer: CViViT, 
     tokenize(config(clips), str(tmp_path), tokenizer)
     item = samples(tmp_path)[0]
     item = item._replace(media=BREAKS[broken](load(item.media)["ids"]))
-    with pytest.raises(BadSample, match="^tokens-000-000000.tar/000000001: .*ids"):
+    with pytest.raises(BadSample, match=r"^tokens-000-000000.tar/000000001 \(0.mp4\): .*ids"):
         opened(tmp_path).sample(item, FIXED, np.random.default_rng(0))
 
 
@@ -298,7 +301,7 @@ def test_embeddings_that_are_none_of_the_set_are_bad(
     arrays = load(item.media)
     assert opened(tmp_path).sample(item, FIXED, np.random.default_rng(0)).text.shape[1:] == (64,)
     item = item._replace(media=save(arrays | {"text": change(arrays["text"])}))
-    with pytest.raises(BadSample, match=r"000000001: text embeddings of shape .* finite ones of width 64 are needed"):
+    with pytest.raises(BadSample, match=r"000000001 \(0.mp4\): text embeddings of shape .* of width 64 are needed"):
         opened(tmp_path).sample(item, FIXED, np.random.default_rng(0))
 
 
@@ -396,7 +399,7 @@ def test_a_caption_that_is_refused_is_a_bad_sample(workers: int, token_shards: P
     given = batches(token_shards, workers, check_caption=_not_the_third, on_bad=bad.append)
     drawn = {caption for _ in range(6) for caption in next(given)["captions"]}
     assert drawn == {f"texture {number} moves" + " up" * number for number in (0, 1, 3, 4, 5, 6)}
-    assert bad and all(sentence == "tokens-000-000000.tar/000000002: 'texture 2' is refused" for sentence in bad)
+    assert bad and all(line == "tokens-000-000000.tar/000000002 (2.mp4): 'texture 2' is refused" for line in bad)
 
 
 def _not_the_third(caption: str) -> None:
@@ -415,7 +418,7 @@ def test_bad_samples_are_named_and_the_others_written(tokenizer: CViViT, clips: 
     (folder / "2.mp4").write_bytes(b"no video")
     (folder / "4.txt").unlink()
     bad: list[str] = []
-    done = tokenize(config(folder), str(tmp_path / "out"), tokenizer, on_bad=bad.append)
+    done = tokenize(config(folder, bad_share=0.3), str(tmp_path / "out"), tokenizer, on_bad=bad.append)
     assert (done.written, done.bad, done.taken) == (5, 2, 7)
     assert [sentence.partition(": ")[0] for sentence in bad] == ["2.mp4", "4.mp4"]
     assert bad[1] == "4.mp4: it has no caption"
@@ -475,18 +478,59 @@ def test_above_the_share_of_bad_samples_it_stops_and_goes_on_with_a_higher_one(
         config(half_bad, bad_share=1.5)
 
 
+def test_at_the_end_the_share_of_bad_samples_is_that_of_all_however_few(
+    tokenizer: CViViT, half_bad: Path, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "out")
+    for _ in range(2):  # a second try does not pass it over either
+        with pytest.raises(PhenakiError, match=r"^7 of 14 samples .* --bad-share 0.4; .* goes on with --bad-share=1$"):
+            tokenize(config(half_bad, bad_share=0.4), out, tokenizer)
+    assert tokenize(config(half_bad, bad_share=0.5), out, tokenizer).finished
+
+
+def test_still_pictures_are_counted_where_clips_are_wanted(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "folder", tmp_path / "out"
+    folder.mkdir()
+    for number in range(3):
+        Image.new("RGB", (32, 32)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text("a picture")
+    with pytest.raises(PhenakiError, match=r"no usable sample: 3 still pictures. Clips of 5 frames .*\(--frames\)"):
+        tokenize(config(folder), str(out), tokenizer)
+    assert not out.exists()
+    for name in ("3.mp4", "3.txt"):
+        (folder / name).write_bytes((clips / name).read_bytes())
+    done = tokenize(config(folder), str(out), tokenizer)
+    assert (done.written, done.stills, done.bad, done.taken) == (1, 3, 0, 4)
+    assert tokenize(replace(config(folder), frames=1), str(tmp_path / "pictures"), tokenizer).written == 4
+
+
+def test_a_start_that_fails_says_frames_and_leaves_nothing(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
+    for frames, said in (
+        (11, r"no usable sample: 6.mp4: 1.12 s .* Clips of 11 frames are wanted \(--frames\)$"),
+        (6, "^--frames 6: "),
+    ):
+        with pytest.raises(PhenakiError, match=said):
+            tokenize(replace(config(clips), frames=frames), str(tmp_path / "out"), tokenizer)
+    for out in (clips, clips / "tokens"):
+        with pytest.raises(PhenakiError, match="would become a part of"):
+            tokenize(config(clips), str(out), tokenizer)
+    assert not (tmp_path / "out").exists() and not (clips / "tokens").exists()
+
+
 def test_captions_that_the_text_encoder_cannot_read_are_named(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
     short = WordEncoder(WordEncoderConfig(width=64, layers=1, max_words=5))
     bad: list[str] = []
-    assert tokenize(config(clips), str(tmp_path), tokenizer, short, on_bad=bad.append).written == 3
+    assert tokenize(config(clips, bad_share=0.6), str(tmp_path), tokenizer, short, on_bad=bad.append).written == 3
     assert bad[0].startswith("3.mp4: the prompt has 6 words and this model reads at most 5")
 
 
 def test_no_usable_sample_is_an_error(tokenizer: CViViT, tmp_path: Path) -> None:
-    (tmp_path / "0.mp4").write_bytes(b"no video")
-    (tmp_path / "0.txt").write_text("a video")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "0.mp4").write_bytes(b"no video")
+    (folder / "0.txt").write_text("a video")
     with pytest.raises(PhenakiError, match="has no usable sample: 0.mp4: it cannot be read"):
-        tokenize(config(tmp_path), str(tmp_path / "out"), tokenizer)
+        tokenize(config(folder), str(tmp_path / "out"), tokenizer)
 
 
 def test_the_world_has_no_end(tokenizer: CViViT, tmp_path: Path) -> None:

@@ -309,6 +309,16 @@ def test_frames_of_different_sizes_are_named(tmp_path: Path) -> None:
 # for the eye
 
 
+def test_letters_that_the_font_lacks_are_seen_to_be_missing() -> None:
+    def sheet(label: str) -> np.ndarray:
+        return contact_sheet(np.zeros((1, 16, 300, 3), np.uint8), labels=[label])
+
+    assert np.array_equal(sheet("Über die “Brücke” – 猫"), sheet("Uber die “Brucke” ? ?"))
+    printable = [chr(code) for code in range(33, 127)]
+    drawn = {sheet(letter).tobytes() for letter in [*printable, *"‘’“”⁄"]}
+    assert len(drawn) == len(printable) + 5  # each has a shape of its own
+
+
 def test_contact_sheet_holds_the_frames_in_their_places() -> None:
     clip = moving_square(11)
     sheet = contact_sheet(clip, columns=4, gap=2)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+Item = TypeVar("Item")
+
+_SAID_EVERY = 60  # seconds, where there is no terminal
 _PERIOD = 300  # seconds over which the rate is taken: a training step alone may last a minute
 
 
@@ -32,3 +40,14 @@ def progress_bar(*more: ProgressColumn, shown: bool = True, transient: bool = Fa
         disable=not (shown and console.is_terminal),
         speed_estimate_period=_PERIOD,
     )
+
+
+def tracked(items: Sequence[Item], doing: str, shown: bool = True) -> Iterator[Item]:
+    """The items, with a bar; where standard error is no terminal, with a line there every minute."""
+    with progress_bar(shown=shown) as bar:
+        said = time.monotonic()
+        for number, item in enumerate(bar.track(items, description=doing)):
+            if shown and bar.disable and time.monotonic() - said >= _SAID_EVERY:
+                print(f"{doing}: {number:,} of {len(items):,}", file=sys.stderr, flush=True)
+                said = time.monotonic()
+            yield item

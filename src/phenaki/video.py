@@ -10,6 +10,7 @@ import math
 import os
 import re
 import textwrap
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
@@ -37,6 +38,7 @@ FPS = 8.0  # of pictures that carry no rate of their own
 PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})  # Pillow reads them, FFmpeg all the rest
 _NUMBERED = re.compile(r"frame_(\d+)\.png")
 _WHITE, _BLACK = 255, 0
+_FURTHER_GLYPHS = "‘’“”⁄"  # that Pillow's font has beside those of ASCII
 
 
 class Clip(NamedTuple):
@@ -143,6 +145,17 @@ def _read_stream(path: Path) -> Clip:
         if not frames:
             raise PhenakiError(f"'{path}' has a picture stream without a picture.")
         return Clip(np.stack(frames), float(stream.average_rate or stream.guessed_rate or FPS))
+
+
+def decoders() -> set[str]:
+    """Names of the codecs that can be read here, such as h264."""
+    known = set()
+    for name in av.codecs_available:
+        try:
+            known.add(av.Codec(name, "r").canonical_name)
+        except av.codec.codec.UnknownCodecError:  # it can only be written
+            continue
+    return known
 
 
 # writing
@@ -397,6 +410,15 @@ def side_by_side(clips: Sequence[Frames], gap: int = 2) -> Frames:
     return _beside(clips, gap)
 
 
+def mosaic(clips: Sequence[Frames], columns: int = 4, gap: int = 2) -> Frames:
+    """Clips of one length and size as one clip (T, H', W', 3), row by row, white where there is none."""
+    blank = np.full_like(clips[0], _WHITE)
+    filled = [*clips, *[blank] * (-len(clips) % columns)] if len(clips) > columns else clips
+    rows = [side_by_side(filled[start : start + columns], gap) for start in range(0, len(filled), columns)]
+    turned = [row.swapaxes(1, 2) for row in rows]
+    return _beside(turned, gap).swapaxes(1, 2)
+
+
 def upscale(clip: Frames, factor: int) -> Frames:
     """Each pixel of (..., H, W, 3) as a square of `factor` x `factor`: small videos are hard to see."""
     return clip.repeat(factor, axis=-3).repeat(factor, axis=-2)
@@ -423,9 +445,15 @@ def _text(text: str, width: int) -> Frames:
     """`text` in black on white, wrapped to `width` pixels."""
     font = ImageFont.load_default(size=12)
     per_line = max(1, int(width / font.getlength("n")))
-    lines = "\n".join(textwrap.wrap(text, per_line))
+    lines = "\n".join(textwrap.wrap(_drawable(text), per_line))
     draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     bottom = math.ceil(draw.multiline_textbbox((0, 0), lines or " ", font=font)[3])
     image = Image.new("RGB", (width, bottom + 2), (_WHITE,) * 3)
     ImageDraw.Draw(image).multiline_text((0, 0), lines, font=font, fill=(_BLACK,) * 3)
     return np.asarray(image)
+
+
+def _drawable(text: str) -> str:
+    """Of Pillow's own font, which has the letters of English: accents go, and what it lacks becomes a question mark."""
+    letters = [letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter)]
+    return "".join(letter if letter.isascii() or letter in _FURTHER_GLYPHS else "?" for letter in letters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -91,7 +92,8 @@ def pack(
 
     phenaki data pack movies clips --fps 8 --size 128 --seconds 4 --shots
 
-    Stopped, the same command goes on where it was. Train on it with: phenaki train tokenizer --data my/shards ...
+    Stopped, the same command goes on behind its last whole shard (10,000 samples or 256 MB; a smaller set is one, and
+    begins anew). Train on it with: phenaki train tokenizer --data my/shards ...
     """
     from phenaki.data.captions import Columns
     from phenaki.data.cuts import Cutting
@@ -111,7 +113,17 @@ def pack(
         validation=validation,
         processes=processes,
     )
-    print("\n".join(pack(config).lines()))
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # to tidy up as at Ctrl-C
+    try:
+        report = pack(config)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    print("\n".join(report.lines()))
+    if validation and not report.validation.samples:
+        print(
+            f"--validation {validation:g} of so few sources kept none back: a training will be judged by clips that it "
+            "trains on. Pack with a larger share into another folder, or give the training others (data.validation)"
+        )
 
 
 @data_app.command()
@@ -168,7 +180,10 @@ def tokenize(
     samples: Annotated[int, typer.Option(help="How many samples to write.", show_default="all")] = 0,
     batch: Annotated[int, typer.Option(help="Clips that are encoded at once.")] = 16,
     seed: Annotated[int, typer.Option(help="Decides the random places, crops and captions.")] = 0,
-    bad_share: Annotated[float, typer.Option(help="Stop above this share of samples that cannot be used.")] = 0.1,
+    bad_share: Annotated[
+        float,
+        typer.Option(help="Stop above this share of samples that cannot be used: from 100 samples on, and at the end."),
+    ] = 0.1,
 ) -> None:
     """Write the tokens of a data set, so that the generator trains without the tokenizer in memory, and much faster.
 
@@ -176,8 +191,8 @@ def tokenize(
 
     phenaki train generator --data my/tokens ...
 
-    Stopped, the same command goes on where it was. Several processes: torchrun --nproc-per-node 2 -m phenaki data
-    tokenize ...
+    Stopped, the same command goes on behind its last whole shard (1,024 samples). Several processes: torchrun
+    --nproc-per-node 2 -m phenaki data tokenize ...
     """
     from collections import deque
 
@@ -208,3 +223,5 @@ def tokenize(
         print(f"left out: {sentence}")
     named = ", all of them named in its .bad.txt files" if done.bad else ""
     print(f"{done.written:,} samples in {done.shards} shards at {out}; {done.bad:,} left out{named}")
+    if done.stills:
+        print(f"{done.stills:,} still pictures passed over: clips of {frames} frames are wanted (--frames)")

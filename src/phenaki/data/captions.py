@@ -184,13 +184,20 @@ def _read_rows(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[str, .
 
 def _read_csv(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[str, ...], str]]:
     with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(file.readline())
+        file.seek(0)
+        rows = csv.DictReader(file, delimiter=delimiter)
         try:
             found = _find_columns(path, rows.fieldnames or (), columns)
             for row in rows:
                 yield _read_row(row, found)
         except csv.Error as error:
             raise PhenakiError(f"The table '{path}' cannot be read after line {rows.line_num}: {error}.") from error
+
+
+def _delimiter(header: str) -> str:
+    """Spreadsheets write semicolons where the comma is that of the numbers."""
+    return ";" if header.count(";") > header.count(",") else ","
 
 
 def _read_json_lines(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[str, ...], str]]:

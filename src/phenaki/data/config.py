@@ -44,9 +44,10 @@ class DataConfig:
     so that every step has about as many tokens. `batch`: clips of the longest length in a step, over all processes.
     `size`: side, or (height, width), in px; `fps`: of the clips, whatever that of the files. `flip`: mirror half of
     the clips (not where captions tell left from right). `validation`: a place that is not trained on, for the pictures
-    and test figures of a run. `shuffle`: samples of a shard source that are mixed at a time. `bad_share`: above this
-    share of samples that cannot be used, training stops. `workers`: processes that decode, per training process; each
-    holds two batches made ahead, 3 bytes a pixel, and up to 64 MB of the files of shards that are being mixed.
+    and test figures of a run. `shuffle`: samples of a shard source that are mixed at a time. `bad_share`: training
+    stops where more than this share of the samples drawn cannot be used; it is applied from 100 draws on, and a sample
+    counts each time that it is drawn. `workers`: processes that decode, per training process; each holds two batches
+    made ahead, 3 bytes a pixel, and up to 64 MB of the files of shards that are being mixed.
     """
 
     sources: tuple[SourceConfig, ...] = (SourceConfig(),)

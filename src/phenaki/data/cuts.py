@@ -24,6 +24,7 @@ from phenaki.video import Frames
 KEY_FRAME_EVERY = 24  # frames: a clip from a random place is then read three times as fast as with x264's 250
 QUALITY = 19  # x264's crf; 18 can hardly be told from the source
 
+_SHORTEST = 0.1  # seconds of a clip: shorter ones are pictures, and a source would fall into thousands of them
 THUMBNAIL = 32  # px, short side of the frames that cuts are looked for in: motion blurs away, a cut stays
 _BINS = 16  # of each colour's histogram
 _NEIGHBOURS = 4  # frames on either side that a cut must stand out from
@@ -47,12 +48,12 @@ class Cutting:
     shots: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.fps <= 1000:
-            raise PhenakiError(f"fps {self.fps:g} must be between 0 (the source's) and 1000")
+        if self.fps and not 0.01 <= self.fps <= 1000:
+            raise PhenakiError(f"fps {self.fps:g} must be between 0.01 and 1000, or 0 for the source's")
         if self.size < 0 or self.size % 2 or self.size == 2:
             raise PhenakiError(f"size {self.size} must be an even number from 4 on, or 0 for the source's")
-        if not 0 <= self.seconds < math.inf:
-            raise PhenakiError(f"seconds {self.seconds:g} must be 0 (all of the source) or more")
+        if self.seconds and not _SHORTEST <= self.seconds < math.inf:
+            raise PhenakiError(f"seconds {self.seconds:g} must be {_SHORTEST} or more, or 0 for all of the source")
 
     @property
     def changes(self) -> bool:

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from phenaki.data.captions import TABLE_ENDINGS, CaptionTable, clean_captions, read_caption_file
+from phenaki.data.captions import (
+    TABLE_ENDINGS,
+    USUAL_COLUMNS,
+    CaptionTable,
+    Columns,
+    clean_captions,
+    read_caption_file,
+)
 from phenaki.data.media import VIDEOS
 from phenaki.data.sample import BadSample, Encoded
 from phenaki.errors import PhenakiError
@@ -22,9 +29,11 @@ MEDIA = VIDEOS | PICTURES
 class Folder:
     """The videos and pictures under `root`, in the order of their paths; hidden ones are left out, links are followed.
 
-    A caption comes from `table`, else from a table `captions.csv` (or .tsv, .jsonl, .parquet) in `root`, else from the
-    text file beside the media (`clip.txt` beside `clip.mp4`). `label_from_folder` takes the name of the folder that a
-    file lies in as the label of those without one.
+    A caption comes from `table`, else from a table `captions.csv` (or .tsv, .jsonl, .parquet) in `root`, which has the
+    `columns`, else from the text file beside the media (`clip.txt` beside `clip.mp4`). `label_from_folder` takes the
+    name of the folder that a file lies in as the label of those without one.
+
+    Without `captions` nobody asks for words: none are looked for, so none can be wrong.
 
     `folder[i]` reads the caption file alone; it is the BadSample of a file whose caption cannot be used. `unreadable`
     names the folders that could not be opened, with the reason; `unclaimed` what the folder's own table names and is
@@ -33,10 +42,17 @@ class Folder:
     Raises PhenakiError for a folder that is missing or holds no media, and as `CaptionTable` does.
     """
 
-    def __init__(self, root: str | Path, table: CaptionTable | None = None, label_from_folder: bool = False) -> None:
-        self.root = Path(root)
+    def __init__(
+        self,
+        root: str | Path,
+        table: CaptionTable | None = None,
+        label_from_folder: bool = False,
+        columns: Columns = USUAL_COLUMNS,
+        captions: bool = True,
+    ) -> None:
+        self.root, self.captions = Path(root), captions
         if not self.root.is_dir():
-            what = "is a file, no folder" if self.root.exists() else "is not there"
+            what = "is a file, no folder: name the one that it lies in" if self.root.exists() else "is not there"
             raise PhenakiError(f"The folder of videos '{root}' {what}.")
         self.label_from_folder = label_from_folder
         self.unreadable: dict[str, str] = {}
@@ -50,7 +66,7 @@ class Folder:
         self._paths = _Strings(names)
         self.unclaimed: list[str] = []
         self._words = None
-        given, table = table, table or self._own_table()
+        given, table = table, table or (self._own_table(columns) if captions else None)
         if table:
             self._words = _Strings(json.dumps(table.claim(self.root, name)) for name in names)
         if table and not given:
@@ -59,6 +75,11 @@ class Folder:
 
     def __len__(self) -> int:
         return len(self._paths)
+
+    @property
+    def has_table(self) -> bool:
+        """Whether a table says what its files show."""
+        return self._words is not None
 
     def digest(self) -> str:
         """Of the paths, in their order."""
@@ -73,6 +94,8 @@ class Folder:
 
     def __getitem__(self, index: int) -> Encoded | BadSample:
         path, key = self.path(index), self.key(index)
+        if not self.captions:
+            return Encoded(key, path, path.suffix.lower())
         captions, label = (json.loads(self._words[index]) if self._words else None) or ((), "")
         try:
             captions = clean_captions(captions) or read_caption_file(path.with_suffix(".txt"))
@@ -100,12 +123,12 @@ class Folder:
             elif os.path.splitext(name)[1].lower() in MEDIA:
                 yield inside + name
 
-    def _own_table(self) -> CaptionTable | None:
+    def _own_table(self, columns: Columns) -> CaptionTable | None:
         tables = [self.root / f"captions{ending}" for ending in TABLE_ENDINGS]
         there = [table for table in tables if table.is_file()]
         if len(there) > 1:
             raise PhenakiError(f"'{self.root}' has two tables of captions, '{there[0].name}' and '{there[1].name}'.")
-        return CaptionTable(there[0]) if there else None
+        return CaptionTable(there[0], columns) if there else None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

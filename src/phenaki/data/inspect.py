@@ -22,6 +22,7 @@ from phenaki.data.places import check_holds_clips, count_packed, open_source
 from phenaki.data.sample import BadSample, Encoded
 from phenaki.data.shards import read_shard
 from phenaki.data.sources import FolderSource, ShardSource
+from phenaki.data.storage import check_outside
 from phenaki.errors import PhenakiError
 from phenaki.files import write_whole, writing
 from phenaki.progress import progress_bar
@@ -42,7 +43,8 @@ class DataSummary:
     """What the samples are that were looked at; `total` is how many there are, None where nothing tells.
 
     Of each usable one: `seconds` (0 for stills), `fps` and `frames` of videos, `sizes` ("640x360"), `endings`;
-    `caption_words`: words in each caption. `bad`: name and reason in one sentence each.
+    `caption_words`: words in each caption; `without_caption`: samples that have no label either. `bad`: name and reason
+    in one sentence each.
     """
 
     total: int | None
@@ -76,7 +78,7 @@ class DataSummary:
             self.frames.append(facts.frames)
         else:
             self.stills += 1
-        self.without_caption += not item.captions
+        self.without_caption += not (item.captions or item.label)
         self.labels.update([item.label] if item.label else [])
         for caption in item.captions:
             words = _WORD.findall(caption.lower())
@@ -96,7 +98,7 @@ class DataSummary:
             f"fps           {_spread(self.fps)}",
             f"sizes         {_most(self.sizes)}",
             f"files         {_most(self.endings)}",
-            f"captions      {len(self.caption_words):,}; {self.without_caption:,} samples without one",
+            f"captions      {len(self.caption_words):,}; {self.without_caption:,} samples without a caption or label",
             f"caption words {_spread(self.caption_words)}",
             f"words         {_most(self.words, _NAMED)}",
             *labels,
@@ -127,6 +129,7 @@ def inspect_data(place: str, out: Path, samples: int = 1000, seed: int = 0, prog
     """
     if samples < 1:
         raise PhenakiError(f"samples {samples} must be 1 or more.")
+    check_outside(place, str(out))
     rng = np.random.default_rng(seed)
     total, items = _open(place, samples, rng)
     summary = DataSummary(total)
@@ -139,7 +142,7 @@ def inspect_data(place: str, out: Path, samples: int = 1000, seed: int = 0, prog
                     raise item
                 summary.add(item)
             except BadSample as error:
-                summary.bad.append(str(error) if item is error else f"{item.key}: {error}")
+                summary.bad.append(str(error) if item is error else f"{item.name}: {error}")
                 continue
             _keep_some(shown, item, summary.usable, rng)
     if not summary.usable:
@@ -151,7 +154,7 @@ def inspect_data(place: str, out: Path, samples: int = 1000, seed: int = 0, prog
 def _open(place: str, samples: int, rng: np.random.Generator) -> tuple[int | None, Iterator[Encoded | BadSample]]:
     """How many samples there are, None where nothing tells, and random ones of them."""
     check_holds_clips(place)
-    source = open_source(SourceConfig(place), DataConfig(), captions=False)
+    source = open_source(SourceConfig(place), DataConfig(), captions=True)
     if isinstance(source, FolderSource):
         folder = source.folder
         picked = rng.choice(len(folder), min(samples, len(folder)), replace=False)
@@ -178,9 +181,9 @@ def _write(out: Path, summary: DataSummary, shown: list[Encoded], rng: np.random
         try:
             clips.append(_few_frames(item, rng))
         except BadSample as error:
-            summary.bad.append(f"{item.key}: {error}")
+            summary.bad.append(f"{item.name}: {error}")
             continue
-        captions.append(draw_caption(item.captions, item.label, (), rng) or "(no caption)")
+        captions.append(f"{item.name}: {draw_caption(item.captions, item.label, (), rng) or '(no caption)'}")
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     if clips:
@@ -191,9 +194,9 @@ def _write(out: Path, summary: DataSummary, shown: list[Encoded], rng: np.random
 
 
 def _few_frames(item: Encoded, rng: np.random.Generator) -> Frames:
-    seconds = probe(item.media, item.ending).seconds
-    count = _FRAMES if seconds else 1
-    view = ClipView(count, count / (seconds or 1.0), (_SIDE, _SIDE), random=False)
+    facts = probe(item.media, item.ending)
+    count = min(_FRAMES, facts.frames)
+    view = ClipView(count, count / (facts.seconds or 1.0), (_SIDE, _SIDE), random=False)
     return read_clip(item.media, item.ending, view, rng)
 
 

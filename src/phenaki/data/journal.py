@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import posixpath
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from phenaki.config import changes
 from phenaki.data.shards import Shard
 from phenaki.data.storage import is_remote, join, open_from, to_json
 from phenaki.errors import PhenakiError
@@ -19,7 +21,7 @@ SPLITS = ("train", "validation")
 
 
 class Outcome(NamedTuple):
-    """What became of a source. Without samples it was refused, or had the bytes of an earlier one."""
+    """What became of a source. Without samples it was refused."""
 
     digest: str = ""
     split: str = ""
@@ -55,17 +57,17 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def todo(self, count: int) -> set[int]:
-        """The sources that are not wholly in finished shards."""
+    def todo(self, numbers: Iterable[int]) -> list[int]:
+        """Those of the sources that are not wholly in finished shards."""
         left = {name: sum(shard.samples for shard in shards) for name, shards in self.shards.items()} | {"": 0}
-        todo = set()
-        for number in range(count):
+        todo = []
+        for number in numbers:
             outcome = self.outcomes.get(number)
             if outcome is None:
-                todo.add(number)
+                todo.append(number)
                 continue
             if outcome.samples > left[outcome.split]:
-                todo.add(number)
+                todo.append(number)
             left[outcome.split] = max(0, left[outcome.split] - outcome.samples)
         return todo
 
@@ -126,9 +128,8 @@ class Journal:
 
 
 def _difference(out: str, begun: dict[str, Any], head: dict[str, Any]) -> str:
-    for name, value in head["options"].items():
-        if (old := begun["options"].get(name)) != value:
-            return f"Packing into '{out}' began with {name} {json.dumps(old)}, not {json.dumps(value)}."
+    for name, old, value in changes(begun["options"], head["options"], ""):
+        return f"Packing into '{out}' began with {name} {json.dumps(old)}, not {json.dumps(value)}."
     return f"The sources have changed since packing into '{out}' began."
 
 

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 import av
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
@@ -318,7 +319,7 @@ def _read_stream(file: BinaryIO, view: ClipView, rng: np.random.Generator) -> Fr
 def _probe_stream(file: BinaryIO) -> MediaFacts:
     with _container(file) as container:
         stream = _video_stream(container)
-        frames, first, end = _scan(container, stream)
+        frames, first, end = _scan(_unbroken(container.demux(stream), stream), stream)
         _, frame = next(_frames_at(container, stream, first))
         if frame is None:
             raise BadSample("it holds no frame that can be decoded")
@@ -353,15 +354,15 @@ def _span(container: InputContainer, stream: VideoStream) -> tuple[float, float]
         return _seconds(first or 0, stream), _seconds((first or 0) + stream.duration, stream)
     if container.format.name == "matroska,webm" and first is not None and container.duration is not None:
         container.seek(container.duration)  # the end of its longest stream, so of this one the last key frame
-        return _seconds(first, stream), _scan(container, stream)[2]
-    return _scan(container, stream)[1:]
+        return _seconds(first, stream), _scan(container.demux(stream), stream)[2]
+    return _scan(container.demux(stream), stream)[1:]
 
 
-def _scan(container: InputContainer, stream: VideoStream) -> tuple[int, float, float]:
+def _scan(packets: Iterable[Packet], stream: VideoStream) -> tuple[int, float, float]:
     """How many frames there are, and the seconds from which and until which they are shown, by all time stamps."""
     stamps = [
         (packet.pts if packet.pts is not None else packet.dts, packet.duration or _frame_ticks(stream))
-        for packet in container.demux(stream)
+        for packet in packets
         if packet.size and not packet.is_discard
     ]
     stamps = [(stamp, duration) for stamp, duration in stamps if stamp is not None]
@@ -369,6 +370,14 @@ def _scan(container: InputContainer, stream: VideoStream) -> tuple[int, float, f
         raise BadSample("it holds no frame with a time stamp")
     first, end = min(stamps)[0], sum(max(stamps))  # of a stamp and its duration
     return len(stamps), _seconds(first, stream), _seconds(end, stream)
+
+
+def _unbroken(packets: Iterable[Packet], stream: VideoStream) -> Iterator[Packet]:
+    """Raises BadSample at a packet of which a part is missing, as in a file that is cut off."""
+    for packet in packets:
+        if packet.is_corrupt:
+            raise BadSample(f"it is broken or cut off at {_seconds(packet.pts or 0, stream):.2f} s")
+        yield packet
 
 
 def _frame_ticks(stream: VideoStream) -> int:

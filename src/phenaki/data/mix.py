@@ -171,21 +171,42 @@ class Batches:
         return {"processes": processes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises PhenakiError for the state of another number of processes or workers, and for that of other data."""
+        """The state of another number of processes goes on as far into the data, and in another order.
+
+        Raises PhenakiError for that of another number of workers, and for that of other data.
+        """
         processes = state["processes"]
         streams = len(processes[0]["positions"])
-        if len(processes) != self.world_size or streams != self.streams:
+        if streams != self.streams:
             raise PhenakiError(
                 f"this run was saved by {len(processes)} processes with {streams} data streams each, and now there are "
-                f"{self.world_size} with {self.streams}: go on with as many processes and data.workers as before"
+                f"{self.world_size} with {self.streams}: go on with data.workers as before"
             )
-        own = processes[self.rank]
+        same = len(processes) == self.world_size
+        own = processes[self.rank] if same else self._redealt(processes)
         before = own.get("contents", self._contents)  # the states of older versions do not tell
         for source, saved, now in zip(self.config.sources, before, self._contents, strict=True):
             _check_same(source.place, Contents(*saved), now)
         self._positions, self._made = own["positions"], own["made"]
         self._taken, self._bad = own["taken"], own["bad"]
         self._loader = self._next = None
+
+
+    def _redealt(self, processes: list[dict[str, Any]]) -> dict[str, Any]:
+        """What each process goes on from, where there were others: they had made as many batches each."""
+        positions = [position for process in processes for position in process["positions"]]
+        places = [position["sources"] for position in positions if position]
+        count = self.world_size * self.streams
+        sources = [
+            source.redealt([place[number] for place in places], count) if places else {}
+            for number, source in enumerate(self._sources)
+        ]
+        made_before = [position.get("batches", 0) for position in processes[0]["positions"]]
+        return processes[0] | {
+            "positions": [{"batches": batches, "sources": list(sources)} for batches in made_before],
+            "taken": sum(process["taken"] for process in processes) // self.world_size,
+            "bad": sum(process["bad"] for process in processes) // self.world_size,
+        }
 
 
 class _Turns(IterableDataset):

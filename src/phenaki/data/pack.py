@@ -14,30 +14,30 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import asdict, astuple, dataclass, field
 from functools import partial
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from phenaki.config import to_dict
-from phenaki.data.captions import CaptionTable, Columns, check_template
+from phenaki.data.captions import USUAL_COLUMNS, CaptionTable, Columns, check_template
 from phenaki.data.cuts import CutClip, Cutting, cut_clips
 from phenaki.data.folder import Folder
 from phenaki.data.journal import SPLITS, Journal, Outcome
 from phenaki.data.media import probe
 from phenaki.data.sample import BadSample, Encoded
 from phenaki.data.shards import ShardWriter
-from phenaki.data.storage import is_remote, join, put_json, to_json
+from phenaki.data.storage import check_outside, is_remote, join, put_json, to_json
 from phenaki.errors import PhenakiError
-from phenaki.progress import progress_bar
+from phenaki.progress import tracked
 
 DATASET, REPORT = "dataset.json", "report.json"
 
@@ -50,11 +50,12 @@ _NAMED = 20  # of each kind in the printed report; all are in report.json
 class PackConfig:
     """What `pack` makes of which sources.
 
-    sources: folders of videos and pictures; out: a folder or an s3:// place. table, columns: captions or labels of
-    files (`captions.CaptionTable`), instead of tables in the sources; label_from_folder: the folder's name is the label
-    of files without one; templates: with {label}, such as "a video of {label}", stored beside the shards and drawn from
-    at each use. cutting: how sources become clips. validation: share of the sources that is kept back from training.
-    shard_bytes, shard_samples: most of a shard. processes: 0 for as many as there are cores.
+    sources: folders of videos and pictures; out: a folder or an s3:// place. table: captions or labels of files
+    (`captions.CaptionTable`), instead of tables in the sources; columns: of the table, or of theirs; label_from_folder:
+    the folder's name is the label of files without one; templates: with {label}, such as "a video of {label}", stored
+    beside the shards and drawn from at each use. cutting: how sources become clips. validation: share of the sources
+    that is kept back from training. shard_bytes, shard_samples: most of a shard. processes: 0 for as many as there are
+    cores.
     """
 
     sources: tuple[Path, ...]
@@ -104,8 +105,8 @@ class Part:
 class PackReport:
     """What went in, and name by name what did not and why.
 
-    refused: name -> reason; duplicates: name -> the source with the same bytes that went in; unclaimed: names in the
-    table that are no file.
+    refused: name -> reason; duplicates: name -> the source with the same bytes that stands for both; unclaimed: names
+    in the table that are no file.
     """
 
     sources: int
@@ -150,6 +151,8 @@ def pack(config: PackConfig, progress: bool = True) -> PackReport:
     The same call goes on where an earlier one stopped. Files that cannot be used are refused and named. Raises
     PhenakiError where there is nothing to pack, no file can be used, or `out` cannot be written or holds other things.
     """
+    for source in config.sources:
+        check_outside(source, config.out)
     sources = _Sources(config)
     processes = min(config.processes or os.cpu_count() or 1, len(sources))
     with ExitStack() as stack:
@@ -157,11 +160,11 @@ def pack(config: PackConfig, progress: bool = True) -> PackReport:
         if not is_remote(config.out):
             _remove_leftovers(Path(config.out.removeprefix("file://")))
         packing = _Packing(config, sources, journal, stack)
-        todo = journal.todo(len(sources))
-        work = stack.enter_context(closing(_made(sources, sorted(todo), config.cutting, processes)))
-        bar = stack.enter_context(progress_bar(shown=progress))
-        for number in bar.track(range(len(sources)), description="packing"):
-            if number in todo:
+        todo = journal.todo(sources.numbers)
+        work = stack.enter_context(closing(_made(sources, todo, config.cutting, processes)))
+        left = set(todo)
+        for number in stack.enter_context(closing(tracked(sources.numbers, "packing", progress))):
+            if number in left:
                 packing.take(number, *next(work))
             else:
                 packing.pass_over(journal.outcomes[number])
@@ -183,16 +186,28 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 class _Sources:
-    """The files of all folders, in one mixed order: by a hash of their paths inside the folders."""
+    """The files of all folders, in one mixed order: by a hash of their paths inside the folders.
+
+    doubles: number of a file -> that of the one with the same bytes that stands for both, the best described of them.
+    numbers: those of all others.
+    """
 
     def __init__(self, config: PackConfig) -> None:
         self.table = CaptionTable(config.table, config.columns) if config.table else None
-        self.folders = [Folder(root, self.table, config.label_from_folder) for root in config.sources]
+        self.folders = [Folder(root, self.table, config.label_from_folder, config.columns) for root in config.sources]
+        if config.columns != USUAL_COLUMNS and not any(folder.has_table for folder in self.folders):
+            names = ", ".join(f"'{name}'" for name in astuple(config.columns) if name)
+            raise PhenakiError(
+                f"There is no table to have the column {names}: name one (--table), or put captions.csv at the top of "
+                "a source."
+            )
         self.ends = list(accumulate(map(len, self.folders)))
         hashes = [_hash(folder.key(index)) for folder in self.folders for index in range(len(folder))]
         self.order = np.argsort(np.array(hashes, np.uint64), kind="stable")
         if self.table:
             self.table.check_claimed()
+        self.doubles = self._doubles()
+        self.numbers = [number for number in range(len(self)) if number not in self.doubles]
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -210,6 +225,10 @@ class _Sources:
         folder, index = self._find(number)
         return folder.key(index)
 
+    def _path(self, number: int) -> Path:
+        folder, index = self._find(number)
+        return folder.path(index)
+
     def name(self, number: int) -> str:
         folder, index = self._find(number)
         return self._name(folder, folder.key(index))
@@ -218,17 +237,41 @@ class _Sources:
         return key if len(self.folders) == 1 else f"{folder.root}/{key}"
 
     def fingerprint(self) -> str:
-        """Of the names, sizes and times of all files."""
+        """Of the names, sizes and times of all files, and of what stands for which."""
         digest = hashlib.sha256()
         for number in range(len(self)):
-            folder, index = self._find(number)
             try:
-                facts = folder.path(index).stat()
+                facts = self._path(number).stat()
                 state = f"{facts.st_size} {facts.st_mtime_ns}"
             except OSError as error:
                 state = f"error {error.errno}"
-            digest.update(f"{self.name(number)}\0{state}\0".encode())
+            digest.update(f"{self.name(number)}\0{state}\0{self.doubles.get(number, '')}\0".encode())
         return digest.hexdigest()
+
+    def _doubles(self) -> dict[int, int]:
+        sizes: dict[int, list[int]] = defaultdict(list)
+        for number in range(len(self)):
+            with suppress(OSError):  # what cannot be read is refused in its turn
+                sizes[self._path(number).stat().st_size].append(number)
+        same: dict[str, list[int]] = defaultdict(list)
+        for number in chain.from_iterable(numbers for numbers in sizes.values() if len(numbers) > 1):
+            with suppress(OSError, BadSample):
+                same[_digest(self._readable(number).media)].append(number)
+        doubles = {}
+        for numbers in same.values():
+            best = max(numbers, key=self._described)
+            doubles |= {number: best for number in numbers if number != best}
+        return doubles
+
+    def _readable(self, number: int) -> Encoded:
+        item = self[number]
+        if isinstance(item, BadSample):
+            raise item
+        return item
+
+    def _described(self, number: int) -> tuple[bool, bool]:
+        item = self._readable(number)
+        return bool(item.captions), bool(item.label)
 
     def unclaimed(self) -> list[str]:
         """Names in tables that are no file."""
@@ -245,6 +288,11 @@ class _Sources:
 
 def _hash(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # writing
@@ -283,7 +331,6 @@ class _Packing:
 
     def __init__(self, config: PackConfig, sources: _Sources, journal: Journal, stack: ExitStack) -> None:
         self.config, self.sources, self.journal = config, sources, journal
-        self.digests: set[str] = set()
         self.splits = {name: _Split(config, name, journal) for name in SPLITS}
         for split in self.splits.values():
             stack.enter_context(split.writer)
@@ -291,16 +338,12 @@ class _Packing:
     def pass_over(self, outcome: Outcome) -> None:
         """A source that was packed earlier."""
         if outcome.samples:
-            self.digests.add(outcome.digest)
             self.splits[outcome.split].already -= outcome.samples
 
     def take(self, number: int, item: Encoded | BadSample, made: _Made) -> None:
         if made.refused:
             outcome = Outcome(refused=made.refused.removeprefix(f"{self.sources.key(number)}: "))
-        elif made.digest in self.digests:
-            outcome = Outcome(made.digest)
         else:
-            self.digests.add(made.digest)
             outcome = self._write(number, item, made)
         self.journal.add_outcome(number, outcome)
 
@@ -332,15 +375,14 @@ def _report(sources: _Sources, journal: Journal) -> PackReport:
     for name, shards in journal.shards.items():
         parts[name].shards = len(shards)
         parts[name].bytes = sum(shard.bytes for shard in shards)
-    firsts: dict[str, str] = {}  # which source of equal ones went in
     for number in range(len(sources)):
-        outcome = journal.outcomes[number]
+        best = sources.doubles.get(number, number)
+        outcome = journal.outcomes[best]
         if outcome.refused:
             report.refused[sources.name(number)] = outcome.refused
-        elif not outcome.samples:
-            report.duplicates[sources.name(number)] = firsts[outcome.digest]
+        elif number != best:
+            report.duplicates[sources.name(number)] = sources.name(best)
         else:
-            firsts[outcome.digest] = sources.name(number)
             parts[outcome.split].samples += outcome.samples
             parts[outcome.split].seconds += outcome.seconds
             report.without_caption += not outcome.captioned
@@ -364,8 +406,7 @@ def _make(item: Encoded | BadSample, cutting: Cutting) -> _Made:
     try:
         if isinstance(item, BadSample):
             raise item
-        with open(item.media, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = _digest(item.media)
         clips = cut_clips(item.media, item.ending, cutting) if cutting.changes else [_as_it_is(item)]
         return _Made(digest, tuple(clips))
     except BadSample as error:
@@ -390,12 +431,17 @@ def _made(
         return
     spawn = multiprocessing.get_context("spawn")  # a fork would take over locks that some thread of this process holds
     pool = ProcessPoolExecutor(processes, spawn, initializer=_start_worker)
+
+    def submit(item: Encoded | BadSample) -> tuple[Encoded | BadSample, Future[_Made]]:
+        with _interrupts_held():  # this may start a process
+            return item, pool.submit(_make, item, cutting)
+
     try:
-        futures = deque((item, pool.submit(_make, item, cutting)) for item in islice(items, _AHEAD * processes))
+        futures = deque(map(submit, islice(items, _AHEAD * processes)))
         while futures:
             item, future = futures.popleft()
             yield item, future.result()
-            futures.extend((item, pool.submit(_make, item, cutting)) for item in islice(items, 1))
+            futures.extend(map(submit, islice(items, 1)))
     except BrokenProcessPool as error:
         raise PhenakiError(
             f"A process ended while it worked on '{item.key if isinstance(item, Encoded) else item}' or one of the "
@@ -405,9 +451,24 @@ def _made(
         pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C comes after the block. Processes that are started in it hold it too, until `_start_worker`."""
+    if os.name != "posix":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
     """Ctrl-C ends a worker without a word, and a main process that is killed takes its workers along."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as for what a script starts in the background
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if os.name == "posix":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     main = multiprocessing.parent_process()
     threading.Thread(target=lambda: (main.join(), os._exit(1)), daemon=True).start()

@@ -41,8 +41,10 @@ def open_source(source: SourceConfig, config: DataConfig, captions: bool, split:
         templates = source.templates or tuple(packed.get("templates", ()))
         return ShardSource(_packed_shards(source.place, packed, split), templates, captions)
     if os.path.isdir(source.place) and not _holds_shards(source.place):
-        folder = Folder(source.place, label_from_folder=bool(source.templates))
+        folder = Folder(source.place, label_from_folder=bool(source.templates), captions=captions)
         return FolderSource(folder, source.templates, captions)
+    if os.path.isfile(source.place) and _is_media(source.place):
+        raise PhenakiError(f"'{source.place}' is a single file: name its folder")
     shards = expand(source.place)
     _check_no_packed(source.place, shards)
     return ShardSource(shards, source.templates, captions)
@@ -114,13 +116,19 @@ def _packed_shards(place: str, packed: dict[str, Any], split: Split) -> list[str
 def _holds_shards(folder: str) -> bool:
     """Raises PhenakiError for a folder that holds media files as well, since only one of both could be taken."""
     shard = next((file for file in files_under(folder) if file.endswith(ENDING)), None)
-    media = next((file for file in files_under(folder) if os.path.splitext(file)[1].lower() in MEDIA), None)
+    media = next(filter(_is_media, files_under(folder)), None)
     if shard and media:
         raise PhenakiError(
             f"'{folder}' holds shards ('{shard}') and other files ('{media}'): name the shards by a pattern, or move "
             "them to a folder of their own"
         )
+    if not shard and not media:
+        _check_finished(folder)
     return shard is not None
+
+
+def _is_media(file: str) -> bool:
+    return os.path.splitext(file)[1].lower() in MEDIA
 
 
 def _check_no_packed(place: str, shards: list[str]) -> None:
@@ -134,8 +142,13 @@ def _check_no_packed(place: str, shards: list[str]) -> None:
             continue
         if read_if_there(join(folder, DATASET)):
             raise PhenakiError(f"'{place}' holds the packed data set '{folder}': name that, or its parts by a pattern")
-        if os.path.exists(join(folder, JOURNAL)):
-            raise PhenakiError(f"Packing into '{folder}' is not finished: the same `phenaki data pack` goes on with it")
+        _check_finished(folder)
+
+
+def _check_finished(folder: str) -> None:
+    """Raise PhenakiError for a folder that `pack` is writing, or was when it was stopped."""
+    if os.path.exists(join(folder, JOURNAL)):
+        raise PhenakiError(f"Packing into '{folder}' is not finished: the same `phenaki data pack` goes on with it")
 
 
 def _is_folder(place: str) -> bool:
@@ -147,7 +160,10 @@ def _json(place: str, name: str) -> dict[str, Any] | None:
     """The JSON object `name` in the folder `place`, local or remote, where there is one."""
     if not _is_folder(place):
         return None
-    data = read_if_there(join(place, name))
+    try:
+        data = read_if_there(join(place, name))
+    except PhenakiError as error:
+        raise PhenakiError(f"'{place}' cannot be read: a look for {name} there failed. {error}") from error
     if data is None:
         return None
     try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from phenaki.errors import PhenakiError
 
-_JUDGED_AFTER = 100  # samples taken before the share of bad ones is judged
+_JUDGED_AFTER = 100  # samples drawn before the share of bad ones is judged
 
 
 class BadSample(PhenakiError):
@@ -35,10 +36,21 @@ class Encoded(NamedTuple):
     label: str = ""
     facts: dict[str, Any] = {}
 
+    @property
+    def name(self) -> str:
+        """For people: the key and, where the facts tell it, the file that the sample was made of."""
+        source = self.facts.get("source")
+        return f"{self.key} ({source})" if isinstance(source, str) else self.key
 
-def check_bad_share(bad: int, taken: int, most: float, option: str, last: str) -> None:
-    """Raise PhenakiError where more than the share `most`, which `option` sets, of many samples cannot be used."""
-    if taken >= _JUDGED_AFTER and bad > most * taken:
+
+def check_bad_share(bad: int, drawn: int, most: float, option: str, last: str, final: bool = False) -> None:
+    """Raise PhenakiError where more than the share `most`, which `option` sets, of the samples drawn cannot be used.
+
+    The share of a few says little, so fewer than 100 are judged only where no more will come (`final`).
+    """
+    if bad > most * drawn and (final or drawn >= _JUDGED_AFTER):
+        enough = min(1.0, math.ceil(20 * bad / drawn) / 10)  # about twice the share that was met
         raise PhenakiError(
-            f"{bad} of {taken} samples cannot be used, more than {option} {most:g}; the last one: {last}"
+            f"{bad} of {drawn} samples drawn cannot be used, more than {option} {most:g}; the last one: "
+            f"{last.rstrip('.')}. Where the others are enough, the same command goes on with {option}={enough:g}"
         )

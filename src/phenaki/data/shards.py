@@ -19,9 +19,8 @@ from typing import Any, BinaryIO, NamedTuple
 from phenaki.data.captions import MOST_BYTES, clean_captions
 from phenaki.data.media import VIDEOS
 from phenaki.data.sample import BadSample, Encoded
-from phenaki.data.storage import BLOCK, is_remote, join, open_from, put_whole
+from phenaki.data.storage import BLOCK, is_remote, join, make_folder, open_from, put_whole
 from phenaki.errors import PhenakiError
-from phenaki.files import writing
 from phenaki.video import PICTURES
 
 END = -1  # the offset behind a shard that cannot be read any further
@@ -42,12 +41,13 @@ _FIELD = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
 # reading
 
 
-def read_shard(url: str, offset: int = 0) -> Iterator[tuple[Encoded | BadSample, int]]:
+def read_shard(url: str, offset: int = 0, captions: bool = True) -> Iterator[tuple[Encoded | BadSample, int]]:
     """The samples of the shard at a path or URL, each with the byte offset at which the next one begins.
 
     Read from such an `offset` on, the shard gives the samples that follow and nothing else. The media is the first
     member with a known ending; `.txt` is a caption in UTF-8; `.json` holds facts, of which `captions` (a list of
-    further captions) and `label` are taken out. Other fields, folders and hidden files are passed over.
+    further captions) and `label` are taken out. Other fields, folders and hidden files are passed over. Without
+    `captions` nobody asks for words: none are looked for, so none can be wrong.
 
     Nothing is raised for what is wrong: a sample that cannot be used comes as a BadSample with its name, and so does,
     after the samples that are whole, the rest of a shard that is cut or broken, or that is Unreadable.
@@ -57,7 +57,7 @@ def read_shard(url: str, offset: int = 0) -> Iterator[tuple[Encoded | BadSample,
     shard = posixpath.basename(url.partition("?")[0]) if is_remote(url) else os.path.basename(url)
     try:
         with open_from(url, offset) as file:
-            yield from _samples(_Tape(file, offset), shard)
+            yield from _samples(_Tape(file, offset), shard, captions)
     except BadSample as error:
         yield BadSample(f"{shard}: {error}"), END
     except (PhenakiError, OSError) as error:
@@ -73,13 +73,13 @@ def first_field(url: str) -> str:
         return ""
 
 
-def _samples(tape: _Tape, shard: str) -> Iterator[tuple[Encoded | BadSample, int]]:
+def _samples(tape: _Tape, shard: str, captions: bool) -> Iterator[tuple[Encoded | BadSample, int]]:
     gathered: _Gathered | None = None
     for start, key, field, size in _members(tape):
         if gathered is not None and gathered.key != key:
             yield gathered.sample(shard), start
             gathered = None
-        gathered = gathered or _Gathered(key)
+        gathered = gathered or _Gathered(key, captions)
         gathered.add(field, size, tape)
     end = tape.position - tarfile.BLOCKSIZE
     if gathered is not None:
@@ -90,8 +90,8 @@ def _samples(tape: _Tape, shard: str) -> Iterator[tuple[Encoded | BadSample, int
 class _Gathered:
     """The fields of one sample as they come; what is not needed is left on the tape."""
 
-    def __init__(self, key: str) -> None:
-        self.key = key
+    def __init__(self, key: str, captions: bool) -> None:
+        self.key, self._captions = key, captions
         self._ending = ""
         self._data: dict[str, bytes] = {}
         self._fields: set[str] = set()
@@ -102,7 +102,7 @@ class _Gathered:
         kind = "media" if ending in _MEDIA else field
         if field in self._fields:
             self._faults.append(f"it has two members '{field}'")
-        elif kind in _MOST and kind not in self._data:
+        elif kind in _MOST and kind not in self._data and (kind != "txt" or self._captions):
             if size > _MOST[kind]:
                 self._faults.append(f"its '{field}' has {size:,} bytes; at most {_MOST[kind]:,} are taken")
             else:
@@ -119,12 +119,16 @@ class _Gathered:
                 raise BadSample(f"it has no video or picture, only {', '.join(sorted(self._fields))}")
             facts = _facts(self._data.get("json", b"{}"))
             more, label = facts.pop("captions", []), facts.pop("label", "")
-            if not isinstance(more, list) or not all(isinstance(text, str) for text in [*more, label]):
-                raise BadSample("its .json needs a list of texts as 'captions' and a text as 'label'")
-            captions = clean_captions([_text(self._data.get("txt", b"")), *more])
+            captions, label = self._words(more, label) if self._captions else ((), "")
         except BadSample as error:
             return BadSample(f"{name}: {error}")
         return Encoded(name, self._data["media"], self._ending, captions, label, facts)
+
+    def _words(self, more: Any, label: Any) -> tuple[tuple[str, ...], str]:
+        """The captions, of which the .json gives some `more`, and the label."""
+        if not isinstance(more, list) or not all(isinstance(text, str) for text in [*more, label]):
+            raise BadSample("its .json needs a list of texts as 'captions' and a text as 'label'")
+        return clean_captions([_text(self._data.get("txt", b"")), *more]), label
 
 
 def _facts(data: bytes) -> dict[str, Any]:
@@ -269,7 +273,7 @@ class Shard(NamedTuple):
 
 
 class ShardWriter:
-    """Writes samples as prefix-000000.tar, ... in a folder, which is made, or at an s3:// place.
+    """Writes samples as prefix-000000.tar, ... in a folder, made with the first of them, or at an s3:// place.
 
     A shard takes at most `max_samples` samples, and `max_bytes` unless one sample has more. Each appears whole or not
     at all: those in `finished` are there for good, and a later writer goes on behind them with `first`, the number of
@@ -287,9 +291,6 @@ class ShardWriter:
         self._file: BinaryIO | None = None
         self._keys: set[str] = set()
         self._bytes = 0
-        if not is_remote(place):
-            with writing(place):
-                os.makedirs(place, exist_ok=True)
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -313,6 +314,7 @@ class ShardWriter:
         if self._keys and self._bytes + size + len(_END_MARK) > self._max_bytes:
             self.finish_shard()
         if self._file is None:
+            make_folder(self._place)
             self._file = self._open.enter_context(put_whole(self._url()))
         for part in parts:
             self._file.write(part)

@@ -94,6 +94,10 @@ class Source(ABC):
         An item that is a BadSample stands for what could not be read. Raises Gone where nothing can be any more.
         """
 
+    def redealt(self, positions: Sequence[Position], count: int) -> Position:
+        """The position from which each of `count` streams goes on where others, at `positions`, were as far in all."""
+        return {"taken": -(-sum(position.get("taken", 0) for position in positions) // count)}
+
     @abstractmethod
     def sample(self, item: Any, view: ClipView, rng: np.random.Generator) -> Sample | None:
         """The clip of an item in `view`; None for a still picture where more frames are wanted, which is no fault.
@@ -110,7 +114,7 @@ class Source(ABC):
             try:
                 check_caption(sample.caption)
             except PhenakiError as error:
-                raise BadSample(f"{getattr(item, 'key', item)}: {error}") from error
+                raise BadSample(f"{getattr(item, 'name', item)}: {error}") from error
         return sample
 
 
@@ -153,10 +157,10 @@ class Media(Source):
         except StillPicture:
             return None
         except BadSample as error:
-            raise BadSample(f"{item.key}: {error}") from error
+            raise BadSample(f"{item.name}: {error}") from error
         caption = draw_caption(item.captions, item.label, self.templates, rng)
         if self.captions and not caption:
-            raise BadSample(f"{item.key}: {self.no_caption(item)}")
+            raise BadSample(f"{item.name}: {self.no_caption(item)}")
         return Sample(clip, caption, facts=_facts(item))
 
     def no_caption(self, item: Encoded) -> str:
@@ -218,10 +222,19 @@ class ShardSource(Media):
             start, given = end | {"window": start["window"] + 1}, 0
             window.clear()  # its bytes go before the next ones come
 
+    def redealt(self, positions: Sequence[Position], count: int) -> Position:
+        """By whole shards: some samples are seen twice in this epoch, or not at all."""
+        epochs = sum(position.get("part", 0) for position in positions) / self._parts(len(positions))
+        return {"part": round(epochs * self._parts(count) / count)}
+
+    def _parts(self, count: int) -> int:
+        """Parts of shards that an epoch of `count` streams has."""
+        return len(self.shards) * -(-count // len(self.shards))
+
     def _read(self, stream: Stream, start: Position) -> Iterator[tuple[Encoded | BadSample | None, Position]]:
         """The stream's samples as they lie, each with the place where the next one begins; None ends an epoch."""
         sharers = -(-stream.count // len(self.shards))
-        parts = len(self.shards) * sharers  # of an epoch
+        parts = self._parts(stream.count)
         part, offset, number = start["part"], start["offset"], start["number"]
         empty = 0
         while True:
@@ -232,7 +245,7 @@ class ShardSource(Media):
             if stream.shuffle:
                 shard = int(_order(len(self.shards), stream.seed, epoch)[shard])
             empty += 1
-            for sample, following in read_shard(self.shards[shard], offset):
+            for sample, following in read_shard(self.shards[shard], offset, self.captions):
                 if isinstance(sample, Unreadable):
                     self._check_others(shard, sample)
                 number += 1

@@ -13,10 +13,11 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from phenaki.errors import PhenakiError
-from phenaki.files import write_whole
+from phenaki.files import write_whole, writing
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -252,6 +253,21 @@ def _open_ranges(files: AbstractFileSystem, path: str, position: int) -> tuple[A
 
 
 # writing
+
+
+def check_outside(folder: str | Path, out: str) -> None:
+    """Raise PhenakiError where `out` is or lies in the local `folder`, of which what is written would become a part."""
+    if is_remote(out) or not os.path.isdir(folder):
+        return
+    if Path(_local(out)).resolve().is_relative_to(Path(folder).resolve()):
+        raise PhenakiError(f"'{out}' would become a part of '{folder}', which is read: name a folder outside of it")
+
+
+def make_folder(place: str) -> None:
+    """Make the folder `place` where there is none; stores such as s3:// have no folders."""
+    if not is_remote(place):
+        with writing(place):
+            os.makedirs(_local(place), exist_ok=True)
 
 
 def put_whole(url: str) -> AbstractContextManager[BinaryIO]:

@@ -20,7 +20,7 @@ from phenaki.data.places import Split, check_holds_clips, open_source
 from phenaki.data.sample import BadSample, Encoded, check_bad_share
 from phenaki.data.shards import ShardWriter
 from phenaki.data.sources import Position, Sample, Source, Stream, World
-from phenaki.data.storage import join, put_json, put_whole, read_if_there
+from phenaki.data.storage import check_outside, join, make_folder, put_json, put_whole, read_if_there
 from phenaki.data.tokens import FIELD, TOKENS, TokenSet, name_of_share
 from phenaki.errors import PhenakiError
 from phenaki.hub import fingerprint
@@ -40,7 +40,7 @@ class TokenizeConfig:
     frames: of each clip. passes: how often each sample is written, each time from a random place in time and with a
     random crop; a single pass takes the middle of both. flip: mirror every second clip of several passes. samples: how
     many are written, 0 for all, which the procedural world does not have. batch: clips that are encoded at once.
-    bad_share: above this share of samples that cannot be used it stops.
+    bad_share: above this share of samples that cannot be used it stops; applied from 100 samples on, and at the end.
     """
 
     source: SourceConfig
@@ -69,13 +69,15 @@ class TokenizeConfig:
 
 @dataclass
 class Tokenized:
-    """What came of it in one process so far: samples that were taken, and of them those written and those left out.
+    """What came of it in one process so far: samples that were taken, and of them those written, those that are bad,
+    and still pictures where clips are wanted.
 
     position, shards: where it goes on. finished: whether there is nothing left to do.
     """
 
     written: int = 0
     bad: int = 0
+    stills: int = 0
     taken: int = 0
     position: Position = field(default_factory=dict)
     shards: int = 0
@@ -103,7 +105,11 @@ def tokenize(
     Raises PhenakiError where `out` was begun with other networks, settings or processes, where no sample is usable, and
     for more bad ones than `bad_share`; what is in whole shards stays.
     """
-    tokenizer.grid(config.frames, *tokenizer.config.image_size)
+    check_outside(config.source.place, out)
+    try:
+        tokenizer.grid(config.frames, *tokenizer.config.image_size)
+    except PhenakiError as error:
+        raise PhenakiError(f"--frames {config.frames}: {error}") from error
     data = DataConfig(
         sources=(config.source,),
         size=tuple(tokenizer.config.image_size),
@@ -146,18 +152,28 @@ def tokenize(
                     bad = str(drawn.sample)
                     share.leave_out(bad)
                     on_bad(bad)
-                elif drawn.sample is not None and done.written != wanted:
+                elif drawn.sample is None:
+                    done.stills += 1
+                elif done.written != wanted:
                     share.write(next(fields))
             on_written(done.written)
             check_bad_share(done.bad, done.taken, config.bad_share, "--bad-share", bad)
             if done.written == wanted:
                 break
             share.finish_full_shard()
+        if not done.written and (done.bad or world_size == 1):  # else its share of a few samples is none at all
+            raise PhenakiError(_nothing_usable(config, done, bad))
+        check_bad_share(done.bad, done.taken, config.bad_share, "--bad-share", bad, final=True)
         done.finished = True
         share.finish_shard()
-    if not done.written and (done.bad or world_size == 1):  # else its share of a few samples is none at all
-        raise PhenakiError(f"'{config.source.place}' has no usable sample{f': {bad}' if done.bad else ''}")
     return done
+
+
+def _nothing_usable(config: TokenizeConfig, done: Tokenized, bad: str) -> str:
+    found = [bad.rstrip(".")] if done.bad else []
+    found += [f"{done.stills:,} still pictures"] if done.stills else []
+    what = f": {', and '.join(found)}" if found else ""
+    return f"'{config.source.place}' has no usable sample{what}. Clips of {config.frames} frames are wanted (--frames)"
 
 
 # samples
@@ -253,6 +269,7 @@ class _Share:
 
     def write(self, fields: dict[str, bytes]) -> None:
         if not self.done.written and not _is_begun(self._out, self._made_by):
+            make_folder(self._out)
             put_json(join(self._out, TOKENS), to_dict(self._made_by))
         self.writer.write(f"{self.done.taken:09d}", fields)
         self.done.written += 1

@@ -70,8 +70,8 @@ class TokenSource(ShardSource):
     def __init__(
         self, shards: Sequence[str], made_by: TokenSet, templates: tuple[str, ...] = (), captions: bool = True
     ):
-        super().__init__(shards, templates or made_by.templates, captions)
-        self.made_by = made_by
+        super().__init__(shards, templates or made_by.templates)  # which reads captions in any case: people see them
+        self.made_by, self._captions_needed = made_by, captions
 
     def sample(self, item: Encoded | BadSample, view: ClipView, rng: np.random.Generator) -> Tokens:
         if isinstance(item, BadSample):
@@ -80,25 +80,25 @@ class TokenSource(ShardSource):
             arrays = load(item.media)
             ids, text = arrays["ids"], arrays["text"] if self.made_by.text_encoder else None
         except (SafetensorError, KeyError) as error:
-            raise BadSample(f"{item.key}: it holds no ids of phenaki ({error})") from error
+            raise BadSample(f"{item.name}: it holds no ids of phenaki ({error})") from error
         facts = self.made_by.facts
         steps = time_steps(view.frames, facts.patch[0])
         area = facts.image_size[0] // facts.patch[1], facts.image_size[1] // facts.patch[2]
         fits = ids.dtype.kind in "iu" and ids.shape[1:] == area and len(ids) >= steps
         if not fits or ids.min() < 0 or ids.max() >= facts.vocab_size:
             raise BadSample(
-                f"{item.key}: ids of shape {ids.shape} and type {ids.dtype} from {ids.min(initial=0)} to "
+                f"{item.name}: ids of shape {ids.shape} and type {ids.dtype} from {ids.min(initial=0)} to "
                 f"{ids.max(initial=0)}; {steps} time steps of {area[0]}x{area[1]} ids below {facts.vocab_size} "
                 "are needed"
             )
         if text is not None and not _is_text(text, self.made_by.text_width):
             raise BadSample(
-                f"{item.key}: text embeddings of shape {text.shape} and type {text.dtype}; finite ones of width "
+                f"{item.name}: text embeddings of shape {text.shape} and type {text.dtype}; finite ones of width "
                 f"{self.made_by.text_width} are needed"
             )
         caption = draw_caption(item.captions, item.label, self.templates, rng)
-        if self.captions and not caption:
-            raise BadSample(f"{item.key}: it has no caption")
+        if self._captions_needed and not caption:
+            raise BadSample(f"{item.name}: it has no caption")
         return Tokens(ids[:steps].astype(np.int64), caption, bool(item.facts.get("continued")), text)
 
 
