@@ -210,6 +210,7 @@ class Parts:
     generator: MaskedTransformer
     text_encoder: WordEncoder
     sampling: SamplingConfig
+    critic: None = None
 
 
 @pytest.fixture

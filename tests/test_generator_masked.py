@@ -127,6 +127,18 @@ def test_the_last_time_step_is_given_in_a_share_of_the_samples() -> None:
     assert abs(has_room.float().mean() - 0.75) < 0.04
 
 
+def test_a_box_of_some_clips_is_all_that_is_to_be_generated() -> None:
+    grid, rng = (3, 5, 6), torch.Generator().manual_seed(0)
+    free = PrefixConfig(box=1.0).free(torch.zeros(300, dtype=torch.bool), grid, rng)
+    assert (free == free[:, :1]).all(), "in all time steps"
+    rows, columns = free[:, 0].any(2), free[:, 0].any(1)
+    assert torch.equal(free[:, 0], rows[:, :, None] & columns[:, None, :]), "a box"
+    for places in (rows, columns):
+        assert (places.int().diff(dim=1).clamp_min(0).sum(1) + places[:, 0]).eq(1).all(), "of places in a row"
+        assert places.sum(1).unique().tolist() == list(range(1, places.shape[1] + 1)), "of all lengths"
+        assert places.any(0).all(), "anywhere"
+
+
 def test_without_a_share_for_the_last_step_no_random_number_is_drawn() -> None:
     """So that recipes of before give the same weights."""
     continued, rngs = torch.zeros(50, dtype=torch.bool), [torch.Generator().manual_seed(3) for _ in range(2)]

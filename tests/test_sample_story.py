@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch
 from phenaki.errors import PhenakiError
 from phenaki.generator import MaskedTransformer
 from phenaki.sample import SamplingConfig, Scene, Storyteller, plan, story
+from phenaki.sample.story import count_steps, window_sampling
 from phenaki.text import WordEncoder
 from phenaki.tokenizer import CViViT
 
@@ -34,6 +36,14 @@ def test_plans_add_up_to_the_scenes() -> None:
 def test_the_first_frame_may_be_made_alone() -> None:
     windows = plan([Scene("a", 11), Scene("b", 10)], 11, 2, SamplingConfig(prime_frames=1, first_frame_alone=True))
     assert [(window.known, window.new) for window in windows] == [(0, 1), (1, 10), (1, 10)]
+
+
+def test_a_first_frame_alone_has_steps_of_its_own() -> None:
+    config = SamplingConfig(steps=3, prime_frames=1, first_frame_alone=True, first_frame_steps=5)
+    windows = plan([Scene("a", 11), Scene("b", 10)], 11, 2, config)
+    assert [window_sampling(window, config).steps for window in windows] == [5, 3, 3]
+    assert count_steps(windows, config) == 11
+    assert count_steps(windows, replace(config, first_frame_steps=0)) == 9
 
 
 @pytest.mark.parametrize(("lengths", "nearest"), [((10,), "9 and 11"), ((11, 5), "4 and 6"), ((11, 0), "2 and 4")])

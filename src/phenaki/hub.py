@@ -28,6 +28,8 @@ WEIGHTS = "weights.safetensors"
 MODELS = Path(__file__).parent / "models"
 _HUB_NAME = r"\w[\w.-]*/\w[\w.-]*"  # of the Hugging Face hub
 ROOMS = ("tokenizer", "generator", "text")  # where a component's class is registered, and its folder in a whole model
+CRITIC = "critic"  # the room, and the folder, of a component that a model may be without
+_MODULES = {CRITIC: "generator.critic"}  # of rooms that are no package of their own
 COMPAT = "compat"  # where the classes of the earlier reproductions are registered, for each room
 
 
@@ -119,7 +121,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], where: str | Pa
 
 
 def load_component(folder: str | Path, room: str) -> nn.Module:
-    """The component in `folder`, in evaluation mode on the CPU, of the room "tokenizer", "generator" or "text".
+    """The component in `folder`, in evaluation mode on the CPU, of a room: "tokenizer", "generator", "text", "critic".
 
     The room's `REGISTRY` gives the configuration's and the model's class for each type. Raises PhenakiError as
     `read_component`, `from_dict` and `load_weights` do, and for a type that the room does not know.
@@ -151,10 +153,11 @@ def kind_of(module: nn.Module, room: str) -> str:
 def room_of(folder: str | Path) -> str:
     """The room whose REGISTRY knows the type of the component in `folder`."""
     kind, _ = read_config(folder)
-    for room in ROOMS:
+    rooms = (*ROOMS, CRITIC)
+    for room in rooms:
         if kind in _registry(room):
             return room
-    known = [name for room in ROOMS for name in _registry(room)]
+    known = [name for room in rooms for name in _registry(room)]
     where = Path(folder) / CONFIG
     raise PhenakiError(f"'{where}' has the type '{kind}'; there are {', '.join(known)}.{did_you_mean(kind, known)}")
 
@@ -262,7 +265,7 @@ def _own_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _registry(room: str) -> dict[str, tuple[type, type[nn.Module]]]:
-    own = importlib.import_module(f"phenaki.{room}").REGISTRY
+    own = importlib.import_module(f"phenaki.{_MODULES.get(room, room)}").REGISTRY
     return own | importlib.import_module(f"phenaki.{COMPAT}").REGISTRY.get(room, {})
 
 

@@ -19,6 +19,7 @@ from phenaki.config import from_dict, to_dict
 from phenaki.errors import PhenakiError
 from phenaki.files import write_folder_whole, writing
 from phenaki.generator import Generator
+from phenaki.generator.critic import Critic, check_critic
 from phenaki.generator.masking import Schedule
 from phenaki.grid import fitting, time_steps
 from phenaki.hub import MODEL
@@ -26,6 +27,7 @@ from phenaki.precision import best_device
 from phenaki.progress import progress_bar
 from phenaki.sample import SamplingConfig, Scene, Storyteller, inpaint, interpolate, plan, story
 from phenaki.sample.order import Order
+from phenaki.sample.story import count_steps
 from phenaki.text import GivenText, Text, TextEncoder, encoder_class, named_config
 from phenaki.tokenizer import Tokenizer
 from phenaki.video import Frames, side_by_side, to_uint8, upscale, write_video
@@ -40,15 +42,18 @@ class ModelFile:
     """model.json: what a whole model's folder says beside its components tokenizer/, generator/ and text/.
 
     `phenaki`: the version that wrote it. `tokenizer`: the fingerprint of the tokenizer whose ids the generator writes.
+    `critic`: that of the critic of these ids in critic/; "": there is none.
     """
 
     phenaki: str
     sampling: SamplingConfig
     tokenizer: str
+    critic: str = ""
 
 
 class Sampling(TypedDict, total=False):
-    """What a call may change of a model's own SamplingConfig; None keeps the model's value."""
+    """What a call may change of a model's own SamplingConfig; None keeps the model's value. `steps` are those of all
+    windows, a first frame by itself too."""
 
     steps: int | None
     guidance: float | None
@@ -109,6 +114,7 @@ class Phenaki:
         generator: Generator,
         text_encoder: TextEncoder,
         sampling: SamplingConfig | None = None,
+        critic: Critic | None = None,
     ) -> None:
         generator.check_tokenizer(tokenizer)
         if generator.config.text_width != text_encoder.width:
@@ -117,6 +123,9 @@ class Phenaki:
                 f"width {text_encoder.width}: use the text encoder that the generator was trained with"
             )
         self.tokenizer, self.generator, self.text_encoder = tokenizer.eval(), generator.eval(), text_encoder.eval()
+        self.critic = None if critic is None else critic.eval()
+        if critic is not None:
+            check_critic(critic, generator)
         self.sampling = sampling or SamplingConfig()
 
     @property
@@ -135,8 +144,9 @@ class Phenaki:
     def to(self, device: str | torch.device) -> Phenaki:
         """Move all parts to a device such as "cpu" or "cuda"."""
         try:
-            for part in (self.tokenizer, self.generator, self.text_encoder):
-                part.to(device)
+            for part in (self.tokenizer, self.generator, self.text_encoder, self.critic):
+                if part is not None:
+                    part.to(device)
         except (RuntimeError, AssertionError) as error:  # what torch raises depends on how it was built
             raise PhenakiError(f"the model cannot be moved to the device '{device}': {_first_line(error)}") from error
         return self
@@ -164,8 +174,9 @@ class Phenaki:
                     f"that made them. Copy the folder of the {room} there"
                 )
         parts = [hub.load_component(folder / room, room) for room in hub.ROOMS]
+        critic = _critic(folder, file) if file.critic else None
         try:
-            model = cls(*parts, file.sampling)
+            model = cls(*parts, file.sampling, critic)
         except PhenakiError as error:
             raise PhenakiError(f"'{folder}': {error}") from error
         if hub.fingerprint(folder / "tokenizer") != file.tokenizer:
@@ -181,7 +192,8 @@ class Phenaki:
         `dtype` stores the weights in another type (torch.float16: half the size). Files of other names that are in the
         folder stay. Raises PhenakiError where it cannot write.
         """
-        save_model(folder, self.generator, self.tokenizer, self.text_encoder, self.sampling, dtype=dtype)
+        parts = self.generator, self.tokenizer, self.text_encoder
+        save_model(folder, *parts, self.sampling, dtype=dtype, critic=self.critic)
 
     # ---- text to video
 
@@ -256,8 +268,8 @@ class Phenaki:
         config, rng = self._sampling(sampling), self._random(seed, samples)
         start, size = self._begin(start, size, samples, sampling)
         windows = plan(scenes, self.generator.config.frames, self.tokenizer.patch[0], config, start is not None)
-        step = _counted(on_step, config.steps * len(windows))
-        made = story(*self._parts, scenes, config, rng, samples, start, size, step)
+        step = _counted(on_step, count_steps(windows, config))
+        made = story(*self._parts, scenes, config, rng, samples, start, size, step, self.critic)
         return made if start is None else chain([start], made)
 
     def storyteller(
@@ -282,7 +294,7 @@ class Phenaki:
         """
         config, rng = self._sampling(sampling), self._random(seed, samples)
         start, size = self._begin(start, size, samples, sampling)
-        return Storyteller(*self._parts, config, rng, samples, start, size, _counted(on_step, None))
+        return Storyteller(*self._parts, config, rng, samples, start, size, _counted(on_step, None), self.critic)
 
     def scene(self, prompt: str, frames: int | None = None, keep: int | None = None, first: bool = False) -> Scene:
         """A scene, checked, as `Storyteller.tell` takes it.
@@ -368,7 +380,8 @@ class Phenaki:
         self._check_room(first, sampling)
         with step_bar(progress) as on_step:
             step = _counted(on_step, config.steps)
-            new = interpolate(*self._parts, first, last, prompt, scene.frames, config, rng, samples, step)
+            ends = first, last, prompt, scene.frames
+            new = interpolate(*self._parts, *ends, config, rng, samples, step, self.critic)
         return Generation(torch.cat((first, new, last), 2).cpu(), (prompt,), (first.shape[2],), self.fps, seed)
 
     def inpaint(
@@ -399,8 +412,9 @@ class Phenaki:
         hole = self._hole(mask, video)
         windows = plan([Scene(prompt, video.shape[2])], self.generator.config.frames, self.tokenizer.patch[0], config)
         with step_bar(progress) as on_step:
-            step = _counted(on_step, config.steps * len(windows))
-            pieces = [piece.cpu() for piece in inpaint(*self._parts, video, hole, prompt, config, rng, blend, step)]
+            step = _counted(on_step, count_steps(windows, config))
+            made = inpaint(*self._parts, video, hole, prompt, config, rng, blend, step, self.critic)
+            pieces = [piece.cpu() for piece in made]
         return Generation(torch.cat(pieces, 2), (prompt,), (0,), self.fps, seed)
 
     # ---- what they have in common
@@ -474,7 +488,7 @@ class Phenaki:
 
     def _reading(self, text: Text) -> Phenaki:
         """This model with a text encoder that has these embeddings, checked, for its prompts."""
-        return Phenaki(self.tokenizer, self.generator, GivenText(text).to(self.device), self.sampling)
+        return Phenaki(self.tokenizer, self.generator, GivenText(text).to(self.device), self.sampling, self.critic)
 
     def _scenes(self, prompts: str | Sequence[str], frames: int | Sequence[int] | None, first: bool) -> list[Scene]:
         """The scenes, with the frames that each adds, all checked; `first`: nothing is given before them."""
@@ -497,7 +511,10 @@ class Phenaki:
         for name, value in given.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise PhenakiError(f"{name} {value}: give a finite number")
+        if "steps" in given:
+            given["first_frame_steps"] = 0
         config = from_dict(SamplingConfig, to_dict(self.sampling) | given)
+        config.check_critic(self.critic is not None)
         if "prime_frames" in given:
             self._check_keep(config.prime_frames)
         if config.negative is not None:
@@ -516,6 +533,7 @@ def save_model(
     sampling: SamplingConfig,
     fingerprint: str = "",
     dtype: torch.dtype | None = None,
+    critic: Critic | None = None,
 ) -> None:
     """Write a model as `Phenaki.save_pretrained` does, if need be without its tokenizer, of which `fingerprint` is said
     then, or without its text encoder: put into the folder as tokenizer/ and text/ they make it whole."""
@@ -523,10 +541,11 @@ def save_model(
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with write_folder_whole(folder) as new:
-        for room, part in zip(hub.ROOMS, (tokenizer, generator, text_encoder), strict=True):
+        for room, part in zip((*hub.ROOMS, hub.CRITIC), (tokenizer, generator, text_encoder, critic), strict=True):
             if part is not None:
                 hub.save_component(part, new / room, hub.kind_of(part, room), part.config, dtype)
-        file = ModelFile(__version__, sampling, hub.fingerprint(new / "tokenizer") if tokenizer else fingerprint)
+        ids_of = hub.fingerprint(new / "tokenizer") if tokenizer else fingerprint
+        file = ModelFile(__version__, sampling, ids_of, hub.fingerprint(new / hub.CRITIC) if critic else "")
         (new / MODEL).write_text(json.dumps(to_dict(file), indent=2) + "\n", encoding="utf-8")
 
 
@@ -564,6 +583,17 @@ def load(name_or_folder: str | Path, device: str | torch.device = "auto") -> Phe
         part = hub.load_component(folder, hub.room_of(folder))
         return part.to(best_device() if device == "auto" else device)
     raise _no_model(folder)
+
+
+def _critic(folder: Path, file: ModelFile) -> Critic:
+    """The critic in a model's folder, which must be the one that its model.json names."""
+    place = folder / hub.CRITIC
+    if not place.is_dir() or hub.fingerprint(place) != file.critic:
+        raise PhenakiError(
+            f"'{folder}' holds no critic/, or another one than {MODEL} names: put back the critic that was trained "
+            f'for this generator, or write "critic": "" in {MODEL} to do without'
+        )
+    return hub.load_component(place, hub.CRITIC)
 
 
 def _no_model(folder: Path) -> PhenakiError:

@@ -9,12 +9,14 @@ from typing import TypeVar
 from phenaki.data.config import DataConfig
 from phenaki.errors import PhenakiError, did_you_mean
 from phenaki.generator import MaskedTransformerSizes
+from phenaki.generator.critic import CriticConfig
 from phenaki.generator.losses import GeneratorLossConfig
 from phenaki.sample import SamplingConfig
 from phenaki.text import T5Config, WordEncoderConfig
 from phenaki.tokenizer import Conv3DConfig, CViViTConfig, QuantizerConfig
 from phenaki.tokenizer.discriminator import DiscriminatorConfig
 from phenaki.tokenizer.losses import TokenizerLossConfig
+from phenaki.train.critic import CriticRecipe
 from phenaki.train.generator import GeneratorRecipe, PrefixConfig
 from phenaki.train.optim import OptimizerConfig
 from phenaki.train.run import RunConfig
@@ -175,6 +177,21 @@ def paper() -> GeneratorRecipe:
     )
 
 
+def critic_debug() -> CriticRecipe:
+    """A critic that trains in seconds, for models of `masked_debug`."""
+    of = masked_debug()
+    run = replace(of.run, steps=50, picture_every=50)
+    return CriticRecipe(CriticConfig("token", layers=1), of.data, of.prefix, of.optimizer, run)
+
+
+def critic_shapes_64() -> CriticRecipe:
+    """A critic for the released model `shapes-64`, as large as its generator and by the same data; it judges ids as
+    sampling draws them."""
+    of = masked_shapes_64()
+    critic, run = CriticConfig("token", temperature=of.sampling.temperature), replace(of.run, steps=8_000)
+    return CriticRecipe(critic, of.data, of.prefix, of.optimizer, run)
+
+
 TOKENIZER_RECIPES: dict[str, Callable[[], TokenizerRecipe]] = {
     f.__name__: f
     for f in (
@@ -191,6 +208,8 @@ TOKENIZER_RECIPES: dict[str, Callable[[], TokenizerRecipe]] = {
 GENERATOR_RECIPES: dict[str, Callable[[], GeneratorRecipe]] = {
     f.__name__: f for f in (masked_debug, masked_shapes_64, base_128, paper)
 }
+CRITIC_RECIPES: dict[str, Callable[[], CriticRecipe]] = {f.__name__: f for f in (critic_debug, critic_shapes_64)}
+_TRAININGS = {"tokenizer": TOKENIZER_RECIPES, "generator": GENERATOR_RECIPES, "critic": CRITIC_RECIPES}
 
 
 def _at_64(recipe: TokenizerRecipe) -> TokenizerRecipe:
@@ -200,7 +219,9 @@ def _at_64(recipe: TokenizerRecipe) -> TokenizerRecipe:
 def recipe(name: str, recipes: dict[str, Callable[[], Recipe]]) -> Recipe:
     """The recipe of that name. Raises PhenakiError, naming those there are, for any other."""
     if name not in recipes:
-        raise PhenakiError(
-            f"there is no recipe '{name}'.{did_you_mean(name, recipes)} Recipes: {', '.join(sorted(recipes))}."
-        )
+        of = next((training for training, others in _TRAININGS.items() if name in others), None)
+        trouble = f"there is no recipe '{name}'.{did_you_mean(name, recipes)}"
+        if of:
+            trouble = f"'{name}' is a {of}'s recipe, for `phenaki train {of}`, and none of those that are wanted here."
+        raise PhenakiError(f"{trouble} Recipes: {', '.join(sorted(recipes))}.")
     return recipes[name]()

@@ -9,7 +9,9 @@ from typing import Protocol, TypeVar
 import torch
 
 from phenaki.generator import Generator
+from phenaki.generator.critic import Critic
 from phenaki.sample import SamplingConfig, Scene, plan, story
+from phenaki.sample.story import count_steps
 from phenaki.text import TextEncoder
 from phenaki.tokenizer import Tokenizer
 from phenaki.video import Frames, to_uint8
@@ -29,6 +31,7 @@ class Model(Protocol):
     generator: Generator
     text_encoder: TextEncoder
     sampling: SamplingConfig
+    critic: Critic | None
 
 
 def generate(model: Model, stories: Sequence[Sequence[str]], rng: torch.Generator, advance: Advance) -> Frames:
@@ -40,9 +43,10 @@ def generate(model: Model, stories: Sequence[Sequence[str]], rng: torch.Generato
     scenes = [Scene(prompts, FRAMES - (k > 0)) for k, prompts in enumerate(zip(*stories, strict=True))]
     sampling = model.sampling
     windows = plan(scenes, model.generator.config.frames, model.tokenizer.patch[0], sampling)
-    step = len(stories) / (len(windows) * sampling.steps)
+    step = len(stories) / count_steps(windows, sampling)
     parts = model.tokenizer, model.generator, model.text_encoder
-    pieces = story(*parts, scenes, sampling, rng, samples=len(stories), on_step=lambda _: advance(step))
+    options = {"samples": len(stories), "on_step": lambda _: advance(step), "critic": model.critic}
+    pieces = story(*parts, scenes, sampling, rng, **options)
     return to_uint8(torch.cat(list(pieces), dim=2))
 
 
@@ -51,9 +55,11 @@ def random_numbers(model: Model, seed: int) -> torch.Generator:
 
 
 def side_by_side(model: Model) -> int:
-    """How many clips are made at a time: at most 25, fewer where their logits would fill the memory."""
+    """How many clips are made at a time: at most 25, fewer where their logits would fill the memory; 20 times as many
+    on a GPU."""
     t, h, w = model.tokenizer.grid(FRAMES, *model.tokenizer.config.image_size)
-    return max(1, min(MOST_CLIPS, MOST_LOGITS // (2 * t * h * w * model.tokenizer.vocab_size)))
+    times = 1 if next(model.generator.parameters()).device.type == "cpu" else 20
+    return max(1, min(times * MOST_CLIPS, times * MOST_LOGITS // (2 * t * h * w * model.tokenizer.vocab_size)))
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[Sequence[Item]]:

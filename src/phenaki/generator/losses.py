@@ -1,9 +1,11 @@
-"""Loss of the second stage: cross-entropy on the masked ids (paper, section 2.2; MaskGIT, equation 2)."""
+"""Losses of the second stage: cross-entropy on the masked ids (paper, section 2.2; MaskGIT, equation 2), and that of
+critics (Token-Critic, 2209.04439)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from phenaki.errors import PhenakiError
@@ -33,3 +35,8 @@ def masked_cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor, label_
     target = logits.gather(-1, targets[:, None]).squeeze(-1)
     loss = logits.logsumexp(-1) - (1 - label_smoothing) * target - label_smoothing * logits.mean(-1)
     return (loss * weight).sum() / weight.sum()
+
+
+def critic_loss(log_odds: Tensor, real: Tensor) -> Tensor:
+    """Mean of the binary cross-entropy. log_odds (M,) that an id is real, real bool (M,), whether it is."""
+    return F.binary_cross_entropy_with_logits(log_odds.float(), real.float())

@@ -67,10 +67,15 @@ class MaskedTransformer(Generator):
             Layer(width, config.mlp_ratio, context_width=config.text_width) for _ in range(config.layers)
         )
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, self.vocab_size)
+        self.head = nn.Linear(width, self.outputs)
         initialize(self, depth=config.layers)
         nn.init.normal_(self.ids.weight, std=width**-0.5)
         nn.init.normal_(self.head.weight, std=0.02)
+
+    @property
+    def outputs(self) -> int:
+        """Of the head, for each id."""
+        return self.vocab_size
 
     def drop(self, text: Text, dropped: Tensor) -> Text:
         """Put the learned null embedding in front of the text, and hide the rest of it where `dropped` (bool (B,)).

@@ -44,3 +44,17 @@ def free_positions(grid: tuple[int, int, int], prefix: Tensor) -> Tensor:
     t, h, w = grid
     after = torch.arange(t, device=prefix.device)[None, :] >= prefix[:, None]
     return after[:, :, None, None].expand(-1, -1, h, w)
+
+
+def random_box(batch: int, grid: tuple[int, int, int], rng: torch.Generator) -> Tensor:
+    """A box of random rows and columns of a grid (t, h, w) for each sample, in all time steps: bool (B, t, h, w)."""
+    sides = [_random_span(batch, length, rng) for length in grid[1:]]
+    return (sides[0][:, None, :, None] & sides[1][:, None, None, :]).expand(-1, grid[0], -1, -1)
+
+
+def _random_span(batch: int, length: int, rng: torch.Generator) -> Tensor:
+    """At least one place, in a row, of `length`: bool (B, length). Each length of a span is as likely as any other."""
+    span = torch.randint(1, length + 1, (batch,), generator=rng)
+    start = (torch.rand(batch, generator=rng) * (length + 1 - span)).long()
+    place = torch.arange(length)
+    return (place >= start[:, None]) & (place < (start + span)[:, None])

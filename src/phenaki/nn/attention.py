@@ -13,6 +13,7 @@ from phenaki.nn.past import Past
 from phenaki.nn.positions import rotate
 
 HEAD_DIM = 64  # fewer, wider heads: the softmax over N * M * H scores is what costs on a CPU
+_SCORES = 12 << 20  # at a time: 24 MB in bfloat16; 32 MB and more come anew from the system, at half the speed
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
@@ -30,6 +31,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
         mask, causal = seen if mask is None else seen & mask, False
     if fused:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+    return _plain(q, k, v, mask)
+
+
+def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """`attend` by three operations: of half the heads, or else half the queries, at a time where scores are many."""
+    B, H, N = q.shape[:3]
+    many = B * H * N * k.shape[-2] > _SCORES
+    if many and H > 1:
+        halves = zip(*(x.chunk(2, dim=1) for x in (q, k, v)), strict=True)
+        return torch.cat([_plain(*half, mask) for half in halves], dim=1)
+    if many and N > 1:
+        masks = (mask, mask) if mask is None or mask.shape[-2] == 1 else mask.chunk(2, dim=-2)
+        halves = zip(q.chunk(2, dim=2), masks, strict=True)
+        return torch.cat([_plain(half, k, v, seen) for half, seen in halves], dim=2)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))

@@ -19,7 +19,7 @@ from phenaki.sample.filters import filtered
 from phenaki.sample.order import Order, planned
 
 LogitsFn = Callable[[Tensor, Tensor], Tensor]
-Critic = Callable[[Tensor], Tensor]
+ScoresFn = Callable[[Tensor], Tensor]
 """ids int64 (B, t, h, w), all filled in -> float (B, t, h, w), log-odds that an id is real: the lowest are redrawn."""
 _AT_ONCE = 1 << 22  # numbers of (M, V) that drawing works on at a time: 16 MB for each copy that it makes
 
@@ -43,7 +43,8 @@ class SamplingConfig:
 
     `prime_frames`: how many of the last frames the next scene of a story begins with (the paper's K).
     `first_frame_alone`: the first frame is decoded by itself, as an image, and the rest of the first clip goes on from
-    it: a sixth of the ids of 11 frames, on which all others stand.
+    it: a sixth of the ids of 11 frames, on which all others stand. It takes `first_frame_steps` (0: as many as the
+    others).
     """
 
     steps: int = 12
@@ -54,6 +55,7 @@ class SamplingConfig:
     schedule: Schedule = "cosine"
     prime_frames: int = 5
     first_frame_alone: bool = False
+    first_frame_steps: int = 0
     order: Order = "confidence"
     top_p: float = 1.0
     typical_p: float = 1.0
@@ -64,6 +66,8 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise PhenakiError(f"steps {self.steps}: decoding takes at least 1 step")
+        if self.first_frame_steps < 0:
+            raise PhenakiError(f"first_frame_steps {self.first_frame_steps} must not be below 0")
         for name in ("guidance", "guidance_end", "temperature", "temperature_end", "choice_temperature", "top_k"):
             if (getattr(self, name) or 0) < 0:
                 raise PhenakiError(f"{name} {getattr(self, name)} must not be below 0")
@@ -79,6 +83,14 @@ class SamplingConfig:
         if self.negative is not None and all(scale == 1 for scale in self.scales):
             raise PhenakiError(
                 f"the negative prompt {self.negative!r} changes nothing at guidance 1: give a guidance above 1"
+            )
+
+    def check_critic(self, there: bool) -> None:
+        """Raise PhenakiError for the order "critic" unless there is one."""
+        if self.order == "critic" and not there:
+            others = ", ".join(order for order in get_args(Order) if order != "critic")
+            raise PhenakiError(
+                f"the order 'critic' needs a critic, which this model does not have: take one of {others}"
             )
 
     @property
@@ -101,7 +113,7 @@ def decode(
     config: SamplingConfig,
     rng: torch.Generator,
     on_step: Callable[[int], None] | None = None,
-    critic: Critic | None = None,
+    critic: ScoresFn | None = None,
 ) -> Tensor:
     """Fill in the unknown ids, step by step.
 
@@ -118,9 +130,7 @@ def decode(
 
     Raises PhenakiError for the order "critic" without one.
     """
-    if config.order == "critic" and critic is None:
-        others = ", ".join(order for order in get_args(Order) if order != "critic")
-        raise PhenakiError(f"the order 'critic' needs a critic, which this model does not have: take one of {others}")
+    config.check_critic(critic is not None)
     each = [logits_fn] * config.steps if callable(logits_fn) else logits_fn
     free = masked = ~known
     ids = ids.masked_fill(masked, mask_id)
@@ -149,9 +159,14 @@ def decode(
 
 
 def _draw(logits: Tensor, temperature: float, config: SamplingConfig, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """logits (M, V) -> drawn ids (M,) and the log-probability of each (M,), a few rows at a time."""
     shape, device = (len(logits), 1), logits.device
     uniform = torch.rand(shape, generator=rng, device=device) if temperature else torch.zeros(shape, device=device)
+    return draw(logits, uniform, temperature, config)
+
+
+def draw(logits: Tensor, uniform: Tensor, temperature: float, config: SamplingConfig) -> tuple[Tensor, Tensor]:
+    """logits (M, V) -> drawn ids (M,), by one number in [0, 1) each, (M, 1), where the temperature is above 0, and the
+    log-probability of each (M,); a few rows at a time."""
     rows = max(1, _AT_ONCE // logits.shape[-1])
     parts = zip(logits.split(rows), uniform.split(rows), strict=True)
     drawn, confidence = zip(*(_draw_rows(*part, temperature, config) for part in parts), strict=True)
@@ -159,7 +174,7 @@ def _draw(logits: Tensor, temperature: float, config: SamplingConfig, rng: torch
 
 
 def _draw_rows(logits: Tensor, uniform: Tensor, temperature: float, config: SamplingConfig) -> tuple[Tensor, Tensor]:
-    """`_draw` by one number in [0, 1) a row, (M, 1), where the temperature is above 0."""
+    """`draw` of all rows at once."""
     log_p = (logits.float() / (temperature or 1)).log_softmax(-1)
     allowed = filtered(log_p, config.top_k, config.top_p, config.typical_p)
     if temperature == 0:

@@ -14,10 +14,13 @@ from torch import Tensor
 
 from phenaki.errors import PhenakiError
 from phenaki.generator.base import Generator
+from phenaki.generator.critic import Critic
 from phenaki.grid import fitting, time_steps
+from phenaki.precision import autocast
+from phenaki.sample.critic import judged
 from phenaki.sample.decode import SamplingConfig, decode
 from phenaki.sample.guidance import steered
-from phenaki.sample.story import Scene, encoded, plan
+from phenaki.sample.story import Scene, encoded, plan, window_sampling
 from phenaki.text.base import TextEncoder
 from phenaki.tokenizer.base import Tokenizer
 
@@ -37,6 +40,7 @@ def interpolate(
     rng: torch.Generator,
     samples: int = 1,
     on_step: OnStep | None = None,
+    critic: Critic | None = None,
 ) -> Tensor:
     """Make the frames that lead from the end of one clip to the beginning of another, in one decoding.
 
@@ -44,7 +48,7 @@ def interpolate(
         first, last: float (B or 1, 3, n, H, W) in [0, 1], pictures where n = 1. Of `first` the last frames are known,
             `config.prime_frames` at most; of `last` as many time steps less one, but one at least.
         frames: 1 + p k of the clip that is decoded, the known ones among them.
-        on_step: called `config.steps` times.
+        on_step: called `config.steps` times. critic: what the order "critic" asks.
 
     Returns:
         video float32 (B, 3, n, H, W) in [0, 1], the new frames alone.
@@ -66,8 +70,10 @@ def interpolate(
     ids = tokenizer.encode(_faded(head, tail, frames))
     known = torch.ones_like(ids, dtype=torch.bool)
     known[:, time_steps(head.shape[2], period) : ids.shape[1] - steps] = False
-    logits_fn = steered(generator, text_encoder, encoded(text_encoder, prompt, samples), config)
-    ids = decode(logits_fn, ids, known, generator.mask_id, config, rng, on_step)
+    text = encoded(text_encoder, prompt, samples)
+    logits_fn, critic_fn = steered(generator, text_encoder, text, config), judged(critic, generator, text, config)
+    with autocast(ids.device):  # around all steps: it casts the weights once
+        ids = decode(logits_fn, ids, known, generator.mask_id, config, rng, on_step, critic_fn)
     return tokenizer.decode(ids)[:, :, head.shape[2] : frames - tail.shape[2]]
 
 
@@ -91,6 +97,7 @@ def inpaint(
     rng: torch.Generator,
     blend: bool = False,
     on_step: OnStep | None = None,
+    critic: Critic | None = None,
 ) -> Iterator[Tensor]:
     """Make a part of a video anew, window by window as `plan` has them.
 
@@ -100,6 +107,7 @@ def inpaint(
         video: float (B, 3, T, H, W) in [0, 1]. What lies in the hole does not change the result.
         hole: bool (B or 1, 1, T or 1, H, W), True where pixels are to be made anew.
         blend: put the pixels of all tokens that are kept back in their place, bit-equal.
+        critic: what the order "critic" asks.
 
     Yields:
         video float32 (B, 3, n, H, W) in [0, 1], the frames of a window.
@@ -116,8 +124,10 @@ def inpaint(
         known = ~tokens(hole[:, :, done - given : end], tokenizer.patch)
         if given:
             ids[:, : before.shape[1]], known[:, : before.shape[1]] = before, True
-        logits_fn = steered(generator, text_encoder, text, config)
-        ids = decode(logits_fn, ids, known, generator.mask_id, config, rng, on_step)
+        own = window_sampling(window, config)
+        logits_fn, critic_fn = steered(generator, text_encoder, text, own), judged(critic, generator, text, own)
+        with autocast(ids.device):
+            ids = decode(logits_fn, ids, known, generator.mask_id, own, rng, on_step, critic_fn)
         new = tokenizer.decode(ids)[:, :, given:]
         if blend:
             anew = pixels(~known, tokenizer.patch)[:, :, given:]

@@ -57,7 +57,7 @@ def guided_by_step(
         if branches == 1:
             return logits
         with_text, without = logits.chunk(2)
-        return without + scale * (with_text - without)
+        return (with_text - without).mul_(scale).add_(without)
 
     return [partial(logits_fn, scale) for scale in scales]
 

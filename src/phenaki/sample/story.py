@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from phenaki.errors import PhenakiError
 from phenaki.generator.base import Generator
+from phenaki.generator.critic import Critic
 from phenaki.grid import fitting
 from phenaki.precision import autocast
+from phenaki.sample.critic import judged
 from phenaki.sample.decode import SamplingConfig, decode
 from phenaki.sample.guidance import steered
 from phenaki.text.base import Text, TextEncoder
@@ -81,6 +83,17 @@ def plan(
     return windows
 
 
+def window_sampling(window: Window, config: SamplingConfig) -> SamplingConfig:
+    """The configuration of a window's decoding: a first frame by itself has steps of its own."""
+    alone = not window.known and window.new == 1
+    return replace(config, steps=config.first_frame_steps or config.steps) if alone else config
+
+
+def count_steps(windows: Sequence[Window], config: SamplingConfig) -> int:
+    """How many decoding steps the windows take."""
+    return sum(window_sampling(window, config).steps for window in windows)
+
+
 class Storyteller:
     """Makes a video scene after scene, for as long as there are scenes.
 
@@ -92,7 +105,8 @@ class Storyteller:
         samples: B, how many videos are made side by side.
         prime: float (B or 1, 3, K, H, W) in [0, 1]: given frames to go on from; they are not handed out again.
         size: (H, W) of the frames, multiples of the tokenizer's patch; None: those of `prime`, else the trained ones.
-        on_step: called after each decoding step, for a progress bar: `len(plan(...)) * config.steps` times in all.
+        on_step: called after each decoding step, for a progress bar: `count_steps(plan(...), config)` times in all.
+        critic: what the order "critic" asks.
     """
 
     def __init__(
@@ -106,8 +120,9 @@ class Storyteller:
         prime: Tensor | None = None,
         size: tuple[int, int] | None = None,
         on_step: Callable[[int], None] | None = None,
+        critic: Critic | None = None,
     ) -> None:
-        self.tokenizer, self.generator, self.text_encoder = tokenizer, generator, text_encoder
+        self.tokenizer, self.generator, self.text_encoder, self.critic = tokenizer, generator, text_encoder, critic
         self.config, self.rng, self.samples, self.on_step = config, rng, samples, on_step
         self.device = next(generator.parameters()).device
         self.size = tokenizer.config.image_size if size is None else size
@@ -139,8 +154,11 @@ class Storyteller:
         if given:
             prefix = self.tokenizer.encode(self._last[:, :, -given:])
             ids[:, : prefix.shape[1]], known[:, : prefix.shape[1]] = prefix, True
-        logits_fn = steered(self.generator, self.text_encoder, text, self.config)
-        ids = decode(logits_fn, ids, known, self.generator.mask_id, self.config, self.rng, self.on_step)
+        config = window_sampling(window, self.config)
+        logits_fn = steered(self.generator, self.text_encoder, text, config)
+        critic = judged(self.critic, self.generator, text, config)
+        with autocast(self.device):  # around all steps: it casts the weights once
+            ids = decode(logits_fn, ids, known, self.generator.mask_id, config, self.rng, self.on_step, critic)
         return self.tokenizer.decode(ids)[:, :, -window.new :]
 
     def _remember(self, video: Tensor) -> None:
@@ -168,13 +186,14 @@ def story(
     prime: Tensor | None = None,
     size: tuple[int, int] | None = None,
     on_step: Callable[[int], None] | None = None,
+    critic: Critic | None = None,
 ) -> Iterator[Tensor]:
     """Generate a video scene by scene and hand out its new frames as they are made; arguments as of `Storyteller`.
 
     Yields:
         video float32 (B, 3, n, H, W) in [0, 1], the n new frames of a window.
     """
-    teller = Storyteller(tokenizer, generator, text_encoder, config, rng, samples, prime, size, on_step)
+    teller = Storyteller(tokenizer, generator, text_encoder, config, rng, samples, prime, size, on_step, critic)
     for scene in scenes:
         yield from teller.tell(scene)
 

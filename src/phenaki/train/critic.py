@@ -1,0 +1,111 @@
+"""Training of a critic for a generator that is trained and stays as it is (Token-Critic, 2209.04439, section 3)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from phenaki.data.config import DataConfig
+from phenaki.data.mix import Batches
+from phenaki.data.shown import shown
+from phenaki.errors import PhenakiError
+from phenaki.generator.critic import CriticConfig, build_critic
+from phenaki.hub import fingerprint
+from phenaki.pipeline import Phenaki
+from phenaki.precision import autocast
+from phenaki.train.generator import PrefixConfig, drawn, read_prompts, sampled
+from phenaki.train.inputs import open_inputs
+from phenaki.train.judging import judging_loss, own_optimizers
+from phenaki.train.layers import prepare_layers
+from phenaki.train.optim import OptimizerConfig, averaged
+from phenaki.train.run import Run, RunConfig
+from phenaki.train.track import Drawn
+
+
+@dataclass(frozen=True)
+class CriticRecipe:
+    """All that decides the training of a critic but the model whose ids it judges, which is given by its folder."""
+
+    critic: CriticConfig = field(default_factory=lambda: CriticConfig(kind="token"))
+    data: DataConfig = field(default_factory=DataConfig)
+    prefix: PrefixConfig = field(default_factory=PrefixConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        if self.critic.kind == "none":
+            raise PhenakiError("critic.kind none leaves nothing to train: take token or self")
+
+
+def train_critic(
+    recipe: CriticRecipe, folder: str | Path, model: Phenaki, resume: str = "auto", overwrite: bool = False
+) -> Path:
+    """Train a critic for a model, all of which stays as it is, or go on where the run in `folder` stopped.
+
+    Returns the folder of the model with its critic, as `Phenaki.from_pretrained` reads it. Its sampling is that of the
+    model; the order "critic" asks the critic. Raises PhenakiError for data that do not fit the model, and for another
+    model than that of the run in `folder`. `resume` and `overwrite` are those of `Run`.
+    """
+    tokenizer, generator, text_encoder = model.tokenizer, model.generator, model.text_encoder
+    given = open_inputs(recipe.data, text_encoder.config, tokenizer, text_encoder)
+    recipe.prefix.check_causal(given.causal)
+    generator.requires_grad_(False)
+    clips = shown(recipe.data, captions=given.captions, check_caption=given.check_caption)
+    prompts = read_prompts(recipe.run.prompts, given)
+    frozen = {"tokenizer": given.fingerprint, "text encoder": given.text_fingerprint}
+    frozen |= {"generator": fingerprint(generator)}
+    with Run(folder, recipe.run, recipe, frozen, resume, overwrite) as run:
+        device = run.device
+        model.to(device)
+        with run.initializing():
+            critic = build_critic(recipe.critic, generator)
+        critic.to(device)
+        average = averaged(critic, recipe.optimizer.ema_decay)
+        prepare_layers([critic], recipe.run, device)
+        optimizers = own_optimizers(critic, recipe.critic, recipe.optimizer, recipe.run.steps)
+        data = Batches(
+            recipe.data,
+            given.facts.patch[0],
+            run.rank,
+            run.world_size,
+            given.captions,
+            check_caption=given.check_caption,
+            on_bad=run.leave_out,
+        )
+        parts = {"critic": critic, "critic_ema": average, "optimizers": optimizers, "data": data}
+        run.restore(parts)
+
+        for step in run.steps(parts, data.prepare):
+            batch, rng = run.next(data), run.rng(step)
+            ids, free, masked = recipe.prefix.hide(given.ids(batch, device), batch["continued"], rng)
+            kept = torch.zeros(len(ids), dtype=torch.bool, device=device)
+
+            with torch.no_grad(), autocast(device, recipe.run.precision):
+                read = given.text(batch, device)
+                text = generator.drop(read, kept)
+                masked_ids = ids.masked_fill(masked, generator.mask_id)
+                logits = generator.head(generator.features(masked_ids, generator.context(text), text.mask)[masked])
+            told = read, kept, ids, masked, free, logits
+            with autocast(device, recipe.run.precision):
+                loss, figures = judging_loss(critic, generator, *told, recipe.critic.temperature, rng)
+            loss.backward()
+            run.average_gradients(optimizers.parameters, loss)
+            norm = optimizers.update(step)
+            if math.isfinite(norm):  # else no step was taken
+                average.update_parameters(critic)
+
+            run.log(**figures, grad_norm=norm, lr=optimizers.lr(step))
+            if run.due(recipe.run.picture_every):
+                whole = Phenaki(tokenizer, generator, text_encoder, model.sampling, average.module)
+                asked = replace(model.sampling, order="critic")
+                test, picture = sampled(clips, tokenizer, generator, text_encoder, asked, average.module)
+                run.record(test)
+                run.show("samples", picture, tokenizer.config.fps)
+                if prompts:
+                    made = drawn(prompts, generator, tokenizer, text_encoder, asked, average.module)
+                    run.show("prompts", Drawn(made, prompts), tokenizer.config.fps)
+                whole.save_pretrained(run.folder / "model")
+    return run.folder / "model"
