@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 
 import torch
+from beside import fastest, in_a_process, peak
 from torch import Tensor, nn
 
 TASKS = ("encode", "decode", "train")
@@ -94,22 +91,10 @@ def measure(library: str, task: str, batch: int, dtype: str, repeats: int) -> di
                 optimizer.step()
                 optimizer.zero_grad()
 
-    built = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds = []
-    for _ in range(repeats + 1):
-        began = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - began)
-    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - built) / 1024
+    built = peak()
+    seconds = fastest(run, repeats)
     parameters = sum(p.numel() for p in model.parameters())
-    return {"seconds": min(seconds[1:]), "memory": memory, "parameters": parameters}
-
-
-def in_a_process(*arguments: str) -> dict[str, float]:
-    told = subprocess.run([sys.executable, __file__, "--measure", *arguments], capture_output=True, text=True)
-    if told.returncode:
-        raise SystemExit(told.stderr)
-    return json.loads(told.stdout.splitlines()[-1])
+    return {"seconds": seconds, "memory": peak() - built, "parameters": parameters}
 
 
 def main() -> None:
@@ -128,9 +113,8 @@ def main() -> None:
     for task in TASKS:
         for batch in given.batches:
             for dtype in ("float32", "bfloat16"):
-                one, other = (
-                    in_a_process(library, task, str(batch), dtype, str(given.repeats)) for library in ("ours", "theirs")
-                )
+                what = task, batch, dtype, given.repeats
+                one, other = (in_a_process(__file__, library, *what) for library in ("ours", "theirs"))
                 print(
                     f"{task:7} {batch:5}  {dtype:9} {one['seconds']:8.2f} {other['seconds']:9.2f}"
                     f" {other['seconds'] / one['seconds']:7.2f} ({BARS[task]})"

@@ -16,8 +16,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 from statistics import fmean, variance
 from typing import Any
@@ -42,17 +44,18 @@ def sampling(model: Phenaki, setting: str) -> SamplingConfig:
     return model.sampling if setting == OWN else override(model.sampling, setting.split(","))
 
 
-def measure(model: Phenaki, kind: str, prompts: int, seed: int) -> dict[str, Any]:
-    """Make a clip for each of the first prompts of a kind, and check it."""
+def measure(model: Phenaki, kind: str, prompts: int, seed: int, pool: Executor) -> dict[str, Any]:
+    """Make a clip for each of the first prompts of a kind, and check it; the checks run beside the next clips."""
     split, objects = KINDS[kind]
     world = ShapesWorld(WORLD_SEED, split, model.tokenizer.config.image_size, FRAMES, objects)
     captions = [world.caption(i) for i in range(prompts)]
-    rng, fulfilled, seconds = random_numbers(model, seed), [], 0.0
+    rng, reports, seconds = random_numbers(model, seed), [], 0.0
     for batch in batches(captions, side_by_side(model)):
         began = time.monotonic()
         clips = generate(model, [(caption,) for caption in batch], rng, advance=lambda _: None)
         seconds += time.monotonic() - began
-        fulfilled += [int(check(clip, caption).fulfilled) for clip, caption in zip(clips, batch, strict=True)]
+        reports += [pool.submit(check, clip, caption) for clip, caption in zip(clips, batch, strict=True)]
+    fulfilled = [int(report.result().fulfilled) for report in reports]
     return share(sum(fulfilled), prompts) | {"seconds_per_clip": seconds / prompts, "fulfilled": fulfilled}
 
 
@@ -104,7 +107,7 @@ def begun(out: Path, protocol: dict[str, Any]) -> dict[str, Any]:
     return figures
 
 
-def run(given: argparse.Namespace) -> None:
+def run(given: argparse.Namespace, pool: Executor) -> None:
     model = Phenaki.from_pretrained(given.model)
     samplings = {setting: sampling(model, setting) for setting in given.settings}
     machine = measured_with(model)
@@ -117,7 +120,7 @@ def run(given: argparse.Namespace) -> None:
             raise PhenakiError(f"'{setting}' in '{given.out}' was measured with other values: name another file")
         for kind in KINDS:
             if kind not in found["kinds"]:
-                found["kinds"][kind] = measure(model, kind, given.prompts, given.seed)
+                found["kinds"][kind] = measure(model, kind, given.prompts, given.seed, pool)
                 write(given.out, figures)
                 print(f"{setting}, {kind}: {shown(found['kinds'][kind])}", flush=True)
     print(table(figures["settings"]))
@@ -129,9 +132,12 @@ def main() -> None:
     parser.add_argument("settings", nargs="+", help="'own', or changes of it such as 'steps=24,order=halton'")
     parser.add_argument("--prompts", type=int, default=200, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1, help="that check the clips")
     parser.add_argument("--out", type=Path, default=Path("samplers.json"))
     try:
-        run(parser.parse_args())
+        given = parser.parse_args()
+        with ProcessPoolExecutor(given.processes, multiprocessing.get_context("spawn")) as pool:
+            run(given, pool)
     except PhenakiError as error:
         raise SystemExit(str(error)) from error
 

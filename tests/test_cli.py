@@ -330,6 +330,11 @@ def test_both_stages_are_trained_and_the_result_makes_a_video() -> None:
     assert second.exit_code == 0 and "is in two/model" in second.output
     assert run("generate", "a red circle", "-m", "two/model", "-o", "a.mp4", "--frames", 3).exit_code == 0
     assert "perhaps you mean 'two/model'" in refused(run("generate", "a", "-m", "two", "-o", "b.mp4"))
+    critic = run("train", "critic", "-r", "critic_debug", "--model", "two/model", "--out", "judged", *smallest[:-1])
+    assert critic.exit_code == 0 and "is in judged/model" in critic.output
+    asking = ["generate", "a red circle", "-o", "c.mp4", "--frames", 3, "--order", "critic", "-m"]
+    assert "needs a critic, which this model does not have" in refused(run(*asking, "two/model"))
+    assert run(*asking, "judged/model").exit_code == 0
     assert run("train", "tokenizer", *DEBUG, "--out", "one").exit_code == 0  # nothing is left to do
 
     other = refused(run("train", "tokenizer", *DEBUG, "tokenizer.width=128", "--out", "one"))
@@ -352,6 +357,7 @@ def test_both_stages_are_trained_and_the_result_makes_a_video() -> None:
         (["-r", "cvivit_debug", "steps"], "'steps' is no override. Write it as key=value"),
         (["-r", "cvivit_debug", "run.steps=many"], "run.steps must be a whole number"),
         (["-r", "cvivit_debug", "run.steps=0"], "run.steps 0 must be 1 or more"),
+        (["-r", "masked_debug"], "'masked_debug' is a generator's recipe, for `phenaki train generator`.*cvivit_paper"),
         ([], "--recipe"),
     ],
 )
@@ -405,6 +411,7 @@ def test_videos_are_packed_inspected_tokenized_and_trained_on() -> None:
     trained_on = re.search(r"train +(\d) samples", packed.output)[1]
     assert f"{trained_on} of {trained_on} samples looked at" in inspected.output
     assert sorted(os.listdir("look")) == ["clips.png", "histograms.png", "summary.json"]
+    assert "kept none back" not in packed.output
 
     first = run("train", "tokenizer", *DEBUG, "--data", "packed", "--out", "one")
     assert first.exit_code == 0, first.output
@@ -425,10 +432,21 @@ def test_videos_are_packed_inspected_tokenized_and_trained_on() -> None:
 
 
 @pytest.mark.usefixtures("videos")
+def test_of_too_few_sources_none_is_kept_back_which_is_said() -> None:
+    none = run("data", "pack", "videos", "packed", "--processes", 1, "--validation", 0.001)
+    assert none.exit_code == 0
+    assert "--validation 0.001 of so few sources kept none back: a training will be judged by clips that" in none.output
+    asked = run("data", "pack", "videos", "other", "--processes", 1, "--validation", 0)
+    assert "kept none back" not in asked.output
+
+
+@pytest.mark.usefixtures("videos")
 def test_tokens_with_embeddings_of_a_whole_models_parts() -> None:
     arguments = ["data", "tokenize", "videos", "tokens", "-t", "shapes-64", "--text-encoder", "shapes-64"]
     assert "'videos' has no usable sample: " in refused(run(*arguments))  # the clips have 9 frames, not 11
-    tokens = run(*arguments, "--frames", 5)
+    few = refused(run(*arguments, "--frames", 5))
+    assert "1 of 8 samples drawn cannot be used, more than --bad-share 0.1" in few
+    tokens = run(*arguments, "--frames", 5, "--bad-share", 0.2)
     assert tokens.exit_code == 0, tokens.output
     assert "left out: broken.mp4: it cannot be read" in tokens.output
     assert "7 samples in 1 shards at tokens; 1 left out" in tokens.output
@@ -477,6 +495,6 @@ def test_a_training_with_too_many_broken_files_ends_with_a_sentence(videos: Path
     arguments = ["train", "tokenizer", *DEBUG, "run.steps=99", "--data", "videos", "--out", "one"]
     result = refused(run(*arguments))
     assert re.search(
-        r"phenaki: \d+ of \d+ samples cannot be used, more than data.bad_share 0.1; the last one: ", result
+        r"phenaki: \d+ of \d+ samples drawn cannot be used, more than data.bad_share 0.1; the last one: ", result
     )
     assert len(Path("one/bad_samples.txt").read_text().splitlines()) == 8

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from phenaki.config import from_dict, override, to_dict
+from phenaki.config import changes, from_dict, override, to_dict
 from phenaki.errors import PhenakiError
 
 
@@ -104,3 +104,15 @@ def test_missing_key_and_place_are_named() -> None:
 def test_own_checks_keep_their_words_with_the_place() -> None:
     with pytest.raises(PhenakiError, match=r"^here: The learning rate must be above 0, not 0\.0\.$"):
         from_dict(Run, {"steps": 1, "optimizer": {"lr": 0}}, where="here")
+
+
+def test_of_plain_data_the_parts_that_changed_are_named() -> None:
+    before = {"steps": 1, "mix": [{"place": "a", "weight": 1}, {"place": "b"}], "levels": [8, 8], "second": None}
+    now = {"steps": 1, "mix": [{"place": "c", "weight": 1}, {"place": "b"}], "levels": [8], "second": {"lr": 1}, "x": 0}
+    assert list(changes(before, now, "")) == [
+        ("mix[0].place", "a", "c"),
+        ("levels", [8, 8], [8]),
+        ("second", None, {"lr": 1}),
+        ("x", None, 0),
+    ]
+    assert list(changes({}, {"lr": 1}, "optimizer")) == [("optimizer.lr", None, 1)] and not list(changes(now, now, ""))

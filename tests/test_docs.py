@@ -35,7 +35,9 @@ DOCUMENTS = (
     "docs/data.md",
     "docs/editing.md",
     "docs/paper.md",
+    "docs/sampling.md",
     "docs/text.md",
+    "docs/training.md",
 )  # not docs/log.md,
 # which tells of what is gone, too
 
@@ -98,7 +100,7 @@ def test_commands_can_be_given(document: Path) -> None:
         assert not isinstance(command, TyperGroup), f"there is no phenaki {' '.join(words)}"
         given = command.make_context(command.name, list(rest)).params
         if words[0] == "train":
-            of = {"tokenizer": recipes.TOKENIZER_RECIPES, "generator": recipes.GENERATOR_RECIPES}[words[1]]
+            of = getattr(recipes, f"{words[1].upper()}_RECIPES")
             override(recipes.recipe(given["recipe"], of), given["changes"] or [])
 
 

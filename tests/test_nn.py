@@ -32,6 +32,21 @@ def test_every_kernel_gives_what_the_definition_gives(dtype: torch.dtype, maskin
     assert torch.allclose(found.double(), expected, atol=1e-5 if dtype == torch.float32 else 3e-2)
 
 
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("masking", ["none", "causal", "padding"])
+def test_many_scores_are_worked_off_in_parts(monkeypatch: pytest.MonkeyPatch, masking: str, heads: int) -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, heads, 21, 64).bfloat16().unbind()
+    mask = (torch.rand(2, 1, 1, 21) < 0.8) if masking == "padding" else None
+    whole = attend(q, k, v, mask, causal=masking == "causal")
+    sizes: list[int] = []
+    softmax = torch.Tensor.softmax
+    monkeypatch.setattr(torch.Tensor, "softmax", lambda x, dim: sizes.append(x.numel()) or softmax(x, dim))
+    monkeypatch.setattr("phenaki.nn.attention._SCORES", 300)
+    assert torch.allclose(attend(q, k, v, mask, causal=masking == "causal"), whole, atol=1e-2)
+    assert max(sizes) <= 300 and sum(sizes) == 2 * heads * 21 * 21
+
+
 def test_rotary_scores_depend_on_the_distance_alone() -> None:
     torch.manual_seed(0)
     q, k = torch.randn(2, 64).unbind()

@@ -23,6 +23,7 @@ from phenaki.recipes import masked_debug
 from phenaki.text import NoText, NoTextConfig, T5Config, T5Encoder
 from phenaki.tokenizer import CViViT
 from phenaki.train.generator import GeneratorRecipe, train_generator
+from test_train import saved
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def recipe(place: object, **changes: object) -> GeneratorRecipe:
 
 
 def parts(folder: Path) -> dict:
-    return torch.load(folder / "checkpoint.pt", weights_only=True)["parts"]
+    return saved(folder)["parts"]
 
 
 def losses(folder: Path) -> list[float]:

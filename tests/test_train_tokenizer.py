@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from phenaki.cli import app
 from phenaki.data.shown import Shown
+from phenaki.data.sources import Sample
 from phenaki.errors import PhenakiError
 from phenaki.perceptual import I3D, LPIPS
 from phenaki.recipes import cvivit_debug, cvivit_debug_codebook
@@ -22,9 +23,9 @@ from phenaki.tokenizer.discriminator import DiscriminatorConfig
 from phenaki.train.health import check_clips
 from phenaki.train.optim import Optimizers
 from phenaki.train.run import Run
-from phenaki.train.tokenizer import TokenizerRecipe, TokenizerTraining, overfit_one, train_tokenizer
-from phenaki.video import write_video
-from test_train import lasting, stop_after, weights
+from phenaki.train.tokenizer import TokenizerRecipe, TokenizerTraining, look, overfit_one, train_tokenizer
+from phenaki.video import to_float, to_uint8, write_video
+from test_train import lasting, saved, stop_after, weights
 
 
 def tiny(recipe: TokenizerRecipe | None = None, **loss: float) -> TokenizerRecipe:
@@ -180,7 +181,7 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
         train_tokenizer(lasting(tiny(adversarial=0.1), 2), tmp_path)
     path.write_text(json.dumps(older))
     train_tokenizer(lasting(tiny(), 2), tmp_path)
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2
+    assert saved(tmp_path)["step"] == 2
 
 
 # ---- broken weights
@@ -191,11 +192,13 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(tmp_path: Path)
     linear = torch.nn.Linear(2, 2)
     with Run(tmp_path, recipe.run, recipe) as run:
         run.save({"tokenizer": linear})
-        before = (tmp_path / "checkpoint.pt").read_bytes()
+        before = linear.weight.detach().clone()
         linear.weight.data[0, 0] = float("nan")
-        with pytest.raises(PhenakiError, match="the tokenizer is not finite .*copy the last good checkpoint"):
+        run.step = 1
+        good = "step_0000000.pt and a lower optimizer.lr"
+        with pytest.raises(PhenakiError, match=f"the tokenizer is not finite after step 1: .* last good .*{good}"):
             run.save({"tokenizer": linear})
-    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert torch.equal(saved(tmp_path)["parts"]["tokenizer"]["weight"], before)
 
 
 @pytest.mark.parametrize("name", ["loss", "discriminator_loss"])
@@ -203,7 +206,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_the_last_good_checkpoint(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = lasting(tiny(adversarial=0.1), 9)
-    recipe = replace(recipe, run=replace(recipe.run, checkpoint_every=2))
+    recipe = replace(recipe, run=replace(recipe.run, checkpoint_every=2, bad_steps=1))
     loss = "pixel_losses" if name == "loss" else "discriminator_loss"
     original = getattr(__import__("phenaki.train.tokenizer", fromlist=[loss]), loss)
     calls = []
@@ -214,11 +217,11 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_the_last_good_checkpoint(
         return {key: term * factor for key, term in value.items()} if isinstance(value, dict) else value * factor
 
     monkeypatch.setattr(f"phenaki.train.tokenizer.{loss}", breaking)
-    with pytest.raises(PhenakiError, match=f"the {name} became nan at step 5: copy the last good checkpoint"):
+    with pytest.raises(PhenakiError, match=f"the {name} became nan at step 5, .*: go on from the last good checkpoint"):
         train_tokenizer(recipe, tmp_path)
-    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    assert saved["step"] == 4
-    assert all(tensor.isfinite().all() for tensor in saved["parts"]["tokenizer"].values())
+    last = saved(tmp_path)
+    assert last["step"] == 4
+    assert all(tensor.isfinite().all() for tensor in last["parts"]["tokenizer"].values())
 
 
 # ---- clips that are none
@@ -258,6 +261,16 @@ def test_clips_longer_than_the_window_are_refused(tmp_path: Path) -> None:
 
 
 # ---- one clip
+
+
+def test_a_picture_says_which_rows_are_reconstructions(tmp_path: Path) -> None:
+    tokenizer = training(tiny(), tmp_path).tokenizer.eval()
+    clips = to_uint8(clip(2))
+    _, picture = look(tokenizer, Shown([Sample(video, "") for video in clips], "test", False))
+    rows = list(zip(picture.labels, picture.clips, strict=True))
+    assert np.array_equal([row for label, row in rows if label == "original"], clips)
+    reconstructed = to_uint8(tokenizer.decode(tokenizer.encode(to_float(clips))))
+    assert np.array_equal([row for label, row in rows if label == "reconstruction"], reconstructed)
 
 
 def test_one_clip_is_learned_by_heart(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -59,6 +59,18 @@ def chosen(config: Any) -> dict[str, Any]:
         elif value != field.default:
             values[name] = _plain(value)
     return values
+
+
+def changes(before: Any, now: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
+    """Name, such as "data.sources[0].place", and both values of each part of plain data that is not the same."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in {**before, **now}:
+            yield from changes(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for index, values in enumerate(zip(before, now, strict=True)):
+            yield from changes(*values, f"{name}[{index}]")
+    elif before != now:
+        yield name, before, now
 
 
 def override(config: Config, changes: Sequence[str]) -> Config:

@@ -15,6 +15,7 @@ from phenaki.cli.generate import (
     KeepOption,
     ModelOption,
     NumOption,
+    OrderOption,
     OutOption,
     ScaleOption,
     SeedOption,
@@ -59,6 +60,7 @@ def extend(
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     temperature: TemperatureOption = None,
+    order: OrderOption = None,
 ) -> None:
     """Go on from a clip's last frames: what is written is the clip, and then what the prompts say.
 
@@ -70,7 +72,13 @@ def extend(
     pixels = read_size(size) if size else loaded.image_size
     output = Output(out, loaded, pixels, num, scale, fps, seed)
     start = read_given(video, pixels, loaded.fps)
-    sampling = {"prime_frames": keep, "steps": steps, "guidance": guidance, "temperature": temperature}
+    sampling = {
+        "prime_frames": keep,
+        "steps": steps,
+        "guidance": guidance,
+        "temperature": temperature,
+        "order": order,
+    }
     with step_bar() as on_step, output.writing() as add:
         options = {"frames": frames, "seed": seed, "samples": num, "on_step": on_step}
         for piece in loaded.stream(prompts, start=start, **options, **sampling):
@@ -100,6 +108,7 @@ def interpolate(
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     temperature: TemperatureOption = None,
+    order: OrderOption = None,
 ) -> None:
     """Lead from one picture or clip to another: what is written is the one, what is made between, and the other.
 
@@ -111,7 +120,13 @@ def interpolate(
     pixels = read_size(size) if size else loaded.image_size
     output = Output(out, loaded, pixels, num, scale, fps, seed)
     ends = [read_given(end, pixels, loaded.fps) for end in (first, last)]
-    sampling = {"prime_frames": keep, "steps": steps, "guidance": guidance, "temperature": temperature}
+    sampling = {
+        "prime_frames": keep,
+        "steps": steps,
+        "guidance": guidance,
+        "temperature": temperature,
+        "order": order,
+    }
     options = {"frames": frames, "seed": seed, "samples": num, "progress": True}
     with output.writing() as add:
         add(loaded.interpolate(*ends, prompt, **options, **sampling).video)
@@ -155,6 +170,7 @@ def inpaint(
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     temperature: TemperatureOption = None,
+    order: OrderOption = None,
 ) -> None:
     """Make a part of a video anew: where the mask is white, what the prompt says.
 
@@ -177,7 +193,13 @@ def inpaint(
         raise PhenakiError(f"{frames} frames of '{video}', which has {count}: give at most {fits}")
     if len(hole) not in (1, count):
         raise PhenakiError(f"the mask '{mask}' has {len(hole)} frames, and '{video}' {count}: give one, or as many")
-    sampling = {"prime_frames": keep, "steps": steps, "guidance": guidance, "temperature": temperature}
+    sampling = {
+        "prime_frames": keep,
+        "steps": steps,
+        "guidance": guidance,
+        "temperature": temperature,
+        "order": order,
+    }
     options = {"blend": blend, "seed": seed, "samples": num, "progress": True}
     with output.writing() as add:
         add(loaded.inpaint(clip[:, :, :frames], hole[:frames], prompt, **options, **sampling).video)

@@ -91,6 +91,16 @@ TemperatureOption = Annotated[
     ),
 ]
 
+OrderOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Which of the drawn tokens stay after a step: 'confidence' (those the model is surest of), 'random', "
+        "'halton' (evenly spread), or 'critic' (those that the model's critic, if it has one, takes for real).",
+        show_default="the model's own",
+        rich_help_panel="Sampling",
+    ),
+]
+
 
 @app.command()
 def generate(
@@ -142,6 +152,7 @@ def generate(
     steps: StepsOption = None,
     guidance: GuidanceOption = None,
     temperature: TemperatureOption = None,
+    order: OrderOption = None,
     choice_temperature: Annotated[
         float | None,
         typer.Option(
@@ -191,6 +202,7 @@ def generate(
         "steps": steps,
         "guidance": guidance,
         "temperature": temperature,
+        "order": order,
         "choice_temperature": choice_temperature,
         "top_k": top_k,
         "negative": negative,

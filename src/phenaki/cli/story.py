@@ -242,12 +242,12 @@ def _settings(
 ) -> dict[str, Any]:
     """All that the frames of a story depend on, besides its scenes."""
     from phenaki.config import to_dict
-    from phenaki.hub import ROOMS, fingerprint
+    from phenaki.hub import CRITIC, ROOMS, fingerprint
 
-    parts = zip(ROOMS, (model.tokenizer, model.generator, model.text_encoder), strict=True)
+    parts = zip((*ROOMS, CRITIC), (model.tokenizer, model.generator, model.text_encoder, model.critic), strict=True)
     image = begin["start"]
     return {
-        "model": {room: fingerprint(part) for room, part in parts},
+        "model": {room: fingerprint(part) for room, part in parts if part is not None},
         "sampling": to_dict(teller.config),
         "seed": output.seed,
         "num": teller.samples,

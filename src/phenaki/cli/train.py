@@ -1,4 +1,4 @@
-"""Training: `phenaki train tokenizer` and `phenaki train generator`."""
+"""Training: `phenaki train tokenizer`, `phenaki train generator` and `phenaki train critic`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RunFolderOption = Annotated[
         "--out",
         "-o",
         help="The run's folder: checkpoints, metrics, pictures and the trained weights. If a run of the same recipe "
-        "was stopped there, it goes on.",
+        "was stopped there, it goes on (see --resume).",
         show_default=False,
     ),
 ]
@@ -48,6 +48,22 @@ DataOption = Annotated[
         "`phenaki data tokenize` wrote, or tar shards ('clips/{000..127}.tar'), here, at http(s):// or s3://. Repeat "
         "it to mix several.",
         show_default=False,
+    ),
+]
+ResumeOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|never|FILE",
+        help="auto goes on from the newest whole checkpoint in the run's folder, never starts anew, and a checkpoint's "
+        "file goes on from that one.",
+    ),
+]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Remove the run that is in the folder, if it is of another recipe or --resume is never: such a folder is "
+        "refused otherwise.",
     ),
 ]
 ChangesArgument = Annotated[
@@ -65,6 +81,8 @@ def train_tokenizer(
     recipe: RecipeOption,
     out: RunFolderOption,
     data: DataOption = None,
+    resume: ResumeOption = "auto",
+    overwrite: OverwriteOption = False,
     overfit_one: Annotated[
         bool,
         typer.Option(
@@ -93,7 +111,7 @@ def train_tokenizer(
     if overfit_one:
         print(overfit(configured, out))
         return
-    _say_trained("tokenizer", train_tokenizer(configured, out))
+    _say_trained("tokenizer", train_tokenizer(configured, out, resume, overwrite))
 
 
 @train_app.command("generator")
@@ -119,6 +137,8 @@ def train_generator(
         ),
     ] = None,
     data: DataOption = None,
+    resume: ResumeOption = "auto",
+    overwrite: OverwriteOption = False,
     changes: ChangesArgument = None,
 ) -> None:
     """Train a generator (second stage) that writes a tokenizer's ids from text, and its text encoder.
@@ -143,31 +163,45 @@ def train_generator(
         reader = encoder_class(configured.text)(configured.text)
     elif text_encoder:
         reader = load_part(text_encoder, "text")
-    _say_trained("model", train_generator(configured, out, first_stage, reader))
+    _say_trained("model", train_generator(configured, out, first_stage, reader, resume, overwrite))
 
 
-@app.command()
-def plan(
-    recipe: Annotated[str, typer.Argument(help="Name of a generator's recipe.")],
-    tokenizer: Annotated[
-        str, typer.Option(metavar="RECIPE", help="Of the tokenizer whose ids it writes.")
-    ] = "cvivit_128",
+@train_app.command("critic")
+def train_critic(
+    recipe: RecipeOption,
+    out: RunFolderOption,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="The trained model whose ids the critic is to judge: a name in the package, or a folder. All of it "
+            "stays as it is.",
+            show_default=False,
+        ),
+    ],
+    data: DataOption = None,
+    resume: ResumeOption = "auto",
+    overwrite: OverwriteOption = False,
     changes: ChangesArgument = None,
 ) -> None:
-    """Say what training a generator costs, without allocating it: parameters, operations and memory of a step.
+    """Train a critic for a trained model: it tells real ids from generated ones, and sampling draws those anew that it
+    takes for false (`generate --order critic`). What is written is the model with its critic.
 
-    phenaki plan paper data.batch=8
+    phenaki train critic --recipe critic_shapes_64 --model shapes-64 --out runs/out/critic
+
+    A critic that learns beside its generator: phenaki train generator ... critic.kind=token
+
+    Ctrl-C saves and stops; the same command goes on from there. Several processes: torchrun --nproc-per-node 2 -m
+    phenaki train critic ...
     """
-    import torch
-
     from phenaki import recipes
-    from phenaki.tokenizer import build_tokenizer
-    from phenaki.train.cost import generator_cost
+    from phenaki.pipeline import Phenaki
+    from phenaki.train.critic import train_critic
 
-    configured = _configured(recipes.recipe(recipe, recipes.GENERATOR_RECIPES), None, changes)
-    with torch.device("meta"):
-        facts = build_tokenizer(recipes.recipe(tokenizer, recipes.TOKENIZER_RECIPES).tokenizer).facts
-    print("\n".join(generator_cost(configured, facts).lines()))
+    configured = _configured(recipes.recipe(recipe, recipes.CRITIC_RECIPES), data, changes)
+    _check_run_folder(out)
+    _say_trained("model", train_critic(configured, out, Phenaki.from_pretrained(model, "cpu"), resume, overwrite))
 
 
 def _configured(recipe: Recipe, data: list[str] | None, changes: list[str] | None) -> Recipe:

@@ -51,7 +51,7 @@ class WordEncoderConfig:
         strange = sorted({c for c in prompt if c.isalpha() and self.alphabet not in unicodedata.name(c, "").lower()})
         if strange and self.alphabet:
             raise PhenakiError(
-                f"the prompt has letters that this model never saw in training ({' '.join(strange[:8])}): "
+                f"the prompt has letters that this model does not read ({' '.join(strange[:8])}): "
                 f"it reads {self.alphabet} letters only"
             )
 

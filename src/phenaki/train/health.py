@@ -73,6 +73,8 @@ class Health:
         usable: the share of all codes (0 to 1) that can occur in the step's ids, if these are fewer than the codes.
         """
         norm = figures["grad_norm"]
+        if not math.isfinite(norm):  # the step was not taken
+            return {}
         usual = math.exp(self._log_norm)
         exploding = self._norms >= _SETTLED and norm > _EXPLODED * usual
         if not exploding and norm > 0:

@@ -90,12 +90,14 @@ class Optimizers:
         return config.lr * warm * cosine
 
     def update(self, step: int) -> float:
-        """Clip the gradients, take the step, clear them. Returns the gradients' norm before clipping."""
+        """Clip the gradients, take the step, clear them. Returns the gradients' norm before clipping: where that is not
+        finite, no step is taken."""
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.clip))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.lr(step)
-            optimizer.step()
+            if math.isfinite(norm):
+                optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return norm
 

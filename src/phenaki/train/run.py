@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
-import atexit
-import io
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-import torch.distributed as dist
 from rich.progress import TextColumn
 from torch import Tensor
 
-from phenaki.config import to_dict
+from phenaki.config import changes, to_dict
 from phenaki.errors import PhenakiError
 from phenaki.files import write_whole, writing
 from phenaki.precision import Precision, best_device
 from phenaki.progress import progress_bar
+from phenaki.train import checkpoints
+from phenaki.train.checkpoints import Checkpoints
+from phenaki.train.processes import Processes
+from phenaki.train.runs import write_state
+from phenaki.train.track import Drawn, Pace, Tracker, TrackerName, check_trackers, open_trackers
+from phenaki.video import contact_sheet, mosaic, write_image, write_video
 
 BAD_SAMPLES = "bad_samples.txt"
 _SHOWN_BAD = 10
 _MAY_CHANGE = {f"run.{key}" for key in ("steps", "device", "log_every", "picture_every", "checkpoint_every")}
+_MAY_CHANGE |= {f"run.{key}" for key in ("trackers", "prompts", "keep", "keep_every", "bad_steps", "patience")}
+_MAY_CHANGE |= {"run.checkpointing", "run.compile"}
 _MAY_CHANGE |= {"data.bad_share", "data.validation", "loss.lpips_weights", "loss.i3d_weights"}
+_MAY_DIFFER = ("optimizer", "loss", "run", "sampling")  # from the recipe of a checkpoint that is named
+_WRITTEN = ("recipe.json", "metrics.jsonl", "state.json", "wandb_id", "checkpoint.pt", "events.out.tfevents.*")
+_WRITTEN += ("*_[0-9][0-9]*.png", "*_[0-9][0-9]*.mp4")
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,13 @@ class RunConfig:
     """How long and how often. `device` "auto" takes CUDA where there is one.
 
     `precision` is that of the networks that are trained. A frozen tokenizer encodes, and pictures are made, in the
-    precision in which users will run them.
+    precision in which users will run them. `trackers`: where figures and pictures go besides the run's folder;
+    TensorBoard is written where it is installed. `prompts`: a file with a prompt a line, which a generator draws each
+    time there are pictures; "" for none. Of the checkpoints the newest `keep` stay, and those after steps that are
+    multiples of `keep_every`, if that is not 0. A step whose loss or gradients are not finite is not taken; `bad_steps`
+    in a row end the run, and so does a process that the others wait for longer than `patience` seconds.
+    `checkpointing`: each layer keeps its input alone and runs once more in the backward pass, for less memory.
+    `compile`: the layers run as torch.compile makes them.
     """
 
     steps: int = 1000
@@ -49,83 +64,133 @@ class RunConfig:
     log_every: int = 10
     picture_every: int = 500
     checkpoint_every: int = 250
+    trackers: tuple[TrackerName, ...] = ("tensorboard",)
+    prompts: str = ""
+    keep: int = 2
+    keep_every: int = 0
+    bad_steps: int = 10
+    patience: float = 60.0
+    checkpointing: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "picture_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
+        for name in ("steps", "log_every", "picture_every", "checkpoint_every", "keep", "bad_steps", "patience"):
+            if not getattr(self, name) >= 1:
                 raise PhenakiError(f"run.{name} {getattr(self, name)} must be 1 or more")
+        if self.keep_every < 0:
+            raise PhenakiError(f"run.keep_every {self.keep_every} must be a number of steps, or 0")
 
 
 class Run:
     """One training run in a folder: `with Run(...) as run: for step in run.steps(): ...`.
 
-    The folder holds recipe.json, checkpoint.pt (the newest), metrics.jsonl, TensorBoard files and pictures. Every
-    random draw of a step comes from `run.rng(step)`, so that a checkpoint needs no random state. `frozen`: the
-    fingerprints, by name, of the networks that a second stage builds on; a checkpoint of others is refused.
+    The folder holds recipe.json, checkpoints, metrics.jsonl, TensorBoard files and pictures. Every random draw of a
+    step comes from `run.rng(step)`, so that a checkpoint needs no random state. `frozen`: the fingerprints, by name, of
+    the networks that a second stage builds on; a checkpoint of others is refused.
+
+    `resume`: "auto" goes on from the newest checkpoint in the folder, if there is one, "never" starts anew, and a path
+    goes on from that checkpoint. A folder with a run of another recipe, or with any where `resume` is "never", is
+    refused with a PhenakiError, unless `overwrite` says that the run in it is to be removed.
     """
 
-    def __init__(self, folder: str | Path, config: RunConfig, recipe: Any, frozen: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        folder: str | Path,
+        config: RunConfig,
+        recipe: Any,
+        frozen: Mapping[str, str] | None = None,
+        resume: str = "auto",
+        overwrite: bool = False,
+    ):
         self.folder, self.config = Path(folder), config
-        self.rank, self.world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.device = _device(config.device)
-        self.step = 0
+        self.processes = Processes(self.device, config.patience)
+        self.rank, self.world_size = self.processes.rank, self.processes.count
+        self.step = self.skipped = self._skipped_in_a_row = 0
+        self._saved = -1
         self._stop = False
         self._failure = ""
         self._recent: dict[str, list[float]] = {}
         self._left_out: set[str] = set()
-        self._tensorboard: Any = None
+        self._trackers: list[Tracker] = []
+        self._pace = Pace(self.device, self.world_size)
         self._frozen = dict(frozen or {})
-        self._recipe = json.loads(json.dumps(to_dict(recipe)))
-        self._check_recipe(recipe)
+        self._recipe = _plain(recipe)
+        self._defaults = {room: _plain(type(getattr(recipe, room))()) for room in self._recipe}
+        self._resume = resume
+        self._removes = self._check_folder(overwrite)
+        self._checkpoints = Checkpoints(self.folder, config.keep, config.keep_every, self._say)
+        self._progress = progress_bar(TextColumn("{task.fields[losses]}"), shown=self.is_main)
+        if self.is_main:
+            check_trackers(config.trackers)
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def _check_recipe(self, recipe: Any) -> None:
-        """A folder belongs to one recipe; what leaves the updates as they are may change."""
+    def _check_folder(self, overwrite: bool) -> bool:
+        """Whether a run in the folder is to be removed. Raises PhenakiError where it would be, and must not."""
         path = self.folder / "recipe.json"
         if not path.exists():
-            return
-        before = json.loads(path.read_text())
-        defaults = {room: to_dict(type(getattr(recipe, room))()) for room in self._recipe}
-        before = _completed(before, json.loads(json.dumps(defaults)))
-        changed = [
-            f"{room}.{key} from {before[room].get(key)} to {value}"
+            return False
+        try:
+            checkpoints.check_version(self.folder)
+            if self._resume == "never":
+                raise PhenakiError(f"the folder '{self.folder}' holds a run: name another one")
+            if changed := self._changed(json.loads(path.read_text())):
+                raise PhenakiError(
+                    f"the run in {self.folder} was started with another recipe (changed: {'; '.join(changed)}): "
+                    "name another folder, or keep the recipe"
+                )
+        except PhenakiError as error:
+            if not overwrite:
+                raise PhenakiError(f"{error}, or remove that run with --overwrite") from None
+            return True
+        return False
+
+    def _changed(self, before: dict[str, Any], may_differ: Sequence[str] = ()) -> list[str]:
+        """How this recipe differs from an earlier one; what leaves the updates as they are may change."""
+        before = _completed(before, self._defaults)
+        return [
+            f"{name} from {old} to {new}"
             for room, values in self._recipe.items()
+            if room not in may_differ
             for key, value in values.items()
-            if before[room].get(key) != value and f"{room}.{key}" not in _MAY_CHANGE
+            if f"{room}.{key}" not in _MAY_CHANGE
+            for name, old, new in changes(before[room].get(key), value, f"{room}.{key}")
         ]
-        if changed:
-            raise PhenakiError(
-                f"the run in {self.folder} was started with another recipe (changed: {'; '.join(changed)}): "
-                "name another folder, or keep the recipe"
-            )
 
     def __enter__(self) -> Run:
         self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         if self.is_main:
             with writing(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-        self._group = self.world_size > 1 and not dist.is_initialized()  # whether it is this run's own
-        if self._group:
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
-        self._progress = progress_bar(TextColumn("{task.fields[losses]}"), shown=self.is_main)
+        self.processes.join()
+        if self._removes and self.is_main:
+            (self.folder / BAD_SAMPLES).unlink(missing_ok=True)
         self._task = self._progress.add_task("step", total=self.config.steps, losses="")
         self._progress.start()
         self._left_out = self._bad_names()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._checkpoints.join()
         self._progress.stop()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-        if self.world_size > 1 and error is None:
-            dist.barrier()
-            if self._group:  # not before the process ends: another run in it goes on with the group
-                atexit.register(dist.destroy_process_group)
+        for tracker in self._trackers:
+            tracker.close()
+        if self._trackers:
+            self._write_end(error)
+        self.processes.leave(error)
+
+    def _write_end(self, error: BaseException | None) -> None:
+        """How the run ended, for `phenaki runs`; a full disk is no reason to hide the error that ended it."""
+        with suppress(PhenakiError, OSError):
+            if error is not None and not isinstance(error, KeyboardInterrupt):
+                write_state(self.folder, "failed", str(error) or type(error).__name__)
+            else:
+                write_state(self.folder, "finished" if self.step >= self.config.steps else "stopped")
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self._stop:
@@ -150,37 +215,75 @@ class Run:
     # ---- checkpoints
 
     def restore(self, parts: dict[str, Any]) -> None:
-        """Load the newest checkpoint, where there is one, into the parts (each with load_state_dict).
+        """Load the checkpoint to go on from, where there is one, into the parts (each with load_state_dict).
 
         All processes get the one that the main process finds: the others may be on machines that do not see its disk.
         """
-        path = self.folder / "checkpoint.pt"
-        content = self._from_main(path.read_bytes() if self.is_main and path.exists() else None)
+        content = self.processes.from_main(self._to_go_on_from() if self.is_main else None)
         if content is None:
             return
-        try:
-            saved = torch.load(io.BytesIO(content), map_location=self.device, weights_only=True)
-        except Exception as error:
-            raise PhenakiError(f"the checkpoint {path} cannot be read ({error}): delete it to start anew") from error
+        saved = checkpoints.load(content, self.device)
+        self._check_fits(saved, parts)
+        if saved["processes"] != self.world_size and self.is_main:
+            self._say(
+                f"the number of processes was {saved['processes']} and is {self.world_size} now: the data come in "
+                "another order from here on, and the end is not bit for bit that of the run as it was started"
+            )
+        for name, part in parts.items():
+            try:
+                part.load_state_dict(saved["parts"][name])
+            except PhenakiError:
+                raise
+            except (RuntimeError, ValueError, KeyError) as error:
+                self._refuse_checkpoint(f"its {name} has other parts or sizes", error)
+        self.step, self.skipped = saved["step"], saved["skipped"]
+
+    def _to_go_on_from(self) -> bytes | None:
+        if self._resume not in ("auto", "never"):
+            return checkpoints.read_whole(Path(self._resume))
+        return None if self._removes else self._checkpoints.newest()
+
+    def _check_fits(self, saved: dict[str, Any], parts: dict[str, Any]) -> None:
+        """Raise PhenakiError for the checkpoint of another recipe, or of a run that builds on other networks."""
+        named = self._resume not in ("auto", "never")
         for name, fingerprint in self._frozen.items():
-            if saved["frozen"][name] != fingerprint:
+            if saved["frozen"].get(name) != fingerprint:
                 raise PhenakiError(
                     f"the run in {self.folder} builds on another {name}: name that one, or another folder"
                 )
-        for name, part in parts.items():
-            part.load_state_dict(saved["parts"][name])
-        self.step = saved["step"]
+        if saved["recipe"].keys() != self._recipe.keys() or saved["parts"].keys() != parts.keys():
+            self._refuse_checkpoint("it is of another stage, or of other networks")
+        if changed := self._changed(saved["recipe"], _MAY_DIFFER if named else ()):
+            self._refuse_checkpoint(f"it is of another recipe (changed: {'; '.join(changed)})")
+
+    def _refuse_checkpoint(self, why: str, error: Exception | None = None) -> NoReturn:
+        place = self.folder if self._resume == "auto" else self._resume
+        raise PhenakiError(
+            f"the checkpoint in '{place}' does not fit this run: {why}. Keep its recipe, or name another"
+        ) from error
 
     def save(self, parts: dict[str, Any]) -> None:
-        """Write the checkpoint, whole or not at all. All processes call: the data's state is of each of them."""
-        states = {name: part.state_dict() for name, part in parts.items()}
+        """Copy all that there is to save, and write it while the training goes on.
+
+        All processes call: the data's state is of each of them.
+        """
+        if self.step == self._saved:
+            return
+        with self.processes.answered():
+            states = {name: part.state_dict() for name, part in parts.items()}
+        self._check_finite(states)
         if self.is_main:
-            self._check_finite(states)
-            state = {"step": self.step, "parts": states, "frozen": self._frozen}
-            buffer = io.BytesIO()  # torch.save's own writer hides the system's errors, such as a full disk
-            torch.save(state, buffer)
-            with write_whole(self.folder / "checkpoint.pt") as file:
-                file.write(buffer.getbuffer())
+            self._checkpoints.save(
+                self.step,
+                {
+                    "recipe": self._recipe,
+                    "frozen": self._frozen,
+                    "processes": self.world_size,
+                    "skipped": self.skipped,
+                    "parts": states,
+                },
+            )
+        self._saved = self.step
 
     def _check_finite(self, states: dict[str, Any]) -> None:
         """Raise PhenakiError for weights that no training can go on from: the newest checkpoint stays as it is."""
@@ -191,10 +294,11 @@ class Run:
 
     def _way_back(self) -> str:
         """What to do about a run that is broken, with the checkpoint from before it was."""
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
+        self._checkpoints.join()
+        good = self._checkpoints.found()
+        if not good:
             return "there is no checkpoint yet; start anew with a lower optimizer.lr"
-        return f"copy the last good checkpoint, {path}, to a new folder and go on there with a lower optimizer.lr"
+        return f"go on from the last good checkpoint in a new folder, with --resume {good[0]} and a lower optimizer.lr"
 
     # ---- the loop
 
@@ -205,18 +309,25 @@ class Run:
         """
         if self.is_main:
             self._open_records()
+        self.processes.wait_for_main()
         self._first, self._began = self.step, time.monotonic()
+        self._pace.begin()
         self._progress.update(self._task, completed=self.step)
         while self.step < self.config.steps and not self._stopped(prepare):
+            shows = self._completes(self.config.picture_every)
             yield self.step
+            if shows:
+                self.processes.wait_for_main()  # which draws pictures
             self.step += 1
             self._progress.update(self._task, completed=self.step)
             if self.step % self.config.checkpoint_every == 0:
                 self.save(parts)
-        failures = self._failures()
+                self.processes.wait_for_main()
+        failures = [failure for failure in self.processes.gather(self._failure) if failure]
         if self.step > self._first or not failures:
             self.save(parts)
         if self.is_main:
+            self._checkpoints.wait()
             self._summarize()
         if failures:
             raise PhenakiError(failures[0])
@@ -233,20 +344,20 @@ class Run:
         self._progress.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
     def _open_records(self) -> None:
-        """Write the recipe, and take back what was recorded of steps that are about to be run again.
-
-        After a hard kill metrics and TensorBoard go further than the checkpoint, and may end in half a line.
-        """
+        """Write the recipe, and take back what was recorded of steps that are about to be run again."""
+        if self._removes:
+            self._remove_run()
+        self._checkpoints.forget(after=self.step)
+        self._trackers = open_trackers(self.config.trackers, self.folder, self._recipe, self.step)
         with write_whole(self.folder / "recipe.json", "w") as file:
             json.dump(self._recipe, file, indent=2)
-        metrics = self.folder / "metrics.jsonl"
-        if metrics.exists():
-            lines = metrics.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
-            if len(kept) < len(lines):
-                with write_whole(metrics, "w") as file:
-                    file.writelines(kept)
-        self._tensorboard = _tensorboard(self.folder, first=self.step + 1)
+        write_state(self.folder, "running")
+
+    def _remove_run(self) -> None:
+        """Remove what another run wrote here; what it trained stays until it is written anew."""
+        for path in [path for pattern in _WRITTEN for path in self.folder.glob(pattern)]:
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder / checkpoints.FOLDER, ignore_errors=True)
 
     def _stopped(self, prepare: Callable[[], None]) -> bool:
         """Whether any process was asked to stop, or cannot go on: all leave the loop at the same step."""
@@ -254,65 +365,71 @@ class Run:
             prepare()
         except PhenakiError as error:
             self._failure = str(error)
-        stop = self._stop or bool(self._failure)
-        if self.world_size == 1:
-            return stop
-        flag = torch.tensor(int(stop), device=self.device)
-        dist.all_reduce(flag, dist.ReduceOp.MAX)
-        return bool(flag)
+        return self.processes.any(self._stop or bool(self._failure))
 
-    def _failures(self) -> list[str]:
-        """Why processes cannot go on, of all of them; for all to call."""
-        failures = [self._failure] * self.world_size
-        if self.world_size > 1:
-            dist.all_gather_object(failures, self._failure)
-        return [failure for failure in failures if failure]
+    def _completes(self, every: int) -> bool:
+        """Whether the step now running is the last of `every`, or of the run."""
+        return (self.step + 1) % every == 0 or self.step + 1 == self.config.steps
 
     def due(self, every: int) -> bool:
         """Whether the step now running is the last of `every`, or of the run; on the main process only."""
-        return self.is_main and ((self.step + 1) % every == 0 or self.step + 1 == self.config.steps)
+        return self.is_main and self._completes(every)
 
     def log(self, **values: float) -> None:
-        """Record the step's values; every `log_every` steps their means go to metrics.jsonl, TensorBoard and the bar.
+        """Record the step's values; every `log_every` steps their means, and the run's pace, go to the trackers.
 
-        A mean is over the steps that have the value. Raises PhenakiError as `check_finite` does.
+        A mean is over the steps that have the value. A step whose loss or gradients' norm (`...loss`, `...grad_norm`)
+        is not finite was not taken: it is counted as `skipped`, and left out of the means. Raises PhenakiError where
+        there are `bad_steps` of them in a row.
         """
-        self.check_finite(values)
+        wrong = _not_finite(values)
+        if wrong:
+            self._skip(wrong)
+        else:
+            self._skipped_in_a_row = 0
         if not self.is_main:
             return
-        for name, value in values.items():
+        for name, value in values.items() if not wrong else ():
             self._recent.setdefault(name, []).append(value)
         if self.due(self.config.log_every):
-            self.record({name: sum(recent) / len(recent) for name, recent in self._recent.items()})
+            means = {name: sum(recent) / len(recent) for name, recent in self._recent.items()}
+            means |= {"skipped": self.skipped} if self.skipped else {}
+            self._track(means | self._pace.figures())
+            self._tell(means)
             self._recent.clear()
 
-    def check_finite(self, values: Mapping[str, float]) -> None:
-        """Raise PhenakiError when a loss or a gradient's norm (`...loss`, `...grad_norm`) is not finite.
-
-        The newest checkpoint stays as it is.
-        """
-        for name, value in values.items():
-            if name.endswith(("loss", "grad_norm")) and not math.isfinite(value):
-                raise PhenakiError(f"the {name} became {value} at step {self.step}: {self._way_back()}")
+    def _skip(self, wrong: str) -> None:
+        """Count a step that was not taken; the checkpoints stay as they are."""
+        self.skipped += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row == self.config.bad_steps:
+            raise PhenakiError(
+                f"{wrong} at step {self.step}, the {self.config.bad_steps}th of steps in a row that were not taken as "
+                f"they were not finite (run.bad_steps): {self._way_back()}"
+            )
+        if self._skipped_in_a_row == 1:
+            self.alarm("step skipped", f"{wrong}, so this step was not taken, and the weights are as before")
 
     def alarm(self, name: str, sentence: str) -> None:
-        """Say what goes wrong at the step now running: on the screen, in metrics.jsonl and in TensorBoard."""
+        """Say what goes wrong at the step now running: on the screen and in all trackers."""
         if not self.is_main:
             return
         step = self.step + 1
         self._say(f"step {step}: {name}: {sentence}")
-        self._write({"step": step, "time": round(time.time(), 1), "alarm": name, "sentence": sentence})
-        if self._tensorboard is not None:
-            self._tensorboard.add_text(f"alarm/{name}", sentence, step)
+        for tracker in self._trackers:
+            tracker.alarm(name, sentence, step)
 
     def record(self, means: dict[str, float]) -> None:
-        """Write values of the step now running to metrics.jsonl, TensorBoard and the progress bar (or a line)."""
+        """Write values of the step now running to all trackers and the progress bar (or a line)."""
+        self._track(means)
+        self._tell(means)
+
+    def _track(self, values: Mapping[str, float]) -> None:
+        for tracker in self._trackers:
+            tracker.figures(values, self.step + 1)
+
+    def _tell(self, means: Mapping[str, float]) -> None:
         step = self.step + 1
-        rounded = {name: float(f"{value:.5g}") for name, value in means.items()}
-        self._write({"step": step, "time": round(time.time(), 1)} | rounded)
-        if self._tensorboard is not None:
-            for name, value in means.items():
-                self._tensorboard.add_scalar(name, value, step)
         shown = " ".join(f"{name} {value:.4g}" for name, value in means.items())
         self._progress.update(self._task, losses=shown)
         if self._progress.disable:
@@ -321,9 +438,20 @@ class Run:
             said = f"step {step}/{self.config.steps} {shown}, {rate:.2f} steps/s, {left} left"
             print(said, file=sys.stderr, flush=True)
 
-    def _write(self, line: dict[str, Any]) -> None:
-        with open(self.folder / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(line) + "\n")
+    def show(self, name: str, drawn: Drawn, fps: float) -> None:
+        """Write clips of the step now running, frame by frame as name_STEP.png and playing as name_STEP.mp4, and hand
+        both to all trackers."""
+        step = self.step + 1
+        file = self.folder / f"{name}_{step:07d}.png"
+        write_image(file, contact_sheet(drawn.clips, columns=11, labels=drawn.labels))
+        write_video(file.with_suffix(".mp4"), mosaic(drawn.clips), fps)
+        for tracker in self._trackers:
+            tracker.picture(name, file, step)
+            tracker.video(name, file.with_suffix(".mp4"), step)
+
+    def next(self, batches: Iterator[Any]) -> Any:
+        """The next batch; how long it takes to come is recorded."""
+        return self._pace.next(batches)
 
     def leave_out(self, sentence: str) -> None:
         """Name a sample that cannot be used, and why, once in bad_samples.txt; the first few on the screen too.
@@ -344,36 +472,40 @@ class Run:
         path = self.folder / BAD_SAMPLES
         return set(map(_name, path.read_text(encoding="utf-8").splitlines())) if path.exists() else set()
 
-    def _from_main(self, content: bytes | None) -> bytes | None:
-        """What the main process has, for all processes."""
-        if self.world_size == 1:
-            return content
-        contents = [content]
-        dist.broadcast_object_list(contents, src=0, device=self.device)
-        return contents[0]
-
     def take_from_main(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite the tensors of all processes by those of the main one."""
-        if self.world_size > 1:
-            for tensor in tensors:
-                dist.broadcast(tensor, 0)
+        self.processes.take_from_main(tensors)
 
     def sum_over_processes(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite the tensors of all processes by their sum."""
-        if self.world_size > 1:
-            for tensor in tensors:
-                dist.all_reduce(tensor)
+        self.processes.sum(tensors)
 
-    def average_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Mean of the gradients over all processes, in one transfer."""
-        if self.world_size == 1:
-            return
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        flat /= self.world_size
-        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = part.view_as(parameter)
+    def average_gradients(self, parameters: Sequence[Tensor], loss: Tensor | float) -> None:
+        """Mean of the gradients over all processes; not a number where the loss of any of them is not finite, so that
+        none takes the step."""
+        spoil(parameters, loss)
+        self.processes.average_gradients(parameters)
+
+
+@torch.no_grad()
+def spoil(parameters: Sequence[Tensor], loss: Tensor | float) -> None:
+    """Make a gradient not a number if the loss is not finite; nothing waits for the device to find out."""
+    first = next((parameter.grad for parameter in parameters if parameter.grad is not None), None)
+    if first is not None:
+        first += 0 * loss
+
+
+def _not_finite(values: Mapping[str, float]) -> str:
+    """What is not finite of a step's losses and gradients, in words, or nothing."""
+    for name, value in values.items():
+        if name.endswith(("loss", "grad_norm")) and not math.isfinite(value):
+            return f"the {name} became {value}"
+    return ""
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A configuration as it is read back from JSON."""
+    return json.loads(json.dumps(to_dict(config)))
 
 
 def _completed(before: Any, defaults: Any) -> Any:
@@ -407,12 +539,3 @@ def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds} s"
-
-
-def _tensorboard(folder: Path, first: int) -> Any:
-    """A TensorBoard writer, where the extra `train` is installed, that hides older records from step `first` on."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(folder, purge_step=first)

@@ -38,9 +38,11 @@ from phenaki.tokenizer.losses import (
     seen_frames,
 )
 from phenaki.train.health import Health, check_clips, contrast, verdict
+from phenaki.train.layers import prepare_layers
 from phenaki.train.optim import OptimizerConfig, Optimizers, averaged
 from phenaki.train.run import Run, RunConfig
-from phenaki.video import contact_sheet, to_float, to_uint8, write_image
+from phenaki.train.track import Drawn
+from phenaki.video import to_float, to_uint8
 
 Figures = dict[str, float]
 
@@ -57,6 +59,12 @@ class TokenizerRecipe:
     run: RunConfig = field(default_factory=RunConfig)
 
 
+def discriminator_optimizer(recipe: TokenizerRecipe) -> OptimizerConfig:
+    """That of the tokenizer, with what the discriminator has of its own."""
+    own = {"kind": "adamw", "lr": recipe.discriminator.lr, "betas": recipe.discriminator.betas}
+    return replace(recipe.optimizer, **own)
+
+
 class TokenizerTraining:
     """The networks of a first-stage run, their optimizers, and one update of them.
 
@@ -71,18 +79,19 @@ class TokenizerTraining:
         self.tokenizer.to(run.device)
         self.guests = load_guests(recipe.loss, run.device)
         self.ema = averaged(self.tokenizer, recipe.optimizer.ema_decay)
+        prepare_layers([self.tokenizer], recipe.run, run.device)
         self.optimizers = Optimizers([self.tokenizer], recipe.optimizer, recipe.run.steps)
         self.parts = {"tokenizer": self.tokenizer, "ema": self.ema, "optimizers": self.optimizers}
         if self.discriminator is not None:
             self.discriminator.to(run.device)
-            own = {"kind": "adamw", "lr": recipe.discriminator.lr, "betas": recipe.discriminator.betas}
-            config = replace(recipe.optimizer, **own)
+            config = discriminator_optimizer(recipe)
             self.discriminator_optimizers = Optimizers([self.discriminator], config, recipe.run.steps)
             self.parts["discriminator"] = self.discriminator
             self.parts["discriminator_optimizers"] = self.discriminator_optimizers
 
     def update(self, video: Tensor, step: int) -> dict[str, float]:
-        """One update with a batch, float (B, 3, T, H, W) in [0, 1], on the run's device. Returns what to record."""
+        """One update with a batch, float (B, 3, T, H, W) in [0, 1], on the run's device. Returns what to record: the
+        losses and the gradients' norm alone where one of these is not finite, and the step is not taken."""
         recipe, run, tokenizer, quantizer = self.recipe, self.run, self.tokenizer, self.tokenizer.quantizer
         adversarial = self.discriminator is not None and step >= recipe.discriminator.start
         rng = run.rng(step)
@@ -105,9 +114,10 @@ class TokenizerTraining:
             ids.append(out.quantized.ids)
             statistics.append(quantizer.statistics(out.quantized))
 
-        run.average_gradients(self.optimizers.parameters)
+        run.average_gradients(self.optimizers.parameters, figures["loss"])
         figures["grad_norm"] = self.optimizers.update(step)
-        run.check_finite(figures)
+        if not math.isfinite(figures["grad_norm"]):  # the step was not taken, in no process
+            return figures
         summed = tuple(map(sum, zip(*statistics, strict=True)))
         run.sum_over_processes(summed)
         figures["restarted"] = quantizer.update(summed, out.quantized, rng)
@@ -121,6 +131,8 @@ class TokenizerTraining:
         figures["contrast"] = contrast(made, video)
         figures["psnr"] = -10 * math.log10(max(1e-10, (made - video).square().mean().item()))
         figures["lr"] = self.optimizers.lr(step)
+        if adversarial:
+            figures["discriminator_lr"] = self.discriminator_optimizers.lr(step)
         return figures
 
     def _adversarial(self, made: Tensor, seen: Tensor, others: Tensor) -> Tensor:
@@ -147,7 +159,7 @@ class TokenizerTraining:
             (share * sum(losses.values())).backward()
             right = ((real_scores > 0).float().mean() + (fake_scores < 0).float().mean()) / 2
             _add(figures, losses | {"discriminator_accuracy": right}, share)
-        self.run.average_gradients(self.discriminator_optimizers.parameters)
+        self.run.average_gradients(self.discriminator_optimizers.parameters, figures["discriminator_loss"])
         figures["discriminator_grad_norm"] = self.discriminator_optimizers.update(step)
         return figures
 
@@ -170,10 +182,15 @@ def load_guests(config: TokenizerLossConfig, device: torch.device) -> Guests:
     )
 
 
-def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path) -> Path:
-    """Train a tokenizer, or go on where the run in `folder` stopped. Returns the folder of the averaged weights."""
+def train_tokenizer(
+    recipe: TokenizerRecipe, folder: str | Path, resume: str = "auto", overwrite: bool = False
+) -> Path:
+    """Train a tokenizer, or go on where the run in `folder` stopped. Returns the folder of the averaged weights.
+
+    `resume` and `overwrite` are those of `Run`.
+    """
     clips = _clips(recipe)
-    with Run(folder, recipe.run, recipe) as run:
+    with Run(folder, recipe.run, recipe, resume=resume, overwrite=overwrite) as run:
         training, health = TokenizerTraining(recipe, run), Health()
         period = training.tokenizer.patch[0]
         data = Batches(recipe.data, period, run.rank, run.world_size, captions=False, on_bad=run.leave_out)
@@ -181,7 +198,7 @@ def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path) -> Path:
         run.restore(parts)
 
         for step in run.steps(parts, data.prepare):
-            video = to_float(next(data)["video"]).to(run.device)
+            video = to_float(run.next(data)["video"]).to(run.device)
             figures = training.update(video, step)
             run.log(**figures)
             _raise_alarms(run, health, training.tokenizer, video, figures)
@@ -189,7 +206,7 @@ def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path) -> Path:
                 tokenizer = training.ema.module
                 test, picture = look(tokenizer, clips)
                 run.record(test)
-                write_image(run.folder / f"reconstruction_{step + 1:07d}.png", picture)
+                run.show("reconstruction", picture, recipe.tokenizer.fps)
                 kind = kind_of(tokenizer, "tokenizer")
                 save_component(tokenizer, run.folder / "tokenizer", kind, recipe.tokenizer)
     return run.folder / "tokenizer"
@@ -232,6 +249,8 @@ def _clips(recipe: TokenizerRecipe) -> Shown:
         recipe.tokenizer.check_length(max(recipe.data.lengths))
     if recipe.loss.adversarial:
         recipe.discriminator.check_size(*recipe.tokenizer.image_size)
+    if recipe.run.prompts:
+        raise PhenakiError(f"run.prompts '{recipe.run.prompts}' are for a generator: a tokenizer reads none")
     for place in recipe.data.places:
         check_holds_clips(place)
     clips = shown(recipe.data, captions=False)
@@ -249,8 +268,9 @@ def _raise_alarms(run: Run, health: Health, tokenizer: Tokenizer, video: Tensor,
 
 
 @torch.no_grad()
-def look(tokenizer: Tokenizer, clips: Shown) -> tuple[dict[str, float], np.ndarray]:
-    """Figures on clips (PSNR in dB, mean over clips; of first and other frames; code usage), and a picture."""
+def look(tokenizer: Tokenizer, clips: Shown) -> tuple[dict[str, float], Drawn]:
+    """Figures on clips (PSNR in dB, mean over clips; of first and other frames; code usage), and some of the clips
+    beside their reconstructions."""
     originals = np.stack([sample.video for sample in clips.samples])
     video = to_float(originals).to(next(tokenizer.parameters()).device)
     ids = tokenizer.encode(video)
@@ -266,4 +286,4 @@ def look(tokenizer: Tokenizer, clips: Shown) -> tuple[dict[str, float], np.ndarr
     if video.shape[2] > 1:
         figures[f"{clips.name}/psnr_rest"] = float(np.mean(psnr(error[:, :, 1:])))
     rows = [clip for pair in zip(originals[:6], to_uint8(decoded[:6]), strict=True) for clip in pair]
-    return figures, contact_sheet(rows, columns=11)
+    return figures, Drawn(rows, ["original", "reconstruction"] * (len(rows) // 2))

@@ -1,0 +1,237 @@
+"""How fast a second stage learns: our generator beside that of `phenaki-pytorch`, from scratch, for the same wall time.
+
+`pip install phenaki-pytorch`, then `python benchmarks/learning_generator.py --minutes 60 --out learning_generator.json`
+encodes clips of the procedural world (64 x 64 pixels, 11 frames) and their captions by the released model shapes-64,
+once, and trains both on them, one after the other, each in a process of its own: of the same width and depth, in
+batches of the same size, in bfloat16 where the machine is faster with it. Ours trains as the recipe masked_shapes_64
+says (on whole clips), theirs as its trainer does (Adam, 1e-4). Every other minute each fills in the same masked ids of
+the same 64 unseen clips, and the cross-entropy is written down, and drawn beside the figures. Time is that of the
+updates alone. Run nothing beside it.
+
+Ours is judged by the averaged weights that it saves; their trainer keeps none. `--lr` is for theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from plots import plot
+from torch import Tensor, nn
+
+from phenaki import Phenaki
+from phenaki.data.shapes import ShapesWorld
+from phenaki.files import write_whole
+from phenaki.generator.losses import masked_cross_entropy
+from phenaki.generator.masking import masked_count, random_mask
+from phenaki.precision import autocast
+from phenaki.recipes import masked_shapes_64
+from phenaki.text import Text
+from phenaki.tokenizer import TokenizerFacts
+from phenaki.video import to_float, write_image
+
+MODEL, SIZE, FRAMES, UNSEEN = "shapes-64", 64, 11, 64
+RECIPE = masked_shapes_64()
+WIDTH, LAYERS, HEAD, BATCH = RECIPE.generator.width, RECIPE.generator.layers, 64, RECIPE.data.batch
+CPU = torch.device("cpu")
+
+Clips = dict[str, Tensor]
+"""ids int64 (B, t, h, w), text float (B, L, D) and its mask bool (B, L)."""
+Update = Callable[[Clips], None]
+Logits = Callable[[Tensor, Clips], Tensor]
+"""Of masked ids (B, t, h, w), before clips that they are of -> (B, t, h, w, V)."""
+
+
+# ---- both learn from these
+
+
+@torch.no_grad()
+def encode(model: Phenaki, split: str, seed: int, count: int) -> Clips:
+    """The first clips of a world and their captions, as the released model encodes them."""
+    world, ids, texts = ShapesWorld(seed, split, SIZE, FRAMES), [], []
+    for begin in range(0, count, BATCH):
+        samples = [world[i] for i in range(begin, min(begin + BATCH, count))]
+        ids.append(model.tokenizer.encode(to_float(np.stack([sample.video for sample in samples]))))
+        with autocast(CPU):
+            texts.append(model.text_encoder.encode([sample.caption for sample in samples]))
+    longest = max(text.mask.shape[1] for text in texts)
+    padded = [F.pad(text.embeddings.float(), (0, 0, 0, longest - text.mask.shape[1])) for text in texts]
+    masks = [F.pad(text.mask, (0, longest - text.mask.shape[1])) for text in texts]
+    text, mask = torch.cat(padded), torch.cat(masks)
+    return {"ids": torch.cat(ids), "text": (text * mask[..., None]).bfloat16(), "mask": mask}
+
+
+def tokens(path: Path, clips: int) -> dict[str, Clips]:
+    """Clips to learn from, and unseen ones; encoded where `path` does not hold them yet."""
+    if not path.exists():
+        model = Phenaki.from_pretrained(MODEL)
+        found = {"train": encode(model, "train", 0, clips), "unseen": encode(model, "test", 7, UNSEEN)}
+        with write_whole(path) as file:
+            torch.save(found, file)
+    return torch.load(path, weights_only=True)
+
+
+def batches(clips: Clips) -> Iterator[Clips]:
+    rng = torch.Generator().manual_seed(1)
+    while True:
+        chosen = torch.randint(len(clips["ids"]), (BATCH,), generator=rng)
+        yield {name: values[chosen] for name, values in clips.items()}
+
+
+# ---- ours and theirs
+
+
+def ours(facts: TokenizerFacts, text_width: int, steps: int, lr: float) -> tuple[Update, Logits]:
+    """The update of `train_generator`, without what surrounds it. `steps`: over which the rate cools down."""
+    from phenaki.generator import MaskedTransformer
+    from phenaki.train.optim import Optimizers, averaged
+
+    model = MaskedTransformer(RECIPE.generator.config(facts, text_width))
+    ema = averaged(model, RECIPE.optimizer.ema_decay)
+    optimizers = Optimizers([model], RECIPE.optimizer, steps)
+    rng, done = torch.Generator().manual_seed(2), iter(range(10**9))
+
+    def update(clips: Clips) -> None:
+        ids = clips["ids"]
+        free = torch.ones_like(ids, dtype=torch.bool)
+        masked = random_mask(free, masked_count(torch.rand(BATCH, generator=rng), free.flatten(1).sum(1)), rng)
+        dropped = torch.rand(BATCH, generator=rng) < RECIPE.loss.text_drop
+        with autocast(CPU):
+            text = model.drop(Text(clips["text"].float(), clips["mask"]), dropped)
+            features = model.features(ids.masked_fill(masked, model.mask_id), model.context(text), text.mask)
+            logits = model.head(features[masked])
+        weight = torch.ones(ids.shape)
+        weight[:, 0] = RECIPE.loss.first_frame_weight
+        masked_cross_entropy(logits, ids[masked], weight[masked], RECIPE.loss.label_smoothing).backward()
+        optimizers.update(min(next(done), steps - 1))
+        ema.update_parameters(model)
+
+    def logits(ids: Tensor, clips: Clips) -> Tensor:
+        text = ema.module.drop(Text(clips["text"].float(), clips["mask"]), torch.zeros(len(ids), dtype=torch.bool))
+        return ema.module(ids, text)
+
+    return update, logits
+
+
+def theirs(facts: TokenizerFacts, text_width: int, steps: int, lr: float) -> tuple[Update, Logits]:
+    from phenaki_pytorch import CViViT, MaskGit, Phenaki
+    from phenaki_pytorch.optimizer import get_optimizer
+    from phenaki_pytorch.t5 import T5_CONFIGS
+
+    T5_CONFIGS["given"] = {"config": SimpleNamespace(d_model=text_width)}  # or it asks the network for T5's
+    sizes = {"dim": WIDTH, "heads": WIDTH // HEAD, "dim_head": HEAD}
+    length = 6 * (SIZE // 8) ** 2
+    maskgit = MaskGit(num_tokens=facts.vocab_size, max_seq_len=length, depth=LAYERS, dim_context=text_width, **sizes)
+    depths = {"spatial_depth": 1, "temporal_depth": 1, "use_vgg_and_gan": False, "codebook_size": 1024}
+    cvivit = CViViT(image_size=SIZE, patch_size=8, temporal_patch_size=2, **depths, **sizes)
+    model = Phenaki(maskgit=maskgit, cvivit=cvivit, t5_name="given", text_embed_dim=text_width)
+    optimizer = get_optimizer(maskgit.parameters(), lr=lr, wd=0, betas=(0.9, 0.99))
+
+    def update(clips: Clips) -> None:
+        with autocast(CPU):
+            loss = model(video_codebook_ids=clips["ids"], text_embeds=clips["text"].float())
+        loss.backward()
+        nn.utils.clip_grad_norm_(maskgit.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def logits(ids: Tensor, clips: Clips) -> Tensor:
+        everything = torch.ones(len(ids), ids[0].numel(), dtype=torch.bool)
+        found = maskgit(ids, context=clips["text"].float(), text_mask=clips["mask"], video_mask=everything)
+        return found.unflatten(1, ids.shape[1:])
+
+    return update, logits
+
+
+# ---- how they learn
+
+
+@torch.no_grad()
+def cross_entropy(logits_of: Logits, unseen: Clips, mask_id: int) -> float:
+    """Of the masked ids, nats, at one mask share after another; the same masks each time."""
+    ids = unseen["ids"]
+    free = torch.ones_like(ids, dtype=torch.bool)
+    counts = masked_count(torch.linspace(0, 0.95, len(ids)), free.flatten(1).sum(1))
+    masked = random_mask(free, counts, torch.Generator().manual_seed(0))
+    total = 0.0
+    for part in torch.arange(len(ids)).split(BATCH):
+        clips = {name: values[part] for name, values in unseen.items()}
+        with autocast(CPU):
+            logits = logits_of(ids[part].masked_fill(masked[part], mask_id), clips)[masked[part]]
+        total += F.cross_entropy(logits.float(), ids[part][masked[part]], reduction="sum").item()
+    return total / int(masked.sum())
+
+
+def seconds_of(update: Update, clips: Iterator[Clips], repeats: int = 12) -> float:
+    """Median of an update, by which the steps of the cooling-down are planned."""
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        update(next(clips))
+        times.append(time.perf_counter() - began)
+    return sorted(times)[repeats // 2]
+
+
+def learn(name: str, given: argparse.Namespace) -> list[dict[str, float]]:
+    """The cross-entropy over the minutes spent in updates."""
+    found = tokens(given.tokens, given.clips)
+    facts, text_width = Phenaki.from_pretrained(MODEL).tokenizer.facts, found["train"]["text"].shape[-1]
+    make = {"ours": ours, "theirs": theirs}[name]
+    torch.manual_seed(0)
+    a_step = seconds_of(make(facts, text_width, 1000, given.lr)[0], batches(found["train"]))
+    torch.manual_seed(0)
+    update, logits_of = make(facts, text_width, max(1, int(60 * given.minutes / a_step)), given.lr)
+    curve, seconds, steps, due = [], 0.0, 0, given.every
+    for clips in batches(found["train"]):
+        began = time.perf_counter()
+        update(clips)
+        seconds += time.perf_counter() - began
+        steps += 1
+        if seconds >= 60 * min(due, given.minutes):
+            loss = cross_entropy(logits_of, found["unseen"], facts.vocab_size)
+            curve.append({"minutes": seconds / 60, "steps": steps, "cross_entropy": loss})
+            print(f"{name:6} {seconds / 60:6.1f} min {steps:6} steps {loss:7.4f} nats", flush=True)
+            due += given.every
+        if seconds >= 60 * given.minutes:
+            break
+    return curve
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--every", type=float, default=2)
+    parser.add_argument("--clips", type=int, default=16_384, help="to learn from")
+    parser.add_argument("--tokens", type=Path, default=Path("learning_generator_tokens.pt"), help="made if not there")
+    parser.add_argument("--lr", type=float, default=1e-4, help="of theirs")
+    parser.add_argument("--out", type=Path, default=Path("learning_generator.json"))
+    parser.add_argument("--only", choices=("ours", "theirs"))
+    given = parser.parse_args()
+    found = json.loads(given.out.read_text()) if given.out.exists() else {}
+    if given.only:
+        found[given.only] = learn(given.only, given)
+        given.out.write_text(json.dumps(found, indent=1) + "\n")
+        return
+    tokens(given.tokens, given.clips)
+    print(f"torch {torch.__version__}, phenaki-pytorch {version('phenaki-pytorch')}, {torch.get_num_threads()} threads")
+    for name in ("ours", "theirs"):
+        subprocess.run([sys.executable, *sys.argv, "--only", name], check=True)
+    found = json.loads(given.out.read_text())
+    curves = {name: [(point["minutes"], point["cross_entropy"]) for point in points] for name, points in found.items()}
+    write_image(given.out.with_suffix(".png"), np.asarray(plot("cross-entropy, nats", curves, "minutes")))
+    ahead = found["theirs"][-1]["cross_entropy"] - found["ours"][-1]["cross_entropy"]
+    print(f"after {given.minutes:g} minutes ours is {ahead:+.3f} nats below theirs (bar: above 0)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""The second stage beside `phenaki-pytorch`, at one size: sampling a clip by 18 steps with guidance, a training step.
+
+`pip install phenaki-pytorch`, then `python benchmarks/maskgit.py` prints, for a grid of 6 x 16 x 16 ids of 8192 codes,
+6 layers of width 512 with 8 heads and text of width 768 (36 M parameters), batch 1, in float32 and bfloat16: seconds of
+both (the fastest of some), their ratio, and the peak memory that each needs above what it holds when built. Sampling is
+from the text's embeddings to ids, without the first stage. It also says what share of the machine's rate of bfloat16
+matrix products, measured beside it, our sampling reaches: its operations are counted by torch. Each measurement is a
+process of its own. Run nothing beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from importlib.metadata import version
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from beside import fastest, in_a_process, peak
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from phenaki.generator import MaskedTransformer, MaskedTransformerSizes
+from phenaki.generator.losses import masked_cross_entropy
+from phenaki.generator.masking import random_mask
+from phenaki.precision import autocast
+from phenaki.sample import SamplingConfig, decode, guided
+from phenaki.text import Text
+from phenaki.tokenizer import TokenizerFacts
+
+GRID, CODES = (6, 16, 16), 8192
+WIDTH, LAYERS, HEADS = 512, 6, 8
+TEXT_WIDTH, WORDS = 768, 32  # of T5's base model
+STEPS, GUIDANCE = 18, 3.0
+MASKED = 0.6366  # share of the ids that the cosine schedule masks in the mean: 2 / pi
+BARS = {("sample", "float32"): 5, ("sample", "bfloat16"): 12, ("train", "float32"): 2, ("train", "bfloat16"): 4}
+PEAK_BAR = 0.4
+
+Run = Callable[[], object]
+
+
+def precision(dtype: str) -> Any:
+    """A region in which sampling runs in this precision, and not in the one that is best for the machine."""
+    return mock.patch("phenaki.precision.prefers_bfloat16", return_value=dtype == "bfloat16")
+
+
+def generator(grid: tuple[int, int, int] = GRID) -> MaskedTransformer:
+    t, h, w = grid
+    facts = TokenizerFacts(CODES, patch=(2, 8, 8), image_size=(8 * h, 8 * w), fps=8)
+    return MaskedTransformer(MaskedTransformerSizes(2 * t - 1, WIDTH, LAYERS).config(facts, TEXT_WIDTH))
+
+
+def words() -> Text:
+    return Text(torch.randn(1, WORDS, TEXT_WIDTH), torch.ones(1, WORDS, dtype=torch.bool))
+
+
+def sampling(model: MaskedTransformer, steps: int = STEPS, grid: tuple[int, int, int] = GRID) -> Run:
+    """A function that samples the ids of a clip as `Phenaki.generate` does."""
+    config, text = SamplingConfig(steps=steps, guidance=GUIDANCE), words()
+    ids, known = torch.zeros(1, *grid, dtype=torch.long), torch.zeros(1, *grid, dtype=torch.bool)
+
+    def sample() -> Tensor:
+        rng = torch.Generator().manual_seed(0)
+        with autocast(ids.device):
+            return decode(guided(model, text, GUIDANCE), ids, known, model.mask_id, config, rng)
+
+    return sample
+
+
+def ours(task: str, dtype: str, steps: int) -> tuple[nn.Module, Run]:
+    model = generator()
+    ids, text, rng = torch.randint(CODES, (1, *GRID)), words(), torch.Generator().manual_seed(0)
+    count = torch.tensor([round(MASKED * ids.numel())])
+
+    def loss() -> Tensor:
+        """Of an update of `train_generator`."""
+        masked = random_mask(torch.ones_like(ids, dtype=torch.bool), count, rng)
+        with autocast(ids.device, dtype):
+            given = model.drop(text, torch.zeros(1, dtype=torch.bool))
+            context = model.context(given)
+            features = model.features(ids.masked_fill(masked, model.mask_id), context, given.mask)
+            logits = model.head(features[masked])
+        return masked_cross_entropy(logits, ids[masked], torch.ones(len(logits)), label_smoothing=0.0)
+
+    return model, loss if task == "train" else sampling(model, steps)
+
+
+def theirs(task: str, dtype: str, steps: int) -> tuple[nn.Module, Run]:
+    from phenaki_pytorch import CViViT, MaskGit, Phenaki
+    from phenaki_pytorch.t5 import T5_CONFIGS
+
+    T5_CONFIGS["given"] = {"config": SimpleNamespace(d_model=TEXT_WIDTH)}  # or it asks the network for T5's
+    sizes = {"dim": WIDTH, "heads": HEADS, "dim_head": WIDTH // HEADS}
+    tokens = GRID[0] * GRID[1] * GRID[2]
+    maskgit = MaskGit(num_tokens=CODES, max_seq_len=tokens, depth=LAYERS, dim_context=TEXT_WIDTH, **sizes)
+    depths = {"spatial_depth": 1, "temporal_depth": 1, "use_vgg_and_gan": False, "codebook_size": CODES}
+    cvivit = CViViT(image_size=8 * GRID[1], patch_size=8, temporal_patch_size=2, **depths, **sizes)
+    model = Phenaki(maskgit=maskgit, cvivit=cvivit, steps=steps, t5_name="given", text_embed_dim=TEXT_WIDTH)
+    ids, text = torch.randint(CODES, (1, *GRID)), words().embeddings
+    model.encode_texts = lambda texts, output_device: text
+    model.cvivit.decode_from_codebook_indices = lambda found: found
+
+    def sample() -> Tensor:
+        with autocast(ids.device, dtype):
+            return model.sample(texts="a text", num_frames=2 * GRID[0] - 1, cond_scale=GUIDANCE)
+
+    def loss() -> Tensor:
+        with autocast(ids.device, dtype):
+            return model(video_codebook_ids=ids, text_embeds=text)
+
+    return maskgit, loss if task == "train" else sample
+
+
+def measure(library: str, task: str, dtype: str, steps: int, repeats: int) -> dict[str, float]:
+    """Seconds of the fastest repeat, and MiB above those of the model as built; of our sampling, its operations too."""
+    torch.manual_seed(0)
+    model, run = {"ours": ours, "theirs": theirs}[library](task, dtype, steps)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=library == "ours")  # as each trains
+
+    def update() -> None:
+        run().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    built = peak()
+    with precision(dtype):
+        seconds = fastest(update if task == "train" else run, repeats)
+    found = {"seconds": seconds, "memory": peak() - built, "parameters": sum(p.numel() for p in model.parameters())}
+    if (library, task, dtype) == ("ours", "sample", "bfloat16"):
+        found["flops"], found["rate"] = flops(run), matrix_rate()
+    return found
+
+
+def flops(run: Run) -> int:
+    with FlopCounterMode(display=False) as counter, precision("bfloat16"):
+        run()  # where attention is matrix products that the counter sees
+    return counter.get_total_flops()
+
+
+def matrix_rate(size: int = 2048) -> float:
+    """The machine's peak in practice: FLOP a second of a bfloat16 matrix product."""
+    a, b = torch.randn(2, size, size, dtype=torch.bfloat16).unbind()
+    return 2 * size**3 / fastest(lambda: F.linear(a, b), repeats=20)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--tasks", nargs="+", choices=("sample", "train"), default=["sample", "train"])
+    parser.add_argument("--steps", type=int, default=STEPS, help="of sampling")
+    parser.add_argument("--measure", nargs=5, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.measure:
+        library, task, dtype, *numbers = given.measure
+        print(json.dumps(measure(library, task, dtype, *map(int, numbers))))
+        return
+    versions = f"torch {torch.__version__}, phenaki-pytorch {version('phenaki-pytorch')}"
+    print(f"{versions}, {torch.get_num_threads()} threads")
+    print("task    dtype       ours s  theirs s   ratio (bar)   ours MiB  theirs MiB")
+    for task in given.tasks:
+        for dtype in ("float32", "bfloat16"):
+            what = task, dtype, given.steps, given.repeats
+            one, other = (in_a_process(__file__, side, *what) for side in ("ours", "theirs"))
+            print(
+                f"{task:7} {dtype:9} {one['seconds']:8.2f} {other['seconds']:9.2f}"
+                f" {other['seconds'] / one['seconds']:7.2f} ({BARS[task, dtype]})"
+                f" {one['memory']:13.0f} {other['memory']:11.0f}",
+                flush=True,
+            )
+            if "flops" in one:
+                reached = one["flops"] / one["seconds"]
+                print(
+                    f"our sampling: {one['flops'] / 1e12:.2f} TFLOP, {reached / 1e12:.3f} TFLOP/s of"
+                    f" {one['rate'] / 1e12:.3f}, {100 * reached / one['rate']:.0f} % (bar {100 * PEAK_BAR:.0f} %)"
+                )
+    print(f"parameters: ours {one['parameters'] / 1e6:.1f} M, theirs {other['parameters'] / 1e6:.1f} M")
+
+
+if __name__ == "__main__":
+    main()

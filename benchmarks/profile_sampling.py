@@ -1,0 +1,97 @@
+"""Where the time of a sampling step goes.
+
+`python benchmarks/profile_sampling.py` samples a clip as `benchmarks/maskgit.py` does, under torch's profiler, and
+prints milliseconds a step and the share of each group:
+
+attention        scores, softmax and their product with the values; in bfloat16 with the copies that these make
+matrix products  all linear layers, text and logits too
+norms            of layers, queries and keys
+activations      of the feed-forward networks
+rest             of the network: rotary positions, sums, casts, copies
+sampling         all that is not the network: guidance, drawing, sorting, masks
+
+`--operations 20` names the operations that took the most. `--trace trace.json` writes all of it for a viewer
+(perfetto.dev). Run nothing beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from maskgit import STEPS, generator, precision, sampling
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from phenaki.generator import MaskedTransformer
+from phenaki.nn.attention import attend
+
+NETWORK, SAMPLING, ATTENTION = "network", "sampling", "attention"
+GROUPS = {"matrix products": {"aten::linear"}, "norms": {"aten::layer_norm"}, "activations": {"aten::gelu"}}
+
+
+def labelled(label: str, function: Callable) -> Callable:
+    def run(*arguments: Any, **named: Any) -> Any:
+        with record_function(label):
+            return function(*arguments, **named)
+
+    return run
+
+
+def regions(model: MaskedTransformer) -> ExitStack:
+    """In which the network and its attention mark their operations."""
+    stack = ExitStack()
+    for owner, name in ((model, "features"), (model, "context"), (model.head, "forward")):
+        stack.enter_context(mock.patch.object(owner, name, labelled(NETWORK, getattr(owner, name))))
+    stack.enter_context(mock.patch("phenaki.nn.attention.attend", labelled(ATTENTION, attend)))
+    return stack
+
+
+def group(event: Any) -> str:
+    """Of an operation, by itself and what it is a part of."""
+    names = []
+    while event is not None:
+        names.append(event.name)
+        event = event.cpu_parent
+    if NETWORK not in names:
+        return SAMPLING
+    if ATTENTION in names:
+        return ATTENTION
+    return next((label for label, operations in GROUPS.items() if operations & set(names)), "rest")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--operations", type=int, default=0)
+    parser.add_argument("--trace", type=Path)
+    given = parser.parse_args()
+    torch.manual_seed(0)
+    model = generator()
+    run = sampling(model, given.steps)
+    with precision(given.dtype):
+        run()
+        with regions(model), profile(activities=[ProfilerActivity.CPU]) as profiler:
+            run()
+    spent: Counter[str] = Counter()
+    for event in profiler.events():
+        spent[group(event)] += event.self_cpu_time_total
+    total = sum(spent.values())
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {given.dtype}")
+    for name, microseconds in spent.most_common():
+        print(f"{name:16} {microseconds / 1000 / given.steps:8.1f} ms a step {100 * microseconds / total:5.1f} %")
+    print(f"{'together':16} {total / 1000 / given.steps:8.1f} ms a step")
+    if given.operations:
+        print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=given.operations))
+    if given.trace:
+        profiler.export_chrome_trace(str(given.trace))
+
+
+if __name__ == "__main__":
+    main()

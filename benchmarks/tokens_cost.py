@@ -1,0 +1,88 @@
+"""What a sampling step costs, in time and memory, as the number of tokens grows from 256 to 12,288.
+
+`python benchmarks/tokens_cost.py --out tokens_cost.json` samples clips of 1 to 48 time steps of 16 x 16 ids, with
+guidance, by the model of `benchmarks/maskgit.py`, each length in a process of its own. It writes seconds a step (the
+fastest of some) and the memory that sampling takes above what the model holds when built, a table of them in Markdown,
+`tokens_cost.md`, and a picture, `tokens_cost.png`, both axes logarithmic. Run nothing beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from beside import fastest, in_a_process, peak
+from maskgit import generator, precision, sampling
+from plots import plot
+
+from phenaki.video import write_image
+
+TIME_STEPS = (1, 2, 4, 6, 12, 24, 48)
+STEPS = 2  # of a sampling: in the first all ids are masked, in the second two thirds of them
+
+
+def measure(time_steps: int, dtype: str, repeats: int) -> dict[str, float]:
+    """Seconds of a step, MiB."""
+    torch.manual_seed(0)
+    grid = (time_steps, 16, 16)
+    model = generator(grid)
+    run, built = sampling(model, STEPS, grid), peak()
+    with precision(dtype):
+        seconds = fastest(run, repeats) / STEPS
+    return {"tokens": 256 * time_steps, "seconds": seconds, "memory": peak() - built}
+
+
+def table(found: dict[str, list[dict[str, float]]]) -> str:
+    """Markdown."""
+    header = ["tokens", *(f"{dtype}, {unit}" for dtype in found for unit in ("s a step", "MiB", "KiB a token"))]
+    rows = [header, ["---:"] * len(header)]
+    for points in zip(*found.values(), strict=True):
+        cells = (
+            (f"{point['seconds']:.3f}", f"{point['memory']:.0f}", f"{1024 * point['memory'] / point['tokens']:.0f}")
+            for point in points
+        )
+        rows.append([f"{points[0]['tokens']:,}", *(cell for side in cells for cell in side)])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def picture(found: dict[str, list[dict[str, float]]]) -> np.ndarray:
+    """Seconds and memory side by side."""
+    plots = []
+    for key, title in (("seconds", "seconds a step"), ("memory", "MiB")):
+        curves = {dtype: [(point["tokens"], point[key]) for point in points] for dtype, points in found.items()}
+        plots.append(np.asarray(plot(title, curves, "tokens", logarithmic="xy")))
+    return np.concatenate(plots, axis=1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--time-steps", type=int, nargs="+", default=TIME_STEPS)
+    parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("tokens_cost.json"))
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.measure:
+        time_steps, dtype, repeats = given.measure
+        print(json.dumps(measure(int(time_steps), dtype, int(repeats))))
+        return
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    found: dict[str, list[dict[str, float]]] = {}
+    for dtype in given.dtypes:
+        for time_steps in given.time_steps:
+            point = in_a_process(__file__, time_steps, dtype, given.repeats)
+            print(
+                f"{dtype:9} {point['tokens']:7,} tokens {point['seconds']:8.3f} s {point['memory']:8.0f} MiB",
+                flush=True,
+            )
+            found.setdefault(dtype, []).append(point)
+    given.out.write_text(json.dumps(found, indent=1) + "\n")
+    given.out.with_suffix(".md").write_text(table(found))
+    write_image(given.out.with_suffix(".png"), picture(found))
+
+
+if __name__ == "__main__":
+    main()

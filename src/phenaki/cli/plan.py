@@ -1,0 +1,73 @@
+"""What a training will take: `phenaki plan`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from phenaki.cli.app import app
+from phenaki.cli.train import ChangesArgument
+from phenaki.errors import PhenakiError
+
+_TOKENIZERS = {"masked_debug": "cvivit_debug", "masked_shapes_64": "cvivit_shapes_64"}
+
+
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe, of either stage.")],
+    devices: Annotated[int, typer.Option(help="How many GPUs; run.device=cpu is for CPUs.")] = 1,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Memory of each, such as 80GB: says what fits.", show_default="it is not asked"
+        ),
+    ] = None,
+    tflops: Annotated[
+        float | None,
+        typer.Option(
+            help="TFLOP/s that each reaches while it trains, a third to a half of its data sheet: says how long.",
+            show_default="it is not asked",
+        ),
+    ] = None,
+    strategy: Annotated[
+        str, typer.Option(help="ddp holds weights and optimizer on each device, fsdp a share of them.")
+    ] = "ddp",
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Layers run again in the backward pass, to need less memory.")
+    ] = False,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RECIPE",
+            help="Of the tokenizer whose ids a generator writes.",
+            show_default="the one that the recipe was made for",
+        ),
+    ] = None,
+    changes: ChangesArgument = None,
+) -> None:
+    """Say what a training takes, without allocating it: parameters, operations, memory, time, data.
+
+    phenaki plan paper --devices 64 --memory 80GB --tflops 400 --strategy fsdp --checkpointing
+
+    phenaki plan cvivit_128 --devices 8 --memory 80GB --tflops 400 data.batch=64
+    """
+    if strategy not in ("ddp", "fsdp"):
+        raise PhenakiError(f"--strategy '{strategy}' is neither ddp nor fsdp")
+
+    import torch
+
+    from phenaki import recipes
+    from phenaki.config import override
+    from phenaki.tokenizer import build_tokenizer
+    from phenaki.train.plan import Devices, make_plan, parse_bytes
+
+    given = Devices(devices, parse_bytes(memory) if memory else None, tflops, strategy)
+    made = [*(changes or []), *(["run.checkpointing=true"] if checkpointing else [])]
+    configured = override(recipes.recipe(recipe, recipes.TOKENIZER_RECIPES | recipes.GENERATOR_RECIPES), made)
+    facts = None
+    if recipe in recipes.GENERATOR_RECIPES:
+        with torch.device("meta"):
+            named = tokenizer or _TOKENIZERS.get(recipe, "cvivit_128")
+            facts = build_tokenizer(recipes.recipe(named, recipes.TOKENIZER_RECIPES).tokenizer).facts
+    print("\n".join(make_plan(configured, given, facts).lines()))

@@ -1,0 +1,52 @@
+"""Trainings that there are: `phenaki runs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from phenaki.cli.app import app
+
+
+@app.command()
+def runs(
+    folder: Annotated[
+        Path, typer.Argument(help="A run's folder, or one with runs anywhere below it.", show_default=False)
+    ],
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write one HTML page with curves, pictures and videos, which opens from disk.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """List trainings: whether each runs, was stopped, finished or failed, how far it is, its best figures.
+
+    phenaki runs runs/out --html runs.html
+    """
+    import time
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from phenaki.train.runs import ago, figure, find_runs, write_page
+
+    found = find_runs(folder)
+    table = Table(box=box.SIMPLE)
+    for name in ("run", "stage", "state", "step", "best", "last", "picture"):
+        table.add_column(name, overflow="fold")
+    for run in found:
+        best = "\n".join(f"{name} {figure(value)} at {step:,}" for name, (value, step) in run.best.items())
+        pictures = "\n".join(picture.name for picture in run.pictures if picture.suffix == ".png")
+        state = f"{run.state}: {run.sentence}" if run.sentence else run.state
+        last = ago(time.time() - run.time) if run.time else ""
+        table.add_row(str(run.folder), run.stage, state, f"{run.step:,} of {run.steps:,}", best, last, pictures)
+    Console(highlight=False, markup=False).print(table)
+    if html:
+        write_page(found, html)
+        print(f"the page is {html}")

@@ -1,0 +1,63 @@
+"""The doctor says what a machine is good for, and how to mend what is wrong."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from phenaki.cli import app, doctor
+from phenaki.errors import PhenakiError
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setattr(doctor, "_SECONDS", 0.01)
+    monkeypatch.setattr(doctor, "_PRODUCT", 32)
+    monkeypatch.setenv("PHENAKI_CACHE", str(tmp_path / "cache"))
+
+
+def examined() -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["doctor"])
+    return result.exit_code, result.output
+
+
+def test_a_machine_that_runs_this_test_is_usable() -> None:
+    code, said = examined()
+    assert code == 0, said
+    assert "!!" not in said
+    assert all(name in said for name in ("versions", "torch ", "CPU", "bfloat16", "h264", "GB free", "extra train"))
+    assert "LPIPS" in said and "-> get VGG16 from" in said  # its cache is empty
+
+
+def test_without_a_decoder_nothing_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise PhenakiError("no encoder")
+
+    monkeypatch.setattr("phenaki.video.write_video", broken)
+    code, said = examined()
+    assert code == 1
+    assert "!!  video" in said and "no encoder" in said and "-> pip install --force-reinstall av" in said
+
+
+def test_what_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda package: None if package == "tensorboard" else version(package))
+    code, said = examined()
+    assert code == 0
+    assert "--  extra train" in said and "pip install 'phenaki[train]'" in said
+    monkeypatch.setattr(doctor, "_version", lambda package: None if package == "numpy" else version(package))
+    code, said = examined()
+    assert code == 1 and "numpy missing" in said
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_bfloat16_is_measured(taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The measurement, and what run.precision=auto takes, are compared."""
+    import torch
+
+    rates = {torch.float32: 10.0, torch.bfloat16: 25.0}
+    monkeypatch.setattr(doctor, "_products_a_second", lambda device, kind: rates[kind])
+    monkeypatch.setattr("phenaki.precision.prefers_bfloat16", lambda device: taken)
+    finding = doctor._bfloat16(torch.device("cpu"))
+    assert "2.5 times as fast" in finding.sentence
+    assert (finding.kind, finding.way_out) == (("good", "") if taken else ("note", "run.precision=bfloat16"))
