@@ -264,7 +264,6 @@ def main() -> None:
     recipe = replace(
         recipe,
         data=replace(recipe.data, batch=given.batch),
-        prefix=replace(recipe.prefix, last=0.08, box=0.08),
         optimizer=replace(recipe.optimizer, lr=given.lr, warmup_steps=1000, cooldown_share=0.6),
         run=replace(recipe.run, steps=100_000, seed=given.seed),
     )

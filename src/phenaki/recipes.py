@@ -138,11 +138,24 @@ def masked_shapes_64() -> GeneratorRecipe:
         generator=MaskedTransformerSizes(frames=11, width=256, layers=6),
         text=WordEncoderConfig(width=192, layers=2),
         data=DataConfig(batch=8, lengths=(1, 11), length_shares=(0.3, 0.7), seed=1),
-        prefix=PrefixConfig(steps=(0, 1, 3), shares=(0.25, 0.65, 0.1), continued_shares=(0.0, 0.85, 0.15)),
+        prefix=PrefixConfig(
+            steps=(0, 1, 3),
+            shares=(0.25, 0.65, 0.1),
+            continued_shares=(0.0, 0.85, 0.15),
+            last=0.08,
+            box=0.08,
+            alone=0.2,
+        ),
         loss=GeneratorLossConfig(label_smoothing=0.02, text_drop=0.1, first_frame_weight=2.0),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=200, cooldown_share=0.35, clip=1.0),
         sampling=SamplingConfig(
-            steps=12, guidance=2.0, temperature=0.4, choice_temperature=8.0, prime_frames=1, first_frame_alone=True
+            steps=12,
+            guidance=1.5,
+            temperature=0.4,
+            choice_temperature=4.0,
+            prime_frames=1,
+            first_frame_alone=True,
+            first_frame_steps=36,
         ),
         run=RunConfig(steps=20_000, log_every=25, picture_every=500, checkpoint_every=250),
     )
