@@ -87,6 +87,7 @@ def disturb(train: Train, folder: Path, kills: int, rng: random.Random) -> dict[
     came = {"starting": 0, "training": 0, "writing": 0}
     last = 0.3  # seconds, of a step
     while sum(came.values()) < kills:
+        before = unfinished(folder)  # of an earlier kill, until the next process is up
         pid, steps = start(train, folder)
         writing, wanted = sum(came.values()) % 3 == 2, rng.randrange(5)
         seen, began = 0, time.monotonic()
@@ -95,7 +96,7 @@ def disturb(train: Train, folder: Path, kills: int, rng: random.Random) -> dict[
             last = 0.5 * last + 0.5 * (time.monotonic() - began)
             began = time.monotonic()
         if writing:
-            while not any((folder / "checkpoints").glob(".phenaki-*")) and not _over(steps):
+            while not unfinished(folder) - before and not _over(steps):
                 time.sleep(0.0002)
         else:
             time.sleep(rng.random() * (last if wanted else 1.0))
@@ -104,13 +105,17 @@ def disturb(train: Train, folder: Path, kills: int, rng: random.Random) -> dict[
         os.close(steps)
         if not killed:
             raise SystemExit("it ended before it was killed: more steps are needed for so many kills")
-        unfinished = any((folder / "checkpoints").glob(".phenaki-*"))
-        came["writing" if unfinished else "training" if seen else "starting"] += 1
+        came["writing" if unfinished(folder) - before else "training" if seen else "starting"] += 1
     pid, steps = start(train, folder)
     if os.waitpid(pid, 0)[1]:
         raise SystemExit("the last part failed")
     os.close(steps)
     return came
+
+
+def unfinished(folder: Path) -> set[Path]:
+    """Checkpoints that are being written, or were when the process was killed."""
+    return set((folder / "checkpoints").glob(".phenaki-*"))
 
 
 def _over(steps: int) -> bool:

@@ -143,7 +143,7 @@ def test_epochs_have_orders_of_their_own(pictures: Path, shards: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-@pytest.mark.parametrize("place", ["shards", "pictures", "shapes", "mixture"])
+@pytest.mark.parametrize("place", ["shards", "pictures", "shapes", "mixture", "sizes"])
 def test_a_resumed_run_sees_what_an_uninterrupted_one_would_have_seen(
     place: str, workers: int, pictures: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +151,8 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_would_have_seen(
     if place == "mixture":
         sources = (SourceConfig(str(shards), weight=2, images=True), SourceConfig(str(pictures), images=True))
         config = images("shapes", sources=(*sources, SourceConfig()), lengths=(1, 3), length_shares=(0.6, 0.4))
+    elif place == "sizes":
+        config = images("", sources=tuple(SourceConfig(str(shards), size=size) for size in (0, (16, 24), 8)))
     else:
         config = images(places[place])
     config = replace(config, workers=workers)
@@ -320,6 +322,63 @@ def test_videos_beside_pictures_in_one_folder(pictures: Path, tmp_path: Path) ->
     assert len({caption for frames, caption in taken if frames == 1}) > 5
 
 
+# ---- sizes
+
+SIZES = (SourceConfig(weight=3), SourceConfig(weight=2, size=(32, 16)), SourceConfig(weight=1, size=32))
+
+
+def test_each_bucket_has_its_share_and_as_many_tokens() -> None:
+    config = DataConfig(SIZES, size=16, batch=4, lengths=(1, 3), length_shares=(0.25, 0.75), workers=0)
+    drawn = Counter(tuple(batch["video"].shape[:4]) for batch in take(Batches(config, 2), 400))
+    expected = {
+        (8, 1, 16, 16): 1 / 8,
+        (4, 1, 32, 16): 1 / 12,
+        (2, 1, 32, 32): 1 / 24,
+        (4, 3, 16, 16): 3 / 8,
+        (2, 3, 32, 16): 1 / 4,
+        (1, 3, 32, 32): 1 / 8,
+    }
+    assert drawn.keys() == expected.keys()
+    for bucket, share in expected.items():
+        assert abs(drawn[bucket] - 400 * share) < 4 * (400 * share * (1 - share)) ** 0.5
+
+
+def test_real_pictures_and_videos_of_one_place_come_in_several_sizes(pictures: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", np.stack([picture(200)] * 9), 8)
+    (tmp_path / "clip.txt").write_text("a video")
+    videos = tuple(SourceConfig(str(tmp_path), size=size) for size in (0, 8))
+    sources = (SourceConfig(str(pictures), images=True, size=(8, 24)), *videos)
+    config = images("", sources=sources, lengths=(1, 3), length_shares=(0.5, 0.5))
+    shapes = {tuple(batch["video"].shape[:4]) for batch in take(Batches(config, 2), 20)}
+    assert shapes == {(5, 1, 8, 24), (2, 3, 16, 16), (8, 3, 8, 8)}
+
+
+def test_a_batch_without_room_for_a_large_clip_is_refused() -> None:
+    config = DataConfig(SIZES, size=16, batch=4, lengths=(1, 3), length_shares=(0.5, 0.5), workers=0)
+    Batches(config, 2)
+    room = "data.batch 4 of data.size 16x16 .* one clip of 3 frames of 32x32 pixels from 'shapes': raise data.batch"
+    with pytest.raises(PhenakiError, match=room):
+        Batches(config, 2, 0, 2)
+    Batches(replace(config, length_shares=(1.0, 0.0)), 2, 0, 2)  # nobody asks for that clip
+
+
+def test_sizes_that_do_not_fit_the_patches_are_refused() -> None:
+    config = DataConfig(SIZES, size=16)
+    config.check_tokenizer((16, 16), 8, (2, 8, 16))
+    with pytest.raises(PhenakiError, match="data.sources of 32x16 pixels do not fit .* 8x32: .* width of 32"):
+        replace(config, size=(32, 32)).check_tokenizer((32, 32), 8, (2, 8, 32))
+    with pytest.raises(PhenakiError, match="data.size 16 does not fit this tokenizer"):
+        config.check_tokenizer((32, 16), 8, (2, 8, 8))
+
+
+def test_a_run_is_judged_by_clips_of_one_size(pictures: Path) -> None:
+    sources = tuple(SourceConfig(str(pictures), size=size) for size in (8, 24))
+    for more in ((), (SourceConfig(),)):  # one of that size goes before all others
+        clips = shown(images("", sources=(*sources, *more)), count=2)
+        assert {sample.video.shape for sample in clips.samples} == {(1, 16, 16, 3)}
+        assert clips.checkable == bool(more)
+
+
 # ---- bad samples
 
 
@@ -417,12 +476,12 @@ def test_captions_that_the_text_encoder_refuses_are_bad(shards: Path, workers: i
 
 
 def test_processes_draw_batches_of_one_length_and_source(pictures: Path) -> None:
-    sources = (SourceConfig(str(pictures), images=True), SourceConfig(), SourceConfig(images=True))
-    config = images("", sources=sources, lengths=(1, 3), length_shares=(0.5, 0.5), workers=2)
+    sources = (SourceConfig(str(pictures), images=True), SourceConfig(), SourceConfig(images=True, size=(16, 32)))
+    config = images("", sources=sources, batch=4, lengths=(1, 3), length_shares=(0.5, 0.5), workers=2)
 
-    def kinds(rank: int) -> list[tuple[int, bool]]:
+    def kinds(rank: int) -> list[tuple[torch.Size, bool]]:
         batches = take(Batches(config, 2, rank, 2), 24)
-        return [(batch["video"].shape[1], batch["captions"][0].startswith("grey")) for batch in batches]
+        return [(batch["video"].shape, batch["captions"][0].startswith("grey")) for batch in batches]
 
     first = kinds(0)
     assert first == kinds(1) and len(set(first)) == 3

@@ -36,6 +36,7 @@ DOCUMENTS = (
     "docs/editing.md",
     "docs/paper.md",
     "docs/sampling.md",
+    "docs/scaling.md",
     "docs/text.md",
     "docs/training.md",
 )  # not docs/log.md,

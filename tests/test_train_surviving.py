@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +23,7 @@ from typer.testing import CliRunner
 
 from phenaki import files
 from phenaki.cli import app
+from phenaki.data.sources import ShardSource, Stream, World
 from phenaki.errors import PhenakiError
 from phenaki.recipes import cvivit_debug, masked_debug
 from phenaki.tokenizer import CViViT
@@ -214,8 +216,12 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path, tokenizer: CV
     other = replace(tiny(2), tokenizer=replace(tiny(2).tokenizer, width=128))
     with pytest.raises(PhenakiError, match=r"step_0000002.pt' does not fit this run: .*tokenizer.width from 64 to 128"):
         train_tokenizer(other, tmp_path / "b", resume=file)
-    with pytest.raises(PhenakiError, match="of another stage, or of other networks"):
+    with pytest.raises(PhenakiError, match="does not fit this run: it is of another stage"):
         train_generator(lasting(masked_debug(), 1), tmp_path / "c", tokenizer, resume=file)
+    loss, small = replace(tiny(2).loss, adversarial=0.1), replace(tiny(2).discriminator, width=4, blocks=2)
+    adversarial = replace(tiny(2), loss=loss, discriminator=small)
+    with pytest.raises(PhenakiError, match="does not fit this run: .*discriminator.width|has other networks"):
+        train_tokenizer(adversarial, tmp_path / "f", resume=file)
     adam = replace(tiny(2), optimizer=replace(tiny(2).optimizer, kind="adamw"))
     with pytest.raises(PhenakiError, match="its optimizers has other parts or sizes"):
         train_tokenizer(adam, tmp_path / "d", resume=file)
@@ -295,7 +301,7 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(stage: str, tmp_path: 
         return train_generator(second, tmp_path / name, tokenizer)
 
     train("whole")
-    for where in ("step", "writing", "step"):
+    for where in ("step", "step", "writing"):
         assert killed(lambda: train("parts"), where)
     assert list((tmp_path / "parts" / "checkpoints").glob(".phenaki-*"))
     train("parts")
@@ -486,6 +492,25 @@ def test_another_number_of_processes_goes_on_and_says_so(tmp_path: Path, capsys:
     assert saved(tmp_path / "run")["step"] == 5
     (process,) = saved(tmp_path / "run")["parts"]["data"]["processes"]
     assert process["made"] == 5
+
+
+def test_streams_of_another_number_go_on_as_far_into_the_data() -> None:
+    world = World(0, "train", (16, 16), 3, 1, 0.0)
+    seen, positions = [], []
+    for index in range(3):
+        taken = list(islice(world.items(Stream(index=index, count=3), {}), 4))
+        seen += [item for item, _ in taken]
+        positions.append(taken[-1][1])
+    position = world.redealt(positions, 2)
+    following = [
+        item for index in range(2) for item, _ in islice(world.items(Stream(index=index, count=2), position), 3)
+    ]
+    assert sorted(seen + following) == list(range(18))
+
+    shards = ShardSource([f"{number}.tar" for number in range(6)])
+    assert shards.redealt([{"part": 2}, {"part": 2}, {"part": 2}], 1) == {"part": 6}  # one epoch
+    assert shards.redealt([{"part": 2}, {"part": 2}, {}], 2) == {"part": 2}
+    assert shards.redealt([{"part": 12}], 12) == {"part": 2}  # two epochs, of which each stream has a part
 
 
 # ---- signals

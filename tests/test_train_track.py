@@ -25,11 +25,12 @@ from phenaki.video import mosaic, read_video
 
 FAKE = """
 from types import SimpleNamespace
-calls, key, reachable = [], True, True
+calls, key, answers, reachable = [], True, True, True
 class Error(Exception): pass
 errors = SimpleNamespace(Error=Error)
 def login(prompt):
     assert prompt is False, "it must not ask on the terminal"
+    if not answers: raise Error("the server is silent")
     return key
 def Settings(**values): return values
 def Image(path): return ("image", open(path, "rb").read(4))
@@ -103,14 +104,16 @@ def test_wandb_without_package_key_or_network_is_a_sentence(
     recipe = short(cvivit_debug(), trackers=("wandb",))
     wandb.key = False
     assert "there is no key for it: run `wandb login`" in refused(recipe, tmp_path / "run")
-    wandb.key, wandb.reachable = True, False
+    wandb.key, wandb.answers = True, False
+    assert "cannot be reached (the server is silent): set WANDB_MODE" in refused(recipe, tmp_path / "run")
+    wandb.answers, wandb.reachable = True, False
     assert "cannot be reached (no route to host): set WANDB_MODE=offline" in refused(recipe, tmp_path / "run")
     wandb.key, wandb.reachable = False, True
     monkeypatch.setenv("WANDB_MODE", "offline")
     train_tokenizer(recipe, tmp_path / "run")  # offline needs no key
     assert wandb.calls[-1] == "finish"
     monkeypatch.setattr("phenaki.train.track.importlib.util.find_spec", lambda name: None)
-    assert "which is not installed: pip install wandb" in refused(recipe, tmp_path / "other")
+    assert "which is not installed: pip install 'phenaki[wandb]'" in refused(recipe, tmp_path / "other")
 
 
 def test_nobody_imports_wandb_unasked(tmp_path: Path, wandb: ModuleType) -> None:
@@ -139,7 +142,12 @@ def test_pictures_and_playing_videos_of_the_same_clips_and_prompts(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [(None, "cannot be read"), ("# no\n", "holds 0 prompts"), ("a\n" * 33, "holds 33 prompts"), ("x" * 9999, "x")],
+    [
+        (None, "cannot be read"),
+        ("# no\n", "holds 0 prompts"),
+        ("a\n" * 33, "holds 33 prompts"),
+        ("a\n" + "b " * 65, "has 65 words"),
+    ],
 )
 def test_prompts_that_cannot_be_drawn(text: str | None, said: str, tmp_path: Path, tokenizer: CViViT) -> None:
     path = tmp_path / "prompts.txt"

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from phenaki.cli.app import app
+from phenaki.cli.given import read_size
 from phenaki.errors import PhenakiError
 
 data_app = typer.Typer(
@@ -170,6 +171,9 @@ def tokenize(
     ] = None,
     split: Annotated[str, typer.Option(help="Of a packed data set and of shapes: train or validation.")] = "train",
     frames: Annotated[int, typer.Option(help="Frames of each clip: 1 + 2k for a time step of 2.")] = 11,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Of the clips, in pixels.", show_default="the tokenizer's")
+    ] = None,
     passes: Annotated[
         int,
         typer.Option(
@@ -206,7 +210,7 @@ def tokenize(
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     settings = {"split": split, "frames": frames, "passes": passes, "flip": flip}
     settings |= {"samples": samples, "batch": batch, "seed": seed, "bad_share": bad_share}
-    source = SourceConfig(place, templates=tuple(template or ()))
+    source = SourceConfig(place, size=read_size(size) if size else 0, templates=tuple(template or ()))
     config = from_dict(TokenizeConfig, {"source": source, **settings})
     device = best_device()
     first_stage = load_part(tokenizer, "tokenizer").to(device)

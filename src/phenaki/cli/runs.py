@@ -37,15 +37,16 @@ def runs(
     from phenaki.train.runs import ago, figure, find_runs, write_page
 
     found = find_runs(folder)
-    table = Table(box=box.SIMPLE)
-    for name in ("run", "stage", "state", "step", "best", "last", "picture"):
+    table = Table(box=box.SIMPLE, padding=(0, 2, 0, 0))
+    for name in ("run", "state", "step", "best", "pictures"):
         table.add_column(name, overflow="fold")
     for run in found:
+        name = str(run.folder.relative_to(folder)) if run.folder != folder else str(folder)
         best = "\n".join(f"{name} {figure(value)} at {step:,}" for name, (value, step) in run.best.items())
         pictures = "\n".join(picture.name for picture in run.pictures if picture.suffix == ".png")
         state = f"{run.state}: {run.sentence}" if run.sentence else run.state
-        last = ago(time.time() - run.time) if run.time else ""
-        table.add_row(str(run.folder), run.stage, state, f"{run.step:,} of {run.steps:,}", best, last, pictures)
+        state += f"\n{ago(time.time() - run.time)}" if run.time else ""
+        table.add_row(f"{name}\n{run.stage}", state, f"{run.step:,} of\n{run.steps:,}", best, pictures)
     Console(highlight=False, markup=False).print(table)
     if html:
         write_page(found, html)

@@ -10,6 +10,13 @@ from phenaki.errors import PhenakiError
 
 SHAPES = "shapes"  # the place of the procedural world
 
+Size = int | tuple[int, int]  # of frames, in px: the side of a square, or (height, width)
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else size
+
 
 @dataclass(frozen=True)
 class SourceConfig:
@@ -17,15 +24,17 @@ class SourceConfig:
 
     place: "shapes" (the procedural world), a folder of videos and pictures, tar shards ("clips/train-{000..127}.tar", a
     folder of them), or either at http(s):// or s3://. weight: against the other sources. images: its samples serve
-    one-frame batches only; where any source says so, such batches come from those sources alone. templates: captions
-    for samples that have a label, such as "a video of {label}"; with them, files of a folder have as label the name of
-    the folder that they lie in. objects (1, 2; 0 mixes both) and continued (share of clips that go on from an earlier
-    scene) belong to the procedural world.
+    one-frame batches only; where any source says so, such batches come from those sources alone. size: of its clips, 0
+    for `data.size`; a place may be several sources, each of another size. templates: captions for samples that have a
+    label, such as "a video of {label}"; with them, files of a folder have as label the name of the folder that they lie
+    in. objects (1, 2; 0 mixes both) and continued (share of clips that go on from an earlier scene) belong to the
+    procedural world.
     """
 
     place: str = SHAPES
     weight: float = 1.0
     images: bool = False
+    size: Size = 0
     templates: tuple[str, ...] = ()
     objects: int = 0
     continued: float = 0.3
@@ -40,19 +49,20 @@ class DataConfig:
     """What a training sees.
 
     `lengths` and `length_shares`: frames per clip and in which share of the steps; images are clips of 1 frame (paper,
-    section 2.2). All clips of a batch come from one source and have one length; shorter clips come in larger batches,
-    so that every step has about as many tokens. `batch`: clips of the longest length in a step, over all processes.
-    `size`: side, or (height, width), in px; `fps`: of the clips, whatever that of the files. `flip`: mirror half of
-    the clips (not where captions tell left from right). `validation`: a place that is not trained on, for the pictures
-    and test figures of a run. `shuffle`: samples of a shard source that are mixed at a time. `bad_share`: training
-    stops where more than this share of the samples drawn cannot be used; it is applied from 100 draws on, and a sample
-    counts each time that it is drawn. `workers`: processes that decode, per training process; each holds two batches
-    made ahead, 3 bytes a pixel, and up to 64 MB of the files of shards that are being mixed.
+    section 2.2). All clips of a batch come from one source, so they have one size, and one length; shorter and smaller
+    clips come in larger batches, so that every step has about as many tokens. `batch`: clips of the longest length and
+    of `size` in a step, over all processes. `size`: that of the tokenizer, of the clips by which a run is judged, and
+    of all sources that name no other. `fps`: of the clips, whatever that of the files. `flip`: mirror half of the clips
+    (not where captions tell left from right). `validation`: a place that is not trained on, for the pictures and test
+    figures of a run. `shuffle`: samples of a shard source that are mixed at a time. `bad_share`: training stops where
+    more than this share of the samples drawn cannot be used; it is applied from 100 draws on, and a sample counts each
+    time that it is drawn. `workers`: processes that decode, per training process; each holds two batches made ahead, 3
+    bytes a pixel, and up to 64 MB of the files of shards that are being mixed.
     """
 
     sources: tuple[SourceConfig, ...] = (SourceConfig(),)
     validation: str = ""
-    size: int | tuple[int, int] = 64
+    size: Size = 64
     fps: float = 8.0
     batch: int = 16
     lengths: tuple[int, ...] = (11,)
@@ -85,7 +95,16 @@ class DataConfig:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        return (self.size, self.size) if isinstance(self.size, int) else self.size
+        return sides(self.size)
+
+    def size_of(self, source: SourceConfig) -> tuple[int, int]:
+        """Height and width of its clips."""
+        return sides(source.size or self.size)
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Height and width of the clips by which a run is judged, and of those of all sources."""
+        return [self.image_size, *map(self.size_of, self.sources)]
 
     @property
     def places(self) -> list[str]:
@@ -98,12 +117,13 @@ class DataConfig:
         images = frames == 1 and any(source.images for source in self.sources)
         return [source.weight * (source.images == images) for source in self.sources]
 
-    def view(self, frames: int) -> ClipView:
+    def view(self, frames: int, source: SourceConfig) -> ClipView:
         """What a training clip of so many frames shows of a file."""
-        return ClipView(frames, self.fps, self.image_size, random=True, flip=self.flip)
+        return ClipView(frames, self.fps, self.size_of(source), random=True, flip=self.flip)
 
-    def check_tokenizer(self, image_size: tuple[int, int], fps: float) -> None:
-        """Raise PhenakiError unless the clips have the size and the rate for which a tokenizer is built."""
+    def check_tokenizer(self, image_size: tuple[int, int], fps: float, patch: tuple[int, int, int]) -> None:
+        """Raise PhenakiError unless `size` and `fps` are those for which a tokenizer is built, and the sizes of all
+        sources multiples of its patches."""
         if tuple(image_size) != self.image_size:
             raise PhenakiError(
                 f"data.size {self.size} does not fit this tokenizer, whose image_size is {list(image_size)}: "
@@ -111,3 +131,9 @@ class DataConfig:
             )
         if fps != self.fps:
             raise PhenakiError(f"data.fps {self.fps:g} does not fit this tokenizer, of fps {fps:g}: make them equal")
+        for height, width in self.sizes:
+            if min(height, width) < 1 or height % patch[1] or width % patch[2]:
+                raise PhenakiError(
+                    f"data.sources of {height}x{width} pixels do not fit this tokenizer, whose patches are "
+                    f"{patch[1]}x{patch[2]}: height must be a multiple of {patch[1]}, width of {patch[2]}"
+                )

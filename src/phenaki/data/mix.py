@@ -1,4 +1,4 @@
-"""From sources to the batches of a training: weights, lengths, several processes and workers, and exact resuming.
+"""From sources to the batches of a training: weights, lengths, sizes, processes and workers, and exact resuming.
 
 The batches of a process come from its workers in turn, each worker making those of its own stream. A batch travels with
 the position of its stream after it, so the process knows at any time what to save, whatever is already made ahead.
@@ -86,11 +86,10 @@ class Batches:
             raise PhenakiError(f"data.batch {config.batch} is not a multiple of the {world_size} processes")
         self.config, self.on_bad, self.rank, self.world_size = config, on_bad, rank, world_size
         self.streams = max(config.workers, 1)
-        steps = [time_steps(frames, period) for frames in config.lengths]
-        counts = [config.batch * max(steps) // count // world_size for count in steps]
+        counts = _counts(config, period, world_size)
         self._sources = [open_source(source, config, captions) for source in config.sources]
         self._contents = [source.contents() for source in self._sources]
-        _check_usable(config, self._sources, check_caption)
+        _check_usable(config, self._sources, counts, check_caption)
         self._makers = [
             _Maker(config, self._sources, counts, check_caption, number, rank, world_size)
             for number in range(self.streams)
@@ -191,15 +190,13 @@ class Batches:
         self._taken, self._bad = own["taken"], own["bad"]
         self._loader = self._next = None
 
-
     def _redealt(self, processes: list[dict[str, Any]]) -> dict[str, Any]:
         """What each process goes on from, where there were others: they had made as many batches each."""
         positions = [position for process in processes for position in process["positions"]]
-        places = [position["sources"] for position in positions if position]
+        places = [position.get("sources", [{} for _ in self._sources]) for position in positions]
         count = self.world_size * self.streams
         sources = [
-            source.redealt([place[number] for place in places], count) if places else {}
-            for number, source in enumerate(self._sources)
+            source.redealt([place[number] for place in places], count) for number, source in enumerate(self._sources)
         ]
         made_before = [position.get("batches", 0) for position in processes[0]["positions"]]
         return processes[0] | {
@@ -233,7 +230,7 @@ class _Maker:
         self,
         config: DataConfig,
         sources: list[Source],
-        counts: list[int],
+        counts: list[list[int]],
         check_caption: Callable[[str], None] | None,
         number: int,
         rank: int,
@@ -256,12 +253,12 @@ class _Maker:
             rng = np.random.default_rng([self.config.seed, self.stream.index, number])
             shared = np.random.default_rng([self.config.seed, self.number, number, 1])  # 1: never the same as `rng`
             kind = int(shared.choice(len(self.counts), p=self.config.length_shares))
-            view = self.config.view(self.config.lengths[kind])
-            chosen = self._choose(view.frames, shared)
+            chosen = self._choose(self.config.lengths[kind], shared)
+            view = self.config.view(self.config.lengths[kind], self.config.sources[chosen])
             samples: list[Sample | Tokens] = []
             bad: list[str] = []
             taken = 0
-            while len(samples) < self.counts[kind]:
+            while len(samples) < self.counts[kind][chosen]:
                 item, places[chosen] = next(items[chosen])
                 taken += 1
                 try:
@@ -290,13 +287,30 @@ class _Maker:
         return int(rng.choice(len(weights), p=weights / weights.sum()))
 
 
-def _check_usable(config: DataConfig, sources: list[Source], check_caption: Callable[[str], None] | None) -> None:
-    """Raise PhenakiError unless each source has a usable sample of the longest clips that are asked of it."""
+def _counts(config: DataConfig, period: int, world_size: int) -> list[list[int]]:
+    """Clips of each length and source in a batch of a process, so that all batches have about as many tokens."""
+
+    def tokens(frames: int, size: tuple[int, int]) -> int:  # of a clip, times the pixels of a patch
+        return time_steps(frames, period) * size[0] * size[1]
+
+    whole = config.batch // world_size * tokens(max(config.lengths), config.image_size)
+    sizes = [config.size_of(source) for source in config.sources]
+    return [[whole // tokens(frames, size) for size in sizes] for frames in config.lengths]
+
+
+def _check_usable(
+    config: DataConfig, sources: list[Source], counts: list[list[int]], check_caption: Callable[[str], None] | None
+) -> None:
+    """Raise PhenakiError unless each source has a usable sample of the longest clips that are asked of it, and a batch
+    has room for one."""
     asked = [frames for frames, share in zip(config.lengths, config.length_shares, strict=True) if share]
     for number, source in enumerate(sources):
         of_it = [frames for frames in asked if config.weights(frames)[number]]
         if of_it:
-            _check_source(config, number, source, config.view(max(of_it)), check_caption)
+            view = config.view(max(of_it), config.sources[number])
+            if not counts[config.lengths.index(view.frames)][number]:
+                raise _no_room(config, config.sources[number].place, view)
+            _check_source(config, number, source, view, check_caption)
 
 
 def _check_source(
@@ -318,6 +332,14 @@ def _check_source(
         raise _pictures_alone(config, place)
     last = f"0 usable samples and {len(bad)} bad ones; the last one: {bad[-1]}" if bad else "no samples at all"
     raise PhenakiError(f"'{place}' has {last}")
+
+
+def _no_room(config: DataConfig, place: str, view: ClipView) -> PhenakiError:
+    whole, clip = ("{}x{}".format(*size) for size in (config.image_size, view.size))
+    return PhenakiError(
+        f"data.batch {config.batch} of data.size {whole} gives each process fewer tokens than one clip of "
+        f"{view.frames} frames of {clip} pixels from '{place}': raise data.batch, or give this source a smaller size"
+    )
 
 
 def _pictures_alone(config: DataConfig, place: str) -> PhenakiError:
@@ -342,7 +364,7 @@ def _check_same(place: str, saved: Contents, now: Contents) -> None:
 
 
 def collate(samples: Sequence[Sample] | Sequence[Tokens]) -> Batch:
-    """Samples of one kind and length as a batch."""
+    """Samples of one kind, length and size as a batch."""
     batch: Batch = {
         "captions": [sample.caption for sample in samples],
         "continued": torch.tensor([sample.continued for sample in samples]),

@@ -28,14 +28,17 @@ _PATTERN = re.compile(r"[*{[]|\.tar(\?|$)")  # of places that are shards by them
 def open_source(source: SourceConfig, config: DataConfig, captions: bool, split: Split = "train") -> Source:
     """The source at a place. Of a packed data set and of the procedural world, the part that `split` names.
 
-    `captions`: samples without one are bad. Raises PhenakiError for a place that is not there or holds nothing usable.
+    `captions`: samples without one are bad. Raises PhenakiError for a place that is not there or holds nothing usable,
+    and for token shards of clips of another size.
     """
     for template in source.templates:
         check_template(template)
     if source.place == SHAPES:
         part = "train" if split == "train" else "test"
-        return World(config.seed, part, config.image_size, max(config.lengths), source.objects, source.continued)
+        size, frames = config.size_of(source), max(config.lengths)
+        return World(config.seed, part, size, frames, source.objects, source.continued)
     if made_by := token_set(source.place):
+        _check_size(source.place, made_by.image_size, config.size_of(source))
         return TokenSource(_token_shards(source.place, made_by), made_by, source.templates, captions)
     if packed := _json(source.place, DATASET):
         templates = source.templates or tuple(packed.get("templates", ()))
@@ -80,6 +83,16 @@ def token_set(place: str) -> TokenSet | None:
     if folder not in (None, place) and made_by is None:
         raise PhenakiError(f"'{place}' names token shards, and beside them is no {TOKENS}, which says what made them")
     return from_dict(TokenSet, made_by, where=f"'{join(folder, TOKENS)}'") if made_by else None
+
+
+def _check_size(place: str, size: tuple[int, int], asked: tuple[int, int]) -> None:
+    """Raise PhenakiError where token shards are of clips of another size than is asked of them."""
+    if size != asked:
+        raise PhenakiError(
+            f"the ids in '{place}' are of clips of {size[0]}x{size[1]} pixels, and {asked[0]}x{asked[1]} are asked "
+            f"for: a source of training names its size, {{place: {place}, size: [{size[0]}, {size[1]}]}}, and the "
+            "clips by which a run is judged are of data.size"
+        )
 
 
 def _folder_of_tokens(pattern: str) -> str | None:

@@ -34,19 +34,21 @@ def shown(
     captions: bool = True,
     check_caption: Callable[[str], None] | None = None,
 ) -> Shown:
-    """Some clips, always the same, of the longest length, of `data.validation`; without one, of the first source of
-    clips, of the part that it keeps back from training, if it does. `captions` and `check_caption` as for `Batches`.
+    """Some clips, always the same, of the longest length and of `data.size`: those of `data.validation`; without one,
+    of the first source of such clips, of the part that it keeps back from training, if it does. `captions` and
+    `check_caption` as for `Batches`.
 
     Raises PhenakiError where there is no usable clip.
     """
-    place = next((source for source in config.sources if not source.images), config.sources[0])
+    place = min(config.sources, key=lambda source: (source.images, config.size_of(source) != config.image_size))
+    place = replace(place, size=0)
     if config.validation:
         place = SourceConfig(config.validation, templates=place.templates)
     kept_back = keeps_back(place.place)
     if not kept_back and config.validation and _trains_on(config, config.validation):
         raise PhenakiError(f"data.validation '{config.validation}' is trained on: name a place that is not, or none")
     source = open_source(place, config, captions, split="validation" if kept_back else "train")
-    view = replace(config.view(max(config.lengths)), random=False, flip=False)
+    view = replace(config.view(max(config.lengths), place), random=False, flip=False)
     rng = np.random.default_rng(config.seed)
     samples: list[Sample | Tokens] = []
     bad: list[str] = []

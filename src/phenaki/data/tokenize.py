@@ -117,12 +117,13 @@ def tokenize(
         lengths=(config.frames,),
         seed=config.seed,
     )
+    tokenizer.grid(1, *data.size_of(config.source))
     check_holds_clips(config.source.place)
     captions = not isinstance(text_encoder, NoText)
     source = open_source(config.source, data, captions, config.split)
     if isinstance(source, World) and not config.samples:
         raise PhenakiError("the procedural world has no end: say how many samples are wanted (--samples)")
-    view = replace(data.view(config.frames), random=config.passes > 1, flip=config.flip)
+    view = replace(data.view(config.frames, config.source), random=config.passes > 1, flip=config.flip)
     made_by = TokenSet(
         tokenizer=fingerprint(tokenizer),
         facts=tokenizer.facts,
@@ -133,6 +134,7 @@ def tokenize(
         config=config.settings(),
         processes=world_size,
         causal=tokenizer.causal,
+        size=config.source.size,
     )
     share = _Share(out, rank, made_by)
     done = share.done
@@ -300,6 +302,8 @@ def _is_begun(out: str, made_by: TokenSet) -> bool:
     if data is None:
         return False
     begun = from_dict(TokenSet, json.loads(data), where=f"'{join(out, TOKENS)}'")
+    settings = from_dict(TokenizeConfig, begun.config, where=f"'{join(out, TOKENS)}'").settings()
+    begun = replace(begun, config=settings)  # an older version knew fewer of them
     if begun != made_by:
         raise PhenakiError(
             f"'{out}' was begun with another {_difference(begun, made_by)}: take the same to go on, or another place"

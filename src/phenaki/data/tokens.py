@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from phenaki.data.captions import draw_caption
+from phenaki.data.config import Size, sides
 from phenaki.data.media import ClipView
 from phenaki.data.sample import BadSample, Encoded
 from phenaki.data.sources import ShardSource
@@ -39,9 +40,9 @@ class TokenSet:
     """tokens.json: what made the samples of a set of token shards.
 
     `tokenizer` and `text_encoder` ("" where there are no embeddings): their fingerprints. `facts`: what a generator has
-    to know of the tokenizer. `frames`: of the clips. `text_width`: of the embeddings. `templates`: for labels. `config`
-    and `processes`: what `data/tokenize.py` was asked for and in how many processes, which who goes on has to repeat.
-    `causal`: whether the first ids of a clip are those of its first frames.
+    to know of the tokenizer. `frames`, `size`: of the clips; 0 is the tokenizer's size. `text_width`: of the
+    embeddings. `templates`: for labels. `config` and `processes`: what `data/tokenize.py` was asked for and in how many
+    processes, which who goes on has to repeat. `causal`: whether the first ids of a clip are those of its first frames.
     """
 
     tokenizer: str
@@ -53,6 +54,12 @@ class TokenSet:
     config: dict[str, Any] = field(default_factory=dict)
     processes: int = 1
     causal: bool = True
+    size: Size = 0
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the clips in px."""
+        return sides(self.size or self.facts.image_size)
 
 
 class Tokens(NamedTuple):
@@ -83,7 +90,7 @@ class TokenSource(ShardSource):
             raise BadSample(f"{item.name}: it holds no ids of phenaki ({error})") from error
         facts = self.made_by.facts
         steps = time_steps(view.frames, facts.patch[0])
-        area = facts.image_size[0] // facts.patch[1], facts.image_size[1] // facts.patch[2]
+        area = view.size[0] // facts.patch[1], view.size[1] // facts.patch[2]
         fits = ids.dtype.kind in "iu" and ids.shape[1:] == area and len(ids) >= steps
         if not fits or ids.min() < 0 or ids.max() >= facts.vocab_size:
             raise BadSample(

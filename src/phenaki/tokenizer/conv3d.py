@@ -45,6 +45,10 @@ class Conv3DConfig:
         if self.fps <= 0:
             raise PhenakiError(f"fps {self.fps} must be above 0")
 
+    @property
+    def patch(self) -> tuple[int, int, int]:
+        return PATCH
+
 
 class Conv3D(Tokenizer):
     """Residual blocks at three sizes, the same number on the way down and up; no layer mixes a frame with later ones.

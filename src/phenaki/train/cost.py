@@ -164,7 +164,7 @@ class GeneratorStep(Step):
     def __init__(self, recipe: GeneratorRecipe, facts: TokenizerFacts):
         if recipe.critic.kind != "none":
             raise PhenakiError(f"critic.kind '{recipe.critic.kind}': no plan counts critics yet; take critic.kind=none")
-        recipe.data.check_tokenizer(facts.image_size, facts.fps)
+        recipe.data.check_tokenizer(facts.image_size, facts.fps, facts.patch)
         self._recipe, (p, ph, pw), (height, width) = recipe, facts.patch, facts.image_size
         self._grid = time_steps(max(recipe.data.lengths), p), height // ph, width // pw
         self.networks = {"generator": MaskedTransformer(recipe.generator.config(facts, recipe.text.width))}
@@ -201,7 +201,7 @@ class TokenizerStep(Step):
     """With all losses of the recipe, at a step in which a discriminator has started."""
 
     def __init__(self, recipe: TokenizerRecipe):
-        recipe.data.check_tokenizer(recipe.tokenizer.image_size, recipe.tokenizer.fps)
+        recipe.data.check_tokenizer(recipe.tokenizer.image_size, recipe.tokenizer.fps, recipe.tokenizer.patch)
         self._recipe, self._frames = recipe, max(recipe.data.lengths)
         self.networks = {"tokenizer": build_tokenizer(recipe.tokenizer)}
         self.averaged, self.penalty_every = ["tokenizer"], None

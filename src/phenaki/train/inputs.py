@@ -89,7 +89,7 @@ def open_inputs(
     if text_of and read_by != text_of:
         raise PhenakiError(f"the text embeddings in '{made[0][0]}' are of another text encoder than the one given")
     facts = tokenizer.facts if tokenizer else first.facts
-    data.check_tokenizer(facts.image_size, facts.fps)
+    data.check_tokenizer(facts.image_size, facts.fps, facts.patch)
     for network in (tokenizer, text_encoder):
         if network is not None:
             network.eval().requires_grad_(False)

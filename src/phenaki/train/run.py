@@ -246,15 +246,17 @@ class Run:
     def _check_fits(self, saved: dict[str, Any], parts: dict[str, Any]) -> None:
         """Raise PhenakiError for the checkpoint of another recipe, or of a run that builds on other networks."""
         named = self._resume not in ("auto", "never")
+        if saved["frozen"].keys() != self._frozen.keys():
+            self._refuse_checkpoint("it is of another stage")
         for name, fingerprint in self._frozen.items():
-            if saved["frozen"].get(name) != fingerprint:
+            if saved["frozen"][name] != fingerprint:
                 raise PhenakiError(
                     f"the run in {self.folder} builds on another {name}: name that one, or another folder"
                 )
-        if saved["recipe"].keys() != self._recipe.keys() or saved["parts"].keys() != parts.keys():
-            self._refuse_checkpoint("it is of another stage, or of other networks")
         if changed := self._changed(saved["recipe"], _MAY_DIFFER if named else ()):
             self._refuse_checkpoint(f"it is of another recipe (changed: {'; '.join(changed)})")
+        if saved["parts"].keys() != parts.keys():
+            self._refuse_checkpoint("it has other networks")
 
     def _refuse_checkpoint(self, why: str, error: Exception | None = None) -> NoReturn:
         place = self.folder if self._resume == "auto" else self._resume
@@ -510,6 +512,8 @@ def _plain(config: Any) -> dict[str, Any]:
 
 def _completed(before: Any, defaults: Any) -> Any:
     """Settings of an older version with the keys of today: those it did not know had the effect of their defaults."""
+    if isinstance(before, list) and isinstance(defaults, list) and defaults:
+        return [_completed(item, defaults[0]) for item in before]
     if not (isinstance(before, dict) and isinstance(defaults, dict)):
         return before
     return {key: _completed(before.get(key, default), default) for key, default in defaults.items()}

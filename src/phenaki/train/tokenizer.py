@@ -182,9 +182,7 @@ def load_guests(config: TokenizerLossConfig, device: torch.device) -> Guests:
     )
 
 
-def train_tokenizer(
-    recipe: TokenizerRecipe, folder: str | Path, resume: str = "auto", overwrite: bool = False
-) -> Path:
+def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path, resume: str = "auto", overwrite: bool = False) -> Path:
     """Train a tokenizer, or go on where the run in `folder` stopped. Returns the folder of the averaged weights.
 
     `resume` and `overwrite` are those of `Run`.
@@ -244,11 +242,12 @@ def overfit_one(recipe: TokenizerRecipe, folder: str | Path, steps: int = 1000, 
 
 def _clips(recipe: TokenizerRecipe) -> Shown:
     """The clips by which a run is judged. Raises PhenakiError for a recipe whose parts, or clips, do not fit."""
-    recipe.data.check_tokenizer(recipe.tokenizer.image_size, recipe.tokenizer.fps)
+    recipe.data.check_tokenizer(recipe.tokenizer.image_size, recipe.tokenizer.fps, recipe.tokenizer.patch)
     if isinstance(recipe.tokenizer, CViViTConfig):
         recipe.tokenizer.check_length(max(recipe.data.lengths))
     if recipe.loss.adversarial:
-        recipe.discriminator.check_size(*recipe.tokenizer.image_size)
+        for size in recipe.data.sizes:
+            recipe.discriminator.check_size(*size)
     if recipe.run.prompts:
         raise PhenakiError(f"run.prompts '{recipe.run.prompts}' are for a generator: a tokenizer reads none")
     for place in recipe.data.places:

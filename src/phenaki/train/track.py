@@ -23,6 +23,7 @@ from phenaki.video import Frames
 TrackerName = Literal["tensorboard", "wandb"]
 _WANDB_ID = "wandb_id"
 _WANDB_SECONDS = 30  # that its server may take to answer
+_LATER = "set WANDB_MODE=offline and send the run later with `wandb sync`"
 _WITHOUT = "leave wandb out of run.trackers"
 
 
@@ -125,10 +126,7 @@ class WandB(Tracker):
                 settings=wandb.Settings(init_timeout=_WANDB_SECONDS),
             )
         except wandb.errors.Error as error:
-            raise PhenakiError(
-                f"wandb cannot be reached ({str(error).splitlines()[0]}): set WANDB_MODE=offline and send the run "
-                f"later with `wandb sync`, or {_WITHOUT}"
-            ) from error
+            raise _unreachable(error) from error
 
     def figures(self, values: Mapping[str, float], step: int) -> None:
         self._run.log(dict(values), step=step)
@@ -144,6 +142,10 @@ class WandB(Tracker):
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _unreachable(error: Exception) -> PhenakiError:
+    return PhenakiError(f"wandb cannot be reached ({str(error).splitlines()[0]}): {_LATER}, or {_WITHOUT}")
 
 
 def _wandb_id(folder: Path) -> str:
@@ -163,14 +165,20 @@ def check_trackers(names: Sequence[TrackerName]) -> None:
     if "wandb" not in names:
         return
     if importlib.util.find_spec("wandb") is None:
-        raise PhenakiError(f"run.trackers names wandb, which is not installed: pip install wandb, or {_WITHOUT}")
+        raise PhenakiError(
+            f"run.trackers names wandb, which is not installed: pip install 'phenaki[wandb]', or {_WITHOUT}"
+        )
     import wandb
 
     offline = os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun")
-    if not offline and not wandb.login(prompt=False):
+    try:
+        usable = offline or wandb.login(prompt=False)  # which asks the server
+    except wandb.errors.Error as error:
+        raise _unreachable(error) from error
+    if not usable:
         raise PhenakiError(
-            "run.trackers names wandb, and there is no key for it: run `wandb login`, or set WANDB_API_KEY, or set "
-            f"WANDB_MODE=offline and send the run later with `wandb sync`, or {_WITHOUT}"
+            "run.trackers names wandb, and there is no key for it: run `wandb login`, or set WANDB_API_KEY, or "
+            f"{_LATER}, or {_WITHOUT}"
         )
 
 

@@ -1,0 +1,100 @@
+"""The table of docs/scaling.md: what the paper's two stages take, from a laptop to 1,024 GPUs.
+
+`python benchmarks/scaling.py` prints it. Nothing is trained or allocated; it takes some minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+
+import torch
+
+from phenaki import recipes
+from phenaki.tokenizer import TokenizerFacts, build_tokenizer
+from phenaki.train import plan
+from phenaki.train.cost import Cost, Recipe, step_cost
+from phenaki.train.plan import Devices, Plan, make_plan, short, with_batch
+
+MACHINES = (
+    ("laptop, CPU", Devices(1, 16e9, 0.2)),
+    ("1 GPU", Devices(1, 24e9, 60)),
+    ("8 GPUs", Devices(8, 80e9, 400)),
+    ("64 GPUs", Devices(64, 80e9, 400)),
+    ("256 GPUs", Devices(256, 80e9, 400)),
+    ("1,024 GPUs", Devices(1024, 80e9, 400)),
+)
+HEAD = (
+    "machine",
+    "state",
+    "clips a step",
+    "on a device",
+    "memory of a device",
+    "at most",
+    "steps a day",
+    "days",
+    "data",
+)
+
+
+def cached(recipe: Recipe) -> None:
+    """Have each step counted once: its batch and steps, which rows differ in, leave its cost as it is."""
+
+    @cache
+    def counted(facts: TokenizerFacts | None, clips: int, hardware: str, checkpointing: bool) -> Cost:
+        changed = replace(recipe, run=replace(recipe.run, checkpointing=checkpointing))
+        return step_cost(changed, facts, clips, hardware)
+
+    plan.step_cost = lambda given, facts, clips, hardware: counted(facts, clips, hardware, given.run.checkpointing)
+
+
+def first_that_fits(recipe: Recipe, devices: Devices, facts: TokenizerFacts | None) -> Plan:
+    """Of all ways to hold the state, from the fastest to that which needs the least; the last where none fits."""
+    for strategy in ("ddp", "fsdp") if devices.count > 1 else ("ddp",):
+        for checkpointing in (False, True):
+            changed = replace(recipe, run=replace(recipe.run, checkpointing=checkpointing))
+            made = make_plan(changed, replace(devices, strategy=strategy), facts)
+            if made.fits:
+                return made
+    return made
+
+
+def rows(recipe: Recipe, facts: TokenizerFacts | None = None) -> Iterator[tuple[str, ...]]:
+    cached(recipe)
+    for machine, devices in MACHINES:
+        planned = with_batch(recipe, max(recipe.data.batch, devices.count))
+        if "CPU" in machine:
+            planned = replace(planned, run=replace(planned.run, device="cpu", precision="bfloat16"))
+        made = first_that_fits(planned, devices, facts)
+        state = made.devices.strategy if devices.count > 1 else "one"
+        state += ", checkpointing" if made.recipe.run.checkpointing else ""
+        batch = made.recipe.data.batch
+        yield (
+            machine,
+            state,
+            f"{batch:,}",
+            f"{batch // devices.count:,}",
+            f"{short(made.memory)}B" + ("" if made.fits else " (does not fit)"),
+            f"{made.largest:,}" if made.largest else "none",
+            f"{86400 / made.step_seconds:,.0f}",
+            f"{made.days:,.0f}" if made.days >= 10 else f"{made.days:.2g}",
+            f"{short(batch / made.step_seconds * made.clip_bytes)}B/s",
+        )
+
+
+def table(title: str, lines: Iterator[tuple[str, ...]]) -> str:
+    cells = [HEAD, ("---",) * len(HEAD), *lines]
+    return f"**{title}**\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in cells) + "\n"
+
+
+def main() -> None:
+    first, second = recipes.cvivit_128(), recipes.paper()
+    with torch.device("meta"):
+        facts = build_tokenizer(first.tokenizer).facts
+    print(table("First stage, `cvivit_128`", rows(first)))
+    print(table("Second stage, `paper`", rows(second, facts)))
+
+
+if __name__ == "__main__":
+    main()
