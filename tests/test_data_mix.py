@@ -152,7 +152,8 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_would_have_seen(
         sources = (SourceConfig(str(shards), weight=2, images=True), SourceConfig(str(pictures), images=True))
         config = images("shapes", sources=(*sources, SourceConfig()), lengths=(1, 3), length_shares=(0.6, 0.4))
     elif place == "sizes":
-        config = images("", sources=tuple(SourceConfig(str(shards), size=size) for size in (0, (16, 24), 8)))
+        sources = tuple(SourceConfig(str(shards), size=size) for size in (0, (16, 24), 8))
+        config = images("", sources=sources, batch=4)
     else:
         config = images(places[place])
     config = replace(config, workers=workers)

@@ -30,7 +30,7 @@ from phenaki.tokenizer import CViViT
 from servers import BUCKET, FileServer, serve_files, serve_s3
 
 DATA = DataConfig(size=32, batch=2, lengths=(5,), workers=0)
-VIEW = replace(DATA.view(5), random=False)
+VIEW = replace(DATA.view(5, SourceConfig()), random=False)
 
 
 def opened(place: Path | str, split: str = "train", captions: bool = True, **source: object) -> Source:

@@ -74,8 +74,8 @@ class PrefixConfig:
         if not causal and (given or self.alone):
             named = f"prefix.steps {self.steps}" if given else f"prefix.alone {self.alone}"
             raise PhenakiError(
-                f"{named}: this tokenizer is not causal, so the ids of the first time steps of a clip tell of its later "
-                "frames and cannot be given, nor learned alone; train with prefix.steps=[0] prefix.shares=[1] "
+                f"{named}: this tokenizer is not causal, so the ids of the first time steps of a clip tell of its "
+                "later frames and cannot be given, nor learned alone; train with prefix.steps=[0] prefix.shares=[1] "
                 "prefix.continued_shares=[1] prefix.alone=0"
             )
 
