@@ -10,13 +10,16 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check install
 # Waiting threads spin for a moment only: beside another busy process, spinning makes PyTorch many times slower.
 export GOMP_SPINCOUNT = 2000
 
-.PHONY: demo test lint format clean
+.PHONY: demo test slow lint format clean
 
 demo: .venv/installed
 	.venv/bin/python -m phenaki demo
 
 test: lint
 	.venv/bin/python -m pytest
+
+slow: .venv/installed-dev
+	.venv/bin/python -m pytest -m slow
 
 lint: .venv/installed-dev
 	.venv/bin/python -m ruff check .

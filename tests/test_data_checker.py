@@ -66,7 +66,6 @@ def falsified(claims: Claims, rng: np.random.Generator) -> list[tuple[str, Claim
     return out
 
 
-@pytest.mark.slow
 def test_own_captions_are_accepted_and_changed_ones_are_not() -> None:
     count = 520
     accepted, random_accepted = 0, 0

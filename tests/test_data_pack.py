@@ -376,7 +376,6 @@ def test_a_full_disk_is_a_sentence_and_later_it_goes_on(
     assert tree(tmp_path / "out") == whole
 
 
-@pytest.mark.slow
 def test_killed_it_goes_on_and_leaves_no_process(ten: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "out"
     code = (
@@ -409,7 +408,6 @@ def test_killed_it_goes_on_and_leaves_no_process(ten: Path, whole: dict[str, byt
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("end", "whole_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
 def test_stopped_while_its_processes_start_it_says_one_sentence(
     end: signal.Signals, whole_group: bool, ten: Path, tmp_path: Path

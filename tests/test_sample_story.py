@@ -142,7 +142,6 @@ def test_a_story_goes_on_from_its_state(
     assert torch.equal(torch.cat(list(resumed.tell(scenes[2])), 2), expected[2])
 
 
-@pytest.mark.slow
 def test_the_state_of_a_thousand_scenes_is_that_of_ten(
     tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder
 ) -> None:
