@@ -1,10 +1,9 @@
 """Trains the generator of `shapes-64` on one GPU in a quarter of an hour: `python runs/shapes_64_gpu.py START OUT`.
 
 START is a model: its tokenizer is kept, its generator trained further. It is the training of `phenaki train generator
---recipe masked_shapes_64`, arranged for a GPU that is faster than one process can draw and encode: processes draw
-clips, the GPU encodes them and keeps their ids, and batches are drawn from all that were kept so far. A first frame is
-also trained alone, with its clip's caption, as it is sampled alone. OUT becomes a model with averaged weights, written
-five times on the way and at the end.
+--recipe masked_shapes_64` with larger batches, arranged for a GPU that is faster than one process can draw and encode:
+processes draw clips, the GPU encodes them and keeps their ids, and batches are drawn from all that were kept so far.
+OUT becomes a model with averaged weights, written five times on the way and at the end.
 """
 
 from __future__ import annotations
@@ -135,8 +134,8 @@ class Samples:
     def __init__(self, tokenizer: nn.Module, drawing: Drawing, capacity: int, device: torch.device):
         self.tokenizer, self.device = tokenizer, device
         grid = tokenizer.grid(FRAMES, SIZE, SIZE)
-        self.clips = Kept(capacity, grid, device)
-        self.images = Kept(capacity // IMAGES // CHUNK * CHUNK, (1, *grid[1:]), device)
+        self.clips = Kept(capacity * CHUNK, grid, device)
+        self.images = Kept((1 + capacity // IMAGES) * CHUNK, (1, *grid[1:]), device)
         self.drawing = drawing
 
     def receive(self) -> None:
@@ -146,9 +145,9 @@ class Samples:
         frames = int(chunk.frames[0])
         video = torch.from_numpy(chunk.video[:, :frames]).to(self.device)
         words, continued = torch.from_numpy(chunk.words).to(self.device), torch.from_numpy(chunk.continued).bool()
-        self.drawing.free.put(number)
         kept = self.clips if frames == FRAMES else self.images
         kept.add(self.tokenizer.encode(to_float(video)), words, continued)
+        self.drawing.free.put(number)
 
     def batch(self, count: int, rng: torch.Generator, alone: bool) -> tuple[Tensor, Tensor, Tensor]:
         """ids (B, t, h, w), words (B, L, WORD_BYTES), continued (B,): clips, or first frames and images, half each."""
@@ -253,9 +252,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=16)
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=100)
-    parser.add_argument("--capacity", type=int, default=4_096_000)
+    parser.add_argument("--capacity", type=int, default=16_000, help="chunks of clips that are kept")
     parser.add_argument("--processes", type=int, default=10)
     parser.add_argument("--device", default="cuda")
     given = parser.parse_args()

@@ -432,6 +432,19 @@ def test_videos_are_packed_inspected_tokenized_and_trained_on() -> None:
 
 
 @pytest.mark.usefixtures("videos")
+def test_processes_of_a_launcher_tokenize_a_share_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = run("data", "pack", "videos", "--to", "packed", "--processes", 1, "--validation", 0)
+    assert packed.exit_code == 0, packed.output
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, samples in ((0, 3), (1, 4)):  # 7 in all
+        monkeypatch.setenv("RANK", str(rank))
+        tokens = run("data", "tokenize", "packed", "tokens", "-t", "shapes-64", "--frames", 5)
+        assert f"{samples} samples in 1 shards at tokens; 0 left out" in tokens.output
+    shards = ["tokens-000-000000.tar", "tokens-000.json", "tokens-001-000000.tar", "tokens-001.json", "tokens.json"]
+    assert sorted(os.listdir("tokens")) == shards
+
+
+@pytest.mark.usefixtures("videos")
 def test_of_too_few_sources_none_is_kept_back_which_is_said() -> None:
     none = run("data", "pack", "videos", "packed", "--processes", 1, "--validation", 0.001)
     assert none.exit_code == 0

@@ -50,6 +50,16 @@ def test_what_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch
     assert code == 1 and "numpy missing" in said
 
 
+def test_what_stops_an_examination_is_told_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> int:
+        raise RuntimeError("the driver is too old")
+
+    monkeypatch.setattr("torch.cuda.device_count", broken)
+    code, said = examined()
+    assert code == 1 and "Traceback" not in said
+    assert "!!  devices" in said and "the driver is too old" in said and "GB free" in said
+
+
 @pytest.mark.parametrize("taken", [True, False])
 def test_bfloat16_is_measured(taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The measurement, and what run.precision=auto takes, are compared."""

@@ -172,6 +172,9 @@ def test_bad_files_are_a_sentence_each() -> None:
     assert "'empty' holds no videos or pictures" in refused(run("empty"))
     assert "nearest are 9 and 11" in refused(run("short.mkv", "--frames", 10))
     assert "there is no file or folder 'vgg'" in refused(run("short.mkv", "--lpips", "vgg"))
+    Path("out").rmdir()
+    Path("out").touch()
+    assert "'out' is a file: name a folder" in refused(run("short.mkv"))
 
 
 def test_one_bad_file_does_not_stop_the_others() -> None:

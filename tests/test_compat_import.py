@@ -198,14 +198,18 @@ def test_a_checkpoint_that_does_not_fit_is_refused(fault: str, state: State, tmp
 
 def test_a_file_that_cannot_be_read_is_refused(state: State, tmp_path: Path, out: Path) -> None:
     checkpoint, _ = files(tmp_path, state, {})
-    cut = checkpoint.read_bytes()[:-2000]
-    for content in (b"", b"no checkpoint", cut):
+    whole = checkpoint.read_bytes()
+    cut = whole[:-2000]
+    for content in (b"", b"no checkpoint", whole[:5000], cut):
         checkpoint.write_bytes(content)
         sentence = f"({len(content):,} bytes) is no whole checkpoint of torch.save"
         assert sentence in refused(out, "obvious-cvivit", checkpoint, out)
     (tmp_path / "vae.safetensors").write_bytes(cut)
     assert "no whole safetensors file" in refused(out, "obvious-cvivit", tmp_path / "vae.safetensors", out)
     assert "there is no checkpoint" in refused(out, "obvious-cvivit", tmp_path / "none.pt", out)
+    checkpoint.write_bytes(whole)
+    config = ("--config", tmp_path / "none.json")
+    assert "there is no file" in refused(out, "obvious-cvivit", checkpoint, out, *config)
     sentence = refused(out, "obvious-cvivit", tmp_path, out)
     assert "is a folder: name the file of the weights in it. It holds arguments.json, checkpoint.pt" in sentence
 

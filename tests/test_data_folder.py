@@ -60,7 +60,9 @@ def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "scandir", closed)
     folder = Folder(tmp_path)
-    assert keys(folder) == ["a/1.mp4"] and folder.unreadable == {"b/": "Permission denied"}
+    opened, refused = folder[0], folder[1]
+    assert len(folder) == 2 and opened.key == "a/1.mp4"
+    assert isinstance(refused, BadSample) and str(refused) == "b/: the folder cannot be opened: Permission denied"
 
 
 def test_names_that_are_no_unicode_survive(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from phenaki.data.mix import Batch, Batches
 from phenaki.data.shards import ShardWriter
 from phenaki.data.shown import shown
 from phenaki.data.sources import FolderSource, ShardSource, Source, Stream
+from phenaki.data.tokens import Tokens
 from phenaki.errors import PhenakiError
 from phenaki.video import write_video
 from servers import FileServer, serve_files
@@ -172,7 +173,7 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_would_have_seen(
         assert not equal(wholes[rank][0], following[:5])
 
 
-def test_another_number_of_workers_or_processes_cannot_go_on(shards: Path) -> None:
+def test_another_number_of_workers_cannot_go_on(shards: Path) -> None:
     whole = Batches(images(shards, workers=0), 2)
     next(whole)
     with pytest.raises(PhenakiError, match="1 processes with 1 data streams each, and now there are 1 with 3"):
@@ -378,6 +379,13 @@ def test_a_run_is_judged_by_clips_of_one_size(pictures: Path) -> None:
         clips = shown(images("", sources=(*sources, *more)), count=2)
         assert {sample.video.shape for sample in clips.samples} == {(1, 16, 16, 3)}
         assert clips.checkable == bool(more)
+
+
+def test_texts_of_unequal_length_are_padded_and_the_padding_is_masked() -> None:
+    texts = [np.full((length, 4), length, np.float16) for length in (3, 1)]
+    batch = mix.collate([Tokens(np.zeros((2, 2, 2), np.int64), "", False, text) for text in texts])
+    assert batch["text_mask"].tolist() == [[True, True, True], [True, False, False]]
+    assert batch["text"].shape == (2, 3, 4) and batch["text"][batch["text_mask"]][:, 0].tolist() == [3, 3, 3, 1]
 
 
 # ---- bad samples

@@ -34,6 +34,7 @@ DOCUMENTS = (
     "docs/architecture.md",
     "docs/data.md",
     "docs/editing.md",
+    "docs/launching.md",
     "docs/paper.md",
     "docs/sampling.md",
     "docs/scaling.md",

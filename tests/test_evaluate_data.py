@@ -19,6 +19,7 @@ from phenaki.errors import PhenakiError
 from phenaki.evaluate import Clips, Judges, compare, evaluate, write_figures
 from phenaki.evaluate.pixels import psnr, ssim
 from phenaki.evaluate.reconstruction import reconstruction
+from phenaki.generator import MaskedTransformer
 from phenaki.hub import save_component
 from phenaki.nn.past import Past
 from phenaki.perceptual import I3D, LPIPS
@@ -227,10 +228,18 @@ def test_the_command_measures_and_compares(
         assert f"Reconstruction of 5 clips of {clips}" in result.output
         assert "bits per pixel" in result.output
         assert "met" not in result.output  # the bars are those of the procedural world
-        assert "LPIPS is left out" in result.stderr and "rFVD is left out" in result.stderr
+        assert "LPIPS and rFVD are left out" in result.stderr
+        assert len(result.stderr.splitlines()) == 1  # the whole story is for those who ask for it
     result = run("compare", *files)
     assert result.exit_code == 0, result.output
     assert "+0.00 dB" in result.output
     result = run("evaluate", str(tmp_path / "model"), "--data", str(clips), "--i3d", str(tmp_path / "none.pt"))
     assert result.exit_code == 2
-    assert "there is no file or folder" in result.stderr
+    assert "there is no file or folder" in result.stderr and "get rgb_imagenet.pt from" in result.stderr
+
+
+def test_a_part_that_makes_no_video_is_refused(generator: MaskedTransformer, tmp_path: Path) -> None:
+    save_component(generator, tmp_path / "generator", "masked", generator.config)
+    result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "generator")])
+    assert result.exit_code == 2, result.output
+    assert "is a MaskedTransformer alone, which makes no video" in result.stderr

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from phenaki.errors import PhenakiError
-from phenaki.perceptual import I3D, LPIPS
+from phenaki.perceptual import I3D, LPIPS, Judges
 from phenaki.tokenizer import CViViT, CViViTConfig, QuantizerConfig, Reconstruction
 from phenaki.tokenizer.losses import (
-    Guests,
     TokenizerLossConfig,
     code_losses,
     perceptual_losses,
@@ -81,22 +80,22 @@ def test_the_quantizers_terms_have_their_weights(quantizer: QuantizerConfig, wei
 
 def test_perceptual_terms_see_what_they_should_and_teach_the_reconstruction_alone() -> None:
     torch.manual_seed(0)
-    guests = Guests(LPIPS(width=2).eval().requires_grad_(False), I3D(narrow=16).eval().requires_grad_(False))
+    judges = Judges(LPIPS(width=2).eval().requires_grad_(False), I3D(narrow=16).eval().requires_grad_(False))
     config = TokenizerLossConfig(lpips=0.1, i3d=1.0)
     video, made = torch.rand(1, 3, 3, 16, 16), torch.rand(1, 3, 3, 16, 16, requires_grad=True)
-    found = perceptual_losses(made, video, torch.tensor([1]), guests, config)
-    assert found["lpips"].item() == pytest.approx(0.1 * guests.lpips(made[:, :, 1:2], video[:, :, 1:2]).item())
+    found = perceptual_losses(made, video, torch.tensor([1]), judges, config)
+    assert found["lpips"].item() == pytest.approx(0.1 * judges.lpips(made[:, :, 1:2], video[:, :, 1:2]).item())
     (gradient,) = torch.autograd.grad(found["lpips"], made)
     assert gradient[:, :, 1].any()
     assert not gradient[:, :, ::2].any()
     found["i3d"].backward()
     assert made.grad.any()
-    assert all(parameter.grad is None for guest in guests for parameter in guest.parameters())
-    same = perceptual_losses(video, video, torch.arange(3), guests, config)
+    assert all(parameter.grad is None for judge in judges for parameter in judge.parameters())
+    same = perceptual_losses(video, video, torch.arange(3), judges, config)
     assert same["lpips"] == same["i3d"] == 0
-    image = perceptual_losses(made[:, :, :1], video[:, :, :1], torch.arange(1), guests, config)
+    image = perceptual_losses(made[:, :, :1], video[:, :, :1], torch.arange(1), judges, config)
     assert image.keys() == {"lpips"}
-    assert perceptual_losses(made, video, torch.arange(3), Guests(), config) == {}
+    assert perceptual_losses(made, video, torch.arange(3), Judges(), config) == {}
 
 
 def test_frames_are_drawn_without_repeating_one() -> None:

@@ -70,6 +70,16 @@ def test_running_is_what_has_a_process_or_speaks(tmp_path: Path) -> None:
     assert state(time=5.0) == "failed"
 
 
+def test_a_broken_record_is_passed_over(tmp_path: Path) -> None:
+    run_in(tmp_path, until=2)
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text('{"step": 1, "lo\n' + metrics.read_text() + "[]\n")
+    (run,) = find_runs(tmp_path)
+    assert run.curves["loss"] == [(1, 1.0), (2, 0.5)]
+    run_in(tmp_path)
+    assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [1, 1, 2, 2, 3, 3]
+
+
 def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     recipe = cvivit_debug()
     recipe = replace(recipe, run=replace(recipe.run, steps=2, log_every=1, picture_every=1, trackers=()))

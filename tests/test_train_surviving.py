@@ -201,6 +201,9 @@ def test_resume_from_a_file_takes_that_one_back(tmp_path: Path) -> None:
     second = tmp_path / "a" / "checkpoints" / "step_0000002.pt"
     train_tokenizer(recipe, tmp_path / "b", resume=str(second))  # in a new folder
     assert kept(tmp_path / "b") == [6, 4]
+    with pytest.raises(PhenakiError, match=r"holds a run: name another one.*--overwrite"):
+        train_tokenizer(recipe, tmp_path / "b", resume=str(second))
+    assert kept(tmp_path / "b") == [6, 4]
     train_tokenizer(recipe, tmp_path / "a", resume=str(second))  # in its own
     for folder in (tmp_path / "a", tmp_path / "b"):
         assert all(torch.equal(value, first[name]) for name, value in weights(folder).items())

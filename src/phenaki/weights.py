@@ -41,11 +41,10 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _unpickle(path: Path) -> Any:
+    path.open("rb").close()  # the system's own errors pass; below, a file that is cut off raises them too
     try:
         with warnings.catch_warnings(action="ignore"):  # about pickles of an unusual kind, which are refused if need be
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # where a broken file breaks decides what is raised
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise PhenakiError(

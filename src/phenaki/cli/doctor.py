@@ -57,13 +57,22 @@ def doctor() -> None:
     signs = {"good": "ok", "note": "--", "broken": "!!"}
     broken = False
     for examine in (_versions, _devices, _decoder, _disk, _extras, _weights):
-        for finding in examine():
+        for finding in _findings(examine):
             console.print(f"{signs[finding.kind]}  {finding.about:<14}{finding.sentence}")
             if finding.way_out:
                 console.print(f"{'':18}-> {finding.way_out}")
             broken |= finding.kind == "broken"
     if broken:
         raise typer.Exit(NOT_USABLE)
+
+
+def _findings(examine: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Those of an examination; what stops it, such as a package or a driver that is broken, is one too."""
+    try:
+        yield from examine()
+    except Exception as error:
+        what = examine.__name__.strip("_")
+        yield Finding("broken", what, f"cannot be examined: {type(error).__name__}: {error}", "mend this first")
 
 
 def _version(package: str) -> str | None:

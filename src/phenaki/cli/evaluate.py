@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from phenaki.cli.app import app
+from phenaki.errors import PhenakiError
 
 Network = TypeVar("Network")
 
@@ -90,16 +91,22 @@ def evaluate(
     from phenaki.data.config import SHAPES
     from phenaki.evaluate import WHAT, Judges, evaluate, report, write_figures
     from phenaki.perceptual import load_i3d, load_lpips
-    from phenaki.pipeline import load
+    from phenaki.pipeline import Phenaki, load
     from phenaki.tokenizer import Tokenizer
 
     loaded = load(model)
+    if not isinstance(loaded, Phenaki | Tokenizer):
+        raise PhenakiError(
+            f"'{model}' is a {type(loaded).__name__} alone, which makes no video: name the whole model that it is a "
+            "part of, or a tokenizer"
+        )
     parts: tuple[str, ...] = (what.value,)
     if what is What.all:
         parts = ("reconstruction",) if isinstance(loaded, Tokenizer) or data != SHAPES else WHAT
     judges = Judges()
     if "reconstruction" in parts:
-        judges = Judges(if_there("LPIPS", load_lpips, lpips), if_there("rFVD", load_i3d, i3d))
+        judges = Judges(if_there(load_lpips, lpips), if_there(load_i3d, i3d))
+        say_left_out(LPIPS=judges.lpips, rFVD=judges.i3d)
     if out is not None:
         write_figures(out, {})  # a place that cannot be written is told before the work
     for part in parts:  # each is written as it is done, so that Ctrl-C loses no more than one
@@ -109,15 +116,23 @@ def evaluate(
             print(f"phenaki: {sentence}", file=sys.stderr)
 
 
-def if_there(figure: str, load: Callable[[Path | None], Network], path: Path | None) -> Network | None:
-    """The network, or None and a note to the user where no path is given and the cache does not hold its weights."""
+def if_there(load: Callable[[Path | None], Network], path: Path | None) -> Network | None:
+    """The network, or None where no path is given and the cache does not hold its weights."""
     from phenaki.perceptual import MissingWeights
 
     try:
         return load(path)
-    except MissingWeights as missing:
-        print(f"phenaki: {figure} is left out: {missing}", file=sys.stderr)
+    except MissingWeights:
         return None
+
+
+def say_left_out(**figures: object) -> None:
+    """Tell the user which figures, by name, are left out because their network is None."""
+    if missing := [name for name, network in figures.items() if network is None]:
+        names, verb = " and ".join(missing), "are" if len(missing) > 1 else "is"
+        print(
+            f"phenaki: {names} {verb} left out for want of weights: `phenaki doctor` says what to get", file=sys.stderr
+        )
 
 
 @app.command()

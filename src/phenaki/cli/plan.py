@@ -31,8 +31,11 @@ def plan(
         ),
     ] = None,
     strategy: Annotated[
-        str, typer.Option(help="ddp holds weights and optimizer on each device, fsdp a share of them.")
-    ] = "ddp",
+        str | None,
+        typer.Option(
+            help="ddp holds weights and optimizer on each device, fsdp shards them.", show_default="the recipe's"
+        ),
+    ] = None,
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="Layers run again in the backward pass, to need less memory.")
     ] = False,
@@ -52,7 +55,7 @@ def plan(
 
     phenaki plan cvivit_128 --devices 8 --memory 80GB --tflops 400 data.batch=64
     """
-    if strategy not in ("ddp", "fsdp"):
+    if strategy not in (None, "ddp", "fsdp"):
         raise PhenakiError(f"--strategy '{strategy}' is neither ddp nor fsdp")
 
     import torch
@@ -62,9 +65,9 @@ def plan(
     from phenaki.tokenizer import build_tokenizer
     from phenaki.train.plan import Devices, make_plan, parse_bytes
 
-    given = Devices(devices, parse_bytes(memory) if memory else None, tflops, strategy)
     made = [*(changes or []), *(["run.checkpointing=true"] if checkpointing else [])]
     configured = override(recipes.recipe(recipe, recipes.TOKENIZER_RECIPES | recipes.GENERATOR_RECIPES), made)
+    given = Devices(devices, parse_bytes(memory) if memory else None, tflops, strategy or configured.run.strategy)
     facts = None
     if recipe in recipes.GENERATOR_RECIPES:
         with torch.device("meta"):

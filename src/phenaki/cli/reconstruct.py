@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from phenaki.cli.app import BAD_INPUT, app
-from phenaki.cli.evaluate import LpipsOption, if_there
+from phenaki.cli.evaluate import LpipsOption, if_there, say_left_out
 from phenaki.cli.generate import ModelOption
 from phenaki.errors import PhenakiError
 
@@ -47,12 +47,15 @@ def reconstruct(
     from phenaki.progress import progress_bar
 
     files = find_files(videos)
+    if out.is_file():
+        raise PhenakiError(f"'{out}' is a file: name a folder to write to with --out")
     tokenizer = load_part(model, "tokenizer").to(best_device())
     wanted = None if all_frames else frames
     if wanted:
         tokenizer.grid(wanted, *tokenizer.config.image_size)
-    judge = if_there("LPIPS", load_lpips, lpips)
+    judge = if_there(load_lpips, lpips)
     judge = judge.to(best_device()) if judge else None
+    say_left_out(LPIPS=judge)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     done, refused = [], 0

@@ -204,6 +204,31 @@ def train_critic(
     _say_trained("model", train_critic(configured, out, Phenaki.from_pretrained(model, "cpu"), resume, overwrite))
 
 
+@train_app.command("merge")
+def train_merge(
+    run: Annotated[Path, typer.Argument(help="The run's folder, as --out of its training named it.")],
+    out: Annotated[Path, typer.Argument(help="Where to write the tokenizer, or the whole model.")],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="One of RUN/checkpoints: a folder of shards (run.strategy=fsdp), or a file.",
+            show_default="the newest whole one",
+        ),
+    ] = None,
+) -> None:
+    """Write the model of a checkpoint, sharded or not: its averaged weights, whole, as safetensors.
+
+    phenaki train merge runs/out/mine my/model
+
+    The run's own tokenizer/ or model/ holds that of the last step with pictures; its other parts are taken from there.
+    """
+    from phenaki.train.merge import merge
+
+    merge(run, out, checkpoint)
+    print(f"The averaged weights are in {out}")
+
+
 def _configured(recipe: Recipe, data: list[str] | None, changes: list[str] | None) -> Recipe:
     """The recipe with its data at other places, and with changes."""
     from phenaki.config import override

@@ -97,6 +97,8 @@ def read_arguments(kind: type[Arguments], file: Path | None) -> Arguments:
     """Those in a JSON file, or none. Raises PhenakiError for what is no argument, and for values of a wrong type."""
     if file is None:
         return kind()
+    if not file.is_file():
+        raise PhenakiError(f"there is no file '{file}' for --config")
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -35,9 +35,9 @@ class Folder:
 
     Without `captions` nobody asks for words: none are looked for, so none can be wrong.
 
-    `folder[i]` reads the caption file alone; it is the BadSample of a file whose caption cannot be used. `unreadable`
-    names the folders that could not be opened, with the reason; `unclaimed` what the folder's own table names and is
-    not there. A million files take about 100 bytes each.
+    `folder[i]` reads the caption file alone; it is the BadSample of a file whose caption cannot be used. Behind the
+    files come the folders that could not be opened, each a BadSample too. `unclaimed`: what the folder's own table
+    names and is not there. A million files take about 100 bytes each.
 
     Raises PhenakiError for a folder that is missing or holds no media, and as `CaptionTable` does.
     """
@@ -55,15 +55,15 @@ class Folder:
             what = "is a file, no folder: name the one that it lies in" if self.root.exists() else "is not there"
             raise PhenakiError(f"The folder of videos '{root}' {what}.")
         self.label_from_folder = label_from_folder
-        self.unreadable: dict[str, str] = {}
+        self._closed: dict[str, str] = {}  # folders, with a slash at the end, and why
         names = sorted(self._media_under(self.root, "", set()))
         if not names:
-            reasons = "".join(f" '{name}' cannot be opened: {reason}." for name, reason in self.unreadable.items())
+            reasons = "".join(f" '{name}' cannot be opened: {why}." for name, why in self._closed.items())
             raise PhenakiError(
                 f"The folder '{root}' holds no videos or pictures ({', '.join(sorted(MEDIA))}), nor do those in it."
                 + reasons
             )
-        self._paths = _Strings(names)
+        self._paths = _Strings([*names, *self._closed])
         self.unclaimed: list[str] = []
         self._words = None
         given, table = table, table or (self._own_table(columns) if captions else None)
@@ -94,6 +94,8 @@ class Folder:
 
     def __getitem__(self, index: int) -> Encoded | BadSample:
         path, key = self.path(index), self.key(index)
+        if key in self._closed:
+            return BadSample(f"{key}: the folder cannot be opened: {self._closed[key]}")
         if not self.captions:
             return Encoded(key, path, path.suffix.lower())
         captions, label = (json.loads(self._words[index]) if self._words else None) or ((), "")
@@ -115,7 +117,7 @@ class Folder:
             with os.scandir(folder) as entries:
                 found = sorted((entry.name, _is_folder(entry)) for entry in entries if entry.name[0] != ".")
         except OSError as error:
-            self.unreadable[_for_people(inside or str(folder))] = error.strerror or str(error)
+            self._closed[_for_people(inside or str(folder))] = error.strerror or str(error)
             return
         for name, is_folder in found:
             if is_folder:

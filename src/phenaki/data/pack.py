@@ -231,9 +231,7 @@ class _Sources:
 
     def name(self, number: int) -> str:
         folder, index = self._find(number)
-        return self._name(folder, folder.key(index))
-
-    def _name(self, folder: Folder, key: str) -> str:
+        key = folder.key(index)
         return key if len(self.folders) == 1 else f"{folder.root}/{key}"
 
     def fingerprint(self) -> str:
@@ -277,13 +275,6 @@ class _Sources:
         """Names in tables that are no file."""
         given = self.table.unclaimed() if self.table else []
         return given + [name for folder in self.folders for name in folder.unclaimed]
-
-    def unreadable(self) -> dict[str, str]:
-        return {
-            self._name(folder, name): f"the folder cannot be opened: {reason}"
-            for folder in self.folders
-            for name, reason in folder.unreadable.items()
-        }
 
 
 def _hash(key: str) -> int:
@@ -370,7 +361,7 @@ def _fields(item: Encoded, name: str, digest: str, clip: CutClip) -> dict[str, b
 
 
 def _report(sources: _Sources, journal: Journal) -> PackReport:
-    report = PackReport(len(sources), refused=sources.unreadable(), unclaimed=sources.unclaimed())
+    report = PackReport(len(sources), unclaimed=sources.unclaimed())
     parts = {"train": report.train, "validation": report.validation}
     for name, shards in journal.shards.items():
         parts[name].shards = len(shards)

@@ -117,7 +117,6 @@ def tokenize(
         lengths=(config.frames,),
         seed=config.seed,
     )
-    tokenizer.grid(1, *data.size_of(config.source))
     check_holds_clips(config.source.place)
     captions = not isinstance(text_encoder, NoText)
     source = open_source(config.source, data, captions, config.split)

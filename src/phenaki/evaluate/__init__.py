@@ -19,9 +19,10 @@ from phenaki.evaluate.compare import compare
 from phenaki.evaluate.generate import FRAMES, Model
 from phenaki.evaluate.prompts import KINDS, prompts
 from phenaki.evaluate.protocol import measured_with
-from phenaki.evaluate.reconstruction import PIXELS_ONLY, Judges, reconstruction
+from phenaki.evaluate.reconstruction import PIXELS_ONLY, reconstruction
 from phenaki.evaluate.report import report, write_figures
 from phenaki.evaluate.stories import stories
+from phenaki.perceptual import Judges
 from phenaki.progress import progress_bar
 from phenaki.tokenizer import Tokenizer
 

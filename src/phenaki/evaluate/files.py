@@ -20,8 +20,7 @@ from phenaki.data.sample import BadSample
 from phenaki.errors import PhenakiError
 from phenaki.evaluate.pixels import decibels, ssim
 from phenaki.evaluate.protocol import FITTED, measured_with
-from phenaki.evaluate.reconstruction import Judges
-from phenaki.perceptual import LPIPS
+from phenaki.perceptual import LPIPS, Judges
 from phenaki.tokenizer import Tokenizer
 from phenaki.video import Frames, contact_sheet, open_writer, side_by_side, to_float, to_uint8, upscale, write_image
 
@@ -46,11 +45,11 @@ class FileFigures(NamedTuple):
 
 def table(done: Sequence[FileFigures]) -> Table:
     """The figures for the eye, and below those of several files their mean."""
-    shown = Table("file", "frames", "PSNR", "SSIM", "LPIPS", box=None)
+    shown = Table("file", "frames", "PSNR", "SSIM", *(["LPIPS"] if done[0].lpips is not None else []), box=None)
     rows = [*done, _mean(done)] if len(done) > 1 else done
     for row in rows:
-        lpips = "" if row.lpips is None else f"{row.lpips:.4f}"
-        shown.add_row(Path(row.file).name, str(row.frames), f"{row.psnr:.2f} dB", f"{row.ssim:.4f}", lpips)
+        lpips = [] if row.lpips is None else [f"{row.lpips:.4f}"]
+        shown.add_row(Path(row.file).name, str(row.frames), f"{row.psnr:.2f} dB", f"{row.ssim:.4f}", *lpips)
     return shown
 
 

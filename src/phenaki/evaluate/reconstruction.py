@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,24 +17,12 @@ from phenaki.evaluate.clips import Clips
 from phenaki.evaluate.generate import Advance, batches
 from phenaki.evaluate.pixels import psnr, ssim
 from phenaki.evaluate.shares import share, shares_of_claims
-from phenaki.perceptual import I3D, LPIPS
+from phenaki.perceptual import I3D, LPIPS, Judges
 from phenaki.tokenizer import Tokenizer, code_usage
 from phenaki.video import to_float, to_uint8
 
 MOST_PIXELS = 16 * 11 * 64 * 64  # at a time
 _AT_A_TIME = 4  # clips in I3D, which makes them 224x224
-
-
-class Judges(NamedTuple):
-    """Networks that judge beside the pixels. None: not at hand, so that their figure is left out."""
-
-    lpips: LPIPS | None = None
-    i3d: I3D | None = None
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        """Of those at hand: the files of their weights, with the SHA-256."""
-        return {name: network.files for name, network in zip(self._fields, self, strict=True) if network is not None}
 
 
 PIXELS_ONLY = Judges()
@@ -53,7 +41,7 @@ def reconstruction(
     ids can be expected to exceed.
     """
     device = next(tokenizer.parameters()).device
-    lpips, i3d = (network.to(device) if network is not None else None for network in judges)
+    lpips, i3d = judges.to(device)
     frechet = _frechet(i3d) if i3d is not None else None
     height, width = tokenizer.config.image_size
     pixels = clips.frames * height * width

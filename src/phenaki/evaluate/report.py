@@ -165,7 +165,9 @@ def read_figures(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if any(name not in ROWS or "protocol" not in block for name, block in found.items()):
-            raise ValueError("something else is in it")
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise PhenakiError(f"'{path}' holds no figures of an evaluation ({error}): name another file") from error
+            raise ValueError
+    except (ValueError, AttributeError, TypeError) as error:
+        raise PhenakiError(
+            f"'{path}' holds no figures of an evaluation, as `phenaki evaluate --out` writes them: name another file"
+        ) from error
     return found

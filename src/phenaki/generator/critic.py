@@ -41,7 +41,9 @@ class CriticConfig:
         for name in ("weight", "temperature"):
             if not getattr(self, name) >= 0:
                 raise PhenakiError(f"critic.{name} {getattr(self, name)} must not be below 0")
-        if self.lr is not None and self.lr <= 0:
+        if self.layers is not None and self.layers < 1:
+            raise PhenakiError(f"critic.layers {self.layers} must be 1 or more, or null for those of the generator")
+        if self.lr is not None and not self.lr > 0:
             raise PhenakiError(f"critic.lr {self.lr} must be above 0, or null for that of the generator")
 
 
@@ -90,8 +92,9 @@ def build_critic(config: CriticConfig, generator: Generator) -> Critic:
     known = generator.config
     if config.kind == "self":
         return SelfCritic(SelfCriticConfig(known.width))
-    sizes = config.width or known.width, config.layers or known.layers
-    return TokenCritic(MaskedTransformerConfig(known.tokenizer, known.text_width, known.frames, *sizes))
+    width = known.width if config.width is None else config.width
+    layers = known.layers if config.layers is None else config.layers
+    return TokenCritic(MaskedTransformerConfig(known.tokenizer, known.text_width, known.frames, width, layers))
 
 
 def check_critic(critic: Critic, generator: Generator) -> None:

@@ -6,14 +6,13 @@ The adversarial one is in `discriminator.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from phenaki.errors import PhenakiError
-from phenaki.perceptual import I3D, LPIPS
+from phenaki.perceptual import Judges
 from phenaki.tokenizer.base import Reconstruction, Tokenizer
 from phenaki.tokenizer.cvivit import patchify
 from phenaki.tokenizer.quantize import Quantized
@@ -58,13 +57,6 @@ class TokenizerLossConfig:
             raise PhenakiError(f"loss.first_frame_share {self.first_frame_share} must be from 0 to 1")
 
 
-class Guests(NamedTuple):
-    """Frozen networks that a loss asks, on the run's device; None where that loss is off."""
-
-    lpips: LPIPS | None = None
-    i3d: I3D | None = None
-
-
 def pixel_losses(made: Tensor, video: Tensor, config: TokenizerLossConfig) -> dict[str, Tensor]:
     """Weighted terms by name, float32 scalars. made, video: (B, 3, T, H, W), the latter in [0, 1]."""
     error = made.float() - video.float()
@@ -90,14 +82,14 @@ def code_losses(
 
 
 def perceptual_losses(
-    made: Tensor, video: Tensor, frames: Tensor, guests: Guests, config: TokenizerLossConfig
+    made: Tensor, video: Tensor, frames: Tensor, judges: Judges, config: TokenizerLossConfig
 ) -> dict[str, Tensor]:
     """Weighted terms by name, float32 scalars. frames int64 (k,): those that LPIPS sees. The rest as `pixel_losses`."""
     losses = {}
-    if guests.lpips is not None:
-        losses["lpips"] = config.lpips * guests.lpips(made[:, :, frames], video[:, :, frames]).mean()
-    if guests.i3d is not None and video.shape[2] > 1:
-        losses["i3d"] = config.i3d * F.mse_loss(guests.i3d.features(made), guests.i3d.features(video))
+    if judges.lpips is not None:
+        losses["lpips"] = config.lpips * judges.lpips(made[:, :, frames], video[:, :, frames]).mean()
+    if judges.i3d is not None and video.shape[2] > 1:
+        losses["i3d"] = config.i3d * F.mse_loss(judges.i3d.features(made), judges.i3d.features(video))
     return losses
 
 

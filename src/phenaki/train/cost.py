@@ -29,7 +29,7 @@ from phenaki.errors import PhenakiError
 from phenaki.generator import MaskedTransformer
 from phenaki.generator.losses import masked_cross_entropy
 from phenaki.grid import time_steps
-from phenaki.perceptual import I3D, LPIPS
+from phenaki.perceptual import I3D, LPIPS, Judges
 from phenaki.precision import Precision, prefers_bfloat16
 from phenaki.text import NoTextConfig, Text, encoder_class
 from phenaki.text.words import WORD_BYTES
@@ -41,10 +41,11 @@ from phenaki.tokenizer.discriminator import (
     discriminator_loss,
     gradient_penalty,
 )
-from phenaki.tokenizer.losses import Guests, code_losses, perceptual_losses, pixel_losses
+from phenaki.tokenizer.losses import code_losses, perceptual_losses, pixel_losses
 from phenaki.train.generator import GeneratorRecipe
 from phenaki.train.layers import layers
 from phenaki.train.optim import Optimizers
+from phenaki.train.sharding import shardable
 from phenaki.train.tokenizer import TokenizerRecipe, discriminator_optimizer
 
 _MASKED_SHARE = 0.6366  # 2 / pi, the mean of the cosine schedule
@@ -60,7 +61,8 @@ class Cost:
 
     parameters: of each part that is trained. tokens: ids of the step. flops: forward, backward and the optimizers', a
     product and its sum being two. bytes: by what they hold, each kind at its own peak, so that their sum is a bound of
-    `peak`, the most that there is at once. largest_layer: bytes of the weights of the largest layer or block.
+    `peak`, the most that there is at once. shardable: bytes of the weights that run.strategy fsdp shards;
+    largest_shardable: of the largest linear map or convolution among them.
     """
 
     parameters: dict[str, int]
@@ -68,7 +70,8 @@ class Cost:
     flops: int
     bytes: dict[str, int]
     peak: int
-    largest_layer: int
+    shardable: int
+    largest_shardable: int
 
 
 def step_cost(
@@ -99,6 +102,7 @@ def step_cost(
                 step.penalty(part)
             counter.total -= penalty.total - penalty.total // step.penalty_every
     weights = 4 * _count(step.networks.values())
+    shards = [4 * _count([module]) for module in shardable(layers(step.networks.values()))]
     sizes = {
         "weights": weights,
         "frozen networks": 4 * _count(step.frozen),
@@ -113,7 +117,8 @@ def step_cost(
         flops=optimizer_flops + counter.total * clips // part,
         bytes={kind: size for kind, size in sizes.items() if size},
         peak=sum(sizes.values()) - weights - peak.bytes + max(weights, peak.with_gradients),
-        largest_layer=max((4 * _count([layer]) for layer in layers(step.networks.values())), default=0),
+        shardable=sum(shards),
+        largest_shardable=max(shards, default=0),
     )
 
 
@@ -123,7 +128,7 @@ def step_cost(
 class Step(ABC):
     """The networks of a stage, on the device on which it is made, and a training step of them.
 
-    networks: those that are trained, by name. averaged: those with a moving average. frozen: guests of the losses.
+    networks: those that are trained, by name. averaged: those with a moving average. frozen: judges of the losses.
     penalty_every: in how many steps one has the discriminator's penalty; None for never.
     """
 
@@ -208,8 +213,8 @@ class TokenizerStep(Step):
         if recipe.loss.adversarial:
             self.networks["discriminator"] = Discriminator(recipe.discriminator)
             self.penalty_every = recipe.discriminator.penalty_every if recipe.discriminator.penalty else None
-        self._guests = Guests(LPIPS() if recipe.loss.lpips else None, I3D() if recipe.loss.i3d else None)
-        self.frozen = [guest.eval().requires_grad_(False) for guest in self._guests if guest is not None]
+        self._judges = Judges(LPIPS() if recipe.loss.lpips else None, I3D() if recipe.loss.i3d else None)
+        self.frozen = [judge.eval().requires_grad_(False) for judge in self._judges if judge is not None]
 
     def optimizers(self) -> list[Optimizers]:
         configs = {"tokenizer": self._recipe.optimizer, "discriminator": discriminator_optimizer(self._recipe)}
@@ -225,7 +230,7 @@ class TokenizerStep(Step):
         with autocast():
             out = tokenizer(video)
         losses = pixel_losses(out.video, video, recipe.loss)
-        losses |= perceptual_losses(out.video, video, seen, self._guests, recipe.loss)
+        losses |= perceptual_losses(out.video, video, seen, self._judges, recipe.loss)
         losses |= code_losses(out, video, tokenizer, recipe.loss)
         loss = sum(losses.values())
         if discriminator is not None:

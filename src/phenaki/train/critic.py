@@ -10,7 +10,7 @@ import torch
 
 from phenaki.data.config import DataConfig
 from phenaki.data.mix import Batches
-from phenaki.data.shown import shown
+from phenaki.data.shown import Shown, shown
 from phenaki.errors import PhenakiError
 from phenaki.generator.critic import CriticConfig, build_critic
 from phenaki.hub import fingerprint
@@ -22,6 +22,7 @@ from phenaki.train.judging import judging_loss, own_optimizers
 from phenaki.train.layers import prepare_layers
 from phenaki.train.optim import OptimizerConfig, averaged
 from phenaki.train.run import Run, RunConfig
+from phenaki.train.sharding import whole
 from phenaki.train.track import Drawn
 
 
@@ -64,7 +65,7 @@ def train_critic(
             critic = build_critic(recipe.critic, generator)
         critic.to(device)
         average = averaged(critic, recipe.optimizer.ema_decay)
-        prepare_layers([critic], recipe.run, device)
+        prepare_layers([critic], recipe.run, device, [average])
         optimizers = own_optimizers(critic, recipe.critic, recipe.optimizer, recipe.run.steps)
         data = Batches(
             recipe.data,
@@ -80,7 +81,8 @@ def train_critic(
 
         for step in run.steps(parts, data.prepare):
             batch, rng = run.next(data), run.rng(step)
-            ids, free, masked = recipe.prefix.hide(given.ids(batch, device), batch["continued"], rng)
+            ids, continued = given.ids(batch, device), batch["continued"]
+            ids, free, masked = recipe.prefix.hide(ids, continued, rng, run.rng(step, shared=True))
             kept = torch.zeros(len(ids), dtype=torch.bool, device=device)
 
             with torch.no_grad(), autocast(device, recipe.run.precision):
@@ -98,14 +100,21 @@ def train_critic(
                 average.update_parameters(critic)
 
             run.log(**figures, grad_norm=norm, lr=optimizers.lr(step))
-            if run.due(recipe.run.picture_every):
-                whole = Phenaki(tokenizer, generator, text_encoder, model.sampling, average.module)
-                asked = replace(model.sampling, order="critic")
-                test, picture = sampled(clips, tokenizer, generator, text_encoder, asked, average.module)
-                run.record(test)
-                run.show("samples", picture, tokenizer.config.fps)
-                if prompts:
-                    made = drawn(prompts, generator, tokenizer, text_encoder, asked, average.module)
-                    run.show("prompts", Drawn(made, prompts), tokenizer.config.fps)
-                whole.save_pretrained(run.folder / "model")
+            if run.completes(recipe.run.picture_every):
+                judged = Phenaki(tokenizer, generator, text_encoder, model.sampling, whole(average.module))
+                _show(run, clips, prompts, judged)
     return run.folder / "model"
+
+
+def _show(run: Run, clips: Shown, prompts: list[str], model: Phenaki) -> None:
+    """Record what a model draws where its critic is asked, and save it; the main process alone does."""
+    if not run.is_main:
+        return
+    asked, fps = replace(model.sampling, order="critic"), model.tokenizer.config.fps
+    test, picture = sampled(clips, model.tokenizer, model.generator, model.text_encoder, asked, model.critic)
+    run.record(test)
+    run.show("samples", picture, fps)
+    if prompts:
+        made = drawn(prompts, model.generator, model.tokenizer, model.text_encoder, asked, model.critic)
+        run.show("prompts", Drawn(made, prompts), fps)
+    model.save_pretrained(run.folder / "model")

@@ -30,6 +30,7 @@ from phenaki.train.judging import judging_loss, own_optimizers
 from phenaki.train.layers import prepare_layers
 from phenaki.train.optim import OptimizerConfig, Optimizers, averaged
 from phenaki.train.run import Run, RunConfig
+from phenaki.train.sharding import whole
 from phenaki.train.track import Drawn
 from phenaki.video import Frames, to_uint8
 
@@ -97,10 +98,13 @@ class PrefixConfig:
             free = torch.where(boxed[:, None, None, None], random_box(len(prefix), grid, rng), free)
         return free
 
-    def hide(self, ids: Tensor, continued: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def hide(
+        self, ids: Tensor, continued: Tensor, rng: torch.Generator, shared: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The ids (B, t, h, w) of a step, cut to the first frames in a part of the steps, and which of them are to be
-        generated at all, and which are masked now: bool, like the ids and on their device."""
-        if self.alone and torch.rand((), generator=rng) < self.alone:
+        generated at all, and which are masked now: bool, like the ids and on their device. `shared`: random numbers
+        that are the same in all processes, so that they cut in the same steps."""
+        if self.alone and torch.rand((), generator=shared) < self.alone:
             ids = ids[:, :1]
         free = self.free(continued, ids.shape[1:], rng)
         progress = torch.rand(len(ids), generator=rng)
@@ -169,12 +173,14 @@ def train_generator(
         for network in (generator, given.tokenizer, given.text_encoder, critic):
             if network is not None:
                 network.to(device)
-        optimizers = Optimizers(networks.values(), recipe.optimizer, recipe.run.steps)
+        learning = list(networks.values())
         if critic is not None:
             networks["critic"] = critic
-            critic_optimizers = own_optimizers(critic, recipe.critic, recipe.optimizer, recipe.run.steps)
         averages = {name: averaged(network, recipe.optimizer.ema_decay) for name, network in networks.items()}
-        prepare_layers(networks.values(), recipe.run, device)
+        prepare_layers(networks.values(), recipe.run, device, averages.values())
+        optimizers = Optimizers(learning, recipe.optimizer, recipe.run.steps)
+        if critic is not None:
+            critic_optimizers = own_optimizers(critic, recipe.critic, recipe.optimizer, recipe.run.steps)
         data = Batches(
             recipe.data,
             given.facts.patch[0],
@@ -191,7 +197,8 @@ def train_generator(
 
         for step in run.steps(parts, data.prepare):
             batch, rng = run.next(data), run.rng(step)
-            ids, free, masked = recipe.prefix.hide(given.ids(batch, device), batch["continued"], rng)
+            ids, continued = given.ids(batch, device), batch["continued"]
+            ids, free, masked = recipe.prefix.hide(ids, continued, rng, run.rng(step, shared=True))
             dropped = (torch.rand(len(ids), generator=rng) < recipe.loss.text_drop).to(device)
 
             with autocast(device, recipe.run.precision):
@@ -226,19 +233,28 @@ def train_generator(
                 lr=optimizers.lr(step),
                 **figures,
             )
-            if run.due(recipe.run.picture_every):
-                reader = averages["text_encoder"].module if given.learns_text else given.text_encoder
-                whole = averages["generator"].module.eval(), given.tokenizer, reader
-                judging = averages["critic"].module.eval() if critic is not None else None
-                figures, picture = look(recipe, clips, given, *whole, judging)
-                run.record(figures)
-                if picture is not None:
-                    run.show("samples", picture, given.facts.fps)
-                if prompts:
-                    made = drawn(prompts, *whole, recipe.sampling, judging)
-                    run.show("prompts", Drawn(made, prompts), given.facts.fps)
-                save_model(run.folder / "model", *whole, recipe.sampling, given.fingerprint, critic=judging)
+            if run.completes(recipe.run.picture_every):
+                means = {name: whole(average.module).eval() for name, average in averages.items()}
+                _show(run, recipe, clips, prompts, given, means)
     return run.folder / "model"
+
+
+def _show(
+    run: Run, recipe: GeneratorRecipe, clips: Shown, prompts: list[str], given: Inputs, means: dict[str, nn.Module]
+) -> None:
+    """Record what the averaged networks make of clips and prompts, and save them; the main process alone does."""
+    if not run.is_main:
+        return
+    networks = means["generator"], given.tokenizer, means.get("text_encoder", given.text_encoder)
+    critic = means.get("critic")
+    figures, picture = look(recipe, clips, given, *networks, critic)
+    run.record(figures)
+    if picture is not None:
+        run.show("samples", picture, given.facts.fps)
+    if prompts:
+        made = drawn(prompts, *networks, recipe.sampling, critic)
+        run.show("prompts", Drawn(made, prompts), given.facts.fps)
+    save_model(run.folder / "model", *networks, recipe.sampling, given.fingerprint, critic=critic)
 
 
 @torch.no_grad()

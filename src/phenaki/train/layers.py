@@ -13,6 +13,7 @@ from phenaki.errors import PhenakiError
 from phenaki.nn.transformer import Layer
 from phenaki.tokenizer.conv3d import Block
 from phenaki.train.run import RunConfig
+from phenaki.train.sharding import shard
 
 _KINDS = 64  # of widths, lengths and sizes that are compiled before torch goes on without
 
@@ -22,14 +23,19 @@ def layers(networks: Iterable[nn.Module]) -> list[nn.Module]:
     return [module for network in networks for module in network.modules() if isinstance(module, (Layer, Block))]
 
 
-def prepare_layers(networks: Iterable[nn.Module], config: RunConfig, device: torch.device) -> None:
-    """Have the layers run as `run.compile` and `run.checkpointing` say; weights and their names stay as they are.
+def prepare_layers(
+    networks: Iterable[nn.Module], config: RunConfig, device: torch.device, averages: Iterable[nn.Module] = ()
+) -> None:
+    """Have the layers run as `run.compile` and `run.checkpointing` say; weights and their names stay as they are. Where
+    `run.strategy` is fsdp, the layers of networks and averages keep their shards alone: before optimizers are made.
 
     Raises PhenakiError where nothing can be compiled.
     """
     if config.compile:
         check_compiles(device)
         torch._dynamo.config.recompile_limit = _KINDS
+    if config.strategy == "fsdp":
+        shard(layers(networks), layers(averages), device, config.precision)
     for layer in layers(networks):
         if config.compile:
             # Lengths of texts are many, so those of a layer stay open; inductor fails on convolutions with open ones.

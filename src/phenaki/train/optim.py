@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from phenaki.errors import PhenakiError
 from phenaki.nn.transformer import Layer
+from phenaki.train.sharding import apart, local
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,11 @@ class OptimizerConfig:
     ema_decay: float = 0.999
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
+        if not self.lr > 0:
             raise PhenakiError(f"optimizer.lr {self.lr} must be above 0")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise PhenakiError(f"optimizer.betas {self.betas} must be from 0 to below 1")
-        if self.clip <= 0:
+        if not self.clip > 0:
             raise PhenakiError(f"optimizer.clip {self.clip} must be above 0")
         if self.accumulate < 1:
             raise PhenakiError(f"optimizer.accumulate {self.accumulate} must be 1 or more")
@@ -71,10 +72,11 @@ class Optimizers:
                 else:
                     other.append(parameter)
         self.parameters: list[Tensor] = hidden + decayed + other
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": other, "weight_decay": 0.0}]
-        self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
-        ]
+        self.optimizers: list[torch.optim.Optimizer] = []
+        for some, rest in zip(apart(decayed), apart(other), strict=True):
+            if some or rest or not self.optimizers:
+                groups = [{"params": some, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+                self.optimizers.append(torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True))
         if hidden:
             self.optimizers.append(
                 torch.optim.Muon(hidden, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
@@ -92,7 +94,7 @@ class Optimizers:
     def update(self, step: int) -> float:
         """Clip the gradients, take the step, clear them. Returns the gradients' norm before clipping: where that is not
         finite, no step is taken."""
-        norm = float(nn.utils.clip_grad_norm_(self.parameters, self.config.clip))
+        norm = float(clip_gradients(self.parameters, self.config.clip))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.lr(step)
@@ -109,9 +111,28 @@ class Optimizers:
             optimizer.load_state_dict(saved)
 
 
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[Tensor], most: float) -> Tensor:
+    """Scale the gradients together to a norm of at most `most`; returns the norm before. It is that of whole tensors
+    where some are sharded, and all processes call."""
+    whole, sharded = apart(parameter for parameter in parameters if parameter.grad is not None)
+    if not sharded:
+        return nn.utils.clip_grad_norm_(whole, most)
+    norms = [nn.utils.get_total_norm([parameter.grad for parameter in some]) for some in (whole, sharded)]
+    norm = torch.linalg.vector_norm(torch.stack([norms[0], norms[1].full_tensor()]))
+    for some in (whole, sharded):
+        nn.utils.clip_grads_with_norm_(some, most, norm)
+    return norm
+
+
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """The exponential moving average of a model's weights, from torch; `.module` is the model to evaluate and ship.
 
     Buffers are copied: the mean of whole numbers, such as a quantizer's levels, would be cut to the next lower one.
     """
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    ema = get_ema_multi_avg_fn(decay)
+
+    def update(averages: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
+        ema([local(tensor) for tensor in averages], [local(tensor) for tensor in current], steps)
+
+    return AveragedModel(model, multi_avg_fn=update)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 
@@ -16,21 +15,20 @@ from phenaki.errors import PhenakiError
 from phenaki.text import NoTextConfig, encoder_class
 from phenaki.tokenizer import TokenizerFacts
 from phenaki.train.cost import Cost, Recipe, step_cost
+from phenaki.train.sharding import Strategy, check_shardable
 from phenaki.train.tokenizer import TokenizerRecipe
-
-Strategy = Literal["ddp", "fsdp"]
 
 USABLE = 0.9  # of a device's memory: the rest is the driver's, and lost between the pieces of the allocator
 BITS_A_PIXEL = 0.25  # of packed H.264 at sizes of training
-_SHARDED = ("weights", "gradients", "optimizer", "averages")
-_GATHERED = 2  # layers that are whole at a time under FSDP: the one that runs, and the one after it
+_SHARDED = {"weights": 1, "gradients": 1, "averages": 1, "optimizer": 2}  # tensors of each kind by weight, of AdamW
+_GATHERED = 2  # linear maps or convolutions that are whole at a time under FSDP: their weights, and their gradients
 _UNITS = {"MB": 1e6, "GB": 1e9, "TB": 1e12, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
 @dataclass(frozen=True)
 class Devices:
     """memory: bytes of each; teraflops: that each reaches while it trains, which is less than its data sheet says; None
-    where they are not known. strategy: "ddp" holds all of the state on each device, "fsdp" a share of it."""
+    where they are not known. strategy: that of the run (`RunConfig`)."""
 
     count: int = 1
     memory: float | None = None
@@ -78,9 +76,12 @@ class Plan:
 
     @property
     def gradient_bytes(self) -> float:
-        """That each device sends in a step: around the ring for DDP; FSDP gathers the weights twice besides."""
-        once = self.cost.bytes["gradients"] * (self.devices.count - 1) / self.devices.count
-        return (2 if self.devices.strategy == "ddp" else 3) * once
+        """That each device sends in a step: twice the gradients, around the ring; FSDP gathers what is sharded twice,
+        three times with checkpointing, and sends its gradients once."""
+        shards = self.cost.shardable if self.devices.strategy == "fsdp" else 0
+        gathered = 3 if self.recipe.run.checkpointing else 2
+        sent = 2 * (self.cost.bytes["gradients"] - shards) + (1 + gathered) * shards
+        return sent * (self.devices.count - 1) / self.devices.count
 
     def lines(self) -> list[str]:
         """A report."""
@@ -133,6 +134,8 @@ def make_plan(recipe: Recipe, devices: Devices, facts: TokenizerFacts | None = N
             f"data.batch {recipe.data.batch} does not divide among {count} devices: take {fewer} of them, or "
             f"data.batch={more}"
         )
+    if devices.strategy == "fsdp":
+        check_shardable(recipe.optimizer.kind, count)
     clips = recipe.data.batch // count
     hardware = "cpu" if recipe.run.device == "cpu" else "cuda"
 
@@ -151,10 +154,12 @@ def make_plan(recipe: Recipe, devices: Devices, facts: TokenizerFacts | None = N
 
 
 def _on_a_device(cost: Cost, devices: Devices) -> dict[str, int]:
-    if devices.strategy == "ddp":  # which sums a copy of all gradients
-        return cost.bytes | ({"sum of gradients": cost.bytes["gradients"]} if devices.count > 1 else {})
-    sizes = {kind: -(-size // devices.count) if kind in _SHARDED else size for kind, size in cost.bytes.items()}
-    return sizes | {"gathered layers": _GATHERED * cost.largest_layer}
+    shards = cost.shardable if devices.strategy == "fsdp" else 0
+    elsewhere = shards - -(-shards // devices.count)
+    sizes = {kind: size - _SHARDED.get(kind, 0) * elsewhere for kind, size in cost.bytes.items()}
+    if devices.count > 1:  # gradients of what is whole are summed in a copy
+        sizes["sum of gradients"] = cost.bytes["gradients"] - shards
+    return sizes | ({"gathered layers": _GATHERED * cost.largest_shardable} if shards else {})
 
 
 def _largest(sizes: dict[str, int], clips: int, others: int, activations: int, memory: float) -> int:

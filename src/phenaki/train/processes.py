@@ -75,6 +75,8 @@ class Processes:
                 self.wait_for_main()
                 with self.answered():
                     dist.barrier()
+            elif isinstance(error, RuntimeError) and _LOST.search(str(error)):  # of layers that gather their shards
+                raise self._lost() from error
         finally:
             self._left.set()
             if self.is_main:
@@ -190,11 +192,12 @@ class Processes:
                     dist.all_reduce(tensor)
 
     def average_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Mean of the gradients, in one transfer."""
-        if self.count == 1:
+        """Mean of the gradients, in one transfer. The same parameters have one in all processes, since the batches of
+        a step are of one length and source; those without stay as they are, as they would with one process."""
+        parameters = [parameter for parameter in parameters if parameter.grad is not None]
+        if self.count == 1 or not parameters:
             return
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        flat = torch.cat([parameter.grad.flatten() for parameter in parameters])
         with self.answered():
             dist.all_reduce(flat)
         flat /= self.count

@@ -29,6 +29,7 @@ from phenaki.train import checkpoints
 from phenaki.train.checkpoints import Checkpoints
 from phenaki.train.processes import Processes
 from phenaki.train.runs import write_state
+from phenaki.train.sharding import Strategy, apart, check_shardable, local, mesh_of_all
 from phenaki.train.track import Drawn, Pace, Tracker, TrackerName, check_trackers, open_trackers
 from phenaki.video import contact_sheet, mosaic, write_image, write_video
 
@@ -54,7 +55,8 @@ class RunConfig:
     multiples of `keep_every`, if that is not 0. A step whose loss or gradients are not finite is not taken; `bad_steps`
     in a row end the run, and so does a process that the others wait for longer than `patience` seconds.
     `checkpointing`: each layer keeps its input alone and runs once more in the backward pass, for less memory.
-    `compile`: the layers run as torch.compile makes them.
+    `compile`: the layers run as torch.compile makes them. `strategy`: how several processes share the work; "ddp" holds
+    all weights in each and averages gradients, "fsdp" holds a shard of the layers' in each (torch's FSDP2).
     """
 
     steps: int = 1000
@@ -72,6 +74,7 @@ class RunConfig:
     patience: float = 60.0
     checkpointing: bool = False
     compile: bool = False
+    strategy: Strategy = "ddp"
 
     def __post_init__(self) -> None:
         for name in ("steps", "log_every", "picture_every", "checkpoint_every", "keep", "bad_steps", "patience"):
@@ -79,6 +82,11 @@ class RunConfig:
                 raise PhenakiError(f"run.{name} {getattr(self, name)} must be 1 or more")
         if self.keep_every < 0:
             raise PhenakiError(f"run.keep_every {self.keep_every} must be a number of steps, or 0")
+        if self.compile and self.strategy == "fsdp":
+            raise PhenakiError(
+                "run.compile: kernels that torch.compile makes do not gather the shards of run.strategy fsdp: take "
+                "run.compile=false, or run.strategy=ddp"
+            )
 
 
 class Run:
@@ -115,6 +123,8 @@ class Run:
         self._trackers: list[Tracker] = []
         self._pace = Pace(self.device, self.world_size)
         self._frozen = dict(frozen or {})
+        if config.strategy == "fsdp":
+            check_shardable(recipe.optimizer.kind, self.world_size)
         self._recipe = _plain(recipe)
         self._defaults = {room: _plain(type(getattr(recipe, room))()) for room in self._recipe}
         self._resume = resume
@@ -135,7 +145,8 @@ class Run:
             return False
         try:
             checkpoints.check_version(self.folder)
-            if self._resume == "never":
+            own = Path(self._resume).resolve().is_relative_to(self.folder.resolve())
+            if self._resume == "never" or (self._resume != "auto" and not own):
                 raise PhenakiError(f"the folder '{self.folder}' holds a run: name another one")
             if changed := self._changed(json.loads(path.read_text())):
                 raise PhenakiError(
@@ -193,13 +204,14 @@ class Run:
                 write_state(self.folder, "finished" if self.step >= self.config.steps else "stopped")
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        if self._stop:
+        if self._stop and number == signal.SIGINT:  # a manager may send SIGTERM twice, to the group and to each
             raise KeyboardInterrupt
         self._stop = True
 
-    def rng(self, step: int) -> torch.Generator:
-        """The source of all randomness of a step, on the CPU: a function of seed, step and rank alone."""
-        seed = (self.config.seed * 1_000_003 + step) * 65_537 + self.rank
+    def rng(self, step: int, shared: bool = False) -> torch.Generator:
+        """The source of all randomness of a step, on the CPU: a function of seed, step and rank alone; of seed and step
+        where it is `shared` by all processes."""
+        seed = (self.config.seed * 1_000_003 + step) * 65_537 + (-1 if shared else self.rank)
         return torch.Generator().manual_seed(seed % 2**63)
 
     @contextmanager
@@ -222,7 +234,8 @@ class Run:
         content = self.processes.from_main(self._to_go_on_from() if self.is_main else None)
         if content is None:
             return
-        saved = checkpoints.load(content, self.device)
+        mesh = mesh_of_all(self.device) if self.config.strategy == "fsdp" else None
+        saved = checkpoints.load(content, self.device, mesh)
         self._check_fits(saved, parts)
         if saved["processes"] != self.world_size and self.is_main:
             self._say(
@@ -238,7 +251,7 @@ class Run:
                 self._refuse_checkpoint(f"its {name} has other parts or sizes", error)
         self.step, self.skipped = saved["step"], saved["skipped"]
 
-    def _to_go_on_from(self) -> bytes | None:
+    def _to_go_on_from(self) -> checkpoints.Content | None:
         if self._resume not in ("auto", "never"):
             return checkpoints.read_whole(Path(self._resume))
         return None if self._removes else self._checkpoints.newest()
@@ -246,6 +259,9 @@ class Run:
     def _check_fits(self, saved: dict[str, Any], parts: dict[str, Any]) -> None:
         """Raise PhenakiError for the checkpoint of another recipe, or of a run that builds on other networks."""
         named = self._resume not in ("auto", "never")
+        strategy = saved["recipe"]["run"].get("strategy", "ddp")
+        if strategy != self.config.strategy:
+            self._refuse_checkpoint(f"it was written with run.strategy={strategy}")
         if saved["frozen"].keys() != self._frozen.keys():
             self._refuse_checkpoint("it is of another stage")
         for name, fingerprint in self._frozen.items():
@@ -274,24 +290,25 @@ class Run:
         with self.processes.answered():
             states = {name: part.state_dict() for name, part in parts.items()}
         self._check_finite(states)
-        if self.is_main:
-            self._checkpoints.save(
-                self.step,
-                {
-                    "recipe": self._recipe,
-                    "frozen": self._frozen,
-                    "processes": self.world_size,
-                    "skipped": self.skipped,
-                    "parts": states,
-                },
-            )
+        state = {
+            "recipe": self._recipe,
+            "frozen": self._frozen,
+            "processes": self.world_size,
+            "skipped": self.skipped,
+            "parts": states,
+        }
+        if self.config.strategy == "fsdp":
+            self._checkpoints.save_sharded(self.step, state, self.processes)
+        elif self.is_main:
+            self._checkpoints.save(self.step, state)
         self._saved = self.step
 
     def _check_finite(self, states: dict[str, Any]) -> None:
         """Raise PhenakiError for weights that no training can go on from: the newest checkpoint stays as it is."""
         for name, state in states.items():
             tensors = [value for value in state.values() if isinstance(value, Tensor) and value.is_floating_point()]
-            if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            finite = all(bool(local(tensor).isfinite().all()) for tensor in tensors)
+            if self.processes.any(not finite):
                 raise PhenakiError(f"the {name} is not finite after step {self.step}: {self._way_back()}")
 
     def _way_back(self) -> str:
@@ -316,7 +333,7 @@ class Run:
         self._pace.begin()
         self._progress.update(self._task, completed=self.step)
         while self.step < self.config.steps and not self._stopped(prepare):
-            shows = self._completes(self.config.picture_every)
+            shows = self.completes(self.config.picture_every)
             yield self.step
             if shows:
                 self.processes.wait_for_main()  # which draws pictures
@@ -369,35 +386,34 @@ class Run:
             self._failure = str(error)
         return self.processes.any(self._stop or bool(self._failure))
 
-    def _completes(self, every: int) -> bool:
+    def completes(self, every: int) -> bool:
         """Whether the step now running is the last of `every`, or of the run."""
         return (self.step + 1) % every == 0 or self.step + 1 == self.config.steps
 
     def due(self, every: int) -> bool:
         """Whether the step now running is the last of `every`, or of the run; on the main process only."""
-        return self.is_main and self._completes(every)
+        return self.is_main and self.completes(every)
 
     def log(self, **values: float) -> None:
         """Record the step's values; every `log_every` steps their means, and the run's pace, go to the trackers.
 
-        A mean is over the steps that have the value. A step whose loss or gradients' norm (`...loss`, `...grad_norm`)
-        is not finite was not taken: it is counted as `skipped`, and left out of the means. Raises PhenakiError where
-        there are `bad_steps` of them in a row.
+        All processes call. A mean is over the steps, and the processes, that have the value. A step whose loss or
+        gradients' norm (`...loss`, `...grad_norm`) is not finite was not taken: it is counted as `skipped`, and left
+        out of the means. Raises PhenakiError where there are `bad_steps` of them in a row.
         """
         wrong = _not_finite(values)
         if wrong:
             self._skip(wrong)
         else:
             self._skipped_in_a_row = 0
-        if not self.is_main:
-            return
         for name, value in values.items() if not wrong else ():
             self._recent.setdefault(name, []).append(value)
-        if self.due(self.config.log_every):
-            means = {name: sum(recent) / len(recent) for name, recent in self._recent.items()}
+        if self.completes(self.config.log_every):
+            means = _means(self.processes.gather(self._recent))
             means |= {"skipped": self.skipped} if self.skipped else {}
-            self._track(means | self._pace.figures())
-            self._tell(means)
+            if self.is_main:
+                self._track(means | self._pace.figures())
+                self._tell(means)
             self._recent.clear()
 
     def _skip(self, wrong: str) -> None:
@@ -484,9 +500,10 @@ class Run:
 
     def average_gradients(self, parameters: Sequence[Tensor], loss: Tensor | float) -> None:
         """Mean of the gradients over all processes; not a number where the loss of any of them is not finite, so that
-        none takes the step."""
-        spoil(parameters, loss)
-        self.processes.average_gradients(parameters)
+        none takes the step. Those of shards are means already: the backward pass averages them."""
+        whole, _ = apart(parameters)
+        spoil(whole, loss)
+        self.processes.average_gradients(whole)
 
 
 @torch.no_grad()
@@ -495,6 +512,13 @@ def spoil(parameters: Sequence[Tensor], loss: Tensor | float) -> None:
     first = next((parameter.grad for parameter in parameters if parameter.grad is not None), None)
     if first is not None:
         first += 0 * loss
+
+
+def _means(processes: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float]:
+    """Of the values by name that each process has."""
+    names = dict.fromkeys(name for values in processes for name in values)
+    together = {name: [value for values in processes for value in values.get(name, ())] for name in names}
+    return {name: sum(values) / len(values) for name, values in together.items()}
 
 
 def _not_finite(values: Mapping[str, float]) -> str:

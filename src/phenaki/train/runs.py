@@ -107,12 +107,21 @@ def _json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def read_record(line: str) -> dict[str, Any] | None:
+    """A line of metrics.jsonl; None for one that is being written, or that a hard kill or a full disk broke."""
+    try:
+        record = json.loads(line) if line.endswith("\n") else None
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+
+
 def _records(path: Path) -> tuple[dict[str, Curve], list[str], int, float]:
-    """Curves, alarms, the last step and its time; a last line that is being written is left out."""
+    """Curves, alarms, the last step and its time."""
     curves: dict[str, Curve] = {}
     alarms, step, last = [], 0, 0.0
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    for line in map(json.loads, (line for line in lines if line.endswith("\n"))):
+    for line in filter(None, map(read_record, lines)):
         step, last = line.pop("step"), line.pop("time", last)
         if "alarm" in line:
             alarms.append(f"step {step}: {line['alarm']}: {line['sentence']}")

@@ -5,19 +5,21 @@ What else is learned (norms, embeddings, stems, heads) is small, and whole in ea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from copy import deepcopy
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor, empty
 
 from phenaki.errors import PhenakiError
+from phenaki.precision import Precision, autocast
 
+Strategy = Literal["ddp", "fsdp"]
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -45,18 +47,28 @@ def shardable(layers: Iterable[nn.Module]) -> list[nn.Module]:
     return [module for layer in layers for module in layer.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
 
 
-def shard(trained: Iterable[nn.Module], averages: Iterable[nn.Module], device: torch.device) -> None:
+def shard(
+    trained: Iterable[nn.Module], averages: Iterable[nn.Module], device: torch.device, precision: Precision
+) -> None:
     """Leave of the layers of trained networks, and of those of their averages, this process's shards.
 
-    All must have the same weights in all processes. The averages cannot run: `whole` makes copies that can.
+    All processes must hold the same weights. The averages cannot run: `whole` makes copies that can.
     """
     mesh = mesh_of_all(device)
+    with autocast(device, precision):  # would else keep its own bfloat16 copies until the backward pass
+        dtype = torch.bfloat16 if torch.is_autocast_enabled(device.type) else None
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32 if dtype else None)
     for module in shardable(trained):
-        fully_shard(module, mesh=mesh, reshard_after_forward=True)
+        fully_shard(module, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
     for module in shardable(averages):
         for name, parameter in list(module.named_parameters()):
             sharded = distribute_tensor(parameter.detach(), mesh, [Shard(0)], src_data_rank=None)
             module.register_parameter(name, nn.Parameter(sharded, requires_grad=parameter.requires_grad))
+
+
+def empty_shard(like: Tensor, mesh: DeviceMesh) -> Tensor:
+    """Room for a tensor of the shape and type of `like`, laid out as `shard` does."""
+    return empty(*like.shape, dtype=like.dtype, device_mesh=mesh, placements=[Shard(0)])
 
 
 def is_sharded(tensor: object) -> bool:
@@ -64,7 +76,7 @@ def is_sharded(tensor: object) -> bool:
 
 
 def apart(tensors: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Those that are whole, and those that are sharded: torch's operations on lists take no mixture."""
+    """Those that are whole, and those that are sharded: torch's operations on lists take no mixture of both."""
     tensors = list(tensors)
     return [t for t in tensors if not is_sharded(t)], [t for t in tensors if is_sharded(t)]
 
@@ -72,10 +84,6 @@ def apart(tensors: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
 def local(tensor: Tensor) -> Tensor:
     """What of a tensor is in this process: its shard, or all of it. In the same memory."""
     return tensor.to_local() if is_sharded(tensor) else tensor
-
-
-def locals_of(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [local(tensor) for tensor in tensors]
 
 
 @torch.no_grad()

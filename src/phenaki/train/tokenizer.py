@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from phenaki.data.config import DataConfig
 from phenaki.data.mix import Batches
@@ -18,7 +19,7 @@ from phenaki.data.shown import Shown, shown
 from phenaki.errors import PhenakiError
 from phenaki.evaluate.pixels import psnr
 from phenaki.hub import kind_of, save_component
-from phenaki.perceptual import load_i3d, load_lpips
+from phenaki.perceptual import Judges, load_i3d, load_lpips
 from phenaki.precision import autocast
 from phenaki.tokenizer import CViViTConfig, Tokenizer, TokenizerConfig, build_tokenizer, code_usage
 from phenaki.tokenizer.discriminator import (
@@ -30,7 +31,6 @@ from phenaki.tokenizer.discriminator import (
     gradient_penalty,
 )
 from phenaki.tokenizer.losses import (
-    Guests,
     TokenizerLossConfig,
     code_losses,
     perceptual_losses,
@@ -41,6 +41,7 @@ from phenaki.train.health import Health, check_clips, contrast, verdict
 from phenaki.train.layers import prepare_layers
 from phenaki.train.optim import OptimizerConfig, Optimizers, averaged
 from phenaki.train.run import Run, RunConfig
+from phenaki.train.sharding import whole
 from phenaki.train.track import Drawn
 from phenaki.video import to_float, to_uint8
 
@@ -68,7 +69,7 @@ def discriminator_optimizer(recipe: TokenizerRecipe) -> OptimizerConfig:
 class TokenizerTraining:
     """The networks of a first-stage run, their optimizers, and one update of them.
 
-    `parts`: what a checkpoint holds. The frozen guests of the losses are in neither.
+    `parts`: what a checkpoint holds. The frozen judges of the losses are in neither.
     """
 
     def __init__(self, recipe: TokenizerRecipe, run: Run):
@@ -77,9 +78,9 @@ class TokenizerTraining:
             self.tokenizer = build_tokenizer(recipe.tokenizer)
             self.discriminator = Discriminator(recipe.discriminator) if recipe.loss.adversarial else None
         self.tokenizer.to(run.device)
-        self.guests = load_guests(recipe.loss, run.device)
+        self.judges = load_judges(recipe.loss, run.device)
         self.ema = averaged(self.tokenizer, recipe.optimizer.ema_decay)
-        prepare_layers([self.tokenizer], recipe.run, run.device)
+        prepare_layers([self.tokenizer], recipe.run, run.device, [self.ema])
         self.optimizers = Optimizers([self.tokenizer], recipe.optimizer, recipe.run.steps)
         self.parts = {"tokenizer": self.tokenizer, "ema": self.ema, "optimizers": self.optimizers}
         if self.discriminator is not None:
@@ -103,12 +104,12 @@ class TokenizerTraining:
             with autocast(run.device, recipe.run.precision):
                 out = tokenizer(part)
             losses = pixel_losses(out.video, part, recipe.loss)
-            losses |= perceptual_losses(out.video, part, seen, self.guests, recipe.loss)
+            losses |= perceptual_losses(out.video, part, seen, self.judges, recipe.loss)
             losses |= code_losses(out, part, tokenizer, recipe.loss)
             if adversarial:
                 losses["adversarial"] = self._adversarial(out.video, seen, sum(losses.values()))
             loss, share = sum(losses.values()), len(part) / len(video)
-            (share * loss).backward(inputs=self.optimizers.parameters)  # and no one else's
+            (share * loss).backward()
             _add(figures, {"loss": loss} | losses, share)
             made.append(out.video.detach())
             ids.append(out.quantized.ids)
@@ -139,7 +140,8 @@ class TokenizerTraining:
         """What the tokenizer hears of its reconstructions (B, 3, T, H, W), weighted; `others`: its other losses."""
         config = self.recipe.discriminator
         with autocast(self.run.device, self.recipe.run.precision):
-            scores = self.discriminator(self._shown(made, seen))
+            weights = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
+            scores = functional_call(self.discriminator, weights, self._shown(made, seen))  # it learns elsewhere
         loss = adversarial_loss(scores, config.loss)
         weight = adaptive_weight(others, loss, self.tokenizer.last_layer) if config.adaptive else 1.0
         return self.recipe.loss.adversarial * weight * loss
@@ -174,12 +176,12 @@ def _add(figures: Figures, terms: dict[str, Tensor], share: float) -> None:
         figures[name] += share * term.item()
 
 
-def load_guests(config: TokenizerLossConfig, device: torch.device) -> Guests:
+def load_judges(config: TokenizerLossConfig, device: torch.device) -> Judges:
     """The frozen networks that the losses ask. Raises PhenakiError where their weights are missing."""
-    return Guests(
-        load_lpips(config.lpips_weights or None).to(device) if config.lpips else None,
-        load_i3d(config.i3d_weights or None).to(device) if config.i3d else None,
-    )
+    return Judges(
+        load_lpips(config.lpips_weights or None) if config.lpips else None,
+        load_i3d(config.i3d_weights or None) if config.i3d else None,
+    ).to(device)
 
 
 def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path, resume: str = "auto", overwrite: bool = False) -> Path:
@@ -200,14 +202,19 @@ def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path, resume: str = "
             figures = training.update(video, step)
             run.log(**figures)
             _raise_alarms(run, health, training.tokenizer, video, figures)
-            if run.due(recipe.run.picture_every):
-                tokenizer = training.ema.module
-                test, picture = look(tokenizer, clips)
-                run.record(test)
-                run.show("reconstruction", picture, recipe.tokenizer.fps)
-                kind = kind_of(tokenizer, "tokenizer")
-                save_component(tokenizer, run.folder / "tokenizer", kind, recipe.tokenizer)
+            if run.completes(recipe.run.picture_every):
+                _show(run, recipe, clips, whole(training.ema.module))
     return run.folder / "tokenizer"
+
+
+def _show(run: Run, recipe: TokenizerRecipe, clips: Shown, tokenizer: Tokenizer) -> None:
+    """Record what a tokenizer makes of clips, and save it; the main process alone does."""
+    if not run.is_main:
+        return
+    test, picture = look(tokenizer, clips)
+    run.record(test)
+    run.show("reconstruction", picture, recipe.tokenizer.fps)
+    save_component(tokenizer, run.folder / "tokenizer", kind_of(tokenizer, "tokenizer"), recipe.tokenizer)
 
 
 def overfit_one(recipe: TokenizerRecipe, folder: str | Path, steps: int = 1000, goal: float = 35.0) -> str:

@@ -17,7 +17,7 @@ import torch
 
 from phenaki.errors import PhenakiError
 from phenaki.files import write_whole
-from phenaki.train.runs import METRICS
+from phenaki.train.runs import METRICS, read_record
 from phenaki.video import Frames
 
 TrackerName = Literal["tensorboard", "wandb"]
@@ -64,7 +64,7 @@ class Metrics(Tracker):
         if not self._path.exists():
             return
         lines = self._path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        kept = [line for line in lines if (record := read_record(line)) and record["step"] <= step]
         if len(kept) < len(lines):
             with write_whole(self._path, "w") as file:
                 file.writelines(kept)

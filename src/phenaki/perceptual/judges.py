@@ -1,0 +1,26 @@
+"""The networks that a loss or an evaluation asks, together."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from phenaki.perceptual.i3d import I3D
+from phenaki.perceptual.lpips import LPIPS
+
+
+class Judges(NamedTuple):
+    """Frozen networks that judge beside the pixels. None: not asked, so that its loss or figure is left out."""
+
+    lpips: LPIPS | None = None
+    i3d: I3D | None = None
+
+    def to(self, device: torch.device) -> Judges:
+        """The same ones, on the device."""
+        return Judges(*(network if network is None else network.to(device) for network in self))
+
+    @property
+    def protocol(self) -> dict[str, dict[str, str]]:
+        """Of those that are asked: the files of their weights, with the SHA-256."""
+        return {name: network.files for name, network in self._asdict().items() if network is not None}
