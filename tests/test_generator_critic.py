@@ -219,11 +219,19 @@ def test_a_critic_for_a_trained_model_leaves_it_as_it_was(
         train_critic(recipe, tmp_path / "run", Phenaki(tokenizer, other, text_encoder))
 
 
+def test_what_a_critic_could_not_follow_is_refused(model: Phenaki, tmp_path: Path) -> None:
+    for change in ("data.lengths=[1,9]", "optimizer.accumulate=2"):
+        with pytest.raises(PhenakiError, match=change.split("=")[0]):
+            train_critic(override(critic_debug(), ["data.lengths=[1,11]", change]), tmp_path / "run", model)
+
+
 def test_impossible_settings_are_refused(tmp_path: Path, tokenizer: CViViT) -> None:
     for change, said in (
         ("critic.weight=-1", "critic.weight -1"),
         ("critic.temperature=-0.5", "critic.temperature -0.5"),
         ("critic.lr=0", "critic.lr 0.0 must be above 0"),
+        ("critic.lr=.nan", "critic.lr nan must be above 0"),
+        ("critic.layers=0", "critic.layers 0 must be 1 or more"),
         ("critic.kind=tokne", "Did you mean 'token'"),
         ("critic.kind=none", "nothing to train"),
     ):

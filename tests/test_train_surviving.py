@@ -271,7 +271,6 @@ def killed(train: Callable[[], object], where: str) -> bool:
     pid = os.fork()
     if pid:
         return os.waitpid(pid, 0)[1] == signal.SIGKILL
-    torch.set_num_threads(1)
     log, save, saves = Run.log, checkpoints._save, []
 
     def log_and_die(self: Run, **values: float) -> None:
@@ -292,6 +291,16 @@ def killed(train: Callable[[], object], where: str) -> bool:
     os._exit(0)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums over several threads have another order, and a process that was forked has one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("stage", ["first", "second"])
 def test_a_run_that_was_killed_ends_like_one_that_was_not(stage: str, tmp_path: Path, tokenizer: CViViT) -> None:
     """benchmarks/surviving.py does the same at random moments."""

@@ -16,7 +16,7 @@ from phenaki.generator.critic import CriticConfig, build_critic
 from phenaki.hub import fingerprint
 from phenaki.pipeline import Phenaki
 from phenaki.precision import autocast
-from phenaki.train.generator import PrefixConfig, drawn, read_prompts, sampled
+from phenaki.train.generator import PrefixConfig, check_batches, drawn, read_prompts, sampled
 from phenaki.train.inputs import open_inputs
 from phenaki.train.judging import judging_loss, own_optimizers
 from phenaki.train.layers import prepare_layers
@@ -53,6 +53,7 @@ def train_critic(
     tokenizer, generator, text_encoder = model.tokenizer, model.generator, model.text_encoder
     given = open_inputs(recipe.data, text_encoder.config, tokenizer, text_encoder)
     recipe.prefix.check_causal(given.causal)
+    check_batches(recipe.data, recipe.optimizer, generator.config.frames)
     generator.requires_grad_(False)
     clips = shown(recipe.data, captions=given.captions, check_caption=given.check_caption)
     prompts = read_prompts(recipe.run.prompts, given)

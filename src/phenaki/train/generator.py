@@ -147,16 +147,7 @@ def train_generator(
     """
     given = open_inputs(recipe.data, recipe.text, tokenizer, text_encoder)
     recipe.prefix.check_causal(given.causal)
-    if max(recipe.data.lengths) != recipe.generator.frames:
-        raise PhenakiError(
-            f"data.lengths {recipe.data.lengths} and generator.frames {recipe.generator.frames}: "
-            "the longest clips must have as many frames as the generator is to write"
-        )
-    if recipe.optimizer.accumulate != 1:
-        raise PhenakiError(
-            f"optimizer.accumulate {recipe.optimizer.accumulate} is for tokenizers: a generator takes its batch whole; "
-            "lower data.batch"
-        )
+    check_batches(recipe.data, recipe.optimizer, recipe.generator.frames)
     recipe.sampling.check_critic(recipe.critic.kind != "none")
     clips = shown(recipe.data, captions=given.captions, check_caption=given.check_caption)
     prompts = read_prompts(recipe.run.prompts, given)
@@ -255,6 +246,21 @@ def _show(
         made = drawn(prompts, *networks, recipe.sampling, critic)
         run.show("prompts", Drawn(made, prompts), given.facts.fps)
     save_model(run.folder / "model", *networks, recipe.sampling, given.fingerprint, critic=critic)
+
+
+def check_batches(data: DataConfig, optimizer: OptimizerConfig, frames: int) -> None:
+    """Raise PhenakiError for clips of other lengths than a generator of so many `frames` writes, and for a batch in
+    parts."""
+    if max(data.lengths) != frames:
+        raise PhenakiError(
+            f"data.lengths {data.lengths} and generator.frames {frames}: "
+            "the longest clips must have as many frames as the generator is to write"
+        )
+    if optimizer.accumulate != 1:
+        raise PhenakiError(
+            f"optimizer.accumulate {optimizer.accumulate} is for tokenizers: a generator takes its batch whole; "
+            "lower data.batch"
+        )
 
 
 @torch.no_grad()
