@@ -408,17 +408,25 @@ def test_killed_it_goes_on_and_leaves_no_process(ten: Path, whole: dict[str, byt
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More clips than are packed in a second, no two of the same bytes."""
+    whole, empty_box = clip(0), b"\0\0\0\x08free"
+    return fill(tmp_path_factory.mktemp("many"), **{f"clip_{n}__mp4": whole + n * empty_box for n in range(600)})
+
+
+@pytest.mark.parametrize("later", [0, 0.2])  # seconds: while a worker is started, and while it reads its modules
 @pytest.mark.parametrize(("end", "whole_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
 def test_stopped_while_its_processes_start_it_says_one_sentence(
-    end: signal.Signals, whole_group: bool, ten: Path, tmp_path: Path
+    end: signal.Signals, whole_group: bool, later: float, many: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "phenaki", "data", "pack", str(ten), str(tmp_path / "out"), "--processes", "2"]
+    command = [sys.executable, "-m", "phenaki", "data", "pack", str(many), str(tmp_path / "out"), "--processes", "2"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + 60
     while "spawn_main" not in "".join(map(_command, children.read_text().split())) and time.monotonic() < deadline:
         time.sleep(0.01)
-    time.sleep(0.2)  # a worker reads its modules now
+    time.sleep(later)
     os.killpg(process.pid, end) if whole_group else process.send_signal(end)
     assert process.communicate(timeout=60)[1] == "phenaki: interrupted\n" and process.returncode == 130
 

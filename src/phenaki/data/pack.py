@@ -444,15 +444,27 @@ def _made(
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C comes after the block. Processes that are started in it hold it too, until `_start_worker`."""
-    if os.name != "posix":
+    """Ctrl-C and SIGTERM come after the block. Processes that are started in it hold Ctrl-C too, until `_start_worker`.
+
+    A mask alone holds nothing here: another thread takes the signal, and Python raises in the main one all the same.
+    """
+    if os.name != "posix" or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    caught: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    for number in handlers:
+        signal.signal(number, lambda number, frame: caught.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if caught:
+        handlers[caught[0]](caught[0], None)
 
 
 def _start_worker() -> None:
