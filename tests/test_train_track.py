@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import sys
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from phenaki.errors import PhenakiError
+from phenaki.hub import load_component
 from phenaki.recipes import cvivit_debug, masked_debug
 from phenaki.tokenizer import CViViT
 from phenaki.train.generator import train_generator
@@ -202,3 +204,18 @@ def test_a_mosaic_lays_clips_out_row_by_row() -> None:
     assert laid.shape == (2, 3 * 4 + 2, 2 * 6 + 1, 3)
     assert [int(laid[0, 5 * row, 7 * column, 0]) for row in range(3) for column in range(2)] == [0, 1, 2, 3, 4, 255]
     assert mosaic(clips[:1], columns=2).shape == clips[0].shape
+
+
+def test_what_cannot_be_recorded_is_said_and_the_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    recipe = short(cvivit_debug(), steps=3, trackers=())
+    for name in ("phenaki.train.track.Metrics._write", "phenaki.train.run.write_image"):
+        monkeypatch.setattr(name, full)
+    model = train_tokenizer(recipe, tmp_path)
+    said = capsys.readouterr()
+    assert "not recorded at step 1: [Errno 28] No space left on device" in said.out + said.err
+    assert load_component(model, "tokenizer") and list((tmp_path / "checkpoints").iterdir())

@@ -22,6 +22,7 @@ from phenaki.cli.generate import (
     SizeOption,
     StepsOption,
     TemperatureOption,
+    given_sampling,
 )
 from phenaki.cli.given import read_given, read_mask, read_size
 from phenaki.cli.output import Output
@@ -72,13 +73,7 @@ def extend(
     pixels = read_size(size) if size else loaded.image_size
     output = Output(out, loaded, pixels, num, scale, fps, seed)
     start = read_given(video, pixels, loaded.fps)
-    sampling = {
-        "prime_frames": keep,
-        "steps": steps,
-        "guidance": guidance,
-        "temperature": temperature,
-        "order": order,
-    }
+    sampling = given_sampling(keep, steps, guidance, temperature, order)
     with step_bar() as on_step, output.writing() as add:
         options = {"frames": frames, "seed": seed, "samples": num, "on_step": on_step}
         for piece in loaded.stream(prompts, start=start, **options, **sampling):
@@ -120,13 +115,7 @@ def interpolate(
     pixels = read_size(size) if size else loaded.image_size
     output = Output(out, loaded, pixels, num, scale, fps, seed)
     ends = [read_given(end, pixels, loaded.fps) for end in (first, last)]
-    sampling = {
-        "prime_frames": keep,
-        "steps": steps,
-        "guidance": guidance,
-        "temperature": temperature,
-        "order": order,
-    }
+    sampling = given_sampling(keep, steps, guidance, temperature, order)
     options = {"frames": frames, "seed": seed, "samples": num, "progress": True}
     with output.writing() as add:
         add(loaded.interpolate(*ends, prompt, **options, **sampling).video)
@@ -193,13 +182,7 @@ def inpaint(
         raise PhenakiError(f"{frames} frames of '{video}', which has {count}: give at most {fits}")
     if len(hole) not in (1, count):
         raise PhenakiError(f"the mask '{mask}' has {len(hole)} frames, and '{video}' {count}: give one, or as many")
-    sampling = {
-        "prime_frames": keep,
-        "steps": steps,
-        "guidance": guidance,
-        "temperature": temperature,
-        "order": order,
-    }
+    sampling = given_sampling(keep, steps, guidance, temperature, order)
     options = {"blend": blend, "seed": seed, "samples": num, "progress": True}
     with output.writing() as add:
         add(loaded.inpaint(clip[:, :, :frames], hole[:frames], prompt, **options, **sampling).video)

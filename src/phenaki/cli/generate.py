@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -68,7 +68,8 @@ KeepOption = Annotated[
 StepsOption = Annotated[
     int | None,
     typer.Option(
-        help="Decoding steps for each clip. More take longer, and are not always better.",
+        help="Decoding steps for each clip, and for a first frame that is decoded by itself. More take longer, and "
+        "are not always better.",
         show_default="the model's own",
         rich_help_panel="Sampling",
     ),
@@ -100,6 +101,19 @@ OrderOption = Annotated[
         rich_help_panel="Sampling",
     ),
 ]
+
+
+def given_sampling(
+    keep: int | None, steps: int | None, guidance: float | None, temperature: float | None, order: str | None
+) -> dict[str, Any]:
+    """The options that all commands share, by the names of `phenaki.pipeline.Sampling`."""
+    return {
+        "prime_frames": keep,
+        "steps": steps,
+        "guidance": guidance,
+        "temperature": temperature,
+        "order": order,
+    }
 
 
 @app.command()
@@ -197,12 +211,7 @@ def generate(
     output = Output(out, loaded, pixels, num, scale, fps, seed)
     start = None if image is None else read_picture(image, pixels, loaded.fps)
     begin = {"start": start, "size": pixels, "seed": seed, "samples": num}
-    sampling = {
-        "prime_frames": keep,
-        "steps": steps,
-        "guidance": guidance,
-        "temperature": temperature,
-        "order": order,
+    sampling = given_sampling(keep, steps, guidance, temperature, order) | {
         "choice_temperature": choice_temperature,
         "top_k": top_k,
         "negative": negative,

@@ -199,7 +199,7 @@ def _read_archive(path: Path) -> bytes:
 def load(content: Content, device: torch.device, mesh: DeviceMesh | None = None) -> dict[str, Any]:
     """What `read_whole` gave, as it was saved; what was sharded is whole, or, with a mesh, sharded anew, and all
     processes call. Raises PhenakiError for one of a newer version, or of something else."""
-    saved, shards = _unpickled(content.state, device), {}
+    saved, shards = _unpickled(content.state), {}
     if "shards" not in saved:
         return saved
 
@@ -217,9 +217,10 @@ def load(content: Content, device: torch.device, mesh: DeviceMesh | None = None)
     return saved
 
 
-def _unpickled(state: bytes, device: torch.device) -> dict[str, Any]:
+def _unpickled(state: bytes) -> dict[str, Any]:
+    """On the CPU: a device that holds the networks already may have no room for all of it a second time."""
     try:
-        saved = torch.load(io.BytesIO(state), map_location=device, weights_only=True)
+        saved = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
     except Exception as error:  # torch says in many ways that it does not know what it reads
         raise PhenakiError("this is no checkpoint of a run: name one, as RUN/checkpoints/step_0000250.pt") from error
     if not isinstance(saved, dict) or "format" not in saved:

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from phenaki.data.config import DataConfig
-from phenaki.data.mix import Batches
 from phenaki.data.shown import Shown, shown
 from phenaki.errors import PhenakiError
 from phenaki.generator.critic import CriticConfig, build_critic
@@ -68,15 +67,7 @@ def train_critic(
         average = averaged(critic, recipe.optimizer.ema_decay)
         prepare_layers([critic], recipe.run, device, [average])
         optimizers = own_optimizers(critic, recipe.critic, recipe.optimizer, recipe.run.steps)
-        data = Batches(
-            recipe.data,
-            given.facts.patch[0],
-            run.rank,
-            run.world_size,
-            given.captions,
-            check_caption=given.check_caption,
-            on_bad=run.leave_out,
-        )
+        data = given.batches(recipe.data, run)
         parts = {"critic": critic, "critic_ema": average, "optimizers": optimizers, "data": data}
         run.restore(parts)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.data.config import DataConfig
-from phenaki.data.mix import Batches, collate
+from phenaki.data.mix import collate
 from phenaki.data.shapes import check
 from phenaki.data.shown import Shown, shown
 from phenaki.errors import PhenakiError
@@ -172,15 +172,7 @@ def train_generator(
         optimizers = Optimizers(learning, recipe.optimizer, recipe.run.steps)
         if critic is not None:
             critic_optimizers = own_optimizers(critic, recipe.critic, recipe.optimizer, recipe.run.steps)
-        data = Batches(
-            recipe.data,
-            given.facts.patch[0],
-            run.rank,
-            run.world_size,
-            given.captions,
-            check_caption=given.check_caption,
-            on_bad=run.leave_out,
-        )
+        data = given.batches(recipe.data, run)
         parts = networks | {f"{name}_ema": average for name, average in averages.items()}
         parts |= {"optimizers": optimizers, "data": data}
         parts |= {"critic_optimizers": critic_optimizers} if critic is not None else {}

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from phenaki.data.config import DataConfig
-from phenaki.data.mix import Batch
+from phenaki.data.mix import Batch, Batches
 from phenaki.data.places import token_set
 from phenaki.data.tokens import TOKENS, TokenSet
 from phenaki.errors import PhenakiError
 from phenaki.hub import fingerprint
 from phenaki.text import NoTextConfig, Text, TextConfig, TextEncoder, encoder_class
 from phenaki.tokenizer import Tokenizer, TokenizerFacts
+from phenaki.train.run import Run
 from phenaki.video import to_float
 
 
@@ -52,6 +53,18 @@ class Inputs:
             return Text(batch["text"].to(device), batch["text_mask"].to(device))
         tokens = self.text_encoder.tokenize(batch["captions"]).to(device)
         return self.text_encoder(tokens)
+
+    def batches(self, data: DataConfig, run: Run) -> Batches:
+        """Of what the second stage needs, for this process of the run."""
+        return Batches(
+            data,
+            self.facts.patch[0],
+            run.rank,
+            run.world_size,
+            self.captions,
+            check_caption=self.check_caption,
+            on_bad=run.leave_out,
+        )
 
 
 def open_inputs(

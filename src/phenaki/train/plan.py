@@ -120,7 +120,7 @@ class Plan:
         ]
         if self.devices.count > 1:
             sent = self.gradient_bytes / self.step_seconds
-            lines.append(f"network             {short(sent):>18}B/s of each device, to be hidden behind the step")
+            lines.append(f"network             {short(sent):>18}B/s of each device; waiting for it is not counted")
         return lines
 
 

@@ -444,7 +444,16 @@ class Run:
 
     def _track(self, values: Mapping[str, float]) -> None:
         for tracker in self._trackers:
-            tracker.figures(values, self.step + 1)
+            with self._recording():
+                tracker.figures(values, self.step + 1)
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """What cannot be written, such as on a full disk, is said and missing: the training goes on."""
+        try:
+            yield
+        except (OSError, PhenakiError) as error:
+            self._say(f"not recorded at step {self.step + 1}: {error}")
 
     def _tell(self, means: Mapping[str, float]) -> None:
         step = self.step + 1
@@ -461,11 +470,12 @@ class Run:
         both to all trackers."""
         step = self.step + 1
         file = self.folder / f"{name}_{step:07d}.png"
-        write_image(file, contact_sheet(drawn.clips, columns=11, labels=drawn.labels))
-        write_video(file.with_suffix(".mp4"), mosaic(drawn.clips), fps)
-        for tracker in self._trackers:
-            tracker.picture(name, file, step)
-            tracker.video(name, file.with_suffix(".mp4"), step)
+        with self._recording():
+            write_image(file, contact_sheet(drawn.clips, columns=11, labels=drawn.labels))
+            write_video(file.with_suffix(".mp4"), mosaic(drawn.clips), fps)
+            for tracker in self._trackers:
+                tracker.picture(name, file, step)
+                tracker.video(name, file.with_suffix(".mp4"), step)
 
     def next(self, batches: Iterator[Any]) -> Any:
         """The next batch; how long it takes to come is recorded."""
