@@ -2,11 +2,11 @@
 
 `pip install phenaki-pytorch`, then `python benchmarks/learning_generator.py --minutes 60 --out learning_generator.json`
 encodes clips of the procedural world (64 x 64 pixels, 11 frames) and their captions by the released model shapes-64,
-once, and trains both on them, one after the other, each in a process of its own: of the same width and depth, in
-batches of the same size, in bfloat16 where the machine is faster with it. Ours trains as the recipe masked_shapes_64
-says (on whole clips), theirs as its trainer does (Adam, 1e-4). Every other minute each fills in the same masked ids of
-the same 64 unseen clips, and the cross-entropy is written down, and drawn beside the figures. Time is that of the
-updates alone. Run nothing beside it.
+once, and trains both on them, one after the other, each in a process of its own (`--side-by-side`: at the same time, on
+a core each): of the same width and depth, in batches of the same size, in bfloat16 where the machine is faster with it.
+Ours trains as the recipe masked_shapes_64 says (on whole clips), theirs as its trainer does (Adam, 1e-4). Every other
+minute each fills in the same masked ids of the same 64 unseen clips, and the cross-entropy is written down, and drawn
+beside the figures. Time is that of the updates alone. Run nothing beside it.
 
 Ours is judged by the averaged weights that it saves; their trainer keeps none. `--lr` is for theirs.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -44,6 +45,7 @@ MODEL, SIZE, FRAMES, UNSEEN = "shapes-64", 64, 11, 64
 RECIPE = masked_shapes_64()
 WIDTH, LAYERS, HEAD, BATCH = RECIPE.generator.width, RECIPE.generator.layers, 64, RECIPE.data.batch
 CPU = torch.device("cpu")
+SIDES = ("ours", "theirs")
 
 Clips = dict[str, Tensor]
 """ids int64 (B, t, h, w), text float (B, L, D) and its mask bool (B, L)."""
@@ -207,6 +209,11 @@ def learn(name: str, given: argparse.Namespace) -> list[dict[str, float]]:
     return curve
 
 
+def part(given: argparse.Namespace, name: str) -> Path:
+    """Where the curve of one is kept until both are there."""
+    return given.out.with_suffix(f".{name}.json")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
@@ -215,18 +222,27 @@ def main() -> None:
     parser.add_argument("--tokens", type=Path, default=Path("learning_generator_tokens.pt"), help="made if not there")
     parser.add_argument("--lr", type=float, default=1e-4, help="of theirs")
     parser.add_argument("--out", type=Path, default=Path("learning_generator.json"))
-    parser.add_argument("--only", choices=("ours", "theirs"))
+    parser.add_argument("--side-by-side", action="store_true", help="at the same time, on one thread and core each")
+    parser.add_argument("--only", choices=SIDES, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    found = json.loads(given.out.read_text()) if given.out.exists() else {}
     if given.only:
-        found[given.only] = learn(given.only, given)
-        given.out.write_text(json.dumps(found, indent=1) + "\n")
+        if given.side_by_side:
+            os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[SIDES.index(given.only)]})
+            torch.set_num_threads(1)
+        part(given, given.only).write_text(json.dumps(learn(given.only, given), indent=1) + "\n")
         return
     tokens(given.tokens, given.clips)
-    print(f"torch {torch.__version__}, phenaki-pytorch {version('phenaki-pytorch')}, {torch.get_num_threads()} threads")
-    for name in ("ours", "theirs"):
-        subprocess.run([sys.executable, *sys.argv, "--only", name], check=True)
-    found = json.loads(given.out.read_text())
+    threads = 1 if given.side_by_side else torch.get_num_threads()
+    print(f"torch {torch.__version__}, phenaki-pytorch {version('phenaki-pytorch')}, {threads} threads", flush=True)
+    running = []
+    for name in SIDES:
+        running.append(subprocess.Popen([sys.executable, *sys.argv, "--only", name]))
+        if not given.side_by_side and running[-1].wait():
+            raise SystemExit(1)
+    if any(side.wait() for side in running):
+        raise SystemExit(1)
+    found = {name: json.loads(part(given, name).read_text()) for name in SIDES}
+    given.out.write_text(json.dumps(found, indent=1) + "\n")
     curves = {name: [(point["minutes"], point["cross_entropy"]) for point in points] for name, points in found.items()}
     write_image(given.out.with_suffix(".png"), np.asarray(plot("cross-entropy, nats", curves, "minutes")))
     ahead = found["theirs"][-1]["cross_entropy"] - found["ours"][-1]["cross_entropy"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would their own
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads must not slow the busy ones
 
 from pathlib import Path

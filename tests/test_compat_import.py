@@ -173,6 +173,10 @@ BROKEN: dict[str, tuple[Callable[[State], dict[str, Any]], str]] = {
         lambda state: state | {"vq._codebook.embed": torch.zeros(64, 48)},
         "'vq._codebook.embed' is of shape (64, 48) and should have 3 dimensions",
     ),
+    "numbers are not finite": (
+        lambda state: state | {"to_pixels.0.bias": torch.full((384,), torch.nan)},
+        "'to_pixels.0.bias' holds numbers that are not finite (1 of its",
+    ),
     "something unknown is in it": (
         lambda state: state | {"vq.orthogonal_rot": torch.zeros(6, 6)},
         "1 unknown (vq.orthogonal_rot)",

@@ -242,6 +242,8 @@ def test_a_run_is_removed_only_where_that_is_said(tmp_path: Path) -> None:
         train_tokenizer(other, tmp_path)
     with pytest.raises(PhenakiError, match=r"holds a run: name another one.*--overwrite"):
         train_tokenizer(tiny(2), tmp_path, resume="never")
+    with pytest.raises(PhenakiError, match="--overwrite would remove .* with the run it belongs to"):
+        train_tokenizer(other, tmp_path, resume=str(Checkpoints(tmp_path, 1, 0, print).found()[0]), overwrite=True)
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
     train_tokenizer(tiny(4), tmp_path, overwrite=True)  # the same recipe: it goes on
     assert lines(tmp_path) == [1, 2, 2, 3, 4, 4]

@@ -95,6 +95,11 @@ def _write(module: nn.Module, part: Part, checkpoint: Path, out: Path, source: S
         raise PhenakiError(f"'{out}' is there already: name a new folder")
     used = {name: tensor for name, tensor in part.tensors.items() if not _IDLE.fullmatch(name)}
     hub.load_weights(module, used, part.where)
+    if broken := [name for name, tensor in used.items() if not tensor.isfinite().all()]:
+        raise PhenakiError(
+            f"{part.where}: '{part.prefix}{broken[0]}' holds numbers that are not finite ({len(broken)} of its "
+            f"{len(used)} tensors do): its training had failed by then, take an earlier checkpoint"
+        )
     room = "tokenizer" if isinstance(module, PegCViViT) else "generator"
     imported = Imported(module.eval(), part.prefix, part.left_out)
     with writing(out):

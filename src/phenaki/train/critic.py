@@ -85,7 +85,7 @@ def train_critic(
             told = read, kept, ids, masked, free, logits
             with autocast(device, recipe.run.precision):
                 loss, figures = judging_loss(critic, generator, *told, recipe.critic.temperature, rng)
-            loss.backward()
+            (recipe.critic.weight * loss).backward()
             run.average_gradients(optimizers.parameters, loss)
             norm = optimizers.update(step)
             if math.isfinite(norm):  # else no step was taken

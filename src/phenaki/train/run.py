@@ -143,10 +143,11 @@ class Run:
         path = self.folder / "recipe.json"
         if not path.exists():
             return False
+        named = self._resume not in ("auto", "never")
+        own = named and Path(self._resume).resolve().is_relative_to(self.folder.resolve())
         try:
             checkpoints.check_version(self.folder)
-            own = Path(self._resume).resolve().is_relative_to(self.folder.resolve())
-            if self._resume == "never" or (self._resume != "auto" and not own):
+            if self._resume == "never" or (named and not own):
                 raise PhenakiError(f"the folder '{self.folder}' holds a run: name another one")
             if changed := self._changed(json.loads(path.read_text())):
                 raise PhenakiError(
@@ -156,6 +157,10 @@ class Run:
         except PhenakiError as error:
             if not overwrite:
                 raise PhenakiError(f"{error}, or remove that run with --overwrite") from None
+            if own:
+                raise PhenakiError(
+                    f"--overwrite would remove '{self._resume}' with the run it belongs to: name another folder"
+                ) from error
             return True
         return False
 
@@ -426,7 +431,7 @@ class Run:
                 f"they were not finite (run.bad_steps): {self._way_back()}"
             )
         if self._skipped_in_a_row == 1:
-            self.alarm("step skipped", f"{wrong}, so this step was not taken, and the weights are as before")
+            self.alarm("step skipped", f"{wrong}, so no weights were moved by it")
 
     def alarm(self, name: str, sentence: str) -> None:
         """Say what goes wrong at the step now running: on the screen and in all trackers."""
