@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would their own
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads must not slow the busy ones
 
 from pathlib import Path
@@ -18,6 +17,8 @@ from phenaki.generator import MaskedTransformer, MaskedTransformerSizes
 from phenaki.text import WordEncoder, WordEncoderConfig
 from phenaki.tokenizer import CViViT, CViViTConfig, QuantizerConfig
 from phenaki.video import write_video
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would their own
 
 
 @pytest.fixture

@@ -276,7 +276,9 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
         "import sys\n"
         "from dataclasses import replace\n"
         "from phenaki.recipes import cvivit_debug\n"
+        "from phenaki.train import averaging\n"
         "from phenaki.train.tokenizer import train_tokenizer\n"
+        "averaging._AT_ONCE = 20_000\n"  # several transfers
         "recipe = cvivit_debug()\n"
         "optimizer = replace(recipe.optimizer, kind='adamw', lr=1e-4)\n"
         "run = replace(recipe.run, steps=6, precision='float32')\n"
@@ -288,6 +290,51 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     one, two = (saved(tmp_path / str(n))["parts"] for n in (1, 2))
     for name, value in one["tokenizer"].items():
         assert torch.allclose(value, two["tokenizer"][name], atol=2e-5), name
+
+
+def test_gradients_are_averaged_while_the_backward_pass_goes_on(tmp_path: Path) -> None:
+    """Those of two passes that add up; a layer is without gradients in one step, and a loss of one process infinite in
+    another."""
+    script = tmp_path / "average.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from phenaki.recipes import cvivit_debug\n"
+        "from phenaki.train import averaging\n"
+        "from phenaki.train.run import Run\n"
+        "averaging._AT_ONCE = 40\n"  # bytes: a matrix of 3 x 3, and what comes next
+        "recipe, found = cvivit_debug(), []\n"
+        "with Run(Path(sys.argv[1]) / 'run', recipe.run, recipe) as run:\n"
+        "    torch.manual_seed(0)\n"
+        "    layers = torch.nn.ModuleList(torch.nn.Linear(3, 3) for _ in range(4))\n"
+        "    average = run.averaging(layers.parameters(), passes=2)\n"
+        "    for left_out, loss in ((None, 0.0), (2, 0.0), (None, [0.0, float('inf')][run.rank]), (1, 0.0)):\n"
+        "        for part in range(2):\n"
+        "            x = torch.full((1, 3), 1.0 + run.rank + part)\n"
+        "            for number, layer in enumerate(layers):\n"
+        "                x = x if number == left_out else layer(x).tanh()\n"
+        "            x.sum().backward()\n"
+        "            early = len(average._sent)\n"
+        "        own = {name: p.grad.clone() for name, p in layers.named_parameters() if p.grad is not None}\n"
+        "        average.finish(loss)\n"
+        "        mean = {name: p.grad.clone() for name, p in layers.named_parameters() if p.grad is not None}\n"
+        "        found.append({'early': early, 'own': own, 'mean': mean})\n"
+        "        layers.zero_grad()\n"
+        "    torch.save(found, Path(sys.argv[1]) / f'{run.rank}.pt')\n"
+    )
+    torchrun(2, script, tmp_path)
+    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    for step, (first, second) in enumerate(zip(one, two, strict=True)):
+        assert first["early"] == second["early"] >= 2
+        assert first["mean"].keys() == first["own"].keys() == second["mean"].keys()
+        assert len(first["mean"]) == (8 if step in (0, 2) else 6)
+        spoiled = 0
+        for name, mean in first["mean"].items():
+            assert torch.equal(mean, second["mean"][name]) or mean.isnan().any()
+            spoiled += int(mean.isnan().any() and second["mean"][name].isnan().any())
+            if not mean.isnan().any():
+                assert torch.allclose(mean, (first["own"][name] + second["own"][name]) / 2)
+        assert bool(spoiled) == (step == 2)
 
 
 def test_processes_keep_one_codebook(tmp_path: Path) -> None:

@@ -385,10 +385,10 @@ def test_no_process_takes_a_step_that_one_cannot(tmp_path: Path) -> None:
     network = torch.nn.Linear(2, 2)
     optimizers = Optimizers([network], OptimizerConfig(), 10_000)
     before = network.weight.detach().clone()
-    run = Run(tmp_path, RunConfig(), cvivit_debug())
+    averaging = Run(tmp_path, RunConfig(), cvivit_debug()).averaging(optimizers.parameters)
     for loss, moved in ((float("inf"), False), (torch.tensor(float("nan")), False), (torch.tensor(1.0), True)):
         network(torch.ones(1, 2)).sum().backward()  # finite gradients
-        run.average_gradients(optimizers.parameters, loss)
+        averaging.finish(loss)
         optimizers.update(1000)
         assert torch.equal(network.weight, before) != moved
 
@@ -409,8 +409,10 @@ folder = Path(sys.argv[1])
 weight = torch.nn.Linear(2, 2)
 with Run(folder, config, recipe) as run:
     (folder / f"pid{run.rank}").write_text(str(os.getpid()))
+    averaging = run.averaging(weight.parameters())
     for step in run.steps({"linear": weight}):
-        run.average_gradients(list(weight.parameters()), 0.0)
+        weight(torch.ones(1, 2)).sum().backward()
+        averaging.finish(0.0)
         if run.due(20) and step == 19:
             time.sleep(float(os.environ["PICTURES"]))
         if step == 40:

@@ -67,6 +67,7 @@ def train_critic(
         average = averaged(critic, recipe.optimizer.ema_decay)
         prepare_layers([critic], recipe.run, device, [average])
         optimizers = own_optimizers(critic, recipe.critic, recipe.optimizer, recipe.run.steps)
+        averaging = run.averaging(optimizers.parameters)
         data = given.batches(recipe.data, run)
         parts = {"critic": critic, "critic_ema": average, "optimizers": optimizers, "data": data}
         run.restore(parts)
@@ -86,7 +87,7 @@ def train_critic(
             with autocast(device, recipe.run.precision):
                 loss, figures = judging_loss(critic, generator, *told, recipe.critic.temperature, rng)
             (recipe.critic.weight * loss).backward()
-            run.average_gradients(optimizers.parameters, loss)
+            averaging.finish(loss)
             norm = optimizers.update(step)
             if math.isfinite(norm):  # else no step was taken
                 average.update_parameters(critic)

@@ -170,8 +170,10 @@ def train_generator(
         averages = {name: averaged(network, recipe.optimizer.ema_decay) for name, network in networks.items()}
         prepare_layers(networks.values(), recipe.run, device, averages.values())
         optimizers = Optimizers(learning, recipe.optimizer, recipe.run.steps)
+        averaging = run.averaging(optimizers.parameters)
         if critic is not None:
             critic_optimizers = own_optimizers(critic, recipe.critic, recipe.optimizer, recipe.run.steps)
+            critic_averaging = run.averaging(critic_optimizers.parameters)
         data = given.batches(recipe.data, run)
         parts = networks | {f"{name}_ema": average for name, average in averages.items()}
         parts |= {"optimizers": optimizers, "data": data}
@@ -200,10 +202,10 @@ def train_generator(
                     judged, figures = judging_loss(critic, generator, *told, recipe.critic.temperature, rng)
                 objective = loss + recipe.critic.weight * judged
             objective.backward()
-            run.average_gradients(optimizers.parameters, objective)
+            averaging.finish(objective)
             norm = optimizers.update(step)
             if critic is not None:
-                run.average_gradients(critic_optimizers.parameters, objective)
+                critic_averaging.finish(objective)
                 figures["critic_grad_norm"] = critic_optimizers.update(step)
             if math.isfinite(norm):  # else no step was taken
                 for name, average in averages.items():

@@ -8,7 +8,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -190,16 +190,3 @@ class Processes:
             with self.answered():
                 for tensor in tensors:
                     dist.all_reduce(tensor)
-
-    def average_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Mean of the gradients, in one transfer. The same parameters have one in all processes, since the batches of
-        a step are of one length and source; those without stay as they are, as they would with one process."""
-        parameters = [parameter for parameter in parameters if parameter.grad is not None]
-        if self.count == 1 or not parameters:
-            return
-        flat = torch.cat([parameter.grad.flatten() for parameter in parameters])
-        with self.answered():
-            dist.all_reduce(flat)
-        flat /= self.count
-        for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = part.view_as(parameter)

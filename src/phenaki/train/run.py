@@ -26,6 +26,7 @@ from phenaki.files import write_whole, writing
 from phenaki.precision import Precision, best_device
 from phenaki.progress import progress_bar
 from phenaki.train import checkpoints
+from phenaki.train.averaging import Averaging
 from phenaki.train.checkpoints import Checkpoints
 from phenaki.train.processes import Processes
 from phenaki.train.runs import write_state
@@ -513,20 +514,11 @@ class Run:
         """Overwrite the tensors of all processes by their sum."""
         self.processes.sum(tensors)
 
-    def average_gradients(self, parameters: Sequence[Tensor], loss: Tensor | float) -> None:
-        """Mean of the gradients over all processes; not a number where the loss of any of them is not finite, so that
-        none takes the step. Those of shards are means already: the backward pass averages them."""
+    def averaging(self, parameters: Iterable[Tensor], passes: int = 1) -> Averaging:
+        """What averages the gradients of some parameters over all processes. Those of shards are means already: the
+        backward pass averages them."""
         whole, _ = apart(parameters)
-        spoil(whole, loss)
-        self.processes.average_gradients(whole)
-
-
-@torch.no_grad()
-def spoil(parameters: Sequence[Tensor], loss: Tensor | float) -> None:
-    """Make a gradient not a number if the loss is not finite; nothing waits for the device to find out."""
-    first = next((parameter.grad for parameter in parameters if parameter.grad is not None), None)
-    if first is not None:
-        first += 0 * loss
+        return Averaging(whole, self.processes, passes, early=self.config.strategy == "ddp")
 
 
 def _means(processes: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float]:

@@ -82,11 +82,14 @@ class TokenizerTraining:
         self.ema = averaged(self.tokenizer, recipe.optimizer.ema_decay)
         prepare_layers([self.tokenizer], recipe.run, run.device, [self.ema])
         self.optimizers = Optimizers([self.tokenizer], recipe.optimizer, recipe.run.steps)
+        self.averaging = run.averaging(self.optimizers.parameters, recipe.optimizer.accumulate)
         self.parts = {"tokenizer": self.tokenizer, "ema": self.ema, "optimizers": self.optimizers}
         if self.discriminator is not None:
             self.discriminator.to(run.device)
             config = discriminator_optimizer(recipe)
             self.discriminator_optimizers = Optimizers([self.discriminator], config, recipe.run.steps)
+            own = self.discriminator_optimizers.parameters
+            self.discriminator_averaging = run.averaging(own, recipe.optimizer.accumulate)
             self.parts["discriminator"] = self.discriminator
             self.parts["discriminator_optimizers"] = self.discriminator_optimizers
 
@@ -115,7 +118,7 @@ class TokenizerTraining:
             ids.append(out.quantized.ids)
             statistics.append(quantizer.statistics(out.quantized))
 
-        run.average_gradients(self.optimizers.parameters, figures["loss"])
+        self.averaging.finish(figures["loss"])
         figures["grad_norm"] = self.optimizers.update(step)
         if not math.isfinite(figures["grad_norm"]):  # the step was not taken, in no process
             return figures
@@ -161,7 +164,7 @@ class TokenizerTraining:
             (share * sum(losses.values())).backward()
             right = ((real_scores > 0).float().mean() + (fake_scores < 0).float().mean()) / 2
             _add(figures, losses | {"discriminator_accuracy": right}, share)
-        self.run.average_gradients(self.discriminator_optimizers.parameters, figures["discriminator_loss"])
+        self.discriminator_averaging.finish(figures["discriminator_loss"])
         figures["discriminator_grad_norm"] = self.discriminator_optimizers.update(step)
         return figures
 
