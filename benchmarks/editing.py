@@ -62,7 +62,9 @@ def inpainted(model: Phenaki, samples: Sequence[Sample], video: Tensor, rng: tor
     blended = judged(torch.where(anew, made, video), captions)
     error = ((made - video).square() * ~anew).sum((1, 2, 3, 4)) / (3 * (~anew).sum((1, 2, 3, 4)))
     figures = zip(decibels(error).tolist(), anew.float().mean((1, 2, 3, 4)).tolist(), blended, strict=True)
-    more = [{"known": known, "anew": part, "blended": by["fulfilled"]} for known, part, by in figures]
+    more = [
+        {"known": known if part < 1 else None, "anew": part, "blended": by["fulfilled"]} for known, part, by in figures
+    ]
     return [one | two for one, two in zip(judged(made, captions), more, strict=True)]
 
 
@@ -94,10 +96,8 @@ def summary(made: Made) -> dict[str, Any]:
     found["claims"] = {kind: sum(each) / len(each) for kind, each in held.items()}
     if "known" in made[0]:
         found["blended"] = share(sum(one["blended"] for one in made), len(made))
-        found["known"] = {
-            "mean": float(np.mean([one["known"] for one in made])),
-            "least": min(o["known"] for o in made),
-        }
+        known = [one["known"] for one in made if one["known"] is not None]  # of one that fills the frame nothing is
+        found["known"] = {"mean": float(np.mean(known)), "least": min(known), "count": len(known)}
         found["anew"] = float(np.mean([one["anew"] for one in made]))
     return found
 
