@@ -8,7 +8,8 @@ still sees all that the caption claims. What is done already in `--out` is not d
 as it was      L2, and what pulls codes of equal pixels together: the control, for the steps alone may help
 no alike       L2 alone
 l1             and L1, at a weight at which both have the same size here
-adversarial    and a discriminator of frames, at the paper's 0.1, scaled to the gradient of the other losses
+adversarial    and a small discriminator of two frames of each clip, at the paper's 0.1, scaled to the gradient of the
+               other losses
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ ARMS = {
     "as it was": {},
     "no alike": {"alike": 0.0},
     "l1": {"l1": 0.05},
-    "adversarial": {"adversarial": 0.1},
+    "adversarial": {"adversarial": 0.1, "frames": 2},
 }
 
 
@@ -45,7 +46,7 @@ def recipe_of(arm: str, steps: int) -> TokenizerRecipe:
     recipe = cvivit_shapes_64()
     optimizer = replace(recipe.optimizer, lr=recipe.optimizer.lr / 2, warmup_steps=steps // 10)
     run = replace(recipe.run, steps=steps, checkpoint_every=10 * steps, trackers=())
-    discriminator = DiscriminatorConfig(width=32, adaptive=True)
+    discriminator = DiscriminatorConfig(width=16, adaptive=True)
     loss = replace(recipe.loss, **ARMS[arm])
     return replace(recipe, loss=loss, discriminator=discriminator, optimizer=optimizer, run=run)
 
