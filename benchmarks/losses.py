@@ -60,13 +60,15 @@ def trained(arm: str, steps: int) -> tuple[Tokenizer, float]:
         for tokenizer in (training.tokenizer, training.ema.module):
             tokenizer.load_state_dict(released)
         data = Batches(recipe.data, training.tokenizer.patch[0], captions=False)
-        for step in range(steps):
+        for step in run.steps(training.parts):
             video = to_float(next(data)["video"])
             began = time.perf_counter()
             figures = training.update(video, step)
             seconds += time.perf_counter() - began
             if (step + 1) % 100 == 0:
                 print(f"{arm} {step + 1}/{steps} psnr {figures['psnr']:.2f} {seconds:.0f} s", flush=True)
+        if run.step < steps:
+            raise SystemExit("stopped")
         return training.ema.module.eval(), seconds
 
 
