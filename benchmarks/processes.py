@@ -4,7 +4,7 @@
 procedural world, with the batch of the recipe in each process, and prints clips per second:
 
 one    a single process
-two    two under torchrun, gradients averaged after each step
+two    two under torchrun, gradients averaged in each step
 apart  two that know nothing of each other, at the same time: what the machine itself gives to a second core
 
 The ways take turns, and the medians over the turns count. Run nothing beside it.
