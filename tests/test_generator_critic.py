@@ -219,6 +219,15 @@ def test_a_critic_for_a_trained_model_leaves_it_as_it_was(
         train_critic(recipe, tmp_path / "run", Phenaki(tokenizer, other, text_encoder))
 
 
+def test_the_weight_of_a_critic_scales_its_gradients(model: Phenaki, tmp_path: Path) -> None:
+    norms = []
+    for weight in (1, 4):
+        changes = [f"critic.weight={weight}", "data.lengths=[1,11]", "run.log_every=1"]
+        train_critic(lasting(override(critic_debug(), changes), 1), tmp_path / str(weight), model)
+        norms.append(json.loads((tmp_path / str(weight) / "metrics.jsonl").read_text().splitlines()[0])["grad_norm"])
+    assert norms[0] > 0 and norms[1] == pytest.approx(4 * norms[0], rel=1e-3)
+
+
 def test_what_a_critic_could_not_follow_is_refused(model: Phenaki, tmp_path: Path) -> None:
     for change in ("data.lengths=[1,9]", "optimizer.accumulate=2"):
         with pytest.raises(PhenakiError, match=change.split("=")[0]):
