@@ -127,6 +127,8 @@ def test_scenes_go_on_where_they_stood() -> None:
         story = ShapesWorld(seed=4).story(i, scenes=4)
         assert story.video.shape == (41, 64, 64, 3)
         assert "it" not in story.captions[0].split() and not story.captions[0].startswith(("now", "then"))
+        told, true = parse_caption(story.captions[0]), true_claims(story.scenes[0])
+        assert Counter(told.objects) == Counter(true.objects) and told.background == true.background
         for before, after in zip(story.scenes, story.scenes[1:], strict=False):
             assert (render(before)[-1] == render(after)[0]).all()
             for gone, now in zip(before.objects, after.objects, strict=True):

@@ -106,9 +106,9 @@ def _background(name: str, rng: np.random.Generator) -> str:
     return _usually(rng, GRADIENT_WORDS) if name == "gradient" else _usually(rng, BACKGROUND_WORDS).format(name)
 
 
-def _introduction(obj: SceneObject, rng: np.random.Generator) -> str:
+def _introduction(obj: SceneObject, full: bool, rng: np.random.Generator) -> str:
     words = f"{obj.color} {_usually(rng, SHAPE_WORDS[obj.shape])}"
-    if obj.size is not None and rng.random() < 0.8:
+    if obj.size is not None and (rng.random() < 0.8 or full):
         words = f"{_usually(rng, SIZE_WORDS[obj.size])} {words}"
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
@@ -121,11 +121,12 @@ def _reference(obj: SceneObject, alone: bool, rng: np.random.Generator) -> str:
     return f"the {shape}" if alone and draw < 0.4 else f"the {obj.color} {shape}"
 
 
-def caption(scene: Scene, rng: np.random.Generator, continuing: bool = False) -> str:
+def caption(scene: Scene, rng: np.random.Generator, continuing: bool = False, full: bool = False) -> str:
     """A caption of the scene in words drawn by lot.
 
     About 20 % of the objects are named without a size, 20 % of the backgrounds are left out. `continuing`: the caption
     of a scene whose beginning is known ("now the red circle goes up"): no sizes, and most often no background.
+    `full`: sizes and background are named in any case, as where a story begins: the scenes to come stand on them.
     """
     alone = len(scene.objects) == 1
     order = list(scene.objects)
@@ -133,13 +134,13 @@ def caption(scene: Scene, rng: np.random.Generator, continuing: bool = False) ->
         order.reverse()
     parts = []
     for obj in order:
-        subject = _reference(obj, alone, rng) if continuing else _introduction(obj, rng)
+        subject = _reference(obj, alone, rng) if continuing else _introduction(obj, full, rng)
         parts.append(f"{subject} {_action(obj, rng)}" if scene.frames > 1 else subject)
     text = f" {_usually(rng, JOINS) if scene.frames > 1 else 'and'} ".join(parts)
     if continuing:
         draw = rng.random()
         text = f"now {text}" if draw < 0.5 else f"then {text}" if draw < 0.6 else text
-    if rng.random() < (0.3 if continuing else 0.8):
+    if rng.random() < (0.3 if continuing else 0.8) or full:
         place = _background(scene.background, rng)
         if rng.random() < 0.25 and not continuing:
             return f"{place}, {text}"

@@ -122,6 +122,6 @@ class ShapesWorld:
             raise PhenakiError(f"scenes={scenes}, frames={self.frames}: a story has scenes of 2 frames or more")
         drawn = self._draw(self._rng(index, _STORY), scenes)
         words = self._rng(index, _STORY, _CAPTION)
-        captions = tuple(caption(scene, words, continuing=k > 0) for k, scene in enumerate(drawn))
+        captions = tuple(caption(scene, words, continuing=k > 0, full=k == 0) for k, scene in enumerate(drawn))
         clips = [render(scene)[min(k, 1) :] for k, scene in enumerate(drawn)]
         return Story(tuple(drawn), captions, np.concatenate(clips))
