@@ -149,7 +149,7 @@ def masked_shapes_64() -> GeneratorRecipe:
         loss=GeneratorLossConfig(label_smoothing=0.02, text_drop=0.1, first_frame_weight=2.0),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=200, cooldown_share=0.35, clip=1.0),
         sampling=SamplingConfig(
-            steps=12,
+            steps=8,
             guidance=1.5,
             temperature=0.4,
             choice_temperature=4.0,
