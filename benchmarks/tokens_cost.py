@@ -2,8 +2,8 @@
 
 `python benchmarks/tokens_cost.py --out tokens_cost.json` samples clips of 1 to 48 time steps of 16 x 16 ids, with
 guidance, by the model of `benchmarks/maskgit.py`, each length in a process of its own. It writes seconds a step (the
-fastest of some) and the memory that sampling takes above what the model holds when built, a table of them in Markdown,
-`tokens_cost.md`, and a picture, `tokens_cost.png`, both axes logarithmic. Run nothing beside it.
+fastest of some) and the memory that sampling takes above what the model holds when built (on Linux), a table of them in
+Markdown, `tokens_cost.md`, and a picture, `tokens_cost.png`, both axes logarithmic. Run nothing beside it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from beside import fastest, in_a_process, peak
+from beside import fastest, in_a_process, more_memory
 from maskgit import generator, precision, sampling
 from plots import plot
 
@@ -29,10 +29,10 @@ def measure(time_steps: int, dtype: str, repeats: int) -> dict[str, float]:
     torch.manual_seed(0)
     grid = (time_steps, 16, 16)
     model = generator(grid)
-    run, built = sampling(model, STEPS, grid), peak()
+    run = sampling(model, STEPS, grid)
     with precision(dtype):
-        seconds = fastest(run, repeats) / STEPS
-    return {"tokens": 256 * time_steps, "seconds": seconds, "memory": peak() - built}
+        memory, seconds = more_memory(run), fastest(run, repeats) / STEPS
+    return {"tokens": 256 * time_steps, "seconds": seconds, "memory": memory}
 
 
 def table(found: dict[str, list[dict[str, float]]]) -> str:
