@@ -248,14 +248,25 @@ def test_averaged_weights_follow_and_whole_numbers_stay() -> None:
     quantizer = FSQ(QuantizerConfig(levels=levels), 8)
     ema = averaged(quantizer, 0.9)
     expected = quantizer.project_in.weight.detach().clone()
-    for step in range(4):
+    for step in range(120):
         with torch.no_grad():
-            quantizer.project_in.weight.add_(1.0)
+            quantizer.project_in.weight.add_(torch.randn(()))
         ema.update_parameters(quantizer)
         new = quantizer.project_in.weight.detach()
-        expected = new.clone() if step == 0 else 0.9 * expected + 0.1 * new
+        decay = 0 if step == 0 else min(0.9, (1 + step) / (10 + step))  # 0.9 is reached at step 80
+        expected = decay * expected + (1 - decay) * new
     assert ema.module._levels.tolist() == list(levels)
-    assert torch.allclose(ema.module.project_in.weight, expected, atol=1e-5)
+    assert torch.allclose(ema.module.project_in.weight, expected, atol=1e-4)
+
+
+def test_averaged_weights_of_a_young_run_are_not_those_it_began_with() -> None:
+    layer = torch.nn.Linear(2, 2)
+    ema = averaged(layer, 0.999)
+    for step in range(100):
+        with torch.no_grad():
+            layer.weight.fill_(float(step >= 50))
+        ema.update_parameters(layer)
+    assert ema.module.weight.min() > 0.99
 
 
 def test_the_learning_rate_warms_up_stays_and_falls() -> None:
