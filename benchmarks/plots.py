@@ -27,10 +27,10 @@ def plot(
     place_x = _axis([x for x, _ in every], left, right, "x" in logarithmic)
     place_y = _axis([y for _, y in every], bottom, top, "y" in logarithmic)
     for x in {min(x for x, _ in every), max(x for x, _ in every)}:
-        draw.text((place_x(x), bottom + 6), f"{x:,.4g}", INK, font, anchor="ma")
+        draw.text((place_x(x), bottom + 6), _label(x), INK, font, anchor="ma")
     for y in {min(y for _, y in every), max(y for _, y in every)}:
         draw.line((left, place_y(y), right, place_y(y)), GREY)
-        draw.text((left - 4, place_y(y)), f"{y:.4g}", INK, font, anchor="rm")
+        draw.text((left - 4, place_y(y)), _label(y), INK, font, anchor="rm")
     draw.text(((left + right) / 2, bottom + 22), x_name, INK, font, anchor="ma")
     draw.text((left, 8), title + (" (logarithmic)" if logarithmic else ""), INK, font)
     legend = right
@@ -43,6 +43,10 @@ def plot(
             draw.ellipse((x - 3, y - 3, x + 3, y + 3), colour)
     draw.line((left, top, left, bottom, right, bottom), INK)
     return image
+
+
+def _label(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _axis(values: list[float], start: int, end: int, logarithmic: bool) -> Any:
