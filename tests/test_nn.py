@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from phenaki.nn.attention import Attention, attend
+from phenaki.nn.linear import RaggedLinear, rounded
 from phenaki.nn.positions import fourier_features, rotary_table, rotate
 from phenaki.nn.transformer import Layer
 
@@ -87,3 +88,28 @@ def test_normalised_queries_bound_the_logits() -> None:
     q = attention.norm_q(attention._split(attention.to_q(x)))
     assert torch.allclose(q.norm(dim=-1), torch.full((1, 1, 9), 8.0), atol=1e-2)
     assert torch.isfinite(F.softmax(q @ q.transpose(-1, -2), -1)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [0, 1, 64, 65, 700])
+def test_rows_rounded_up_change_nothing(rows: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    ragged, plain = RaggedLinear(16, 24), torch.nn.Linear(16, 24)
+    plain.load_state_dict(ragged.state_dict())
+    x, weight = torch.randn(rows, 16), torch.randn(rows, 24)
+    found = []
+    for layer in (ragged, plain):
+        given = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            made = layer(given)
+        (made.float() * weight).sum().backward()
+        found.append((made, given.grad, layer.weight.grad, layer.bias.grad))
+    for one, other in zip(*found, strict=True):
+        assert one.shape == other.shape
+        assert torch.allclose(one, other, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)
+
+
+def test_few_numbers_of_rows_are_met() -> None:
+    met = [rounded(rows) for rows in range(1, 100_000)]
+    assert all(rows <= to <= max(1.125 * rows, rows + 63) for rows, to in enumerate(met, 1))
+    assert len(set(met)) < 100

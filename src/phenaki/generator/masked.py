@@ -14,6 +14,7 @@ from phenaki.errors import PhenakiError
 from phenaki.generator.base import Context, Generator
 from phenaki.grid import time_steps
 from phenaki.nn.attention import HEAD_DIM
+from phenaki.nn.linear import RaggedLinear
 from phenaki.nn.positions import fourier_features, rotary_table
 from phenaki.nn.transformer import Layer, initialize, width_error
 from phenaki.text.base import Text
@@ -67,7 +68,7 @@ class MaskedTransformer(Generator):
             Layer(width, config.mlp_ratio, context_width=config.text_width) for _ in range(config.layers)
         )
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, self.outputs)
+        self.head = RaggedLinear(width, self.outputs)
         initialize(self, depth=config.layers)
         nn.init.normal_(self.ids.weight, std=width**-0.5)
         nn.init.normal_(self.head.weight, std=0.02)
