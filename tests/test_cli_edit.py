@@ -91,6 +91,9 @@ def test_a_picture_of_another_aspect_is_fitted_and_it_is_said() -> None:
     result = made("generate", "a", "--image", "wide.png", "-o", "a.webp", "--frames", 3, "--scale", 1)
     assert "'wide.png': 80x40 pixels, scaled and cut in the middle to 32x32" in result.stderr
     assert abs(frames_of("a.webp")[0].astype(int)[:, 2:-2] - (200, 100, 50)).max() < 8
+    write_image("square.png", wide[:, 20:60])
+    result = made("generate", "a", "--image", "square.png", "-o", "b.webp", "--frames", 3, "--scale", 1)
+    assert "'square.png': 40x40 pixels, scaled to 32x32" in result.stderr
 
 
 def test_other_sizes_where_the_grid_allows(model: Phenaki) -> None:
@@ -193,14 +196,14 @@ def test_a_mask_may_be_a_video_and_is_fitted_with_its_video() -> None:
         (["generate", "a", "--image", "text.png"], "'text.png': it cannot be read"),
         (["extend", "clip.webp", "a", "--keep", "7"], "7 frames to go on from, and the clip has 5: keep at most 5"),
         (["extend", "one.png", "a", "--keep", "3"], "3 frames to go on from, and the clip has 1: keep at most 1"),
-        (["extend", "clip.webp", "a", "--keep", "4"], "4 frames does not fit .* the nearest are 3 and 5"),
+        (["extend", "clip.webp", "a", "--keep", "4"], "4 frames to go on from do not fit .* keep 3 or 5"),
         (["extend", "clip.webp", "a", "--keep", "11"], "11 frames .* leave no room in the 11 .* keep at most 9"),
         (["extend", "clip.webp", "a", "--frames", "4"], "the nearest are 3 and 5"),
         (["interpolate", "one.png", "one.png", "a", "--frames", "4"], "the nearest are 3 and 5"),
         (["interpolate", "one.png", "one.png", "a", "--frames", "3"], "3 frames, of which 3 .* at least 5"),
         (["interpolate", "one.png", "one.png", "a", "--frames", "13"], "at most 11 in one piece"),
         (["interpolate", "one.png", "one.png", "a", "--keep", "3"], "the clip has 1: keep at most 1"),
-        (["inpaint", "clip.webp", "a", "--mask", "black.png"], "the mask is empty: make white"),
+        (["inpaint", "clip.webp", "a", "--mask", "black.png"], "the mask 'black.png' is empty: make white"),
         (["inpaint", "clip.webp", "a", "--mask", "small.png"], "'small.png' has 16x16 pixels, and 'clip.webp' 32x32"),
         (["inpaint", "clip.webp", "a", "--mask", "three.webp"], "'three.webp' has 3 frames, and 'clip.webp' 5"),
         (["inpaint", "four.webp", "a", "--mask", "white.png"], r"has 4 frames, .* not 1 \+ 2k: --frames 3 leaves out"),
@@ -250,7 +253,7 @@ def test_scenes_of_a_pipe_are_made_as_they_come(monkeypatch: pytest.MonkeyPatch)
     wrong = STORY.replace("[keep=3 frames=7]", "[keep=4]")
     result = run("generate", "--story", "-", *OPTIONS, "-o", "a.mp4", pipe=wrong)
     assert result.exit_code == 2
-    assert "the story, line 4: a clip of 4 frames does not fit" in result.output
+    assert "the story, line 4: 4 frames to go on from do not fit" in result.output
     assert "'a.part.mp4' holds 2 scenes: go on with --resume" in result.output
     assert len(frames_of("a.part.mp4")) == 5 + 4
     made("generate", "--story", "-", *OPTIONS, "-o", "a.mp4", "--resume", pipe=STORY)
@@ -329,7 +332,7 @@ def test_lines_that_are_no_scene(line: str) -> None:
 
 
 def test_a_scene_keeps_what_fits(model: Phenaki) -> None:
-    with pytest.raises(PhenakiError, match="the nearest are 1 and 3"):
+    with pytest.raises(PhenakiError, match="keep 1 or 3"):
         model.scene("a", keep=2)
     with pytest.raises(PhenakiError, match="keep at most 9"):
         model.scene("a", keep=11)

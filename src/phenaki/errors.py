@@ -1,4 +1,4 @@
-"""The one error that is meant for people, and the one warning."""
+"""The one error that is meant for people, the one warning, and words for what they say."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     by_lower = {name.lower(): name for name in known}
     near = get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.5)
     return f" Did you mean '{by_lower[near[0]]}'?" if near else ""
+
+
+def counted(number: int, thing: str) -> str:
+    """Such as 1 scene, 2 scenes."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

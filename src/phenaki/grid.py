@@ -24,6 +24,11 @@ def frame_count(t: int, period: int) -> int:
     return 1 + (t - 1) * period
 
 
+def nearest(side: int, patch: int) -> int:
+    """The multiple of `patch`, of one or more, that is nearest to `side`."""
+    return max(1, round(side / patch)) * patch
+
+
 def fitting(frames: int, period: int) -> int:
     """The longest 1 + period * k that is at most `frames`, of 1 or more."""
     return 1 + (frames - 1) // period * period

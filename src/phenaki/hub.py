@@ -253,9 +253,9 @@ def local_folder(name: str, revision: str = "") -> Path:
     except LocalEntryNotFoundError as error:
         wanted = f"{name} --revision {revision}" if revision else name
         raise PhenakiError(
-            f"the files of '{name}' are not on this machine, and are not downloaded unasked: `hf download {wanted}` "
-            f"puts them into the cache, {constants.HF_HUB_CACHE}; or run `hf download {wanted} --local-dir DIR` on any "
-            "machine, copy DIR here and name it in place of the name"
+            f"there is no folder '{name}' here, the files of the model of that name are not on this machine, and they "
+            f"are not downloaded unasked: `hf download {wanted}` puts them into the cache, {constants.HF_HUB_CACHE}; "
+            f"or run `hf download {wanted} --local-dir DIR` on any machine, copy DIR here and name it in place of it"
         ) from error
 
 

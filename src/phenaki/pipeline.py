@@ -454,7 +454,12 @@ class Phenaki:
 
     def _check_keep(self, keep: int) -> None:
         period, longest = self.tokenizer.patch[0], self.generator.config.frames
-        time_steps(keep, period)
+        below = fitting(max(1, keep), period)
+        if keep != below:
+            raise PhenakiError(
+                f"{keep} frames to go on from do not fit time steps of {period}, which take 1 + {period}k frames: "
+                f"keep {below} or {below + period}"
+            )
         if keep > longest - period:
             raise PhenakiError(
                 f"{keep} frames to go on from leave no room in the {longest} that this generator writes at once: "
@@ -607,7 +612,7 @@ def _no_model(folder: Path) -> PhenakiError:
     way_out = f"; perhaps you mean {' or '.join(repr(place) for place in near[:3])}" if near else ""
     return PhenakiError(
         f"'{folder}' is no folder of a model: it holds neither {MODEL} (a whole model) nor {hub.CONFIG} "
-        f"(a tokenizer, generator or text encoder){way_out}"
+        f"(a tokenizer, generator or text encoder){way_out or '; `phenaki models` names those in the package'}"
     )
 
 

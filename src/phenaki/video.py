@@ -277,7 +277,7 @@ def _writing_for(path: str | Path) -> Callable[[Path, float, Size], AbstractCont
         return _folder
     raise PhenakiError(
         f"'{path}' has the ending '{ending}', which cannot be written. There are "
-        f"{', '.join(_ENDINGS)}, and a path that ends in '/' for a folder of frames."
+        f"{', '.join(_ENDINGS)}, and for a folder of frames a path without an ending, or with a '/' at its end."
     )
 
 

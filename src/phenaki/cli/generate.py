@@ -133,7 +133,7 @@ def generate(
         typer.Option(
             metavar="FILE",
             help="Read the scenes from a text file, or from standard input (-) as they come, one prompt to a line; "
-            "settings in brackets in front, as in '[frames=21 keep=5] now it turns blue', are of that scene. Empty "
+            "settings in brackets in front, as in '\\[frames=21 keep=5] now it turns blue', are of that scene. Empty "
             "lines and lines that begin with # are left out. An mp4 can be watched as NAME.part.mp4 while it is made.",
             show_default=False,
         ),

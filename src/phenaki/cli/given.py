@@ -36,7 +36,8 @@ def read_given(path: Path, size: Size, fps: float) -> Tensor:
     clip, facts = _read(path, size, fps)
     fitted = []
     if (facts.height, facts.width) != size:
-        fitted.append(f"{facts.width}x{facts.height} pixels, scaled and cut in the middle to {size[1]}x{size[0]}")
+        cut = " and cut in the middle" if facts.width * size[0] != facts.height * size[1] else ""
+        fitted.append(f"{facts.width}x{facts.height} pixels, scaled{cut} to {size[1]}x{size[0]}")
     if facts.frames > 1 and not _same(facts.fps, fps):
         fitted.append(
             f"{facts.frames} frames at {facts.fps:g} per second, of which {len(clip)} are taken, {fps:g} a second"
@@ -67,7 +68,10 @@ def read_mask(path: Path, video: Path, size: Size, fps: float) -> Tensor:
             f"the mask '{path}' has {mask.width}x{mask.height} pixels, and '{video}' {facts.width}x{facts.height}: "
             "make it the same size"
         )
-    return torch.from_numpy(clip.mean(-1) > 127)
+    white = torch.from_numpy(clip.mean(-1) > 127)
+    if not white.any():
+        raise PhenakiError(f"the mask '{path}' is empty: make white what is to be made anew")
+    return white
 
 
 def _read(path: Path, size: Size, fps: float) -> tuple[Frames, MediaFacts]:

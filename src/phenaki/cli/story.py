@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phenaki.cli.output import PIPE, Output
-from phenaki.errors import PhenakiError
+from phenaki.errors import PhenakiError, counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -160,11 +160,12 @@ class Unfinished:
                 yield writer
                 if self._read_scenes < self.told:
                     raise PhenakiError(
-                        f"'{self.video}' holds {self.told} scenes, and the story has {self._read_scenes}"
+                        f"'{self.video}' holds {counted(self.told, 'scene')}, and the story has {self._read_scenes}"
                     )
             except BaseException:
                 if self.told:
-                    print(f"phenaki: '{self.video}' holds {self.told} scenes: go on with --resume", file=sys.stderr)
+                    held = counted(self.told, "scene")
+                    print(f"phenaki: '{self.video}' holds {held}: go on with --resume", file=sys.stderr)
                 else:
                     self.video.unlink()
                 raise
@@ -177,7 +178,8 @@ class Unfinished:
         self._digest = hashlib.sha256(f"{self._digest}{scene}".encode()).hexdigest()
         self._read_scenes += 1
         if self._read_scenes == self.told and self._digest != self._facts["digest"]:
-            raise PhenakiError(f"'{self.video}' holds {self.told} scenes, and the story now begins with others")
+            held = counted(self.told, "scene")
+            raise PhenakiError(f"'{self.video}' holds {held}, and the story now begins with others")
         return self._read_scenes <= self.told
 
     def keep(self, teller: Storyteller, frames: int) -> None:

@@ -90,7 +90,8 @@ class SamplingConfig:
         if self.order == "critic" and not there:
             others = ", ".join(order for order in get_args(Order) if order != "critic")
             raise PhenakiError(
-                f"the order 'critic' needs a critic, which this model does not have: take one of {others}"
+                f"the order 'critic' needs a critic, which this model does not have: take one of {others}, or train it "
+                "one (`phenaki train critic --help`)"
             )
 
     @property

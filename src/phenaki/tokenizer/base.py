@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.errors import PhenakiError
-from phenaki.grid import frame_count, time_steps
+from phenaki.grid import frame_count, nearest, time_steps
 from phenaki.nn.past import Past
 from phenaki.precision import autocast
 from phenaki.tokenizer.quantize import Quantized
@@ -78,8 +78,9 @@ class Tokenizer(nn.Module, ABC):
         t = time_steps(frames, p)
         if height < ph or width < pw or height % ph or width % pw:
             raise PhenakiError(
-                f"frames of {height}x{width} pixels do not fit this tokenizer, whose patches are {ph}x{pw}: "
-                f"height must be a multiple of {ph}, width of {pw}"
+                f"frames of height {height} and width {width} do not fit this tokenizer, whose patches are {ph}x{pw}: "
+                f"height must be a multiple of {ph}, width of {pw}; the nearest are {nearest(height, ph)} and "
+                f"{nearest(width, pw)}"
             )
         return Grid(t, height // ph, width // pw)
 
