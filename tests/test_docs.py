@@ -25,13 +25,15 @@ REFERENCE = re.compile(r"`([a-z0-9_/]+\.py)(?:: ([\w., ]+))?`")  # `room/file.py
 LINK = re.compile(r"\]\(([^)#]+)\)")
 BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`([^`\n]+)`")
-OPTION = re.compile(r"--[a-z][a-z-]+")
+OPTION = re.compile(r"--[a-z][a-z0-9-]+")
+SCRIPT = re.compile(r"python ((?:benchmarks|runs|examples)/[\w/]+\.py)([^`\n#]*)")
 KEY = re.compile(r"([a-z_]+(?:\.[a-z_]+)+)(=.+)?")  # of a configuration
 
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "docs/architecture.md",
+    "docs/benchmarks.md",
     "docs/data.md",
     "docs/editing.md",
     "docs/launching.md",
@@ -116,6 +118,13 @@ def test_commands_in_the_text_exist(document: Path) -> None:
         assert not named or command is not cli() or words.startswith("--"), f"there is no `{span}`"
         assert not isinstance(command, TyperGroup) or not rest or rest[0][0] in "-.", f"there is no `{span}`"
         assert set(OPTION.findall(words)) <= options(command), f"`{span}`"
+
+
+def test_scripts_can_be_given(document: Path) -> None:
+    for script, words in SCRIPT.findall(document.read_text(encoding="utf-8").replace("\\\n", " ")):
+        source = (PROJECT / script).read_text(encoding="utf-8")
+        for option in OPTION.findall(words):
+            assert f'"{option}"' in source, f"{script} has no {option}"
 
 
 def test_keys_of_configurations_exist(document: Path) -> None:
