@@ -27,6 +27,9 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except PhenakiError as error:
             _fail(str(error))
+        except typer.BadParameter as error:
+            _name_value(error)
+            raise
         except OSError as error:
             if error.errno == errno.EPIPE:  # `phenaki models | head`: for typer to end in silence
                 raise
@@ -37,6 +40,12 @@ class _Commands(TyperGroup):
             _fail("this takes more memory than there is: make fewer samples at once, or train with smaller batches")
         except KeyboardInterrupt:
             _fail("interrupted", INTERRUPTED)
+
+
+def _name_value(error: typer.BadParameter) -> None:
+    """Put what was given into typer's sentence, where only the pydantic error that it stands for knows it."""
+    if hasattr(error.__cause__, "errors"):
+        error.message = f"{error.__cause__.errors()[0]['input']!r}: {error.message}"
 
 
 def _fail(sentence: str, code: int = BAD_INPUT) -> NoReturn:
