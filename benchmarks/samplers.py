@@ -4,7 +4,7 @@
 takes a model (a name or a folder) and settings: `own`, which is the model's own SamplingConfig, or changes of it. Each
 setting makes a clip for each of the same prompts. Shares come with their 95 % interval (Wilson); since the prompts are
 the same, the difference to the first setting, over all kinds, has a narrower one of its own (paired). Seconds are those
-from the prompt to pixels, in batches, with whatever else runs beside it.
+from the prompt to pixels and through the checker, in batches, with whatever else runs beside it.
 
 It writes the figures as JSON and beside it a table in Markdown after each kind of prompts, and goes on from there when
 started again; more settings may be named then. The prompts are not those of `phenaki evaluate`, which then tells how
@@ -16,10 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
 import time
 from collections.abc import Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 from statistics import fmean, variance
 from typing import Any
@@ -28,7 +26,7 @@ from phenaki import Phenaki
 from phenaki.config import override, to_dict
 from phenaki.data.shapes import ShapesWorld, check
 from phenaki.errors import PhenakiError
-from phenaki.evaluate.generate import FRAMES, batches, generate, random_numbers, side_by_side
+from phenaki.evaluate.generate import FRAMES, judged, side_by_side
 from phenaki.evaluate.prompts import KINDS
 from phenaki.evaluate.protocol import measured_with
 from phenaki.evaluate.shares import share
@@ -44,18 +42,15 @@ def sampling(model: Phenaki, setting: str) -> SamplingConfig:
     return model.sampling if setting == OWN else override(model.sampling, setting.split(","))
 
 
-def measure(model: Phenaki, kind: str, prompts: int, seed: int, pool: Executor) -> dict[str, Any]:
-    """Make a clip for each of the first prompts of a kind, and check it; the checks run beside the next clips."""
+def measure(model: Phenaki, kind: str, prompts: int, seed: int) -> dict[str, Any]:
+    """Make a clip for each of the first prompts of a kind, and check it."""
     split, objects = KINDS[kind]
     world = ShapesWorld(WORLD_SEED, split, model.tokenizer.config.image_size, FRAMES, objects)
-    captions = [world.caption(i) for i in range(prompts)]
-    rng, reports, seconds = random_numbers(model, seed), [], 0.0
-    for batch in batches(captions, side_by_side(model)):
-        began = time.monotonic()
-        clips = generate(model, [(caption,) for caption in batch], rng, advance=lambda _: None)
-        seconds += time.monotonic() - began
-        reports += [pool.submit(check, clip, caption) for clip, caption in zip(clips, batch, strict=True)]
-    fulfilled = [int(report.result().fulfilled) for report in reports]
+    told = [(world.caption(i),) for i in range(prompts)]
+    began = time.monotonic()
+    reports = judged(model, told, lambda clip, captions: check(clip, *captions), seed, advance=lambda _: None)
+    seconds = time.monotonic() - began
+    fulfilled = [int(report.fulfilled) for report in reports]
     return share(sum(fulfilled), prompts) | {"seconds_per_clip": seconds / prompts, "fulfilled": fulfilled}
 
 
@@ -107,7 +102,7 @@ def begun(out: Path, protocol: dict[str, Any]) -> dict[str, Any]:
     return figures
 
 
-def run(given: argparse.Namespace, pool: Executor) -> None:
+def run(given: argparse.Namespace) -> None:
     model = Phenaki.from_pretrained(given.model)
     samplings = {setting: sampling(model, setting) for setting in given.settings}
     machine = measured_with(model)
@@ -120,7 +115,7 @@ def run(given: argparse.Namespace, pool: Executor) -> None:
             raise PhenakiError(f"'{setting}' in '{given.out}' was measured with other values: name another file")
         for kind in KINDS:
             if kind not in found["kinds"]:
-                found["kinds"][kind] = measure(model, kind, given.prompts, given.seed, pool)
+                found["kinds"][kind] = measure(model, kind, given.prompts, given.seed)
                 write(given.out, figures)
                 print(f"{setting}, {kind}: {shown(found['kinds'][kind])}", flush=True)
     print(table(figures["settings"]))
@@ -132,12 +127,9 @@ def main() -> None:
     parser.add_argument("settings", nargs="+", help="'own', or changes of it such as 'steps=24,order=halton'")
     parser.add_argument("--prompts", type=int, default=200, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=1, help="that check the clips")
     parser.add_argument("--out", type=Path, default=Path("samplers.json"))
     try:
-        given = parser.parse_args()
-        with ProcessPoolExecutor(given.processes, multiprocessing.get_context("spawn")) as pool:
-            run(given, pool)
+        run(parser.parse_args())
     except PhenakiError as error:
         raise SystemExit(str(error)) from error
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from phenaki.data.shapes import Report, ShapesWorld
 from phenaki.errors import PhenakiError
 from phenaki.evaluate import Clips, evaluate, report, write_figures
 from phenaki.evaluate.generate import generate as generate_clips
-from phenaki.evaluate.generate import random_numbers, side_by_side
+from phenaki.evaluate.generate import judged, random_numbers, side_by_side
 from phenaki.evaluate.protocol import unseen_world
 from phenaki.evaluate.shares import shares_of_claims, wilson
 from phenaki.generator import MaskedTransformer
@@ -280,7 +281,7 @@ def test_each_sample_follows_its_own_prompt(
 
 
 def test_large_models_make_fewer_clips_at_a_time(model: Phenaki) -> None:
-    assert side_by_side(model) == 25
+    assert side_by_side(model) == 10
 
     class Large(Remembering):
         vocab_size = 65_536
@@ -290,6 +291,52 @@ def test_large_models_make_fewer_clips_at_a_time(model: Phenaki) -> None:
             self.patch = (2, 8, 8)
 
     assert side_by_side(Parts(Large(), model.generator, model.text_encoder, model.sampling)) == 1
+
+
+def test_batches_made_at_once_give_what_they_give_one_by_one(model: Phenaki, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = [(f"a {colour} circle",) for colour in ("red", "green", "blue", "yellow", "white")]
+    monkeypatch.setattr("phenaki.evaluate.generate.MOST_CLIPS", 2)
+
+    def videos(threads: int) -> tuple[list[tuple[np.ndarray, Sequence[str], int]], set[int]]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        makers: set[int] = set()
+
+        def judge(video: np.ndarray, captions: Sequence[str]) -> tuple[np.ndarray, Sequence[str], int]:
+            makers.add(threading.get_ident())
+            return video, captions, torch.get_num_threads()
+
+        try:
+            found = judged(model, told, judge, 3, lambda _: None)
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+        return found, makers
+
+    (one_by_one, makers), (at_once, several) = videos(1), videos(2)
+    assert len(makers) == 1
+    assert threading.get_ident() not in several
+    for (video, captions, inner), (other, _, _), asked in zip(at_once, one_by_one, told, strict=True):
+        assert np.array_equal(video, other)
+        assert captions == asked
+        assert inner == 1
+
+
+@pytest.mark.parametrize("error", [PhenakiError, KeyboardInterrupt])
+def test_what_stops_one_batch_stops_all(
+    model: Phenaki, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phenaki.evaluate.generate.MOST_CLIPS", 1)
+    made: list[np.ndarray] = []
+
+    def judge(video: np.ndarray, captions: Sequence[str]) -> None:
+        made.append(video)
+        raise error("enough")
+
+    with pytest.raises(error, match="enough"):
+        judged(model, [("a red circle",)] * 50, judge, 0, lambda _: None)
+    assert len(made) < 25
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPool")]
 
 
 # ---- shares

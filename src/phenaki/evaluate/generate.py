@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from itertools import chain, islice
 from typing import Protocol, TypeVar
 
 import torch
@@ -17,11 +19,15 @@ from phenaki.tokenizer import Tokenizer
 from phenaki.video import Frames, to_uint8
 
 FRAMES = 11  # of a clip, and of each scene of a story (paper, table 6)
-MOST_CLIPS = 25
-MOST_LOGITS = 20_000_000  # at a time, with both branches of the guidance: 80 MB; larger batches are no faster on a CPU
+MOST_CLIPS = 10
+MOST_AT_ONCE = 8  # batches, each with its own memory
+MOST_LOGITS = 20_000_000  # of a batch, with both branches of the guidance: 80 MB; larger ones are no faster on a CPU
 Advance = Callable[[float], None]
 """Called with how many samples were finished since the last call; fractions count."""
 Item = TypeVar("Item")
+Judged = TypeVar("Judged")
+Story = Sequence[str]
+"""The prompts of its scenes."""
 
 
 class Model(Protocol):
@@ -34,7 +40,39 @@ class Model(Protocol):
     critic: Critic | None
 
 
-def generate(model: Model, stories: Sequence[Sequence[str]], rng: torch.Generator, advance: Advance) -> Frames:
+def judged(
+    model: Model, stories: Sequence[Story], judge: Callable[[Frames, Story], Judged], seed: int, advance: Advance
+) -> list[Judged]:
+    """What `judge` says of the video (T, H, W, 3) of each story, in their order.
+
+    On a CPU several batches are made at once, by a thread each, which is a quarter faster than all threads on one
+    (docs/log.md). Each batch has random numbers of its own, so that the videos do not depend on how many those are.
+    """
+    made = list(batches(stories, side_by_side(model)))
+    seeds = torch.randint(2**62, (len(made),), generator=torch.Generator().manual_seed(seed)).tolist()
+    threads = torch.get_num_threads()
+    at_once = min(threads, MOST_AT_ONCE, len(made)) if _device(model).type == "cpu" else 1
+    stopped = threading.Event()
+
+    def on_step(finished: float) -> None:
+        if stopped.is_set():
+            raise CancelledError
+        advance(finished)
+
+    def judged_batch(batch: Sequence[Story], seed: int) -> list[Judged]:
+        videos = generate(model, batch, random_numbers(model, seed), on_step)
+        return [judge(video, told) for video, told in zip(videos, batch, strict=True)]
+
+    pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(max(1, threads // at_once),))
+    try:
+        return list(chain.from_iterable(pool.map(judged_batch, made, seeds)))
+    finally:  # an error or Ctrl-C ends the others after their step
+        stopped.set()
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # for threads that begin later
+
+
+def generate(model: Model, stories: Sequence[Story], rng: torch.Generator, advance: Advance) -> Frames:
     """Stories made side by side, given by the prompts of their scenes, equally many for each.
 
     `rng`: on the generator's device. Returns uint8 (B, 1 + scenes * 10, H, W, 3): each scene has 11 frames, of which
@@ -51,15 +89,19 @@ def generate(model: Model, stories: Sequence[Sequence[str]], rng: torch.Generato
 
 
 def random_numbers(model: Model, seed: int) -> torch.Generator:
-    return torch.Generator(next(model.generator.parameters()).device).manual_seed(seed)
+    return torch.Generator(_device(model)).manual_seed(seed)
 
 
 def side_by_side(model: Model) -> int:
-    """How many clips are made at a time: at most 25, fewer where their logits would fill the memory; 20 times as many
-    on a GPU."""
+    """How many clips are in a batch: at most 10, fewer where their logits would fill the memory; 50 times as many on a
+    GPU."""
     t, h, w = model.tokenizer.grid(FRAMES, *model.tokenizer.config.image_size)
-    times = 1 if next(model.generator.parameters()).device.type == "cpu" else 20
+    times = 1 if _device(model).type == "cpu" else 50
     return max(1, min(times * MOST_CLIPS, times * MOST_LOGITS // (2 * t * h * w * model.tokenizer.vocab_size)))
+
+
+def _device(model: Model) -> torch.device:
+    return next(model.generator.parameters()).device
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[Sequence[Item]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from phenaki.config import to_dict
-from phenaki.data.shapes import StoryReport, check_story
-from phenaki.evaluate.generate import FRAMES, Advance, Model, batches, generate, random_numbers, side_by_side
+from phenaki.data.shapes import check_story
+from phenaki.evaluate.generate import FRAMES, Advance, Model, judged, side_by_side
 from phenaki.evaluate.protocol import measured_on, unseen_world
 from phenaki.evaluate.shares import share, shares_of_claims
 
@@ -22,14 +22,10 @@ def stories(model: Model, count: int, seed: int, advance: Advance) -> dict[str, 
     """
     world = unseen_world(model.tokenizer, objects=1)
     captions = [world.story(i, SCENES).captions for i in range(count)]
-    rng = random_numbers(model, seed)
-    at_a_time = side_by_side(model)
-    reports: list[StoryReport] = []
-    for batch in batches(captions, at_a_time):
-        clips = generate(model, batch, rng, advance)
-        reports += [check_story(clip, told, FRAMES) for clip, told in zip(clips, batch, strict=True)]
+    reports = judged(model, captions, lambda video, told: check_story(video, told, FRAMES), seed, advance)
     fulfilled = [[scene.fulfilled for scene in report.scenes] for report in reports]
-    made = {"stories": count, "scenes": SCENES, "seed": seed, "batch": at_a_time, "sampling": to_dict(model.sampling)}
+    made = {"stories": count, "scenes": SCENES, "seed": seed, "batch": side_by_side(model)}
+    made["sampling"] = to_dict(model.sampling)
     return {
         "protocol": made | measured_on(world),
         "scenes": share(sum(map(sum, fulfilled)), count * SCENES, independent=count)
