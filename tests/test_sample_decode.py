@@ -291,6 +291,8 @@ WRONG = [
     {"temperature_end": -0.5},
     {"guidance": -2.0},
     {"guidance_end": -3.0},
+    {"guidance_share": 0.0},
+    {"guidance_share": 1.5},
     {"prime_frames": 0},
     {"top_p": 0.0},
     {"top_p": 1.5},

@@ -8,8 +8,9 @@ import torch
 from phenaki.errors import PhenakiError
 from phenaki.generator import MaskedTransformer
 from phenaki.pipeline import Phenaki
-from phenaki.sample import SamplingConfig, decode, guided, steered
+from phenaki.sample import SamplingConfig, Scene, decode, guided, plan, steered
 from phenaki.sample.guidance import guided_by_step
+from phenaki.sample.story import window_sampling
 from phenaki.text import WordEncoder
 from phenaki.text.base import Text
 from phenaki.tokenizer import CViViT
@@ -98,6 +99,41 @@ def test_what_has_no_end_stays() -> None:
     assert SamplingConfig(steps=3, guidance=2.0).scales == [2.0] * 3
     assert SamplingConfig(steps=3, temperature=0.4).temperatures == [0.4] * 3
     assert SamplingConfig(steps=1, guidance=2.0, guidance_end=4.0).scales == [2.0]
+
+
+@pytest.mark.parametrize(("share", "guided"), [(1.0, 8), (0.5, 4), (0.3, 3), (0.01, 1)])
+def test_a_share_of_the_steps_is_guided(share: float, guided: int) -> None:
+    config = SamplingConfig(steps=8, guidance=2.0, guidance_share=share)
+    assert config.scales == [2.0] * guided + [1.0] * (8 - guided)
+    rising = SamplingConfig(steps=8, guidance=2.0, guidance_end=9.0, guidance_share=share)
+    assert rising.scales == pytest.approx([2.0 + step for step in range(guided)] + [1.0] * (8 - guided))
+
+
+def test_a_step_without_guidance_runs_one_branch(
+    generator: MaskedTransformer,
+    text_encoder: WordEncoder,
+    text: Text,
+    ids: torch.Tensor,
+    where: torch.Tensor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain, rows = generator.features, []
+    monkeypatch.setattr(generator, "features", lambda given, *more: rows.append(len(given)) or plain(given, *more))
+    for negative in (None, "a much longer prompt than the others, which a green square and a star fulfil"):
+        config = SamplingConfig(steps=4, guidance=3.0, guidance_share=0.5, negative=negative)
+        guided_fn, *_, plain_fn = steered(generator, text_encoder, text, config)
+        assert guided_fn(ids, where).shape == plain_fn(ids, where).shape
+        assert torch.allclose(plain_fn(ids, where), guided(generator, text, 1.0)(ids, where), atol=0.05)
+    assert rows == [4, 2, 2, 2] * 2
+
+
+def test_a_first_frame_by_itself_is_guided_in_all_steps() -> None:
+    config = SamplingConfig(
+        steps=4, prime_frames=1, first_frame_alone=True, first_frame_steps=6, guidance=2.0, guidance_share=0.5
+    )
+    first, rest = plan([Scene("a", 11)], 11, 2, config)
+    assert window_sampling(first, config).scales == [2.0] * 6
+    assert window_sampling(rest, config).scales == [2.0, 2.0, 1.0, 1.0]
 
 
 def test_guidance_that_rises_to_where_it_begins_is_constant(

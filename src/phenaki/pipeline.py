@@ -67,6 +67,7 @@ class Sampling(TypedDict, total=False):
     typical_p: float | None
     temperature_end: float | None
     guidance_end: float | None
+    guidance_share: float | None
     negative: str | None
 
 

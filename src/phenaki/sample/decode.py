@@ -6,6 +6,7 @@ and bool (B, t, h, w), and returns logits (M, V) of the M positions that are Tru
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -33,7 +34,9 @@ class SamplingConfig:
     spread over the grid), or "critic" (all are judged anew after each step, those fixed earlier too).
 
     `guidance` scales the text's pull (1: none beyond the text itself), in the last step `guidance_end`, and between
-    them along a line; None: the same in all steps. `negative`: a prompt to lead away from, in place of no text.
+    them along a line; None: the same in all steps. `guidance_share`: of the steps, from the first on, that are guided;
+    the others have the text alone and take half the time. A first frame by itself is guided in all of its steps.
+    `negative`: a prompt to lead away from, in place of no text.
 
     `temperature` divides the logits (0 takes the likeliest id), in the last step `temperature_end`, as with guidance.
     `choice_temperature` scales the Gumbel noise on the log-confidence, or on what the critic says, that decides which
@@ -61,6 +64,7 @@ class SamplingConfig:
     typical_p: float = 1.0
     temperature_end: float | None = None
     guidance_end: float | None = None
+    guidance_share: float = 1.0
     negative: str | None = None
 
     def __post_init__(self) -> None:
@@ -71,9 +75,9 @@ class SamplingConfig:
         for name in ("guidance", "guidance_end", "temperature", "temperature_end", "choice_temperature", "top_k"):
             if (getattr(self, name) or 0) < 0:
                 raise PhenakiError(f"{name} {getattr(self, name)} must not be below 0")
-        for name in ("top_p", "typical_p"):
+        for name, meant in (("top_p", "leaves all ids"), ("typical_p", "leaves all ids"), ("guidance_share", "is all")):
             if not 0 < getattr(self, name) <= 1:
-                raise PhenakiError(f"{name} {getattr(self, name)}: give a share above 0, up to 1, which leaves all ids")
+                raise PhenakiError(f"{name} {getattr(self, name)}: give a share above 0, up to 1, which {meant}")
         for name, known in (("schedule", get_args(Schedule)), ("order", get_args(Order))):
             value = getattr(self, name)
             if value not in known:
@@ -97,7 +101,8 @@ class SamplingConfig:
     @property
     def scales(self) -> list[float]:
         """Of the guidance, one for each step."""
-        return _line(self.guidance, self.guidance_end, self.steps)
+        guided = math.ceil(self.guidance_share * self.steps)
+        return _line(self.guidance, self.guidance_end, self.steps)[:guided] + [1.0] * (self.steps - guided)
 
     @property
     def temperatures(self) -> list[float]:

@@ -38,21 +38,24 @@ def steered(generator: Generator, text_encoder: TextEncoder, text: Text, config:
 def guided_by_step(
     generator: Generator, text: Text, scales: Sequence[float], negative: Text | None = None
 ) -> list[LogitsFn]:
-    """A `guided` for each of several scales; the text's keys and values are computed once for all."""
+    """A `guided` for each of several scales; the text's keys and values are computed once for all. At scale 1 there is
+    one branch, at half the cost."""
     batch, device = len(text.mask), text.embeddings.device
-    branches = 1 if all(scale == 1 for scale in scales) else 2
-    dropped = torch.arange(branches, device=device).repeat_interleave(batch).bool()
-    if negative is None or branches == 1:
-        text = text.repeat(branches)
+    most = 1 if all(scale == 1 for scale in scales) else 2
+    dropped = torch.arange(most, device=device).repeat_interleave(batch).bool()
+    if negative is None or most == 1:
+        text = text.repeat(most)
     else:
         text, dropped = _one_batch(text, negative), torch.zeros_like(dropped)
     with autocast(device):
         text = generator.drop(text, dropped)
         context = generator.context(text)
+    alone = [(keys[:batch], values[:batch]) for keys, values in context]
 
     def logits_fn(scale: float, ids: Tensor, where: Tensor) -> Tensor:
+        branches, read, mask = (1, alone, text.mask[:batch]) if scale == 1 else (2, context, text.mask)
         with autocast(device):
-            features = generator.features(ids.repeat(branches, 1, 1, 1), context, text.mask)
+            features = generator.features(ids.repeat(branches, 1, 1, 1), read, mask)
             logits = generator.head(features[where.repeat(branches, 1, 1, 1)]).float()
         if branches == 1:
             return logits

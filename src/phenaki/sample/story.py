@@ -84,9 +84,10 @@ def plan(
 
 
 def window_sampling(window: Window, config: SamplingConfig) -> SamplingConfig:
-    """The configuration of a window's decoding: a first frame by itself has steps of its own."""
-    alone = not window.known and window.new == 1
-    return replace(config, steps=config.first_frame_steps or config.steps) if alone else config
+    """The configuration of a window's decoding: a first frame by itself has steps of its own, all of them guided."""
+    if window.known or window.new > 1:
+        return config
+    return replace(config, steps=config.first_frame_steps or config.steps, guidance_share=1.0)
 
 
 def count_steps(windows: Sequence[Window], config: SamplingConfig) -> int:
