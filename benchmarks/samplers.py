@@ -26,7 +26,7 @@ from phenaki import Phenaki
 from phenaki.config import override, to_dict
 from phenaki.data.shapes import ShapesWorld, check
 from phenaki.errors import PhenakiError
-from phenaki.evaluate.generate import FRAMES, judged, side_by_side
+from phenaki.evaluate.generate import FRAMES, side_by_side, verdicts
 from phenaki.evaluate.prompts import KINDS
 from phenaki.evaluate.protocol import measured_with
 from phenaki.evaluate.shares import share
@@ -48,7 +48,7 @@ def measure(model: Phenaki, kind: str, prompts: int, seed: int) -> dict[str, Any
     world = ShapesWorld(WORLD_SEED, split, model.tokenizer.config.image_size, FRAMES, objects)
     told = [(world.caption(i),) for i in range(prompts)]
     began = time.monotonic()
-    reports = judged(model, told, lambda clip, captions: check(clip, *captions), seed, advance=lambda _: None)
+    reports = verdicts(model, told, lambda clip, captions: check(clip, *captions), seed, advance=lambda _: None)
     seconds = time.monotonic() - began
     fulfilled = [int(report.fulfilled) for report in reports]
     return share(sum(fulfilled), prompts) | {"seconds_per_clip": seconds / prompts, "fulfilled": fulfilled}

@@ -22,8 +22,8 @@ import phenaki.evaluate as room
 from phenaki.data.shapes import Report, ShapesWorld
 from phenaki.errors import PhenakiError
 from phenaki.evaluate import Clips, evaluate, report, write_figures
+from phenaki.evaluate.generate import MOST_CLIPS, random_numbers, side_by_side, verdicts
 from phenaki.evaluate.generate import generate as generate_clips
-from phenaki.evaluate.generate import judged, random_numbers, side_by_side
 from phenaki.evaluate.protocol import unseen_world
 from phenaki.evaluate.shares import shares_of_claims, wilson
 from phenaki.generator import MaskedTransformer
@@ -295,7 +295,7 @@ def test_large_models_make_fewer_clips_at_a_time(model: Phenaki) -> None:
 
 def test_batches_made_at_once_give_what_they_give_one_by_one(model: Phenaki, monkeypatch: pytest.MonkeyPatch) -> None:
     told = [(f"a {colour} circle",) for colour in ("red", "green", "blue", "yellow", "white")]
-    monkeypatch.setattr("phenaki.evaluate.generate.MOST_CLIPS", 2)
+    monkeypatch.setitem(MOST_CLIPS, "cpu", 2)
 
     def videos(threads: int) -> tuple[list[tuple[np.ndarray, Sequence[str], int]], set[int]]:
         before = torch.get_num_threads()
@@ -307,7 +307,7 @@ def test_batches_made_at_once_give_what_they_give_one_by_one(model: Phenaki, mon
             return video, captions, torch.get_num_threads()
 
         try:
-            found = judged(model, told, judge, 3, lambda _: None)
+            found = verdicts(model, told, judge, 3, lambda _: None)
             assert torch.get_num_threads() == threads
         finally:
             torch.set_num_threads(before)
@@ -326,17 +326,27 @@ def test_batches_made_at_once_give_what_they_give_one_by_one(model: Phenaki, mon
 def test_what_stops_one_batch_stops_all(
     model: Phenaki, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("phenaki.evaluate.generate.MOST_CLIPS", 1)
-    made: list[np.ndarray] = []
+    """One batch fails in its first step: another that is being made, of very many steps, ends as well."""
+    monkeypatch.setitem(MOST_CLIPS, "cpu", 1)
+    model.sampling = SamplingConfig(steps=2000)
+    steps: list[float] = []
+    lock = threading.Lock()
 
-    def judge(video: np.ndarray, captions: Sequence[str]) -> None:
-        made.append(video)
-        raise error("enough")
+    def advance(finished: float) -> None:
+        with lock:
+            steps.append(finished)
+            if len(steps) == 5:
+                raise error("enough")
 
-    with pytest.raises(error, match="enough"):
-        judged(model, [("a red circle",)] * 50, judge, 0, lambda _: None)
-    assert len(made) < 25
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPool")]
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(error, match="enough"):
+            verdicts(model, [("a red circle",)] * 9, lambda *_: None, 0, advance)
+    finally:
+        torch.set_num_threads(before)
+    assert len(steps) < 1000
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("verdicts")]
 
 
 # ---- shares

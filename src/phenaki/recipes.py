@@ -156,6 +156,7 @@ def masked_shapes_64() -> GeneratorRecipe:
             prime_frames=1,
             first_frame_alone=True,
             first_frame_steps=36,
+            guidance_share=0.5,
         ),
         run=RunConfig(steps=20_000, log_every=25, picture_every=500, checkpoint_every=250),
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
-from itertools import chain, islice
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import Protocol, TypeVar
 
 import torch
@@ -19,13 +20,13 @@ from phenaki.tokenizer import Tokenizer
 from phenaki.video import Frames, to_uint8
 
 FRAMES = 11  # of a clip, and of each scene of a story (paper, table 6)
-MOST_CLIPS = 10
+MOST_CLIPS = {"cpu": 10, "cuda": 500}  # of a batch
+MOST_LOGITS = {"cpu": 20_000_000, "cuda": 400_000_000}  # of a batch, with both branches of the guidance
 MOST_AT_ONCE = 8  # batches, each with its own memory
-MOST_LOGITS = 20_000_000  # of a batch, with both branches of the guidance: 80 MB; larger ones are no faster on a CPU
 Advance = Callable[[float], None]
 """Called with how many samples were finished since the last call; fractions count."""
 Item = TypeVar("Item")
-Judged = TypeVar("Judged")
+Verdict = TypeVar("Verdict")
 Story = Sequence[str]
 """The prompts of its scenes."""
 
@@ -40,18 +41,19 @@ class Model(Protocol):
     critic: Critic | None
 
 
-def judged(
-    model: Model, stories: Sequence[Story], judge: Callable[[Frames, Story], Judged], seed: int, advance: Advance
-) -> list[Judged]:
+def verdicts(
+    model: Model, stories: Sequence[Story], judge: Callable[[Frames, Story], Verdict], seed: int, advance: Advance
+) -> list[Verdict]:
     """What `judge` says of the video (T, H, W, 3) of each story, in their order.
 
-    On a CPU several batches are made at once, by a thread each, which is a quarter faster than all threads on one
-    (docs/log.md). Each batch has random numbers of its own, so that the videos do not depend on how many those are.
+    On a CPU several batches are made at once, each by a share of the threads, which is a quarter faster than all
+    threads on one (docs/log.md). Each batch has random numbers of its own, which do not depend on how many those are.
     """
     made = list(batches(stories, side_by_side(model)))
     seeds = torch.randint(2**62, (len(made),), generator=torch.Generator().manual_seed(seed)).tolist()
     threads = torch.get_num_threads()
-    at_once = min(threads, MOST_AT_ONCE, len(made)) if _device(model).type == "cpu" else 1
+    each = math.ceil(threads / min(MOST_AT_ONCE, len(made)))
+    at_once = threads // each if _device(model).type == "cpu" else 1
     stopped = threading.Event()
 
     def on_step(finished: float) -> None:
@@ -59,13 +61,16 @@ def judged(
             raise CancelledError
         advance(finished)
 
-    def judged_batch(batch: Sequence[Story], seed: int) -> list[Judged]:
+    def of_batch(batch: Sequence[Story], seed: int) -> list[Verdict]:
         videos = generate(model, batch, random_numbers(model, seed), on_step)
         return [judge(video, told) for video, told in zip(videos, batch, strict=True)]
 
-    pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(max(1, threads // at_once),))
+    pool = ThreadPoolExecutor(at_once, "verdicts", initializer=torch.set_num_threads, initargs=(each,))
     try:
-        return list(chain.from_iterable(pool.map(judged_batch, made, seeds)))
+        futures = [pool.submit(of_batch, *batch) for batch in zip(made, seeds, strict=True)]
+        for done in wait(futures, return_when=FIRST_EXCEPTION).done:
+            done.result()
+        return [verdict for future in futures for verdict in future.result()]
     finally:  # an error or Ctrl-C ends the others after their step
         stopped.set()
         pool.shutdown(cancel_futures=True)
@@ -93,11 +98,10 @@ def random_numbers(model: Model, seed: int) -> torch.Generator:
 
 
 def side_by_side(model: Model) -> int:
-    """How many clips are in a batch: at most 10, fewer where their logits would fill the memory; 50 times as many on a
-    GPU."""
+    """How many clips are in a batch: at most `MOST_CLIPS`, fewer where their logits would fill the memory."""
     t, h, w = model.tokenizer.grid(FRAMES, *model.tokenizer.config.image_size)
-    times = 1 if _device(model).type == "cpu" else 50
-    return max(1, min(times * MOST_CLIPS, times * MOST_LOGITS // (2 * t * h * w * model.tokenizer.vocab_size)))
+    device = "cpu" if _device(model).type == "cpu" else "cuda"
+    return max(1, min(MOST_CLIPS[device], MOST_LOGITS[device] // (2 * t * h * w * model.tokenizer.vocab_size)))
 
 
 def _device(model: Model) -> torch.device:

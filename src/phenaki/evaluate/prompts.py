@@ -13,9 +13,9 @@ from phenaki.evaluate.generate import (
     Model,
     batches,
     generate,
-    judged,
     random_numbers,
     side_by_side,
+    verdicts,
 )
 from phenaki.evaluate.protocol import measured_on, unseen_world
 from phenaki.evaluate.shares import share, shares_of_claims
@@ -29,12 +29,12 @@ def prompts(model: Model, count: int, seed: int, advance: Advance) -> dict[str, 
     """Share of the first `count` prompts of each kind whose clips fulfil all claims, by the checker, on pixels alone.
 
     `claims`: share fulfilled of each kind of claim. `frames_per_second`: new frames made in a second, from the prompt
-    to pixels (imports and loading apart), in batches, with the checks beside them, and when clips are made one by one.
+    to pixels (imports and loading apart), in batches, checks included, and when clips are made one by one.
     """
     worlds = {kind: unseen_world(model.tokenizer, split, objects) for kind, (split, objects) in KINDS.items()}
     told = [(world.caption(i),) for world in worlds.values() for i in range(count)]
     began = time.monotonic()
-    reports = judged(model, told, lambda clip, captions: check(clip, *captions), seed, advance)
+    reports = verdicts(model, told, lambda clip, captions: check(clip, *captions), seed, advance)
     speed = {"in_batches": FRAMES * len(told) / (time.monotonic() - began)}
     began = time.monotonic()
     for story in told[-ALONE:]:

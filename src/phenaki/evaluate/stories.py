@@ -6,7 +6,7 @@ from typing import Any
 
 from phenaki.config import to_dict
 from phenaki.data.shapes import check_story
-from phenaki.evaluate.generate import FRAMES, Advance, Model, judged, side_by_side
+from phenaki.evaluate.generate import FRAMES, Advance, Model, side_by_side, verdicts
 from phenaki.evaluate.protocol import measured_on, unseen_world
 from phenaki.evaluate.shares import share, shares_of_claims
 
@@ -22,7 +22,7 @@ def stories(model: Model, count: int, seed: int, advance: Advance) -> dict[str, 
     """
     world = unseen_world(model.tokenizer, objects=1)
     captions = [world.story(i, SCENES).captions for i in range(count)]
-    reports = judged(model, captions, lambda video, told: check_story(video, told, FRAMES), seed, advance)
+    reports = verdicts(model, captions, lambda video, told: check_story(video, told, FRAMES), seed, advance)
     fulfilled = [[scene.fulfilled for scene in report.scenes] for report in reports]
     made = {"stories": count, "scenes": SCENES, "seed": seed, "batch": side_by_side(model)}
     made["sampling"] = to_dict(model.sampling)

@@ -6,7 +6,6 @@ and bool (B, t, h, w), and returns logits (M, V) of the M positions that are Tru
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -33,10 +32,10 @@ class SamplingConfig:
     `order`: which are filled in first: "confidence" (those that are likeliest as drawn), "random", "halton" (evenly
     spread over the grid), or "critic" (all are judged anew after each step, those fixed earlier too).
 
-    `guidance` scales the text's pull (1: none beyond the text itself), in the last step `guidance_end`, and between
-    them along a line; None: the same in all steps. `guidance_share`: of the steps, from the first on, that are guided;
-    the others have the text alone and take half the time. A first frame by itself is guided in all of its steps.
-    `negative`: a prompt to lead away from, in place of no text.
+    `guidance` scales the text's pull (1: none beyond the text itself), in the last guided step `guidance_end`, and
+    between them along a line; None: the same in all steps. `guidance_share`: of the steps, from the first on, that are
+    guided, rounded, at least one; the others have the text alone and take half the time. A frame by itself is guided in
+    all of its steps. `negative`: a prompt to lead away from, in place of no text.
 
     `temperature` divides the logits (0 takes the likeliest id), in the last step `temperature_end`, as with guidance.
     `choice_temperature` scales the Gumbel noise on the log-confidence, or on what the critic says, that decides which
@@ -101,8 +100,8 @@ class SamplingConfig:
     @property
     def scales(self) -> list[float]:
         """Of the guidance, one for each step."""
-        guided = math.ceil(self.guidance_share * self.steps)
-        return _line(self.guidance, self.guidance_end, self.steps)[:guided] + [1.0] * (self.steps - guided)
+        guided = max(1, round(self.guidance_share * self.steps))
+        return _line(self.guidance, self.guidance_end, guided) + [1.0] * (self.steps - guided)
 
     @property
     def temperatures(self) -> list[float]:

@@ -84,7 +84,7 @@ def plan(
 
 
 def window_sampling(window: Window, config: SamplingConfig) -> SamplingConfig:
-    """The configuration of a window's decoding: a first frame by itself has steps of its own, all of them guided."""
+    """The configuration of a window's decoding: a frame by itself has steps of its own, all guided."""
     if window.known or window.new > 1:
         return config
     return replace(config, steps=config.first_frame_steps or config.steps, guidance_share=1.0)

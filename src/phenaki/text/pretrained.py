@@ -6,6 +6,7 @@ Their weights stay where they are: a model's text/ holds a config.json that says
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from phenaki.errors import PhenakiError, PhenakiWarning
 from phenaki.text.base import Text, TextEncoder
 
 _SHOWN = 40  # letters of a prompt, where it is cut
+_READING = threading.Lock()  # a tokenizer of transformers is told to cut or not by its own state
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ class PretrainedEncoder(hub.WeightsElsewhere, TextEncoder):
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         """Prompts -> int64 (B, L): ids + 1, 0 where there is none; cut after `length` tokens."""
-        read = self._tokenizer(list(prompts), truncation=True, max_length=self.config.length)
+        with _READING:
+            read = self._tokenizer(list(prompts), truncation=True, max_length=self.config.length)
         return pad_sequence([torch.tensor(ids, dtype=torch.long) + 1 for ids in read["input_ids"]], batch_first=True)
 
     @torch.no_grad()
@@ -110,8 +113,9 @@ class PretrainedEncoder(hub.WeightsElsewhere, TextEncoder):
 
     def encode(self, prompts: Sequence[str]) -> Text:
         """As the base; warns of each prompt that is cut, with where."""
-        for prompt in dict.fromkeys(prompts):
-            self._warn_if_cut(prompt)
+        with _READING:
+            for prompt in dict.fromkeys(prompts):
+                self._warn_if_cut(prompt)
         return super().encode(prompts)
 
     def _warn_if_cut(self, prompt: str) -> None:

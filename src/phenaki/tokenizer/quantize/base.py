@@ -6,7 +6,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from functools import wraps
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +83,13 @@ class Quantized(NamedTuple):
 
 def in_float32(function: Function) -> Function:
     """Keep autocast away: distances and entropies of bfloat16 choose other codes."""
-    return torch.autocast("cpu", enabled=False)(torch.autocast("cuda", enabled=False)(function))
+
+    @wraps(function)
+    def kept(*args: Any, **named: Any) -> Any:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return function(*args, **named)
+
+    return kept
 
 
 class Quantizer(nn.Module, ABC):
