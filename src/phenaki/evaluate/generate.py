@@ -1,4 +1,4 @@
-"""Clips and stories of many prompts, several at a time, by the same code that users get."""
+"""Clips and stories of many prompts, made several at a time by the code that users get, and judged."""
 
 from __future__ import annotations
 
