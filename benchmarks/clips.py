@@ -3,7 +3,7 @@
 `python benchmarks/clips.py` makes mp4 files of 10 s, 640x360, 30 frames per second, a key frame every 24, and reads
 clips of 11 frames of 128x128 at 8 frames per second from random places, from memory, on one core, in three ways:
 
-clip   `phenaki.data.media.read_clip`
+clip   `phenaki.media.reader.read_clip`
 whole  all frames to arrays, then picked, scaled and cut
 bare   a loop that seeks, decodes on to the last frame needed and has swscale convert and scale the needed ones
 
@@ -22,7 +22,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from phenaki.data.media import ClipView, read_clip
+from phenaki.media.reader import ClipView, read_clip
 
 SECONDS, RATE, HEIGHT, WIDTH, KEY_FRAMES = 10, 30, 360, 640, 24
 VIEW = ClipView(frames=11, fps=8, size=(128, 128), random=True)

@@ -24,8 +24,8 @@ import time
 import torch
 from torch import Tensor, nn
 
-from phenaki.precision import autocast
-from phenaki.tokenizer import Conv3D, Conv3DConfig
+from phenaki.core.precision import autocast
+from phenaki.tokenizers import Conv3D, Conv3DConfig
 
 FRAMES, SIZE, BAR = 11, 128, 3.0
 Strides = tuple[int, int, int]

@@ -23,8 +23,8 @@ WIDTH, LAYERS, HEADS, CODES = 512, 4, 8, 8192  # of the paper (table 6)
 
 
 def ours(task: str, video: Tensor) -> tuple[nn.Module, Callable[[], object]]:
-    from phenaki.tokenizer import CViViT, CViViTConfig
-    from phenaki.tokenizer.losses import TokenizerLossConfig, code_losses, pixel_losses
+    from phenaki.tokenizers import CViViT, CViViTConfig
+    from phenaki.tokenizers.losses import TokenizerLossConfig, code_losses, pixel_losses
 
     model = CViViT(CViViTConfig())
     ids = torch.zeros((video.shape[0], *model.grid(*video.shape[2:])), dtype=torch.long)

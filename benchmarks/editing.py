@@ -25,16 +25,16 @@ import torch
 from torch import Tensor
 
 from phenaki import Phenaki
-from phenaki.config import to_dict
-from phenaki.data.shapes import Sample, check, render
-from phenaki.evaluate.generate import FRAMES
-from phenaki.evaluate.pixels import decibels
-from phenaki.evaluate.protocol import measured_on, measured_with, unseen_world
-from phenaki.evaluate.shares import share
-from phenaki.files import write_whole
-from phenaki.sample import inpaint, interpolate
-from phenaki.sample.edit import pixels, tokens
-from phenaki.video import to_float, to_uint8
+from phenaki.core.config import to_dict
+from phenaki.core.files import write_whole
+from phenaki.evaluation.generate import FRAMES
+from phenaki.evaluation.pixels import decibels
+from phenaki.evaluation.protocol import measured_on, measured_with, unseen_world
+from phenaki.evaluation.shares import share
+from phenaki.media.video import to_float, to_uint8
+from phenaki.sampling import inpaint, interpolate
+from phenaki.sampling.editing import pixels, tokens
+from phenaki.worlds.shapes import Sample, check, render
 
 FULFILLED, KNOWN = 0.85, 32.0  # the bars: share, dB
 MARGIN = 2  # pixels of the box around the object

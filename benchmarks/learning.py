@@ -24,13 +24,13 @@ import torch
 from plots import plot
 from torch import Tensor, nn
 
+from phenaki.core.precision import autocast
 from phenaki.data.config import DataConfig
-from phenaki.data.mix import Batches
-from phenaki.data.shapes import ShapesWorld
-from phenaki.evaluate.reconstruction import psnr
-from phenaki.precision import autocast
-from phenaki.recipes import cvivit_shapes_64
-from phenaki.video import to_float, write_image
+from phenaki.data.mixing import Batches
+from phenaki.evaluation.reconstruction import psnr
+from phenaki.media.video import to_float, write_image
+from phenaki.training.recipes import cvivit_shapes_64
+from phenaki.worlds.shapes import ShapesWorld
 
 SIZE, FRAMES, BATCH, CODES = 64, 11, 6, 2048
 WIDTH, LAYERS, HEAD = 128, 2, 64  # of the released tokenizer
@@ -42,9 +42,9 @@ Reconstruct = Callable[[Tensor], Tensor]
 
 def ours(steps: int) -> tuple[Update, Reconstruct]:
     """The update of `phenaki train tokenizer`, without what surrounds it. `steps`: over which the rate cools down."""
-    from phenaki.tokenizer import CViViT
-    from phenaki.tokenizer.losses import code_losses, pixel_losses
-    from phenaki.train.optim import Optimizers, averaged
+    from phenaki.tokenizers import CViViT
+    from phenaki.tokenizers.losses import code_losses, pixel_losses
+    from phenaki.training.optim import Optimizers, averaged
 
     recipe = cvivit_shapes_64()
     model = CViViT(recipe.tokenizer)

@@ -32,15 +32,15 @@ from plots import plot
 from torch import Tensor, nn
 
 from phenaki import Phenaki
-from phenaki.data.shapes import ShapesWorld
-from phenaki.files import write_whole
-from phenaki.generator.losses import masked_cross_entropy
-from phenaki.generator.masking import masked_count, random_mask
-from phenaki.precision import autocast
-from phenaki.recipes import masked_shapes_64
-from phenaki.text import Text
-from phenaki.tokenizer import TokenizerFacts
-from phenaki.video import to_float, write_image
+from phenaki.conditioning import Text
+from phenaki.core.files import write_whole
+from phenaki.core.precision import autocast
+from phenaki.generators.losses import masked_cross_entropy
+from phenaki.generators.masking import masked_count, random_mask
+from phenaki.media.video import to_float, write_image
+from phenaki.tokenizers import TokenizerFacts
+from phenaki.training.recipes import masked_shapes_64
+from phenaki.worlds.shapes import ShapesWorld
 
 MODEL, SIZE, FRAMES, UNSEEN = "shapes-64", 64, 11, 64
 RECIPE = masked_shapes_64()
@@ -96,8 +96,8 @@ def batches(clips: Clips) -> Iterator[Clips]:
 
 def ours(facts: TokenizerFacts, text_width: int, steps: int, lr: float) -> tuple[Update, Logits]:
     """The update of `train_generator`, without what surrounds it. `steps`: over which the rate cools down."""
-    from phenaki.generator import MaskedTransformer
-    from phenaki.train.optim import Optimizers, averaged
+    from phenaki.generators import MaskedTransformer
+    from phenaki.training.optim import Optimizers, averaged
 
     model = MaskedTransformer(RECIPE.generator.config(facts, text_width))
     ema = averaged(model, RECIPE.optimizer.ema_decay)

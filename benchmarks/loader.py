@@ -4,7 +4,7 @@
 pixels of mp4 files as cameras make them (those of clips.py), and 64x64 of mp4 files as `phenaki data pack --fps 8
 --size 64 --seconds 4` leaves them, of which decoding is so cheap that little else may cost anything. The ways:
 
-bare     `phenaki.data.media.read_clip` over bytes in memory
+bare     `phenaki.media.reader.read_clip` over bytes in memory
 folder   batches out of a folder of the files, without a worker and with one
 shards   batches out of tar shards of them, likewise
 
@@ -27,10 +27,10 @@ import torch
 from clips import VIEW, make_video
 
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.media import ClipView, read_clip
-from phenaki.data.mix import Batches
+from phenaki.data.mixing import Batches
 from phenaki.data.shards import ShardWriter
-from phenaki.video import write_video
+from phenaki.media.reader import ClipView, read_clip
+from phenaki.media.video import write_video
 
 BATCH, BAR = 8, 15
 SMALL = ClipView(frames=11, fps=8, size=(64, 64), random=True)

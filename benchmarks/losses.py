@@ -24,15 +24,15 @@ from pathlib import Path
 import torch
 
 import phenaki
-from phenaki.data.mix import Batches
-from phenaki.evaluate.clips import Clips
-from phenaki.evaluate.reconstruction import reconstruction
-from phenaki.recipes import cvivit_shapes_64
-from phenaki.tokenizer import Tokenizer
-from phenaki.tokenizer.discriminator import DiscriminatorConfig
-from phenaki.train.run import Run
-from phenaki.train.tokenizer import TokenizerRecipe, TokenizerTraining
-from phenaki.video import to_float
+from phenaki.data.mixing import Batches
+from phenaki.evaluation.clips import Clips
+from phenaki.evaluation.reconstruction import reconstruction
+from phenaki.media.video import to_float
+from phenaki.tokenizers import Tokenizer
+from phenaki.tokenizers.discriminator import DiscriminatorConfig
+from phenaki.training.recipes import cvivit_shapes_64
+from phenaki.training.run import Run
+from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTraining
 
 ARMS = {
     "as it was": {},

@@ -24,13 +24,13 @@ from beside import fastest, in_a_process, peak
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from phenaki.generator import MaskedTransformer, MaskedTransformerSizes
-from phenaki.generator.losses import masked_cross_entropy
-from phenaki.generator.masking import random_mask
-from phenaki.precision import autocast
-from phenaki.sample import SamplingConfig, decode, guided
-from phenaki.text import Text
-from phenaki.tokenizer import TokenizerFacts
+from phenaki.conditioning import Text
+from phenaki.core.precision import autocast
+from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
+from phenaki.generators.losses import masked_cross_entropy
+from phenaki.generators.masking import random_mask
+from phenaki.sampling import SamplingConfig, decode, guided
+from phenaki.tokenizers import TokenizerFacts
 
 GRID, CODES = (6, 16, 16), 8192
 WIDTH, LAYERS, HEADS = 512, 6, 8
@@ -45,7 +45,7 @@ Run = Callable[[], object]
 
 def precision(dtype: str) -> Any:
     """A region in which sampling runs in this precision, and not in the one that is best for the machine."""
-    return mock.patch("phenaki.precision.prefers_bfloat16", return_value=dtype == "bfloat16")
+    return mock.patch("phenaki.core.precision.prefers_bfloat16", return_value=dtype == "bfloat16")
 
 
 def generator(grid: tuple[int, int, int] = GRID) -> MaskedTransformer:

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from safetensors.numpy import save
 
-from phenaki.config import to_dict
+from phenaki.core.config import to_dict
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.mix import Batches
+from phenaki.data.mixing import Batches
 from phenaki.data.shards import ShardWriter
 from phenaki.data.tokens import TOKENS, TokenSet
-from phenaki.tokenizer import TokenizerFacts
+from phenaki.tokenizers import TokenizerFacts
 
 WORKERS, BATCH, MARKS, BAR = 4, 64, 10, 300
 FACTS = TokenizerFacts(vocab_size=256, patch=(2, 8, 8), image_size=(16, 16), fps=8)

@@ -1,8 +1,9 @@
 """Predicted against measured memory of training steps on this CPU.
 
 `python benchmarks/memory_plan.py` trains each recipe for a few steps in a process of its own and reads the peak of its
-resident memory. Predicted is the peak of `phenaki.train.cost`, and LIBRARIES: what Python, torch and its kernels take
-in any training here. The bar is for the whole process; beside it is the same without what there was after the imports.
+resident memory. Predicted is the peak of `phenaki.training.cost`, and LIBRARIES: what Python, torch and its kernels
+take in any training here. The bar is for the whole process; beside it is the same without what there was after the
+imports.
 
 glibc keeps what was freed, in pieces that larger tensors do not fit into; so that tensors are measured and not these
 pieces, it is told to give them back (MALLOC_MMAP_THRESHOLD_). The last column is the process without that.
@@ -23,14 +24,14 @@ from pathlib import Path
 
 import torch
 
-from phenaki import recipes
 from phenaki.data.config import SourceConfig
-from phenaki.data.tokenize import TokenizeConfig, tokenize
-from phenaki.tokenizer import build_tokenizer
-from phenaki.train.cost import step_cost
-from phenaki.train.generator import train_generator
-from phenaki.train.run import Run
-from phenaki.train.tokenizer import train_tokenizer
+from phenaki.data.tokenizing import TokenizeConfig, tokenize
+from phenaki.tokenizers import build_tokenizer
+from phenaki.training import recipes
+from phenaki.training.cost import step_cost
+from phenaki.training.generator import train_generator
+from phenaki.training.run import Run
+from phenaki.training.tokenizer import train_tokenizer
 
 RECIPES = (
     "cvivit_debug",

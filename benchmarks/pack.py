@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from phenaki.core.files import write_whole
 from phenaki.data.cuts import Cutting
-from phenaki.data.pack import PackConfig, pack
-from phenaki.files import write_whole
-from phenaki.video import write_video
+from phenaki.data.packing import PackConfig, pack
+from phenaki.media.video import write_video
 
 ENCODED, BAR = 16, 1.7
 

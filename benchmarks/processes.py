@@ -26,9 +26,9 @@ from pathlib import Path
 import torch
 
 import phenaki
-from phenaki.recipes import cvivit_shapes_64, masked_shapes_64
-from phenaki.train.generator import train_generator
-from phenaki.train.tokenizer import train_tokenizer
+from phenaki.training.generator import train_generator
+from phenaki.training.recipes import cvivit_shapes_64, masked_shapes_64
+from phenaki.training.tokenizer import train_tokenizer
 
 STAGES = ("tokenizer", "generator")
 BAR = 1.8

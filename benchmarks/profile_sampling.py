@@ -28,7 +28,7 @@ import torch
 from maskgit import STEPS, generator, precision, sampling
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from phenaki.generator import MaskedTransformer
+from phenaki.generators import MaskedTransformer
 from phenaki.nn.attention import attend
 
 NETWORK, SAMPLING, ATTENTION = "network", "sampling", "attention"

@@ -21,7 +21,7 @@ import torch
 import vector_quantize_pytorch
 from torch import Tensor
 
-from phenaki.tokenizer.quantize import QuantizerConfig, build_quantizer
+from phenaki.tokenizers.quantizers import QuantizerConfig, build_quantizer
 
 LATENTS, WIDTH, CODES, CODE_DIM = 24_576, 512, 8192, 32
 LEVELS = (8, 8, 8, 16)

@@ -23,15 +23,15 @@ from statistics import fmean, variance
 from typing import Any
 
 from phenaki import Phenaki
-from phenaki.config import override, to_dict
-from phenaki.data.shapes import ShapesWorld, check
-from phenaki.errors import PhenakiError
-from phenaki.evaluate.generate import FRAMES, side_by_side, verdicts
-from phenaki.evaluate.prompts import KINDS
-from phenaki.evaluate.protocol import measured_with
-from phenaki.evaluate.shares import share
-from phenaki.files import write_whole
-from phenaki.sample import SamplingConfig
+from phenaki.core.config import override, to_dict
+from phenaki.core.errors import PhenakiError
+from phenaki.core.files import write_whole
+from phenaki.evaluation.generate import FRAMES, side_by_side, verdicts
+from phenaki.evaluation.prompts import KINDS
+from phenaki.evaluation.protocol import measured_with
+from phenaki.evaluation.shares import share
+from phenaki.sampling import SamplingConfig
+from phenaki.worlds.shapes import ShapesWorld, check
 
 OWN = "own"
 WORLD_SEED = 11  # neither that of a training run nor that of `phenaki evaluate`: what is chosen here is judged there

@@ -11,11 +11,10 @@ from functools import cache
 
 import torch
 
-from phenaki import recipes
-from phenaki.tokenizer import TokenizerFacts, build_tokenizer
-from phenaki.train import plan
-from phenaki.train.cost import Cost, Recipe, step_cost
-from phenaki.train.plan import Devices, Plan, make_plan, short, with_batch
+from phenaki.tokenizers import TokenizerFacts, build_tokenizer
+from phenaki.training import plan, recipes
+from phenaki.training.cost import Cost, Recipe, step_cost
+from phenaki.training.plan import Devices, Plan, make_plan, short, with_batch
 
 MACHINES = (
     ("laptop, CPU", Devices(1, 16e9, 0.2)),

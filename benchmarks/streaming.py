@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 import phenaki
-from phenaki.data.shapes import ShapesWorld
-from phenaki.tokenizer import CViViT, CViViTConfig, Tokenizer
-from phenaki.video import to_float
+from phenaki.media.video import to_float
+from phenaki.tokenizers import CViViT, CViViTConfig, Tokenizer
+from phenaki.worlds.shapes import ShapesWorld
 
 MARKS, BAR = 20, 2048
 

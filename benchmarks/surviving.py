@@ -28,15 +28,15 @@ from typing import Any
 
 import torch
 
-from phenaki.precision import autocast
-from phenaki.recipes import cvivit_debug, cvivit_shapes_64, masked_debug
-from phenaki.tokenizer import Tokenizer, build_tokenizer
-from phenaki.tokenizer.losses import code_losses, pixel_losses
-from phenaki.train.checkpoints import Checkpoints, load
-from phenaki.train.generator import train_generator
-from phenaki.train.optim import Optimizers
-from phenaki.train.run import Run
-from phenaki.train.tokenizer import TokenizerTraining, train_tokenizer
+from phenaki.core.precision import autocast
+from phenaki.tokenizers import Tokenizer, build_tokenizer
+from phenaki.tokenizers.losses import code_losses, pixel_losses
+from phenaki.training.checkpoints import Checkpoints, load
+from phenaki.training.generator import train_generator
+from phenaki.training.optim import Optimizers
+from phenaki.training.recipes import cvivit_debug, cvivit_shapes_64, masked_debug
+from phenaki.training.run import Run
+from phenaki.training.tokenizer import TokenizerTraining, train_tokenizer
 
 Train = Callable[[Path], object]
 

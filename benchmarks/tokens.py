@@ -28,16 +28,16 @@ import torch
 from torch import nn
 
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.mix import Batches
-from phenaki.data.shapes import ShapesWorld
+from phenaki.data.mixing import Batches
 from phenaki.data.shards import ShardWriter
-from phenaki.data.tokenize import TokenizeConfig, tokenize
+from phenaki.data.tokenizing import TokenizeConfig, tokenize
+from phenaki.media.video import write_video
 from phenaki.pipeline import load_part
-from phenaki.recipes import masked_shapes_64
-from phenaki.train.generator import train_generator
-from phenaki.train.inputs import open_inputs
-from phenaki.train.run import Run
-from phenaki.video import write_video
+from phenaki.training.generator import train_generator
+from phenaki.training.inputs import open_inputs
+from phenaki.training.recipes import masked_shapes_64
+from phenaki.training.run import Run
+from phenaki.worlds.shapes import ShapesWorld
 
 FRAMES, BAR = 24, 3
 

@@ -7,5 +7,5 @@ cd "$(dirname "$0")/.."
 phenaki train tokenizer --recipe cvivit_shapes_64 --out checkpoints/shapes-64/tokenizer
 phenaki train generator --recipe masked_shapes_64 --tokenizer checkpoints/shapes-64/tokenizer/tokenizer \
     --out checkpoints/shapes-64/generator
-python runs/release.py checkpoints/shapes-64/generator/model src/phenaki/models/shapes-64
-phenaki evaluate shapes-64 --out src/phenaki/models/shapes-64/figures.json
+python runs/release.py checkpoints/shapes-64/generator/model src/phenaki/zoo/shapes-64
+phenaki evaluate shapes-64 --out src/phenaki/zoo/shapes-64/figures.json

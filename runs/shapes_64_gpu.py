@@ -22,16 +22,16 @@ import torch
 from torch import Tensor, nn
 
 from phenaki import Phenaki
-from phenaki.data.shapes import ShapesWorld
-from phenaki.generator.losses import masked_cross_entropy
-from phenaki.generator.masking import masked_count, random_mask
+from phenaki.conditioning.words import WORD_BYTES, WordEncoder
+from phenaki.core.precision import autocast
+from phenaki.generators.losses import masked_cross_entropy
+from phenaki.generators.masking import masked_count, random_mask
+from phenaki.media.video import to_float
 from phenaki.pipeline import save_model
-from phenaki.precision import autocast
-from phenaki.recipes import masked_shapes_64
-from phenaki.text.words import WORD_BYTES, WordEncoder
-from phenaki.train.generator import GeneratorRecipe
-from phenaki.train.optim import Optimizers, averaged
-from phenaki.video import to_float
+from phenaki.training.generator import GeneratorRecipe
+from phenaki.training.optim import Optimizers, averaged
+from phenaki.training.recipes import masked_shapes_64
+from phenaki.worlds.shapes import ShapesWorld
 
 FRAMES, SIZE = 11, 64
 WORDS = 32  # the longest caption of the world has 28
@@ -191,7 +191,7 @@ class StackedMuon:
 
 
 def train(start: Phenaki, samples: Samples, recipe: GeneratorRecipe, out: Path, minutes: float) -> None:
-    """As `phenaki.train.generator.train_generator`, with masks drawn on the GPU and a schedule by the clock."""
+    """As `phenaki.training.generator.train_generator`, with masks drawn on the GPU and a schedule by the clock."""
     device = samples.device
     networks = {"generator": start.generator.train(), "text_encoder": start.text_encoder.train()}
     generator, encoder = networks.values()

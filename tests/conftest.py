@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from phenaki.generator import MaskedTransformer, MaskedTransformerSizes
-from phenaki.text import WordEncoder, WordEncoderConfig
-from phenaki.tokenizer import CViViT, CViViTConfig, QuantizerConfig
-from phenaki.video import write_video
+from phenaki.conditioning import WordEncoder, WordEncoderConfig
+from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
+from phenaki.media.video import write_video
+from phenaki.tokenizers import CViViT, CViViTConfig, QuantizerConfig
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would their own
 

@@ -13,19 +13,17 @@ import phenaki
 ROOT = Path(phenaki.__file__).parent
 # From the ground up: a room imports from rooms below it and from itself.
 LAYERS = (
-    {"errors"},
-    {"files", "weights", "config", "precision", "progress", "grid"},
-    {"video", "hub", "nn"},
-    {"perceptual"},
-    {"tokenizer", "text"},
+    {"core"},
+    {"media", "nn"},
+    {"perceptual", "worlds"},
+    {"tokenizers", "conditioning"},
     {"data"},
-    {"generator"},
+    {"generators"},
     {"compat"},
-    {"sample"},
+    {"sampling"},
     {"pipeline"},
-    {"evaluate"},
-    {"train"},
-    {"recipes"},
+    {"evaluation"},
+    {"training"},
     {"cli"},
     {"__main__"},
 )
@@ -33,14 +31,14 @@ HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 FREE = {"__version__"}
 ONLY_IN = {
     "phenaki.compat": {"compat", "cli"},
-    "torch.distributed": {"train", "data"},
-    "torch.utils.data": {"train", "data"},
-    "torch.utils.tensorboard": {"train"},
-    "torch.optim": {"train"},
+    "torch.distributed": {"training", "data"},
+    "torch.utils.data": {"training", "data"},
+    "torch.utils.tensorboard": {"training"},
+    "torch.optim": {"training"},
     "typer": {"cli"},
-    "av": {"video", "data"},
-    "huggingface_hub": {"hub"},
-    "transformers": {"text"},
+    "av": {"media", "data"},
+    "huggingface_hub": {"core"},
+    "transformers": {"conditioning"},
 }
 
 

@@ -15,17 +15,18 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from phenaki import __version__, files, hub
+from phenaki import __version__
 from phenaki.cli import app
 from phenaki.cli.generate import DEMO
 from phenaki.cli.story import read_story
-from phenaki.errors import PhenakiError
-from phenaki.generator import MaskedTransformer
+from phenaki.conditioning import WordEncoder
+from phenaki.core import files, hub
+from phenaki.core.errors import PhenakiError
+from phenaki.generators import MaskedTransformer
+from phenaki.media.video import read_video
 from phenaki.pipeline import Phenaki
-from phenaki.sample import SamplingConfig
-from phenaki.text import WordEncoder
-from phenaki.tokenizer import CViViT
-from phenaki.video import read_video
+from phenaki.sampling import SamplingConfig
+from phenaki.tokenizers import CViViT
 
 
 def run(*arguments: object) -> Result:
@@ -48,7 +49,7 @@ def model(tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEnc
 def packaged(model: Phenaki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny model under the name of the released one; the folder that commands run in is empty."""
     model.save_pretrained(tmp_path / "models" / "shapes-64")
-    monkeypatch.setattr(hub, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(hub, "ZOO", tmp_path / "models")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "models" / "shapes-64"
@@ -84,7 +85,8 @@ def test_generate_by_ending(out: str) -> None:
 
 def test_an_mp4_grows_while_frames_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the second scene is made, the frames of the first have left the program: memory does not grow."""
-    from phenaki import pipeline, video
+    from phenaki import pipeline
+    from phenaki.media import video
 
     order: list[str] = []
     story, add = pipeline.story, video.VideoWriter.add
@@ -372,7 +374,7 @@ def test_a_file_where_the_run_should_be() -> None:
 
 
 def test_evaluate_prints_and_writes_figures(monkeypatch: pytest.MonkeyPatch, packaged: Path) -> None:
-    from phenaki import evaluate
+    from phenaki import evaluation as evaluate
 
     monkeypatch.setattr(evaluate, "CLIPS", 20)
     result = run("evaluate", packaged / "tokenizer", "--quick", "--out", "figures.json")

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from phenaki.cli import app, doctor
-from phenaki.errors import PhenakiError
+from phenaki.core.errors import PhenakiError
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def test_without_a_decoder_nothing_works(monkeypatch: pytest.MonkeyPatch) -> Non
     def broken(*_: object) -> None:
         raise PhenakiError("no encoder")
 
-    monkeypatch.setattr("phenaki.video.write_video", broken)
+    monkeypatch.setattr("phenaki.media.video.write_video", broken)
     code, said = examined()
     assert code == 1
     assert "!!  video" in said and "no encoder" in said and "-> pip install --force-reinstall av" in said
@@ -67,7 +67,7 @@ def test_bfloat16_is_measured(taken: bool, monkeypatch: pytest.MonkeyPatch) -> N
 
     rates = {torch.float32: 10.0, torch.bfloat16: 25.0}
     monkeypatch.setattr(doctor, "_products_a_second", lambda device, kind: rates[kind])
-    monkeypatch.setattr("phenaki.precision.prefers_bfloat16", lambda device: taken)
+    monkeypatch.setattr("phenaki.core.precision.prefers_bfloat16", lambda device: taken)
     finding = doctor._bfloat16(torch.device("cpu"))
     assert "2.5 times as fast" in finding.sentence
     assert (finding.kind, finding.way_out) == (("good", "") if taken else ("note", "run.precision=bfloat16"))

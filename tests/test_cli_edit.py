@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from phenaki import hub
 from phenaki.cli import app
 from phenaki.cli.given import read_size
-from phenaki.errors import PhenakiError
-from phenaki.generator import MaskedTransformer
+from phenaki.conditioning import WordEncoder
+from phenaki.core import hub
+from phenaki.core.errors import PhenakiError
+from phenaki.generators import MaskedTransformer
+from phenaki.media.video import Frames, read_video, to_float, write_image, write_video
 from phenaki.pipeline import Phenaki
-from phenaki.sample import SamplingConfig, Storyteller
-from phenaki.text import WordEncoder
-from phenaki.tokenizer import CViViT
-from phenaki.video import Frames, read_video, to_float, write_image, write_video
+from phenaki.sampling import SamplingConfig, Storyteller
+from phenaki.tokenizers import CViViT
 
 
 def run(*arguments: object, pipe: str | None = None) -> Result:
@@ -63,7 +63,7 @@ def model(
     """A tiny model under the name of the released one; the folder that commands run in holds a clip and a picture."""
     model = Phenaki(tokenizer, generator, text_encoder, SamplingConfig(steps=2, prime_frames=3))
     model.save_pretrained(tmp_path / "models" / "shapes-64")
-    monkeypatch.setattr(hub, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(hub, "ZOO", tmp_path / "models")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     write_video("clip.webp", texture(5), 8)

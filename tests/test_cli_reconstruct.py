@@ -16,12 +16,12 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from phenaki.cli import app
-from phenaki.data.media import read_frames
-from phenaki.evaluate.files import COLUMNS, _Sheet, at_rate, distinct_names, streamed
-from phenaki.evaluate.pixels import psnr
-from phenaki.hub import save_component
-from phenaki.tokenizer import CViViT
-from phenaki.video import read_video, to_float, write_video
+from phenaki.core.hub import save_component
+from phenaki.evaluation.files import COLUMNS, _Sheet, at_rate, distinct_names, streamed
+from phenaki.evaluation.pixels import psnr
+from phenaki.media.reader import read_frames
+from phenaki.media.video import read_video, to_float, write_video
+from phenaki.tokenizers import CViViT
 
 SHARED = Path(__file__).parent.parent / "examples" / "clips"
 

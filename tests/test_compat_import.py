@@ -15,10 +15,10 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 import phenaki
-from phenaki import hub
 from phenaki.cli import app
 from phenaki.compat import importing
-from phenaki.tokenizer import CViViT
+from phenaki.core import hub
+from phenaki.tokenizers import CViViT
 from reproductions import COSINE, LOOKUP_FREE, OBVIOUS, files, golden
 
 State = dict[str, Tensor]
@@ -149,7 +149,7 @@ def test_a_pickle_that_carries_code_is_not_run(state: State, tmp_path: Path, out
 
 def test_a_whole_network_in_a_pickle_is_not_built(tokenizer: CViViT, tmp_path: Path, out: Path) -> None:
     torch.save(tokenizer, tmp_path / "network.pt")
-    assert "phenaki.tokenizer.cvivit.CViViT" in refused(out, "obvious-cvivit", tmp_path / "network.pt", out)
+    assert "phenaki.tokenizers.cvivit.CViViT" in refused(out, "obvious-cvivit", tmp_path / "network.pt", out)
 
 
 BROKEN: dict[str, tuple[Callable[[State], dict[str, Any]], str]] = {

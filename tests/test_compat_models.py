@@ -13,18 +13,18 @@ import torch
 from torch import Tensor, nn
 
 import phenaki
-import phenaki.text
+import phenaki.conditioning
 from phenaki.compat import PegCViViT, PegMaskGit
 from phenaki.compat.importing import import_maskgit, import_tokenizer
 from phenaki.compat.transformer import PositionBias, _linear_bias
+from phenaki.conditioning import Text, TextEncoder, WordEncoderConfig
+from phenaki.core.errors import PhenakiError
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.tokenize import TokenizeConfig, tokenize
-from phenaki.errors import PhenakiError
+from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.pipeline import Phenaki
-from phenaki.sample import SamplingConfig
-from phenaki.text import Text, TextEncoder, WordEncoderConfig
-from phenaki.train.generator import PrefixConfig
-from phenaki.train.inputs import open_inputs
+from phenaki.sampling import SamplingConfig
+from phenaki.training.generator import PrefixConfig
+from phenaki.training.inputs import open_inputs
 from reproductions import ALL, COSINE, LOOKUP_FREE, OBVIOUS, Golden, files, golden
 
 
@@ -190,7 +190,7 @@ class Given(TextEncoder):
 
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[Given]:
-    monkeypatch.setitem(phenaki.text.REGISTRY, "given", (GivenConfig, Given))
+    monkeypatch.setitem(phenaki.conditioning.REGISTRY, "given", (GivenConfig, Given))
     torch.manual_seed(0)
     yield Given(GivenConfig()).eval()
 

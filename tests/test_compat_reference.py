@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from phenaki.compat.importing import import_maskgit, import_tokenizer
-from phenaki.text import Text
+from phenaki.conditioning import Text
 from reproductions import files
 
 reference = pytest.importorskip("phenaki_pytorch", reason="phenaki-pytorch is not installed")

@@ -17,8 +17,8 @@ import pytest
 import broken
 from broken import even, video
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.mix import Batches
-from phenaki.data.pack import PackConfig, pack
+from phenaki.data.mixing import Batches
+from phenaki.data.packing import PackConfig, pack
 from phenaki.data.shards import ShardWriter
 
 FRAMES = 11  # at 8 per second, so 1.25 s

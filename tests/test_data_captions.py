@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.captions import (
     MOST_BYTES,
     CaptionTable,
@@ -19,8 +20,6 @@ from phenaki.data.captions import (
     draw_caption,
     read_caption_file,
 )
-from phenaki.data.sample import BadSample
-from phenaki.errors import PhenakiError
 
 ROWS = [("a/1.mp4", "a dog runs"), ("a/1.mp4", "an animal"), ("b c/2.gif", "Käse, und\nBrot")]
 

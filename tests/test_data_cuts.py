@@ -9,7 +9,7 @@ import pytest
 
 import broken
 from phenaki.data.cuts import THUMBNAIL, Cutting, cut_clips, find_cuts
-from phenaki.data.media import read_frames
+from phenaki.media.reader import read_frames
 
 
 def texture(seed: int, width: int = THUMBNAIL) -> np.ndarray:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.captions import CaptionTable
 from phenaki.data.folder import Folder
-from phenaki.data.sample import BadSample, Encoded
-from phenaki.errors import PhenakiError
+from phenaki.data.sample import Encoded
 
 
 def fill(root: Path, *names: str) -> Path:

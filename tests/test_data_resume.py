@@ -19,9 +19,9 @@ import json, os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.mix import Batches
-from phenaki.recipes import cvivit_debug
-from phenaki.train.run import Run, RunConfig
+from phenaki.data.mixing import Batches
+from phenaki.training.recipes import cvivit_debug
+from phenaki.training.run import Run, RunConfig
 
 def train(name, stop_after=None):
     '''Sees the captions of the steps that remain, and writes them down.'''

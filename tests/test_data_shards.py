@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data import shards, storage
-from phenaki.data.sample import BadSample, Encoded
+from phenaki.data.sample import Encoded
 from phenaki.data.shards import END, ShardWriter, read_shard
-from phenaki.errors import PhenakiError
 from servers import BUCKET, CuttingProxy, FileServer, serve_files, serve_s3
 
 Members = list[tuple[str, bytes]]

@@ -17,25 +17,24 @@ import torch
 from PIL import Image
 from safetensors.numpy import load, save
 
+from phenaki.conditioning import WordEncoder, WordEncoderConfig
+from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.core.precision import autocast
 from phenaki.data import sample as sample_module
-from phenaki.data import storage
-from phenaki.data import tokenize as tokenizing
+from phenaki.data import storage, tokenizing
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.media import ClipView, read_clip
-from phenaki.data.mix import Batches
-from phenaki.data.places import open_source, token_set
-from phenaki.data.sample import BadSample, Encoded
-from phenaki.data.shapes import ShapesWorld
+from phenaki.data.mixing import Batches
+from phenaki.data.opening import open_source, token_set
+from phenaki.data.sample import Encoded
 from phenaki.data.shards import ShardWriter, read_shard
 from phenaki.data.sources import FolderSource, Sample, Stream
 from phenaki.data.storage import join, put_whole
-from phenaki.data.tokenize import TokenizeConfig, tokenize
+from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.data.tokens import TokenSource
-from phenaki.errors import PhenakiError
-from phenaki.precision import autocast
-from phenaki.text import WordEncoder, WordEncoderConfig
-from phenaki.tokenizer import CViViT, CViViTConfig, QuantizerConfig
-from phenaki.video import to_float
+from phenaki.media.reader import ClipView, read_clip
+from phenaki.media.video import to_float
+from phenaki.tokenizers import CViViT, CViViTConfig, QuantizerConfig
+from phenaki.worlds.shapes import ShapesWorld
 from servers import BUCKET, serve_files, serve_s3
 
 FIXED = ClipView(5, 8, (32, 32), random=False)

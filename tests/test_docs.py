@@ -15,9 +15,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import phenaki
-from phenaki import recipes
 from phenaki.cli import app
-from phenaki.config import override, to_dict
+from phenaki.core.config import override, to_dict
+from phenaki.training import recipes
 
 PACKAGE = Path(phenaki.__file__).parent
 PROJECT = PACKAGE.parents[1]

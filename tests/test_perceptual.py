@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from phenaki.errors import PhenakiError
+from phenaki.core.errors import PhenakiError
 from phenaki.perceptual import I3D, LPIPS, MissingWeights, load_i3d, load_lpips
 from phenaki.perceptual.i3d import _same
 

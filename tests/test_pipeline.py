@@ -17,14 +17,14 @@ import pytest
 import torch
 
 import phenaki
-from phenaki import hub
-from phenaki.errors import PhenakiError
-from phenaki.generator import MaskedTransformer, MaskedTransformerSizes
+from phenaki.conditioning import WordEncoder, WordEncoderConfig
+from phenaki.core import hub
+from phenaki.core.errors import PhenakiError
+from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
+from phenaki.media.video import read_video
 from phenaki.pipeline import Phenaki, load
-from phenaki.sample import SamplingConfig
-from phenaki.text import WordEncoder, WordEncoderConfig
-from phenaki.tokenizer import CViViT, QuantizerConfig
-from phenaki.video import read_video
+from phenaki.sampling import SamplingConfig
+from phenaki.tokenizers import CViViT, QuantizerConfig
 
 FAST = SamplingConfig(steps=2, guidance=2.0, prime_frames=3)
 STORY = ["a red circle", "now it moves up", "now it stops"]
@@ -261,7 +261,7 @@ def test_load_gives_whatever_lies_there(folder: Path, tmp_path: Path, monkeypatc
     assert isinstance(phenaki.load(folder / "tokenizer"), CViViT)
     assert isinstance(load(str(folder / "generator")), MaskedTransformer)
     assert isinstance(load(folder / "text"), WordEncoder)
-    monkeypatch.setattr(hub, "MODELS", tmp_path)
+    monkeypatch.setattr(hub, "ZOO", tmp_path)
     assert isinstance(load("model"), Phenaki)  # by its name
     with pytest.raises(PhenakiError, match="'modle'. Did you mean 'model'.*package: model"):
         load("modle")

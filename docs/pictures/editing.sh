@@ -9,8 +9,8 @@ cd "$work"
 python - <<'PYTHON'
 import numpy as np
 
-from phenaki.data.shapes import ShapesWorld
-from phenaki.video import write_image, write_video
+from phenaki.worlds.shapes import ShapesWorld
+from phenaki.media.video import write_image, write_video
 
 world = ShapesWorld(split="test", objects=1)
 square, cross = world[15].video, world[23].video
@@ -34,7 +34,7 @@ python - "$here" <<'PYTHON'
 import sys
 from pathlib import Path
 
-from phenaki.video import contact_sheet, read_video, write_image
+from phenaki.media.video import contact_sheet, read_video, write_image
 
 here = Path(sys.argv[1])
 

@@ -6,8 +6,8 @@ phenaki generate "a large red circle moves to the right, on a navy background" "
     --seed 0 --scale 3 -o story.gif
 python - <<'PYTHON'
 from phenaki import Phenaki
-from phenaki.data.shapes import ShapesWorld
-from phenaki.video import contact_sheet, side_by_side, to_float, to_uint8, upscale, write_image, write_video
+from phenaki.worlds.shapes import ShapesWorld
+from phenaki.media.video import contact_sheet, side_by_side, to_float, to_uint8, upscale, write_image, write_video
 
 PROMPTS = (
     "a large blue star spins, on a black background",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from phenaki.errors import PhenakiError
+from phenaki.core.errors import PhenakiError
 
 if TYPE_CHECKING:
     from phenaki.pipeline import Generation, Phenaki, load

@@ -14,23 +14,24 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from phenaki import __version__, hub
-from phenaki.config import from_dict, to_dict
-from phenaki.errors import PhenakiError
-from phenaki.files import write_folder_whole, writing
-from phenaki.generator import Generator
-from phenaki.generator.critic import Critic, check_critic
-from phenaki.generator.masking import Schedule
-from phenaki.grid import fitting, time_steps
-from phenaki.hub import MODEL
-from phenaki.precision import best_device
-from phenaki.progress import progress_bar
-from phenaki.sample import SamplingConfig, Scene, Storyteller, inpaint, interpolate, plan, story
-from phenaki.sample.order import Order
-from phenaki.sample.story import count_steps
-from phenaki.text import GivenText, Text, TextEncoder, encoder_class, named_config
-from phenaki.tokenizer import Tokenizer
-from phenaki.video import Frames, side_by_side, to_uint8, upscale, write_video
+from phenaki import __version__
+from phenaki.conditioning import GivenText, Text, TextEncoder, encoder_class, named_config
+from phenaki.core import hub
+from phenaki.core.config import from_dict, to_dict
+from phenaki.core.errors import PhenakiError
+from phenaki.core.files import write_folder_whole, writing
+from phenaki.core.grid import fitting, time_steps
+from phenaki.core.hub import MODEL
+from phenaki.core.precision import best_device
+from phenaki.core.progress import progress_bar
+from phenaki.generators import Generator
+from phenaki.generators.critic import Critic, check_critic
+from phenaki.generators.masking import Schedule
+from phenaki.media.video import Frames, side_by_side, to_uint8, upscale, write_video
+from phenaki.sampling import SamplingConfig, Scene, Storyteller, inpaint, interpolate, plan, story
+from phenaki.sampling.orders import Order
+from phenaki.sampling.rollout import count_steps
+from phenaki.tokenizers import Tokenizer
 
 LARGEST = 16_383  # pixels a side that H.264 and WebP both hold
 OnStep = Callable[[int, int | None], None]

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from phenaki import __version__
-from phenaki.errors import PhenakiError, PhenakiWarning
+from phenaki.core.errors import PhenakiError, PhenakiWarning
 
 BAD_INPUT, INTERRUPTED = 2, 130
 _NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.IGNORECASE)

@@ -11,7 +11,7 @@ import typer
 
 from phenaki.cli.app import app
 from phenaki.cli.given import read_size
-from phenaki.errors import PhenakiError
+from phenaki.core.errors import PhenakiError
 
 data_app = typer.Typer(
     help="Make training data of videos and pictures: pack them into shards, look at them, turn them into tokens.",
@@ -98,7 +98,7 @@ def pack(
     """
     from phenaki.data.captions import Columns
     from phenaki.data.cuts import Cutting
-    from phenaki.data.pack import PackConfig, pack
+    from phenaki.data.packing import PackConfig, pack
 
     if to is None and len(sources) < 2:
         raise PhenakiError(f"name the sources and then where to write: phenaki data pack {sources[0]} OUT")
@@ -140,7 +140,7 @@ def inspect(
 
     phenaki data inspect my/shards
     """
-    from phenaki.data.inspect import inspect_data
+    from phenaki.data.inspecting import inspect_data
 
     print("\n".join(inspect_data(place, out, samples, seed).lines()))
     print(f"pictures and figures are in {out}")
@@ -200,12 +200,12 @@ def tokenize(
     """
     from collections import deque
 
-    from phenaki.config import from_dict
+    from phenaki.core.config import from_dict
+    from phenaki.core.precision import best_device
+    from phenaki.core.progress import progress_bar
     from phenaki.data.config import SourceConfig
-    from phenaki.data.tokenize import TokenizeConfig, tokenize
+    from phenaki.data.tokenizing import TokenizeConfig, tokenize
     from phenaki.pipeline import load_part, load_text_encoder
-    from phenaki.precision import best_device
-    from phenaki.progress import progress_bar
 
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     settings = {"split": split, "frames": frames, "passes": passes, "flip": flip}

@@ -118,7 +118,7 @@ def _bfloat16(device: torch.device) -> Finding:
     """Whether matrix products are faster in bfloat16, and whether run.precision=auto knows."""
     import torch
 
-    from phenaki.precision import prefers_bfloat16
+    from phenaki.core.precision import prefers_bfloat16
 
     rate, half_rate = (_products_a_second(device, kind) for kind in (torch.float32, torch.bfloat16))
     operations = 2 * _PRODUCT**3 / 1e12
@@ -150,8 +150,8 @@ def _decoder() -> Iterator[Finding]:
     """By a video that is written and read back."""
     import numpy as np
 
-    from phenaki.errors import PhenakiError
-    from phenaki.video import decoders, read_video, write_video
+    from phenaki.core.errors import PhenakiError
+    from phenaki.media.video import decoders, read_video, write_video
 
     way_out = "pip install --force-reinstall av"
     try:
@@ -194,11 +194,11 @@ def _extras() -> Iterator[Finding]:
 
 
 def _weights() -> Iterator[Finding]:
-    from phenaki import hub
-    from phenaki.errors import PhenakiError
+    from phenaki.core import hub
+    from phenaki.core.errors import PhenakiError
     from phenaki.perceptual import load_i3d, load_lpips
 
-    models = sorted(path.name for path in hub.MODELS.iterdir() if path.is_dir()) if hub.MODELS.is_dir() else []
+    models = sorted(path.name for path in hub.ZOO.iterdir() if path.is_dir()) if hub.ZOO.is_dir() else []
     if models:
         yield Finding("good", "models", ", ".join(models))
     else:

@@ -26,7 +26,7 @@ from phenaki.cli.generate import (
 )
 from phenaki.cli.given import read_given, read_mask, read_size
 from phenaki.cli.output import Output
-from phenaki.errors import PhenakiError
+from phenaki.core.errors import PhenakiError
 
 VIDEO = "a video, an animation or a picture; it is fitted to the model's size and rate, which is said."
 
@@ -165,7 +165,7 @@ def inpaint(
 
     phenaki inpaint circle.mp4 "a large blue star moves to the right" --mask mask.png -o star.mp4
     """
-    from phenaki.grid import fitting
+    from phenaki.core.grid import fitting
     from phenaki.pipeline import Phenaki
 
     loaded = Phenaki.from_pretrained(model)

@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from phenaki.cli.app import app
-from phenaki.errors import PhenakiError
+from phenaki.core.errors import PhenakiError
 
 Network = TypeVar("Network")
 
@@ -89,10 +89,10 @@ def evaluate(
     from rich.console import Console
 
     from phenaki.data.config import SHAPES
-    from phenaki.evaluate import WHAT, Judges, evaluate, report, write_figures
+    from phenaki.evaluation import WHAT, Judges, evaluate, report, write_figures
     from phenaki.perceptual import load_i3d, load_lpips
     from phenaki.pipeline import Phenaki, load
-    from phenaki.tokenizer import Tokenizer
+    from phenaki.tokenizers import Tokenizer
 
     loaded = load(model)
     if not isinstance(loaded, Phenaki | Tokenizer):
@@ -145,6 +145,6 @@ def compare(
     """
     from rich.console import Console
 
-    from phenaki.evaluate import compare
+    from phenaki.evaluation import compare
 
     Console().print(compare(files))

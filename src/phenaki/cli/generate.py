@@ -12,7 +12,7 @@ from phenaki.cli.app import app
 from phenaki.cli.given import read_picture, read_size
 from phenaki.cli.output import Output
 from phenaki.cli.story import tell
-from phenaki.errors import PhenakiError
+from phenaki.core.errors import PhenakiError
 
 DEFAULT_MODEL = "shapes-64"
 DEMO = (
@@ -236,9 +236,9 @@ def demo(
     for number, prompt in enumerate(DEMO, start=1):
         print(f"scene {number}: {prompt}", flush=True)
 
-    from phenaki.files import writing
+    from phenaki.core.files import writing
+    from phenaki.media.video import contact_sheet, upscale, write_image
     from phenaki.pipeline import Phenaki
-    from phenaki.video import contact_sheet, upscale, write_image
 
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -261,12 +261,12 @@ def demo(
 @app.command()
 def models() -> None:
     """List the models in the package."""
-    from phenaki import hub
+    from phenaki.core import hub
 
     if not hub.model_names():
         print("There are no models in this package.")
     for name in hub.model_names():
-        folder = hub.MODELS / name
+        folder = hub.ZOO / name
         _, generator = hub.read_config(folder / "generator")
         facts = generator["tokenizer"]
         height, width = facts["image_size"]

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phenaki.errors import PhenakiError
+from phenaki.core.errors import PhenakiError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from phenaki.data.media import MediaFacts
-    from phenaki.video import Frames
+    from phenaki.media.reader import MediaFacts
+    from phenaki.media.video import Frames
 
 Size = tuple[int, int]  # height, width
 _SAME_RATE = 0.02  # relative: a GIF counts in hundredths of a second
@@ -31,7 +31,7 @@ def read_given(path: Path, size: Size, fps: float) -> Tensor:
 
     The picture is scaled by its short side and its middle cut out. Raises PhenakiError for what cannot be read.
     """
-    from phenaki.video import to_float
+    from phenaki.media.video import to_float
 
     clip, facts = _read(path, size, fps)
     fitted = []
@@ -77,9 +77,9 @@ def read_mask(path: Path, video: Path, size: Size, fps: float) -> Tensor:
 def _read(path: Path, size: Size, fps: float) -> tuple[Frames, MediaFacts]:
     import numpy as np
 
-    from phenaki.data.media import probe, read_frames
-    from phenaki.data.sample import BadSample
-    from phenaki.evaluate.files import at_rate
+    from phenaki.core.errors import BadSample
+    from phenaki.evaluation.files import at_rate
+    from phenaki.media.reader import probe, read_frames
 
     ending = path.suffix.lower()
     try:

@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phenaki.errors import counted
+from phenaki.core.errors import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from phenaki.media.video import Fragments, Frames, VideoWriter
     from phenaki.pipeline import Phenaki
-    from phenaki.video import Fragments, Frames, VideoWriter
 
 PIPE = Path("-")  # standard input, standard output
 
@@ -53,7 +53,7 @@ class Output:
         self.say(writer.frames, time.monotonic() - started)
 
     def _writer(self) -> AbstractContextManager[VideoWriter | Fragments]:
-        from phenaki.video import Fragments, open_writer
+        from phenaki.media.video import Fragments, open_writer
 
         if self.path == PIPE:
             return nullcontext(Fragments(sys.stdout.buffer, self.rate))

@@ -8,7 +8,7 @@ import typer
 
 from phenaki.cli.app import app
 from phenaki.cli.train import ChangesArgument
-from phenaki.errors import PhenakiError
+from phenaki.core.errors import PhenakiError
 
 _TOKENIZERS = {"masked_debug": "cvivit_debug", "masked_shapes_64": "cvivit_shapes_64"}
 
@@ -60,10 +60,10 @@ def plan(
 
     import torch
 
-    from phenaki import recipes
-    from phenaki.config import override
-    from phenaki.tokenizer import build_tokenizer
-    from phenaki.train.plan import Devices, make_plan, parse_bytes
+    from phenaki.core.config import override
+    from phenaki.tokenizers import build_tokenizer
+    from phenaki.training import recipes
+    from phenaki.training.plan import Devices, make_plan, parse_bytes
 
     made = [*(changes or []), *(["run.checkpointing=true"] if checkpointing else [])]
     configured = override(recipes.recipe(recipe, recipes.TOKENIZER_RECIPES | recipes.GENERATOR_RECIPES), made)

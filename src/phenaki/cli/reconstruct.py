@@ -13,7 +13,7 @@ import typer
 from phenaki.cli.app import BAD_INPUT, app
 from phenaki.cli.evaluate import LpipsOption, if_there, say_left_out
 from phenaki.cli.generate import ModelOption
-from phenaki.errors import PhenakiError
+from phenaki.core.errors import PhenakiError
 
 
 @app.command()
@@ -39,12 +39,12 @@ def reconstruct(
     """
     from rich.console import Console
 
-    from phenaki.evaluate.files import distinct_names, find_files, reconstruct_file, table, with_protocol
-    from phenaki.files import write_whole, writing
+    from phenaki.core.files import write_whole, writing
+    from phenaki.core.precision import best_device
+    from phenaki.core.progress import progress_bar
+    from phenaki.evaluation.files import distinct_names, find_files, reconstruct_file, table, with_protocol
     from phenaki.perceptual import load_lpips
     from phenaki.pipeline import load_part
-    from phenaki.precision import best_device
-    from phenaki.progress import progress_bar
 
     files = find_files(videos)
     if out.is_file():

@@ -34,7 +34,7 @@ def runs(
     from rich.console import Console
     from rich.table import Table
 
-    from phenaki.train.runs import ago, figure, find_runs, write_page
+    from phenaki.training.runs import ago, figure, find_runs, write_page
 
     found = find_runs(folder)
     table = Table(box=box.SIMPLE, padding=(0, 2, 0, 0))

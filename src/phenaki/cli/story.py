@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phenaki.cli.output import PIPE, Output
-from phenaki.errors import PhenakiError, counted
+from phenaki.core.errors import PhenakiError, counted
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from phenaki.media.video import Fragments
     from phenaki.pipeline import OnStep, Phenaki
-    from phenaki.sample import Scene, Storyteller
-    from phenaki.video import Fragments
+    from phenaki.sampling import Scene, Storyteller
 
 _SETTINGS = {"frames", "keep"}
 
@@ -147,8 +147,8 @@ class Unfinished:
     def writing(self, rate: float, teller: Storyteller) -> Iterator[Fragments]:
         """A writer of the video so far; it and the teller stand where the last whole scene ended. When the block ends
         the video takes its name; if anything is raised, the whole scenes stay."""
-        from phenaki.files import writing
-        from phenaki.video import Fragments, whole_mp4
+        from phenaki.core.files import writing
+        from phenaki.media.video import Fragments, whole_mp4
 
         if self.told:
             teller.restore(self._tensors)
@@ -186,7 +186,7 @@ class Unfinished:
         """Save where the story stands after a scene, the last that `has` was asked of, with so many frames in all."""
         from safetensors.torch import save
 
-        from phenaki.files import write_whole
+        from phenaki.core.files import write_whole
 
         os.fsync(self._file.fileno())
         self._facts = {
@@ -243,8 +243,8 @@ def _settings(
     output: Output, model: Phenaki, teller: Storyteller, frames: int | None, begin: dict[str, Any]
 ) -> dict[str, Any]:
     """All that the frames of a story depend on, besides its scenes."""
-    from phenaki.config import to_dict
-    from phenaki.hub import CRITIC, ROOMS, fingerprint
+    from phenaki.core.config import to_dict
+    from phenaki.core.hub import CRITIC, ROOMS, fingerprint
 
     parts = zip((*ROOMS, CRITIC), (model.tokenizer, model.generator, model.text_encoder, model.critic), strict=True)
     image = begin["start"]

@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from phenaki.cli.app import app
-from phenaki.errors import PhenakiError
+from phenaki.core.errors import PhenakiError
 
 Recipe = TypeVar("Recipe")
 
@@ -24,7 +24,7 @@ RecipeOption = Annotated[
     typer.Option(
         "--recipe",
         "-r",
-        help="Name of a complete configuration in phenaki.recipes; an unknown name lists those there are.",
+        help="Name of a complete configuration in phenaki.training.recipes; an unknown name lists those there are.",
         show_default=False,
     ),
 ]
@@ -102,9 +102,9 @@ def train_tokenizer(
     Ctrl-C saves and stops; the same command goes on from there. Several processes: torchrun --nproc-per-node 2 -m
     phenaki train tokenizer ...
     """
-    from phenaki import recipes
-    from phenaki.train.tokenizer import overfit_one as overfit
-    from phenaki.train.tokenizer import train_tokenizer
+    from phenaki.training import recipes
+    from phenaki.training.tokenizer import overfit_one as overfit
+    from phenaki.training.tokenizer import train_tokenizer
 
     configured = _configured(recipes.recipe(recipe, recipes.TOKENIZER_RECIPES), data, changes)
     _check_run_folder(out)
@@ -148,10 +148,10 @@ def train_generator(
     Ctrl-C saves and stops; the same command goes on from there. Several processes: torchrun --nproc-per-node 2 -m
     phenaki train generator ...
     """
-    from phenaki import recipes
+    from phenaki.conditioning import encoder_class, named_config
     from phenaki.pipeline import load_part
-    from phenaki.text import encoder_class, named_config
-    from phenaki.train.generator import train_generator
+    from phenaki.training import recipes
+    from phenaki.training.generator import train_generator
 
     chosen = recipes.recipe(recipe, recipes.GENERATOR_RECIPES)
     text = named_config(text_encoder) if text_encoder else None
@@ -195,9 +195,9 @@ def train_critic(
     Ctrl-C saves and stops; the same command goes on from there. Several processes: torchrun --nproc-per-node 2 -m
     phenaki train critic ...
     """
-    from phenaki import recipes
     from phenaki.pipeline import Phenaki
-    from phenaki.train.critic import train_critic
+    from phenaki.training import recipes
+    from phenaki.training.critic import train_critic
 
     configured = _configured(recipes.recipe(recipe, recipes.CRITIC_RECIPES), data, changes)
     _check_run_folder(out)
@@ -223,7 +223,7 @@ def train_merge(
 
     The run's own tokenizer/ or model/ holds that of the last step with pictures; its other parts are taken from there.
     """
-    from phenaki.train.merge import merge
+    from phenaki.training.export import merge
 
     merge(run, out, checkpoint)
     print(f"The averaged weights are in {out}")
@@ -231,7 +231,7 @@ def train_merge(
 
 def _configured(recipe: Recipe, data: list[str] | None, changes: list[str] | None) -> Recipe:
     """The recipe with its data at other places, and with changes."""
-    from phenaki.config import override
+    from phenaki.core.config import override
     from phenaki.data.config import SourceConfig
 
     if data:

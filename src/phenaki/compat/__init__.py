@@ -1,6 +1,6 @@
 """Architectures of the earlier reproductions, and how their checkpoints become components: docs/import.md.
 
-Nothing else knows them: `phenaki.hub` finds their types here when it loads a component.
+Nothing else knows them: `phenaki.core.hub` finds their types here when it loads a component.
 """
 
 from phenaki.compat.cvivit import PegCViViT, PegCViViTConfig

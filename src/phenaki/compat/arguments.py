@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 from phenaki.compat.checkpoint import Part
 from phenaki.compat.cvivit import PegCViViTConfig, Pixels
 from phenaki.compat.maskgit import PegMaskGitConfig
-from phenaki.config import from_dict, to_dict
-from phenaki.errors import PhenakiError
-from phenaki.grid import frame_count
-from phenaki.tokenizer.base import TokenizerFacts
+from phenaki.core.config import from_dict, to_dict
+from phenaki.core.errors import PhenakiError
+from phenaki.core.grid import frame_count
+from phenaki.tokenizers.base import TokenizerFacts
 
 Arguments = TypeVar("Arguments")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from phenaki.errors import PhenakiError
+from phenaki.core.errors import PhenakiError
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phenaki.compat.transformer import PositionBias, Transformer
-from phenaki.errors import PhenakiError
-from phenaki.tokenizer.base import Tokenizer
-from phenaki.tokenizer.cvivit import patchify, unpatchify
-from phenaki.tokenizer.quantize.base import Quantized, in_float32
+from phenaki.core.errors import PhenakiError
+from phenaki.tokenizers.base import Tokenizer
+from phenaki.tokenizers.cvivit import patchify, unpatchify
+from phenaki.tokenizers.quantizers.base import Quantized, in_float32
 
 Pixels = Literal["rgb", "bgr255"]
 _ROWS = 8192  # latents that are compared with all codes at once

@@ -11,14 +11,14 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from phenaki import hub
 from phenaki.compat.arguments import CViViTArguments, MaskGitArguments, cvivit_config, maskgit_config, read_arguments
 from phenaki.compat.checkpoint import Part, find_part
 from phenaki.compat.cvivit import PegCViViT
 from phenaki.compat.maskgit import PegMaskGit
-from phenaki.errors import PhenakiError
-from phenaki.files import write_folder_whole, writing
-from phenaki.weights import read_tensors
+from phenaki.core import hub
+from phenaki.core.errors import PhenakiError
+from phenaki.core.files import write_folder_whole, writing
+from phenaki.core.weights import read_tensors
 
 Source = Literal["obvious-cvivit", "phenaki-pytorch"]
 _PROJECTS = {

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from phenaki.compat.transformer import PositionBias, Transformer
-from phenaki.errors import PhenakiError
-from phenaki.generator.base import Context, Generator
-from phenaki.grid import time_steps
-from phenaki.text.base import Text
-from phenaki.tokenizer.base import TokenizerFacts
+from phenaki.conditioning.base import Text
+from phenaki.core.errors import PhenakiError
+from phenaki.core.grid import time_steps
+from phenaki.generators.base import Context, Generator
+from phenaki.tokenizers.base import TokenizerFacts
 
 
 @dataclass(frozen=True)

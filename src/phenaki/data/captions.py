@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from phenaki.data.sample import BadSample
-from phenaki.errors import PhenakiError, did_you_mean
+from phenaki.core.errors import BadSample, PhenakiError, did_you_mean
 
 MOST_BYTES = 10_000  # of a caption in UTF-8; what is longer is some other text
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from phenaki.data.media import ClipView
-from phenaki.errors import PhenakiError
+from phenaki.core.errors import PhenakiError
+from phenaki.media.reader import ClipView
 
 SHAPES = "shapes"  # the place of the procedural world
 

@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from phenaki.data.media import TOLERANCE, MediaFacts, Timed, probe, read_frames, shown_at
-from phenaki.data.sample import BadSample
-from phenaki.errors import PhenakiError
-from phenaki.video import Frames
+from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.media.reader import TOLERANCE, MediaFacts, Timed, probe, read_frames, shown_at
+from phenaki.media.video import Frames
 
 KEY_FRAME_EVERY = 24  # frames: a clip from a random place is then read three times as fast as with x264's 250
 QUALITY = 19  # x264's crf; 18 can hardly be told from the source

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.captions import (
     TABLE_ENDINGS,
     USUAL_COLUMNS,
@@ -18,10 +19,9 @@ from phenaki.data.captions import (
     clean_captions,
     read_caption_file,
 )
-from phenaki.data.media import VIDEOS
-from phenaki.data.sample import BadSample, Encoded
-from phenaki.errors import PhenakiError
-from phenaki.video import PICTURES
+from phenaki.data.sample import Encoded
+from phenaki.media.reader import VIDEOS
+from phenaki.media.video import PICTURES
 
 MEDIA = VIDEOS | PICTURES
 

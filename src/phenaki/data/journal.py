@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from phenaki.config import changes
+from phenaki.core.config import changes
+from phenaki.core.errors import PhenakiError
+from phenaki.core.files import writing
 from phenaki.data.shards import Shard
 from phenaki.data.storage import is_remote, join, open_from, to_json
-from phenaki.errors import PhenakiError
-from phenaki.files import writing
 
 JOURNAL = "journal.jsonl"
 SPLITS = ("train", "validation")

@@ -6,16 +6,9 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from phenaki.errors import PhenakiError
+from phenaki.core.errors import PhenakiError
 
 _JUDGED_AFTER = 100  # samples drawn before the share of bad ones is judged
-
-
-class BadSample(PhenakiError):
-    """A sample that cannot be used: a sentence without its name, which whoever counts and names it puts in front.
-
-    It never stops a training by itself; the sample is left out, counted and named (`data/mix.py`).
-    """
 
 
 class Encoded(NamedTuple):

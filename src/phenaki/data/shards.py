@@ -16,12 +16,12 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple
 
+from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.captions import MOST_BYTES, clean_captions
-from phenaki.data.media import VIDEOS
-from phenaki.data.sample import BadSample, Encoded
+from phenaki.data.sample import Encoded
 from phenaki.data.storage import BLOCK, is_remote, join, make_folder, open_from, put_whole
-from phenaki.errors import PhenakiError
-from phenaki.video import PICTURES
+from phenaki.media.reader import VIDEOS
+from phenaki.media.video import PICTURES
 
 END = -1  # the offset behind a shard that cannot be read any further
 

@@ -17,14 +17,14 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
+from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.captions import draw_caption
 from phenaki.data.folder import Folder
-from phenaki.data.media import ClipView, StillPicture, read_clip
-from phenaki.data.sample import BadSample, Encoded
-from phenaki.data.shapes import ShapesWorld
+from phenaki.data.sample import Encoded
 from phenaki.data.shards import Unreadable, read_shard
 from phenaki.data.storage import open_from
-from phenaki.errors import PhenakiError
+from phenaki.media.reader import ClipView, StillPicture, read_clip
+from phenaki.worlds.shapes import ShapesWorld
 
 Position = dict[str, int]
 

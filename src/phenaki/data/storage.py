@@ -16,8 +16,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
-from phenaki.errors import PhenakiError
-from phenaki.files import write_whole, writing
+from phenaki.core.errors import PhenakiError
+from phenaki.core.files import write_whole, writing
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

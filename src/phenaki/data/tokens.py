@@ -2,7 +2,7 @@
 
 A set of token shards is a folder of tar files in WebDataset's format with `tokens.json`, which says what made them. A
 sample is one safetensors member with `ids` (t, h, w) in the smallest integer type that holds the vocabulary, and where
-asked for `text` (L, D) in float16, beside a `.json` with its captions. `data/tokenize.py` writes them.
+asked for `text` (L, D) in float16, beside a `.json` with its captions. `data/tokenizing.py` writes them.
 
 Each process has written a share of its own: NAME-000000.tar, NAME-000001.tar, ..., NAME-000000.bad.txt with what was
 left out since the shard before, where anything was, and NAME.json, which says where it stands.
@@ -18,13 +18,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
+from phenaki.core.errors import BadSample
+from phenaki.core.grid import time_steps
 from phenaki.data.captions import draw_caption
 from phenaki.data.config import Size, sides
-from phenaki.data.media import ClipView
-from phenaki.data.sample import BadSample, Encoded
+from phenaki.data.sample import Encoded
 from phenaki.data.sources import ShardSource
-from phenaki.grid import time_steps
-from phenaki.tokenizer import TokenizerFacts
+from phenaki.media.reader import ClipView
+from phenaki.tokenizers import TokenizerFacts
 
 TOKENS = "tokens.json"
 FIELD = "safetensors"  # of a sample, in its shard
@@ -41,8 +42,9 @@ class TokenSet:
 
     `tokenizer` and `text_encoder` ("" where there are no embeddings): their fingerprints. `facts`: what a generator has
     to know of the tokenizer. `frames`, `size`: of the clips; 0 is the tokenizer's size. `text_width`: of the
-    embeddings. `templates`: for labels. `config` and `processes`: what `data/tokenize.py` was asked for and in how many
-    processes, which who goes on has to repeat. `causal`: whether the first ids of a clip are those of its first frames.
+    embeddings. `templates`: for labels. `config` and `processes`: what `data/tokenizing.py` was asked for and
+    in how many processes, which who goes on has to repeat. `causal`: whether the first ids of a clip are those of its
+    first frames.
     """
 
     tokenizer: str

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class Past:
     """The memory of one network: time `steps` gone by, and of each causal layer what it needs of its earlier inputs.
 
-    Whoever feeds the pieces counts the steps (`tokenizer/streaming.py`); a network sees by them whether a piece is the
+    Whoever feeds the pieces counts the steps (`tokenizers/streaming.py`); a network sees by them whether a piece is the
     first.
     """
 

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from phenaki.errors import PhenakiError
-from phenaki.hub import load_weights
+from phenaki.core.errors import PhenakiError
+from phenaki.core.hub import load_weights
+from phenaki.core.weights import read_tensors
 from phenaki.perceptual.weights import find, sha256
-from phenaki.weights import read_tensors
 
 SIZE = 224  # pixels a side, as it was trained
 LEAST_FRAMES = 9  # for two time steps at its end, over which the logits are averaged: 9 to 16 frames give two

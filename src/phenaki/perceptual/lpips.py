@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from phenaki.errors import PhenakiError
-from phenaki.hub import load_weights
+from phenaki.core.errors import PhenakiError
+from phenaki.core.hub import load_weights
+from phenaki.core.weights import read_tensors
 from phenaki.perceptual.weights import find, sha256
-from phenaki.weights import read_tensors
 
 _STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # of VGG16: width in multiples of 64, convolutions
 _SMALLEST = 2 ** (len(_STAGES) - 1)  # pixels a side, halved after each stage but the last

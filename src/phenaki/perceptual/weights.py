@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from phenaki.errors import PhenakiError
+from phenaki.core.errors import PhenakiError
 
 SUFFIX = ".safetensors"
 

@@ -1,0 +1,79 @@
+"""Text encoders behind one contract (base.py).
+
+`words`: bytes grouped to words, trained with the generator. `t5` and `clip`: pretrained and frozen, by name or folder.
+`none`: for generators without text. Embeddings that the caller computed are a `GivenText`, which no folder holds.
+"""
+
+import os
+
+from phenaki.conditioning import clip, t5
+from phenaki.conditioning.base import Text, TextEncoder
+from phenaki.conditioning.clip import CLIPConfig, CLIPEncoder
+from phenaki.conditioning.none import NoText, NoTextConfig
+from phenaki.conditioning.precomputed import GivenText
+from phenaki.conditioning.pretrained import read_sizes
+from phenaki.conditioning.t5 import T5Config, T5Encoder
+from phenaki.conditioning.words import WordEncoder, WordEncoderConfig
+from phenaki.core import hub
+from phenaki.core.errors import PhenakiError
+
+REGISTRY = {
+    "words": (WordEncoderConfig, WordEncoder),
+    "t5": (T5Config, T5Encoder),
+    "clip": (CLIPConfig, CLIPEncoder),
+    "none": (NoTextConfig, NoText),
+}
+
+TextConfig = NoTextConfig | WordEncoderConfig | T5Config | CLIPConfig
+
+
+def encoder_class(config: TextConfig) -> type[TextEncoder]:
+    """The class of text encoder that the configuration is for."""
+    return dict(REGISTRY.values())[type(config)]
+
+
+def named_config(name: str) -> TextConfig | None:
+    """The configuration, with its own length, of "none", or of the T5 or CLIP in a folder, absolute then, or in the
+    user's cache of the Hugging Face hub; None for a folder or model of phenaki's own.
+
+    Raises PhenakiError for what is not on this machine, and for other networks.
+    """
+    if name == "none":
+        return NoTextConfig()
+    if name in hub.model_names():
+        return None
+    folder = hub.local_folder(name)
+    if (folder / hub.MODEL).is_file():
+        return None
+    facts = hub.read_json(folder / hub.CONFIG)
+    kind = facts.get("model_type")
+    if kind is None:
+        return None
+    place = str(folder.resolve()) if os.path.isdir(name) else name
+    if kind in t5.KINDS:
+        return T5Config(place, width=read_sizes(folder).d_model)
+    if kind in clip.KINDS:
+        sizes = read_sizes(folder)
+        return CLIPConfig(place, width=sizes.hidden_size, length=sizes.max_position_embeddings)
+    raise PhenakiError(
+        f"'{name}' is a {kind}: text encoders are T5 ({', '.join(t5.KINDS)}) and CLIP, and phenaki's own"
+    )
+
+
+__all__ = [
+    "REGISTRY",
+    "CLIPConfig",
+    "CLIPEncoder",
+    "GivenText",
+    "NoText",
+    "NoTextConfig",
+    "T5Config",
+    "T5Encoder",
+    "Text",
+    "TextConfig",
+    "TextEncoder",
+    "WordEncoder",
+    "WordEncoderConfig",
+    "encoder_class",
+    "named_config",
+]

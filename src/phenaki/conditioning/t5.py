@@ -1,0 +1,38 @@
+"""T5, the paper's text encoder (1910.10683; paper, section 2.2): T5 v1.1, Flan-T5, mT5, umT5, ByT5."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from phenaki.conditioning.base import Text
+from phenaki.conditioning.pretrained import PretrainedConfig, PretrainedEncoder
+
+KINDS = ("t5", "mt5", "umt5")  # as transformers calls them
+
+
+@dataclass(frozen=True)
+class T5Config(PretrainedConfig):
+    name: str = "google/t5-v1_1-base"
+    width: int = 768
+    length: int = 128
+
+
+class T5Encoder(PretrainedEncoder):
+    """Prompts -> the states of T5's encoder (B, L, D), a token each, that of the end too."""
+
+    def __init__(self, config: T5Config):
+        super().__init__(config)
+        self._check_width(self.network.config.d_model)
+
+    def _load(self, transformers: ModuleType, folder: Path, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
+        return transformers.AutoModelForTextEncoding.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, **options
+        )
+
+    def _embed(self, ids: Tensor, mask: Tensor) -> Text:
+        return Text(self.network(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask)

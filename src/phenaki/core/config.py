@@ -1,0 +1,201 @@
+"""Configurations: typed dataclasses, read from and written to plain data, changed by `key=value`."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from phenaki.core.errors import PhenakiError, did_you_mean
+
+Config = TypeVar("Config")
+
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+    type(None): "null",
+}
+
+
+def from_dict(cls: type[Config], data: Mapping[str, Any], where: str = "") -> Config:
+    """The dataclass `cls` from plain data, every key and type checked.
+
+    `where` says where the data came from (a file) and opens each error's sentence. Nested dataclasses, tuples, lists,
+    dictionaries, Literal, Path and unions are understood (of a union of dataclasses, the one that knows the most of the
+    keys); a list becomes the tuple that the field wants, and a float without fraction (1e4) an int. Raises PhenakiError
+    for an unknown key (with the nearest), a missing key, a wrong type, and what `__post_init__` of the class refuses.
+    """
+    try:
+        return _build(cls, data, "")
+    except PhenakiError as error:
+        if not where:
+            raise
+        raise PhenakiError(f"{where}: {error}") from error
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The dataclass as data that JSON can hold, from which `from_dict` makes an equal one."""
+    return {name: _plain(getattr(config, name)) for name in _fields(type(config))}
+
+
+def chosen(config: Any) -> dict[str, Any]:
+    """`to_dict` without the fields that are at their defaults, so that a field which is new changes nothing."""
+    values = {}
+    for name, field in _fields(type(config)).items():
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            values[name] = chosen(value)
+        elif field.default_factory is not dataclasses.MISSING:
+            values |= {name: _plain(value)} if value != field.default_factory() else {}
+        elif value != field.default:
+            values[name] = _plain(value)
+    return values
+
+
+def changes(before: Any, now: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
+    """Name, such as "data.sources[0].place", and both values of each part of plain data that is not the same."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in {**before, **now}:
+            yield from changes(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for index, values in enumerate(zip(before, now, strict=True)):
+            yield from changes(*values, f"{name}[{index}]")
+    elif before != now:
+        yield name, before, now
+
+
+def override(config: Config, changes: Sequence[str]) -> Config:
+    """A new configuration with changes such as `["optimizer.lr=1e-3", "grid=[6,8,8]"]` made; values are YAML.
+
+    Raises PhenakiError for what is no `key=value`, and as `from_dict` does.
+    """
+    merged = OmegaConf.create(to_dict(config))
+    for change in changes:
+        key, equals, _ = change.partition("=")
+        if not equals or not key.strip():
+            raise PhenakiError(f"'{change}' is no override. Write it as key=value, for example optimizer.lr=1e-3.")
+        try:
+            merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([change]))
+        except (OmegaConfBaseException, yaml.YAMLError) as error:
+            reason = str(error).splitlines()[0]
+            raise PhenakiError(f"The override '{change}' cannot be read: {reason}. Quote the value?") from error
+    return from_dict(type(config), OmegaConf.to_container(merged))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _build(cls: type[Config], data: Any, at: str) -> Config:
+    if isinstance(data, cls):
+        return data
+    if not isinstance(data, Mapping):
+        raise _wrong(at or cls.__name__, f"the keys of {cls.__name__}", data)
+    fields = _fields(cls)
+    inside = f"{at}." if at else ""
+    for key in data:
+        if key not in fields:
+            nearest = did_you_mean(str(key), fields)
+            raise PhenakiError(f"Unknown key '{inside}{key}'.{nearest} {cls.__name__} has: {', '.join(fields)}.")
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in data:
+            raise PhenakiError(f"The key '{inside}{name}' of {cls.__name__} is missing.")
+    hints = get_type_hints(cls)
+    return cls(**{key: _convert(hints[key], value, f"{inside}{key}") for key, value in data.items()})
+
+
+def _fields(cls: type) -> dict[str, dataclasses.Field]:
+    return {field.name: field for field in dataclasses.fields(cls) if field.init}
+
+
+def _convert(kind: Any, value: Any, at: str) -> Any:
+    """`value` as the annotation `kind` wants it, or a PhenakiError that names the key `at`."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(kind, value, at)
+    if origin is Literal:
+        if any(value == allowed and type(value) is type(allowed) for allowed in arguments):
+            return value
+        nearest = did_you_mean(str(value), map(str, arguments))
+        raise PhenakiError(f"{at} must be one of {', '.join(map(repr, arguments))}, not {value!r}.{nearest}")
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, at)
+    if (origin or kind) in (tuple, list):
+        return _convert_sequence(origin or kind, arguments, value, at)
+    if (origin or kind) is dict:
+        if not isinstance(value, Mapping):
+            raise _wrong(at, "a mapping", value)
+        key_kind, item_kind = arguments or (Any, Any)
+        return {
+            _convert(key_kind, key, f"a key of {at}"): _convert(item_kind, item, f"{at}.{key}")
+            for key, item in value.items()
+        }
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
+        return value
+    raise _wrong(at, _name(kind), value)
+
+
+def _convert_union(kind: Any, value: Any, at: str) -> Any:
+    members = get_args(kind)
+    if value is None and type(None) in members:
+        return None
+    members = tuple(member for member in members if member is not type(None))
+    if len(members) == 1:
+        return _convert(members[0], value, at)
+    if isinstance(value, Mapping) and all(map(dataclasses.is_dataclass, members)):
+        return _build(max(members, key=lambda member: len(value.keys() & _fields(member).keys())), value, at)
+    for member in sorted(members, key=lambda member: type(value) is not member):  # 3 of `float | int` stays an int
+        try:
+            return _convert(member, value, at)
+        except PhenakiError:
+            continue
+    raise _wrong(at, _name(kind), value)
+
+
+def _convert_sequence(kind: type, arguments: tuple[Any, ...], value: Any, at: str) -> Any:
+    if not isinstance(value, (tuple, list)):
+        raise _wrong(at, "a list", value)
+    if kind is list or not arguments or arguments[-1] is Ellipsis:
+        kinds = (arguments[0] if arguments else Any,) * len(value)
+    elif len(arguments) == len(value):
+        kinds = arguments
+    else:
+        raise PhenakiError(f"{at} must have {len(arguments)} values, not {len(value)}: {list(value)}.")
+    return kind(
+        _convert(item_kind, item, f"{at}[{i}]") for i, (item_kind, item) in enumerate(zip(kinds, value, strict=True))
+    )
+
+
+def _name(kind: Any) -> str:
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(_name(member) for member in get_args(kind))
+    return _WORDS.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def _wrong(at: str, wanted: str, value: Any) -> PhenakiError:
+    given = "null" if value is None else f"{value!r} ({_WORDS.get(type(value), type(value).__name__)})"
+    return PhenakiError(f"{at} must be {wanted}, not {given}.")

@@ -1,0 +1,65 @@
+"""Reading files of weights that others wrote: tensors by name, nothing that could run."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from phenaki.core.errors import PhenakiError
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors in a .safetensors file, or in what `torch.save` wrote, on the CPU; nested dictionaries give a.b.c.
+
+    Raises PhenakiError for what cannot be read, and for a pickle that would run code, which is not run.
+    """
+    if path.is_dir():
+        inside = ", ".join(sorted(file.name for file in path.iterdir() if file.is_file())) or "no file"
+        raise PhenakiError(f"'{path}' is a folder: name the file of the weights in it. It holds {inside}")
+    if not path.is_file():
+        raise PhenakiError(f"there is no checkpoint '{path}'")
+    held = _load_safetensors(path) if path.suffix == ".safetensors" else _unpickle(path)
+    tensors = dict(_flat(held))
+    if not tensors:
+        raise PhenakiError(f"'{path}' holds no tensors, but a {type(held).__name__}: give a state dictionary")
+    return tensors
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise PhenakiError(f"'{path}' is no whole safetensors file: {error}. Copy or download it again") from error
+
+
+def _unpickle(path: Path) -> Any:
+    path.open("rb").close()  # the system's own errors pass; below, a file that is cut off raises them too
+    try:
+        with warnings.catch_warnings(action="ignore"):  # about pickles of an unusual kind, which are refused if need be
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # where a broken file breaks decides what is raised
+        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise PhenakiError(
+                f"'{path}' holds more than tensors: reading it would run {found[1]}, which was not done. "
+                "Save the network's state_dict() alone, best as .safetensors"
+            ) from error
+        raise PhenakiError(
+            f"'{path}' ({path.stat().st_size:,} bytes) is no whole checkpoint of torch.save, and nothing in it was "
+            "run: copy or download it again"
+        ) from error
+
+
+def _flat(held: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(held, Tensor):
+        yield name, held
+    elif isinstance(held, Mapping):
+        for key, value in held.items():
+            yield from _flat(value, f"{name}.{key}" if name else str(key))

@@ -1,0 +1,246 @@
+"""What is in a folder or in shards, in figures and in two pictures: random clips with captions, and histograms."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.core.files import write_whole, writing
+from phenaki.core.progress import progress_bar
+from phenaki.data.captions import draw_caption
+from phenaki.data.config import DataConfig, SourceConfig
+from phenaki.data.opening import check_holds_clips, count_packed, open_source
+from phenaki.data.sample import Encoded
+from phenaki.data.shards import read_shard
+from phenaki.data.sources import FolderSource, ShardSource
+from phenaki.data.storage import check_outside
+from phenaki.media.reader import ClipView, probe, read_clip
+from phenaki.media.video import Frames, contact_sheet, write_image
+
+SHEET, HISTOGRAMS, SUMMARY = "clips.png", "histograms.png", "summary.json"
+
+_CLIPS, _FRAMES, _SIDE = 12, 8, 96  # of the contact sheet, in px
+_NAMED = 20  # bad samples and words in the printed summary; all are in summary.json
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+_SPACE_AND_PLOT = (480, 260)  # px, width and height of one histogram
+_MARGIN, _BARS = 36, 24
+_INK, _GREY, _BLUE = (40, 40, 40), (150, 150, 150), (66, 114, 174)
+
+
+@dataclass
+class DataSummary:
+    """What the samples are that were looked at; `total` is how many there are, None where nothing tells.
+
+    Of each usable one: `seconds` (0 for stills), `fps` and `frames` of videos, `sizes` ("640x360"), `endings`;
+    `caption_words`: words in each caption; `without_caption`: samples that have no label either. `bad`: name and reason
+    in one sentence each.
+    """
+
+    total: int | None
+    looked_at: int = 0
+    bad: list[str] = field(default_factory=list)
+    stills: int = 0
+    seconds: list[float] = field(default_factory=list)
+    fps: list[float] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
+    short_sides: list[int] = field(default_factory=list)
+    sizes: Counter[str] = field(default_factory=Counter)
+    endings: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
+    without_caption: int = 0
+    caption_words: list[int] = field(default_factory=list)
+    words: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def usable(self) -> int:
+        return self.looked_at - len(self.bad)
+
+    def add(self, item: Encoded) -> None:
+        """Count a sample. Raises BadSample, and counts nothing, where its media cannot be read."""
+        facts = probe(item.media, item.ending)
+        self.sizes[f"{facts.width}x{facts.height}"] += 1
+        self.short_sides.append(min(facts.width, facts.height))
+        self.endings[item.ending] += 1
+        if facts.seconds:
+            self.seconds.append(facts.seconds)
+            self.fps.append(facts.fps)
+            self.frames.append(facts.frames)
+        else:
+            self.stills += 1
+        self.without_caption += not (item.captions or item.label)
+        self.labels.update([item.label] if item.label else [])
+        for caption in item.captions:
+            words = _WORD.findall(caption.lower())
+            self.caption_words.append(len(words))
+            self.words.update(words)
+
+    def lines(self) -> list[str]:
+        """For the terminal."""
+        of = f" of {self.total:,}" if self.total is not None else ""
+        labels = [f"labels        {_most(self.labels)}"] if self.labels else []
+        more = [f"  and {len(self.bad) - _NAMED:,} more, see {SUMMARY}"] if len(self.bad) > _NAMED else []
+        return [
+            f"{self.looked_at:,}{of} samples looked at: {len(self.seconds):,} videos, {self.stills:,} stills, "
+            f"{len(self.bad):,} bad",
+            f"seconds       {_spread(self.seconds)}, {sum(self.seconds) / 60:,.1f} min in all",
+            f"frames        {_spread(self.frames)}",
+            f"fps           {_spread(self.fps)}",
+            f"sizes         {_most(self.sizes)}",
+            f"files         {_most(self.endings)}",
+            f"captions      {len(self.caption_words):,}; {self.without_caption:,} samples without a caption or label",
+            f"caption words {_spread(self.caption_words)}",
+            f"words         {_most(self.words, _NAMED)}",
+            *labels,
+            *([f"{len(self.bad):,} bad:"] if self.bad else []),
+            *(f"  {sentence}" for sentence in self.bad[:_NAMED]),
+            *more,
+        ]
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "none"
+    low, middle, high = np.quantile(values, (0, 0.5, 1))
+    return f"{low:,.4g} to {high:,.4g}, median {middle:,.4g}"
+
+
+def _most(counts: Counter[str], most: int = 6) -> str:
+    named = ", ".join(f"{name} {count:,}" for name, count in counts.most_common(most))
+    return named + (f" and {len(counts) - most:,} others" if len(counts) > most else "")
+
+
+def inspect_data(place: str, out: Path, samples: int = 1000, seed: int = 0, progress: bool = True) -> DataSummary:
+    """Look at random samples of what a training sees of a place, and write summary.json and two pictures.
+
+    `place`: a folder, or shards wherever they lie; of a packed data set the part for training. `samples`: how many, at
+    most; as many from each shard. `out`: a folder, which is made. Raises PhenakiError for a place that is not there or
+    holds no usable sample, for token shards, and for the procedural world.
+    """
+    if samples < 1:
+        raise PhenakiError(f"samples {samples} must be 1 or more.")
+    check_outside(place, str(out))
+    rng = np.random.default_rng(seed)
+    total, items = _open(place, samples, rng)
+    summary = DataSummary(total)
+    shown: list[Encoded] = []
+    with progress_bar(shown=progress, transient=True) as bar:
+        for item in bar.track(items, total=min(samples, total or samples), description="inspecting"):
+            summary.looked_at += 1
+            try:
+                if isinstance(item, BadSample):
+                    raise item
+                summary.add(item)
+            except BadSample as error:
+                summary.bad.append(str(error) if item is error else f"{item.name}: {error}")
+                continue
+            _keep_some(shown, item, summary.usable, rng)
+    if not summary.usable:
+        raise PhenakiError(f"'{place}' holds no usable sample. {' '.join(summary.bad[:3])}")
+    _write(out, summary, shown, rng)
+    return summary
+
+
+def _open(place: str, samples: int, rng: np.random.Generator) -> tuple[int | None, Iterator[Encoded | BadSample]]:
+    """How many samples there are, None where nothing tells, and random ones of them."""
+    check_holds_clips(place)
+    source = open_source(SourceConfig(place), DataConfig(), captions=True)
+    if isinstance(source, FolderSource):
+        folder = source.folder
+        picked = rng.choice(len(folder), min(samples, len(folder)), replace=False)
+        return len(folder), (folder[int(i)] for i in np.sort(picked))
+    if not isinstance(source, ShardSource):
+        raise PhenakiError(f"'{place}' is the procedural world, which lies nowhere: name a folder or shards")
+    shards = source.shards
+    each = math.ceil(samples / len(shards))
+    read = (item for i in rng.permutation(len(shards)) for item, _ in islice(read_shard(shards[i]), each))
+    return count_packed(place), islice(read, samples)
+
+
+def _keep_some(kept: list[Encoded], item: Encoded, seen: int, rng: np.random.Generator) -> None:
+    """A random sample of all that were seen, of bounded size (reservoir sampling)."""
+    if len(kept) < _CLIPS:
+        kept.append(item)
+    elif (place := rng.integers(seen)) < _CLIPS:
+        kept[place] = item
+
+
+def _write(out: Path, summary: DataSummary, shown: list[Encoded], rng: np.random.Generator) -> None:
+    clips, captions = [], []
+    for item in shown:
+        try:
+            clips.append(_few_frames(item, rng))
+        except BadSample as error:
+            summary.bad.append(f"{item.name}: {error}")
+            continue
+        captions.append(f"{item.name}: {draw_caption(item.captions, item.label, (), rng) or '(no caption)'}")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    if clips:
+        write_image(out / SHEET, contact_sheet(clips, columns=_FRAMES, labels=captions))
+    write_image(out / HISTOGRAMS, draw_histograms(summary))
+    with write_whole(out / SUMMARY, "w") as file:
+        json.dump(vars(summary), file, ensure_ascii=False, indent=2)
+
+
+def _few_frames(item: Encoded, rng: np.random.Generator) -> Frames:
+    facts = probe(item.media, item.ending)
+    count = min(_FRAMES, facts.frames)
+    view = ClipView(count, count / (facts.seconds or 1.0), (_SIDE, _SIDE), random=False)
+    return read_clip(item.media, item.ending, view, rng)
+
+
+# histograms
+
+
+def draw_histograms(summary: DataSummary) -> Frames:
+    """Lengths, rates, sizes and captions, as one picture uint8 (H, W, 3)."""
+    plots = {
+        "length of videos, seconds": summary.seconds,
+        "frames per second": summary.fps,
+        "short side, pixels": summary.short_sides,
+        "words in a caption": summary.caption_words,
+    }
+    width, height = _SPACE_AND_PLOT
+    page = Image.new("RGB", (2 * width, 2 * height), "white")
+    for number, (title, values) in enumerate(plots.items()):
+        page.paste(_histogram(title, values), (number % 2 * width, number // 2 * height))
+    return np.asarray(page)
+
+
+def _histogram(title: str, values: Sequence[float]) -> Image.Image:
+    width, height = _SPACE_AND_PLOT
+    image = Image.new("RGB", (width, height), "white")
+    draw: Any = ImageDraw.Draw(image)
+    font = ImageFont.load_default(size=12)
+    draw.text((_MARGIN, 8), f"{title}  ({len(values):,})", _INK, font)
+    left, right, top, bottom = _MARGIN, width - _MARGIN, _MARGIN, height - _MARGIN
+    draw.line((left, bottom, right, bottom), _GREY)
+    if not values:
+        return image
+    low, high = min(values), max(values)
+    counts, _ = np.histogram(values, _BARS, (low, high) if high > low else (low - 0.5, low + 0.5))
+    step = (right - left) / _BARS
+    for bar, count in enumerate(counts):
+        tip = bottom - (bottom - top) * count / counts.max()
+        if count:
+            draw.rectangle(
+                (left + bar * step + 1, min(tip, bottom - 2), left + (bar + 1) * step - 1, bottom - 1), _BLUE
+            )
+    if high > low:
+        draw.text((left, bottom + 6), f"{low:,.4g}", _INK, font, anchor="la")
+        draw.text((right, bottom + 6), f"{high:,.4g}", _INK, font, anchor="ra")
+    else:
+        draw.text(((left + right) / 2, bottom + 6), f"{low:,.4g}", _INK, font, anchor="ma")
+    draw.text((right, 8), f"highest bar {counts.max():,}", _GREY, font, anchor="ra")
+    return image

@@ -1,0 +1,318 @@
+"""Writing token shards: every sample of a place through the tokenizer, once or in several augmented passes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.numpy import save
+
+from phenaki.conditioning import NoText, TextEncoder
+from phenaki.core.config import from_dict, to_dict
+from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.core.hub import fingerprint
+from phenaki.core.precision import autocast
+from phenaki.data.config import DataConfig, SourceConfig
+from phenaki.data.opening import Split, check_holds_clips, open_source
+from phenaki.data.sample import Encoded, check_bad_share
+from phenaki.data.shards import ShardWriter
+from phenaki.data.sources import Position, Sample, Source, Stream, World
+from phenaki.data.storage import check_outside, join, make_folder, put_json, put_whole, read_if_there
+from phenaki.data.tokens import FIELD, TOKENS, TokenSet, name_of_share
+from phenaki.media.reader import ClipView
+from phenaki.media.video import to_float
+from phenaki.tokenizers import Tokenizer
+
+_SHARD_SAMPLES = 1024
+_DECODERS = 4  # threads; PyAV works outside Python's lock
+
+
+@dataclass(frozen=True)
+class TokenizeConfig:
+    """Which samples, and how often.
+
+    frames: of each clip. passes: how often each sample is written, each time from a random place in time and with a
+    random crop; a single pass takes the middle of both. flip: mirror every second clip of several passes. samples: how
+    many are written, 0 for all, which the procedural world does not have. batch: clips that are encoded at once.
+    bad_share: above this share of samples that cannot be used it stops; applied from 100 samples on, and at the end.
+    """
+
+    source: SourceConfig
+    split: Split = "train"
+    frames: int = 11
+    passes: int = 1
+    flip: bool = False
+    samples: int = 0
+    batch: int = 16
+    seed: int = 0
+    bad_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, least in (("frames", 1), ("passes", 1), ("samples", 0), ("batch", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise PhenakiError(f"{name} {getattr(self, name)} must be {least} or more")
+        if self.flip and self.passes == 1:
+            raise PhenakiError("clips are mirrored by chance: --flip needs --passes 2 or more")
+        if not 0 <= self.bad_share <= 1:
+            raise PhenakiError(f"--bad-share {self.bad_share} is a share of the samples, from 0 to 1")
+
+    def settings(self) -> dict[str, Any]:
+        """What decides what is written, as plain data."""
+        return {key: value for key, value in to_dict(self).items() if key != "bad_share"}
+
+
+@dataclass
+class Tokenized:
+    """What came of it in one process so far: samples that were taken, and of them those written, those that are bad,
+    and still pictures where clips are wanted.
+
+    position, shards: where it goes on. finished: whether there is nothing left to do.
+    """
+
+    written: int = 0
+    bad: int = 0
+    stills: int = 0
+    taken: int = 0
+    position: Position = field(default_factory=dict)
+    shards: int = 0
+    finished: bool = False
+
+
+def tokenize(
+    config: TokenizeConfig,
+    out: str,
+    tokenizer: Tokenizer,
+    text_encoder: TextEncoder | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    on_written: Callable[[int], None] = lambda written: None,
+    on_bad: Callable[[str], None] = lambda sentence: None,
+) -> Tokenized:
+    """Write ids and captions of the samples of a source as token shards in the folder or at the s3:// place `out`.
+
+    With `text_encoder`, one caption is drawn for each sample and its embeddings are written too. Each of `world_size`
+    processes writes a share, in shards of its own. One that was stopped goes on behind its last whole shard and writes
+    what it would have written. `on_written` is told how many samples this process has written, `on_bad` each bad one:
+    its name and what is wrong with it. tokens.json, which says what made the samples and with which settings, is there
+    before any of them, and every process compares it.
+
+    Raises PhenakiError where `out` was begun with other networks, settings or processes, where no sample is usable, and
+    for more bad ones than `bad_share`; what is in whole shards stays.
+    """
+    check_outside(config.source.place, out)
+    try:
+        tokenizer.grid(config.frames, *tokenizer.config.image_size)
+    except PhenakiError as error:
+        raise PhenakiError(f"--frames {config.frames}: {error}") from error
+    data = DataConfig(
+        sources=(config.source,),
+        size=tuple(tokenizer.config.image_size),
+        fps=tokenizer.config.fps,
+        lengths=(config.frames,),
+        seed=config.seed,
+    )
+    check_holds_clips(config.source.place)
+    captions = not isinstance(text_encoder, NoText)
+    source = open_source(config.source, data, captions, config.split)
+    if isinstance(source, World) and not config.samples:
+        raise PhenakiError("the procedural world has no end: say how many samples are wanted (--samples)")
+    view = replace(data.view(config.frames, config.source), random=config.passes > 1, flip=config.flip)
+    made_by = TokenSet(
+        tokenizer=fingerprint(tokenizer),
+        facts=tokenizer.facts,
+        frames=config.frames,
+        text_encoder=fingerprint(text_encoder) if text_encoder else "",
+        text_width=text_encoder.width if text_encoder else 0,
+        templates=() if text_encoder else getattr(source, "templates", ()),
+        config=config.settings(),
+        processes=world_size,
+        causal=tokenizer.causal,
+        size=config.source.size,
+    )
+    share = _Share(out, rank, made_by)
+    done = share.done
+    if done.finished:
+        return done
+    wanted = len(range(rank, config.samples, world_size)) if config.samples else None
+    stream = Stream(config.seed, rank, world_size, shuffle=0, epochs=config.passes)
+    check_caption = text_encoder.check if text_encoder else None
+    bad = f"named in {out}"
+    with share.writer, ThreadPoolExecutor(1 + _DECODERS) as threads:
+        for group in _ahead(_groups(source, stream, done, view, check_caption, config.batch, threads), threads):
+            good = [drawn for drawn in group if isinstance(drawn.sample, Sample)]
+            fields = iter(_encoded(good, tokenizer, text_encoder) if good else [])
+            for drawn in group:
+                done.taken, done.position = done.taken + 1, drawn.position
+                if isinstance(drawn.sample, BadSample):
+                    bad = str(drawn.sample)
+                    share.leave_out(bad)
+                    on_bad(bad)
+                elif drawn.sample is None:
+                    done.stills += 1
+                elif done.written != wanted:
+                    share.write(next(fields))
+            on_written(done.written)
+            check_bad_share(done.bad, done.taken, config.bad_share, "--bad-share", bad)
+            if done.written == wanted:
+                break
+            share.finish_full_shard()
+        if not done.written and (done.bad or world_size == 1):  # else its share of a few samples is none at all
+            raise PhenakiError(_nothing_usable(config, done, bad))
+        check_bad_share(done.bad, done.taken, config.bad_share, "--bad-share", bad, final=True)
+        done.finished = True
+        share.finish_shard()
+    return done
+
+
+def _nothing_usable(config: TokenizeConfig, done: Tokenized, bad: str) -> str:
+    found = [bad.rstrip(".")] if done.bad else []
+    found += [f"{done.stills:,} still pictures"] if done.stills else []
+    what = f": {', and '.join(found)}" if found else ""
+    return f"'{config.source.place}' has no usable sample{what}. Clips of {config.frames} frames are wanted (--frames)"
+
+
+# samples
+
+
+class _Drawn(NamedTuple):
+    """An item, the position after it, and what was decoded of it: None for a still picture where clips are wanted."""
+
+    item: Any
+    position: Position
+    sample: Sample | BadSample | None
+
+
+def _groups(
+    source: Source,
+    stream: Stream,
+    done: Tokenized,
+    view: ClipView,
+    check_caption: Callable[[str], None] | None,
+    size: int,
+    threads: ThreadPoolExecutor,
+) -> Iterator[list[_Drawn]]:
+    """What the stream has behind what is done, by so many at a time."""
+
+    def draw(numbered: tuple[int, tuple[Any, Position]]) -> _Drawn:
+        number, (item, position) = numbered
+        rng = np.random.default_rng([stream.seed, stream.index, number])
+        try:
+            return _Drawn(item, position, source.checked_sample(item, view, rng, check_caption))
+        except BadSample as error:
+            return _Drawn(item, position, error)
+
+    items = enumerate(source.items(stream, done.position), done.taken)
+    while group := list(islice(items, size)):
+        yield list(threads.map(draw, group))
+
+
+def _ahead(groups: Iterator[list[_Drawn]], threads: ThreadPoolExecutor) -> Iterator[list[_Drawn]]:
+    """The same, each one made in a thread while the one before it is in use."""
+    following = threads.submit(next, groups, None)
+    while (group := following.result()) is not None:
+        following = threads.submit(next, groups, None)
+        yield group
+
+
+@torch.no_grad()
+def _encoded(group: list[_Drawn], tokenizer: Tokenizer, text_encoder: TextEncoder | None) -> list[dict[str, bytes]]:
+    """The fields of each sample in a shard."""
+    samples = [drawn.sample for drawn in group]
+    device = next(tokenizer.parameters()).device
+    video = to_float(torch.from_numpy(np.stack([sample.video for sample in samples])).to(device))
+    ids = tokenizer.encode(video).cpu().numpy().astype(np.min_scalar_type(tokenizer.vocab_size - 1))
+    texts: list[np.ndarray | None] = [None] * len(samples)
+    if text_encoder:
+        with autocast(device):
+            text = text_encoder(text_encoder.tokenize([sample.caption for sample in samples]).to(device))
+        pairs = zip(text.embeddings, text.mask, strict=True)
+        texts = [embeddings[mask].half().cpu().numpy() for embeddings, mask in pairs]
+    return [_fields(drawn.item, drawn.sample, *made) for drawn, *made in zip(group, ids, texts, strict=True)]
+
+
+def _fields(item: Any, sample: Sample, ids: np.ndarray, text: np.ndarray | None) -> dict[str, bytes]:
+    """All captions of a sample, to draw one of at each use; with embeddings the one that they are of."""
+    words: dict[str, Any] = {"captions": [sample.caption] if sample.caption else []}
+    if isinstance(item, Encoded):
+        words["source"] = item.key
+        if text is None:
+            words |= {"captions": item.captions, "label": item.label}
+    if sample.continued:
+        words["continued"] = True
+    arrays = {"ids": ids} if text is None else {"ids": ids, "text": text}
+    return {FIELD: save(arrays), "json": json.dumps(words).encode()}
+
+
+# files
+
+
+class _Share:
+    """What one process writes: shards, beside each the names of what was left out meanwhile, and where it stands.
+
+    Raises PhenakiError where the place is that of other networks, settings or processes.
+    """
+
+    def __init__(self, out: str, rank: int, made_by: TokenSet) -> None:
+        self._out, self._name, self._made_by = out, name_of_share(rank), made_by
+        _is_begun(out, made_by)
+        self._journal = join(out, f"{self._name}.json")
+        data = read_if_there(self._journal)
+        self.done = Tokenized() if data is None else from_dict(Tokenized, json.loads(data), f"'{self._journal}'")
+        self.writer = ShardWriter(out, self._name, first=self.done.shards)
+        self._first, self._before = self.done.shards, self.done.written
+        self._bad: list[str] = []  # since the last shard
+
+    def write(self, fields: dict[str, bytes]) -> None:
+        if not self.done.written and not _is_begun(self._out, self._made_by):
+            make_folder(self._out)
+            put_json(join(self._out, TOKENS), to_dict(self._made_by))
+        self.writer.write(f"{self.done.taken:09d}", fields)
+        self.done.written += 1
+
+    def leave_out(self, sentence: str) -> None:
+        self._bad.append(sentence)
+        self.done.bad += 1
+
+    def finish_full_shard(self) -> None:
+        if self.done.written - self._before >= _SHARD_SAMPLES:
+            self.finish_shard()
+
+    def finish_shard(self) -> None:
+        if not self.done.written:  # the place may still become that of other settings
+            return
+        self.writer.finish_shard()
+        if self._bad:
+            with put_whole(join(self._out, f"{self._name}-{self.done.shards:06d}.bad.txt")) as file:
+                file.write("".join(f"{sentence}\n" for sentence in self._bad).encode())
+        self.done.shards, self._before = self._first + len(self.writer.finished), self.done.written
+        self._bad = []
+        put_json(self._journal, to_dict(self.done))
+
+
+def _is_begun(out: str, made_by: TokenSet) -> bool:
+    """Whether tokens.json is there. Raises PhenakiError where it is that of other networks, settings or processes."""
+    data = read_if_there(join(out, TOKENS))
+    if data is None:
+        return False
+    begun = from_dict(TokenSet, json.loads(data), where=f"'{join(out, TOKENS)}'")
+    settings = from_dict(TokenizeConfig, begun.config, where=f"'{join(out, TOKENS)}'").settings()
+    begun = replace(begun, config=settings)  # an older version knew fewer of them
+    if begun != made_by:
+        raise PhenakiError(
+            f"'{out}' was begun with another {_difference(begun, made_by)}: take the same to go on, or another place"
+        )
+    return True
+
+
+def _difference(begun: TokenSet, made_by: TokenSet) -> str:
+    if begun.processes != made_by.processes:
+        return "process count"
+    if begun.config != made_by.config:
+        return "source or setting"
+    return "tokenizer, text encoder or template"

@@ -1,0 +1,34 @@
+"""Stage 1: video to a small grid of discrete ids, and back."""
+
+from phenaki.tokenizers.base import Grid, Reconstruction, Tokenizer, TokenizerFacts
+from phenaki.tokenizers.conv3d import Conv3D, Conv3DConfig
+from phenaki.tokenizers.cvivit import CViViT, CViViTConfig
+from phenaki.tokenizers.quantizers import QuantizerConfig, code_usage
+from phenaki.tokenizers.tiling import Tiled
+
+REGISTRY = {"cvivit": (CViViTConfig, CViViT), "conv3d": (Conv3DConfig, Conv3D)}
+
+TokenizerConfig = CViViTConfig | Conv3DConfig
+
+
+def build_tokenizer(config: TokenizerConfig) -> Tokenizer:
+    """The tokenizer, randomly initialised, of the architecture that the configuration is for."""
+    return {config_class: model_class for config_class, model_class in REGISTRY.values()}[type(config)](config)
+
+
+__all__ = [
+    "REGISTRY",
+    "CViViT",
+    "CViViTConfig",
+    "Conv3D",
+    "Conv3DConfig",
+    "Grid",
+    "QuantizerConfig",
+    "Reconstruction",
+    "Tiled",
+    "Tokenizer",
+    "TokenizerConfig",
+    "TokenizerFacts",
+    "build_tokenizer",
+    "code_usage",
+]

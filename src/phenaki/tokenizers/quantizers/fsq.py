@@ -1,0 +1,37 @@
+"""Finite scalar quantization (2309.15505)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from phenaki.tokenizers.quantizers.base import Quantizer, QuantizerConfig
+
+
+class FSQ(Quantizer):
+    """Each of d dimensions is bounded and rounded to one of its levels; the first dimension is the ids' lowest digit.
+
+    No codebook is learned, so no loss pulls at it and none of its codes can die.
+    """
+
+    def __init__(self, config: QuantizerConfig, width: int):
+        super().__init__(config, width, len(config.levels))
+        levels = torch.tensor(config.levels)
+        strides = torch.cat((torch.ones(1, dtype=torch.long), levels.cumprod(0)[:-1]))
+        self.register_buffer("_levels", levels, persistent=False)
+        self.register_buffer("_strides", strides, persistent=False)
+
+    def round(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # tanh spans (-0.5, L - 0.5), so that each of the L levels gets the same share of the line.
+        unit = torch.tanh(projected)
+        position = (unit + 1) / 2 * self._levels - 0.5
+        index = position.round().clamp(torch.zeros_like(self._levels), self._levels - 1)
+        ids = (index.long() * self._strides).sum(-1)
+        return unit, self._value(index), ids
+
+    def lookup(self, ids: Tensor) -> Tensor:
+        return self._value(ids[..., None] // self._strides % self._levels)
+
+    def _value(self, index: Tensor) -> Tensor:
+        """Levels 0..L-1 -> the middle of their share of (-1, 1)."""
+        return (index + 0.5) / self._levels * 2 - 1

@@ -1,0 +1,67 @@
+"""Lookup-free quantization (MAGVIT-v2, 2310.05737, section 3.1)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from phenaki.tokenizers.quantizers.base import Quantized, Quantizer, QuantizerConfig, distance, in_float32
+
+
+class LookupFree(Quantizer):
+    """Each of log2 V dimensions is rounded to its sign, -1 or 1; the first dimension is the ids' lowest bit."""
+
+    def __init__(self, config: QuantizerConfig, width: int):
+        super().__init__(config, width, config.codebook_size.bit_length() - 1)
+
+    def round(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        bits = projected > 0
+        ids = (bits.long() << torch.arange(bits.shape[-1], device=bits.device)).sum(-1)
+        return projected, bits * 2.0 - 1, ids
+
+    def lookup(self, ids: Tensor) -> Tensor:
+        return _signs(ids, self.project_out.in_features)
+
+    @in_float32
+    def losses(self, quantized: Quantized) -> dict[str, Tensor]:
+        """Commitment (mean over latents of the squared distance) and entropy (equation 5).
+
+        Entropy in nats: of a latent's code, which should be sure, less that of the batch's codes, which should be even.
+        """
+        logits = 2 * quantized.before.flatten(0, -2) / self.config.entropy_temperature
+        return {
+            "commitment": distance(quantized.before, quantized.after.detach()),
+            "entropy": _entropy_of_each(logits) - _entropy_of_all(logits),
+        }
+
+
+# The code c of a latent x has the probability softmax over all codes of -|x - c|^2 / temperature. As |c|^2 is the same
+# for all of them, that is softmax(logits @ c) with logits 2 x / temperature: a product over the dimensions.
+
+
+def _entropy_of_each(logits: Tensor) -> Tensor:
+    """Mean over latents (N, d) of the entropy of their codes: the sum over dimensions of that of a sign."""
+    odds = 2 * logits.abs()  # the sign of x against the other
+    return (F.softplus(-odds) + odds * torch.sigmoid(-odds)).sum(-1).mean()
+
+
+def _entropy_of_all(logits: Tensor) -> Tensor:
+    """Entropy of the mean over latents (N, d) of the probabilities of the V codes, exact.
+
+    These are a matrix product of those of both halves of the dimensions: N x sqrt(V) numbers in place of N x V.
+    """
+    left, right = (_probabilities(half) for half in logits.tensor_split(2, dim=-1))
+    mean = left.T @ right / len(logits)
+    return -(mean * mean.clamp_min(1e-12).log()).sum()
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    """(N, d) -> those of the 2^d rows of signs, (N, 2^d)."""
+    d = logits.shape[-1]
+    return (logits @ _signs(torch.arange(2**d, device=logits.device), d).T).softmax(-1)
+
+
+def _signs(ids: Tensor, count: int) -> Tensor:
+    """The lowest bits of ids (...) as -1.0 and 1.0, (..., count)."""
+    return (ids[..., None] >> torch.arange(count, device=ids.device) & 1) * 2.0 - 1

@@ -1,0 +1,346 @@
+"""The checkpoints of a run: each written aside while the training goes on, checked, and only then named."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import secrets
+import shutil
+import threading
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.device_mesh import DeviceMesh
+
+from phenaki import __version__
+from phenaki.core.errors import PhenakiError
+from phenaki.core.files import write_whole, writing
+from phenaki.training.processes import Processes
+from phenaki.training.sharding import empty_shard, is_sharded
+
+FOLDER = "checkpoints"
+_FORMAT = 2  # 1 was a file checkpoint.pt in the run's folder
+_NAME = re.compile(r"step_(\d+)(\.pt)?")  # a sharded one is a folder
+_STATE = "state.pt"  # in that folder: all but the values of sharded tensors
+_UNFINISHED = ".phenaki-*.tmp"  # as a kill in the middle of writing leaves it
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Content:
+    """A checkpoint that is whole: where it is, and the bytes of its file, or of state.pt in its folder."""
+
+    path: Path
+    state: bytes
+
+
+class Checkpoints:
+    """Those in a run's folder, as checkpoints/step_0000250.pt: the newest `keep`, and for good those of steps that are
+    multiples of `keep_every`, if that is not 0. `say` is told when one could not be written; the older ones stay.
+    A sharded one is a folder checkpoints/step_0000250, of state.pt and the shards of each process as safetensors.
+    """
+
+    def __init__(self, folder: Path, keep: int, keep_every: int, say: Callable[[str], None]):
+        self.folder = folder / FOLDER
+        self._keep, self._keep_every, self._say = keep, keep_every, say
+        self._writer: threading.Thread | None = None
+        self._failure: Exception | None = None
+
+    def found(self) -> list[Path]:
+        """The newest first."""
+        files = [path for path in self.folder.glob("step_*") if _NAME.fullmatch(path.name)]
+        return sorted(files, key=step_of, reverse=True)
+
+    def newest(self) -> Content | None:
+        """The newest that is whole, None where there is none. Broken ones are named and passed over.
+
+        Raises PhenakiError where all are broken.
+        """
+        files = self.found()
+        for path in files:
+            try:
+                return read_whole(path)
+            except PhenakiError as error:
+                broken = str(error)
+                self._say(f"passed over: {broken}")
+        if files:
+            raise PhenakiError(
+                f"no checkpoint in '{self.folder}' is whole ({broken}): start anew with --resume never --overwrite"
+            )
+        return None
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Copy the state and write it, with format and version, while the caller goes on; one at a time."""
+        self.join()
+        state = _mapped(_described(step, state), lambda _, tensor: tensor.detach().to("cpu", copy=True))
+        self._failure = None
+        self._writer = threading.Thread(target=self._write, args=(step, state), name="checkpoint")
+        self._writer.start()
+
+    def save_sharded(self, step: int, state: dict[str, Any], processes: Processes) -> None:
+        """Write it with the shards of all processes, which all call, and wait for it."""
+        path = self.folder / f"step_{step:07d}"
+        aside = self.folder / processes.from_main(_UNFINISHED.replace("*", secrets.token_hex(6)))
+        self._failure = None
+        try:
+            written = _in_all(processes, lambda: _write_shards(aside, path, state, processes.rank))
+            sums = {name: checksum for files in written for name, checksum in files.items()}
+            described = _described(step, state)
+            _in_all(processes, lambda: processes.is_main and _name_folder(aside, path, described, sums))
+        except PhenakiError as error:
+            self._failure = error
+            if processes.is_main:
+                shutil.rmtree(aside, ignore_errors=True)
+                self._say_missing(step, error)
+        else:
+            if processes.is_main:
+                self._remove_old()
+
+    def join(self) -> None:
+        """Wait until nothing is being written."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+
+    def wait(self) -> None:
+        """Wait as `join` does. Raises what kept the last one from being written."""
+        self.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def forget(self, after: int) -> None:
+        """Remove those of later steps, which are to run again, and what a kill left unfinished."""
+        for path in [path for path in self.found() if step_of(path) > after] + [*self.folder.glob(_UNFINISHED)]:
+            _remove(path)
+
+    def _write(self, step: int, state: dict[str, Any]) -> None:
+        path = self.folder / f"step_{step:07d}.pt"
+        try:
+            with writing(path):
+                self.folder.mkdir(exist_ok=True)
+            with write_whole(path) as file:
+                _save(state, file)
+                file.flush()
+                if not _is_whole(file.name):
+                    raise PhenakiError(f"'{path}' is not on the disk as it was written: check the disk")
+        except Exception as error:  # in a thread: it is for `wait` to raise
+            self._failure = error
+            self._say_missing(step, error)
+        else:
+            self._remove_old()
+
+    def _say_missing(self, step: int, error: Exception) -> None:
+        self._say(f"no checkpoint was written after step {step}, the older ones stay: {error}")
+
+    def _remove_old(self) -> None:
+        for path in self.found()[self._keep :]:
+            if not (self._keep_every and step_of(path) % self._keep_every == 0):
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def step_of(path: Path) -> int:
+    """The step after which a checkpoint was written."""
+    return int(_NAME.fullmatch(path.name)[1])
+
+
+def _described(step: int, state: dict[str, Any]) -> dict[str, Any]:
+    return {"format": _FORMAT, "version": __version__, "step": step} | state
+
+
+def read_whole(path: Path) -> Content:
+    """A checkpoint. Raises PhenakiError unless all of it is there, and as it was written."""
+    if not path.is_dir():
+        return Content(path, _read_archive(path))
+    state = _read_archive(path / _STATE)
+    sums = _unpickled(state, torch.device("cpu"))["shards"]
+    for name, checksum in sums.items():
+        try:
+            same = _checksum(path / name) == checksum
+        except OSError as error:
+            raise PhenakiError(
+                f"the checkpoint '{path}' is not whole: of the files of {len(sums)} processes {name} cannot be read "
+                f"({error.strerror})"
+            ) from error
+        if not same:
+            raise PhenakiError(f"the checkpoint '{path}' is broken or cut off in {name}")
+    return Content(path, state)
+
+
+def _read_archive(path: Path) -> bytes:
+    """The bytes of a file of torch.save, which are all there, and as they were written."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PhenakiError(f"the checkpoint '{path}' cannot be read: {error.strerror}") from error
+    if not _is_whole(io.BytesIO(content)):
+        raise PhenakiError(f"the checkpoint '{path}' ({len(content):,} bytes) is broken or cut off")
+    return content
+
+
+def load(content: Content, device: torch.device, mesh: DeviceMesh | None = None) -> dict[str, Any]:
+    """What `read_whole` gave, as it was saved; what was sharded is whole, or, with a mesh, sharded anew, and all
+    processes call. Raises PhenakiError for one of a newer version, or of something else."""
+    saved, shards = _unpickled(content.state), {}
+    if "shards" not in saved:
+        return saved
+
+    def make_room(name: str, tensor: Tensor) -> Tensor:
+        if tensor.is_meta:
+            shards[name] = torch.empty_like(tensor, device=device) if mesh is None else empty_shard(tensor, mesh)
+        return shards.get(name, tensor)
+
+    saved = _mapped(saved, make_room)
+    if not content.path.is_dir():
+        raise PhenakiError(f"there is no folder '{content.path}' on this machine: fsdp needs a disk that all see")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as it is where a mesh is not wanted
+        dcp.load(shards, storage_reader=dcp.HuggingFaceStorageReader(str(content.path)), no_dist=mesh is None)
+    return saved
+
+
+def _unpickled(state: bytes) -> dict[str, Any]:
+    """On the CPU: a device that holds the networks already may have no room for all of it a second time."""
+    try:
+        saved = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch says in many ways that it does not know what it reads
+        raise PhenakiError("this is no checkpoint of a run: name one, as RUN/checkpoints/step_0000250.pt") from error
+    if not isinstance(saved, dict) or "format" not in saved:
+        raise PhenakiError("this is no checkpoint of a run of this version: name one, as checkpoints/step_0000250.pt")
+    if saved["format"] > _FORMAT:
+        raise PhenakiError(
+            f"the checkpoint was written by phenaki {saved['version']}, which is newer than this one ({__version__}): "
+            "go on with that version"
+        )
+    return saved
+
+
+def check_version(folder: Path) -> None:
+    """Raise PhenakiError for a run of a version whose checkpoints cannot be read any more."""
+    if (folder / "checkpoint.pt").exists() and not (folder / FOLDER).exists():
+        raise PhenakiError(
+            f"the run in '{folder}' is of an older version, whose checkpoint.pt this one cannot go on from: name "
+            "another folder, or start anew in it with --resume never --overwrite"
+        )
+
+
+def _is_whole(file: str | IO[bytes]) -> bool:
+    """Whether it is a whole archive of torch.save, and each part has the checksum it was written with."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, EOFError):
+        return False
+
+
+class _Sink:
+    """A file for torch.save, which turns the system's errors about writing, such as a full disk, into its own."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        with self._noticed():
+            return self._file.write(data)
+
+    def flush(self) -> None:
+        with self._noticed():
+            self._file.flush()
+
+    @contextmanager
+    def _noticed(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def _save(state: dict[str, Any], file: IO[bytes]) -> None:
+    sink = _Sink(file)
+    try:
+        torch.save(state, sink)
+    except RuntimeError:
+        if sink.error is not None:
+            raise sink.error from None
+        raise
+
+
+def _write_shards(aside: Path, path: Path, state: dict[str, Any], rank: int) -> dict[str, int]:
+    """Write the shards of this process into the folder `aside`, while all others write theirs; checksums by file."""
+    shards: dict[str, Tensor] = {}
+    _mapped(state, lambda name, tensor: shards.update({name: tensor}) if is_sharded(tensor) else None)
+    with writing(path):
+        try:
+            dcp.save(shards, storage_writer=dcp.HuggingFaceStorageWriter(str(aside), save_distributed=True))
+        except CheckpointException as error:  # raised in all processes, of what was raised in any
+            raise next(iter(error.failures.values()))[0] from error
+        return {file.name: _checksum(file) for file in aside.glob(f"shard-{rank + 1:05}-*")}
+
+
+def _name_folder(aside: Path, path: Path, state: dict[str, Any], sums: dict[str, int]) -> None:
+    """Add to the shards that all have written what is whole, and give the folder its name."""
+    if missing := sorted(name for name in sums if not (aside / name).exists()):
+        raise PhenakiError(
+            f"other processes wrote {', '.join(missing)} where this one does not see them: with run.strategy fsdp the "
+            "run's folder must be on a disk that all machines see"
+        )
+
+    def outline(name: str, tensor: Tensor) -> Tensor:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") if is_sharded(tensor) else tensor.detach()
+
+    with write_whole(aside / _STATE) as file:
+        _save(_mapped(state, outline) | {"shards": sums}, file)
+    with writing(path):
+        os.rename(aside, path)
+
+
+def _in_all(processes: Processes, work: Callable[[], Value]) -> list[Value]:
+    """What `work` gives in each process; a PhenakiError of any is raised in all."""
+    try:
+        done, failure = work(), None
+    except PhenakiError as error:
+        done, failure = None, str(error)
+    results = processes.gather((done, failure))
+    for _, failure in results:
+        if failure is not None:
+            raise PhenakiError(failure)
+    return [done for done, _ in results]
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 24):
+            checksum = zlib.crc32(piece, checksum)
+    return checksum
+
+
+def _mapped(value: Any, change: Callable[[str, Tensor], Any], name: str = "") -> Any:
+    """With each tensor in nested dictionaries, lists and tuples changed, by its name, which is where it stands."""
+    if isinstance(value, Tensor):
+        return change(name, value)
+    if isinstance(value, dict):
+        return {key: _mapped(item, change, f"{name}/{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_mapped(item, change, f"{name}/{place}") for place, item in enumerate(value))
+    return value

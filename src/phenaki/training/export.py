@@ -1,0 +1,58 @@
+"""The model of a checkpoint, sharded or not, as a folder of safetensors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from phenaki.core import hub
+from phenaki.core.errors import PhenakiError
+from phenaki.core.files import write_folder_whole, writing
+from phenaki.training.checkpoints import Checkpoints, load, read_whole
+
+_AVERAGES = {"ema": "tokenizer", "generator_ema": "generator", "text_encoder_ema": "text", "critic_ema": "critic"}
+
+
+def merge(run: Path, out: Path, checkpoint: Path | None = None) -> None:
+    """Write the averaged weights of a checkpoint of `run`, None for the newest that is whole, into a new folder `out`.
+
+    What a checkpoint does not hold (configurations, a frozen tokenizer) is copied from the model that the run has
+    written. Raises PhenakiError where there is no checkpoint, where the run has written no model yet, and where `out`
+    exists.
+    """
+    if out.exists():
+        raise PhenakiError(f"'{out}' exists: name a new folder")
+    content = read_whole(checkpoint) if checkpoint else Checkpoints(run, 1, 0, _say).newest()
+    if content is None:
+        raise PhenakiError(f"'{run}' holds no checkpoint: name the folder of a run")
+    parts = load(content, torch.device("cpu"))["parts"]
+    written = run / ("tokenizer" if "ema" in parts else "model")
+    if not written.is_dir():
+        raise PhenakiError(f"the run has written no '{written}' yet, which it does each run.picture_every steps")
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with write_folder_whole(out) as new:
+        shutil.copytree(written, new, dirs_exist_ok=True)
+        for name, room in _AVERAGES.items():
+            if name in parts:
+                _overwrite(new if name == "ema" else new / room, room, parts[name])
+        if "critic_ema" in parts:
+            described = hub.read_json(new / hub.MODEL) | {"critic": hub.fingerprint(new / hub.CRITIC)}
+            (new / hub.MODEL).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+
+
+def _overwrite(folder: Path, room: str, average: dict[str, Tensor]) -> None:
+    """Put the weights of an AveragedModel in the place of those of the component in `folder`."""
+    component = hub.load_component(folder, room)
+    state = {name.removeprefix("module."): value for name, value in average.items() if name != "n_averaged"}
+    hub.load_weights(component, state, folder)
+    hub.save_component(component, folder, hub.kind_of(component, room), component.config)
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)

@@ -1,0 +1,165 @@
+"""How a first-stage run is doing: alarms in words while it trains, and the test on one clip before it does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from phenaki.core.errors import PhenakiError
+from phenaki.data.eval_samples import Shown
+
+# A healthy run of shapes-64 falls to a perplexity of 5 in its first steps; its batches use 3 % of the codes, or more.
+_LEAST_PERPLEXITY, _LEAST_USED = 2.5, 0.01
+_LEAST_CONTRAST = 0.03  # of the originals' contrast
+_FLAT = 2 / 255  # originals of less contrast, in [0, 1], tell nothing
+_DEAD, _EXPLODED = 1e-9, 100.0  # of the gradients' norm: as it is, and against what is usual
+_SILENT = 1e-3  # a discriminator's loss, of a scale of about 1
+_LEAST_GAIN, _STILL_RISING = 3.0, 0.3  # dB
+_SETTLED = 100  # steps after which it is known what norm of gradients is usual
+
+
+class Alarm(NamedTuple):
+    """What may go wrong: for how many steps in a row before it is said, and the sentence, with the step's values."""
+
+    name: str
+    patience: int
+    sentence: str
+
+
+COLLAPSE = Alarm(
+    "codebook collapse",
+    50,
+    "the perplexity of the codes is {perplexity:.3g} and {used:.2%} of them are used. Take tokenizer.quantizer.kind "
+    "fsq, or a larger restart_below, or a lower optimizer.lr",
+)
+FLAT_COLOUR = Alarm(
+    "one flat colour",
+    100,
+    "the reconstructions have {contrast:.1%} of the originals' contrast. Take a lower optimizer.lr and less weight on "
+    "other losses than l2, and try --overfit-one",
+)
+TOO_STRONG = Alarm(
+    "discriminator too strong",
+    200,
+    "it tells {discriminator_accuracy:.1%} of what it sees apart, at a loss of {discriminator_loss:.2g}, and teaches "
+    "nothing more. Take a lower discriminator.lr, a larger discriminator.penalty or a later discriminator.start",
+)
+DEAD = Alarm(
+    "dead gradients",
+    20,
+    "their norm is {grad_norm:.2g}, and nothing is learned. Look for a loss of weight 0, and for saturated latents",
+)
+EXPLODING = Alarm(
+    "exploding gradients",
+    5,
+    "their norm is {grad_norm:.3g}, and {usual:.3g} is usual. Take a lower optimizer.lr or optimizer.clip",
+)
+
+
+class Health:
+    """Watches the updates of a run, and says each thing that goes wrong once per stretch of steps that it lasts for."""
+
+    def __init__(self) -> None:
+        self._lasting: dict[str, int] = {}
+        self._log_norm, self._norms = 0.0, 0
+
+    def check(self, figures: Mapping[str, float], usable: float) -> dict[str, str]:
+        """The figures of a step, as `TokenizerTraining.update` gives them -> sentences to be said now, by their alarm.
+
+        usable: the share of all codes (0 to 1) that can occur in the step's ids, if these are fewer than the codes.
+        """
+        norm = figures["grad_norm"]
+        if not math.isfinite(norm):  # the step was not taken
+            return {}
+        usual = math.exp(self._log_norm)
+        exploding = self._norms >= _SETTLED and norm > _EXPLODED * usual
+        if not exploding and norm > 0:
+            self._norms += 1
+            self._log_norm += (math.log(norm) - self._log_norm) / min(self._norms, _SETTLED)
+        wrong = {
+            COLLAPSE: figures["perplexity"] < _LEAST_PERPLEXITY or figures["used"] < _LEAST_USED * usable,
+            FLAT_COLOUR: figures["contrast"] < _LEAST_CONTRAST,
+            TOO_STRONG: _too_strong(figures),
+            DEAD: norm < _DEAD,
+            EXPLODING: exploding,
+        }
+        return {
+            alarm.name: alarm.sentence.format_map({**figures, "usual": usual})
+            for alarm, is_wrong in wrong.items()
+            if self._begins(alarm, is_wrong)
+        }
+
+    def _begins(self, alarm: Alarm, wrong: bool) -> bool:
+        self._lasting[alarm.name] = self._lasting.get(alarm.name, 0) + 1 if wrong else 0
+        return self._lasting[alarm.name] == alarm.patience
+
+
+def _too_strong(figures: Mapping[str, float]) -> bool:
+    if "discriminator_loss" not in figures:
+        return False
+    return figures["discriminator_accuracy"] == 1 or figures["discriminator_loss"] < _SILENT
+
+
+@torch.no_grad()
+def contrast(made: Tensor, video: Tensor) -> float:
+    """Contrast of reconstructions as a share of that of the originals (B, 3, T, H, W): 0 is one flat colour a frame.
+
+    That of a frame is the standard deviation of its pixels. 1 where the originals have none themselves.
+    """
+    of_made, of_video = _deviation(made), _deviation(video)
+    return of_made / of_video if of_video > _FLAT else 1.0
+
+
+def _deviation(video: Tensor) -> float:
+    """Standard deviation over the pixels of a frame, mean over frames; torch's own takes nine times as long."""
+    pixels = video.float().flatten(3)
+    return float((pixels - pixels.mean(-1, keepdim=True)).square().mean(-1).sqrt().mean())
+
+
+def check_clips(clips: Shown, size: tuple[int, int]) -> None:
+    """Raise PhenakiError for clips, of those that a run is judged by, of which nothing can be learned.
+
+    That is uint8 (T, height, width, 3) of another size or type, and clips whose values are not those of 0 to 255.
+    """
+    for sample in clips.samples:
+        shape, kind = tuple(sample.video.shape), sample.video.dtype
+        if shape[1:] != (*size, 3) or kind != "uint8":
+            raise PhenakiError(
+                f"the clips have the shape {shape} and type {kind}, and training needs uint8 (T, H, W, 3) of "
+                f"{size[0]}x{size[1]} pixels"
+            )
+    brightest = max(int(sample.video.max()) for sample in clips.samples)
+    if brightest <= 1:
+        raise PhenakiError(
+            f"the brightest of all pixels is {brightest} of 255: these clips are black, or were written with values "
+            "from 0 to 1. Write them with values from 0 to 255"
+        )
+
+
+def verdict(history: Sequence[Mapping[str, float]], alarms: Sequence[str]) -> str:
+    """Why a network has not learned one clip by heart, in a sentence: from the figures of each step, and the alarms."""
+    if alarms:
+        return "; ".join(alarms)
+    tenth = max(1, len(history) // 10)
+    first, before, last = (
+        _mean_psnr(part) for part in (history[:tenth], history[-2 * tenth : -tenth], history[-tenth:])
+    )
+    if last < first + _LEAST_GAIN:
+        return (
+            f"the PSNR hardly rose, from {first:.1f} to {last:.1f} dB. Take another optimizer.lr, and look at the "
+            "weights of the losses"
+        )
+    if last > before + _STILL_RISING:
+        return f"the PSNR was still rising, by {last - before:.1f} dB in the last tenth. Take a larger optimizer.lr"
+    return (
+        f"the PSNR stays at {last:.1f} dB. Take a lower optimizer.lr, or a wider network, or more codes: "
+        "too little passes through"
+    )
+
+
+def _mean_psnr(history: Sequence[Mapping[str, float]]) -> float:
+    return sum(figures["psnr"] for figures in history) / len(history)

@@ -1,0 +1,124 @@
+"""Where the second stage gets ids and text from: token shards, or the networks that make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from phenaki.conditioning import NoTextConfig, Text, TextConfig, TextEncoder, encoder_class
+from phenaki.core.errors import PhenakiError
+from phenaki.core.hub import fingerprint
+from phenaki.data.config import DataConfig
+from phenaki.data.mixing import Batch, Batches
+from phenaki.data.opening import token_set
+from phenaki.data.tokens import TOKENS, TokenSet
+from phenaki.media.video import to_float
+from phenaki.tokenizers import Tokenizer, TokenizerFacts
+from phenaki.training.run import Run
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """`facts` and `fingerprint` are those of the tokenizer, which is None where all ids come from token shards.
+
+    `text_width`: of the embeddings. `text_encoder` is not needed where token shards bring these, whose fingerprint is
+    `text_fingerprint`; where that is "" it is one that is trained with the generator, and is put in by the training.
+    `captions`: whether samples need one. `check_caption` raises PhenakiError for what the text encoder cannot read;
+    None where there are embeddings already. `causal`: whether the first ids of a clip are those of its first frames.
+    """
+
+    facts: TokenizerFacts
+    fingerprint: str
+    tokenizer: Tokenizer | None
+    text_encoder: TextEncoder | None
+    text_width: int
+    text_fingerprint: str
+    captions: bool
+    check_caption: Callable[[str], None] | None
+    causal: bool
+
+    @property
+    def learns_text(self) -> bool:
+        return not self.text_fingerprint
+
+    def ids(self, batch: Batch, device: torch.device) -> Tensor:
+        """int64 (B, t, h, w)."""
+        return batch["ids"].to(device) if "ids" in batch else self.tokenizer.encode(to_float(batch["video"].to(device)))
+
+    def text(self, batch: Batch, device: torch.device) -> Text:
+        if "text" in batch:
+            return Text(batch["text"].to(device), batch["text_mask"].to(device))
+        tokens = self.text_encoder.tokenize(batch["captions"]).to(device)
+        return self.text_encoder(tokens)
+
+    def batches(self, data: DataConfig, run: Run) -> Batches:
+        """Of what the second stage needs, for this process of the run."""
+        return Batches(
+            data,
+            self.facts.patch[0],
+            run.rank,
+            run.world_size,
+            self.captions,
+            check_caption=self.check_caption,
+            on_bad=run.leave_out,
+        )
+
+
+def open_inputs(
+    data: DataConfig, text: TextConfig, tokenizer: Tokenizer | None, text_encoder: TextEncoder | None
+) -> Inputs:
+    """What the sources of `data` need. A text encoder that is given stays frozen; without one, and without embeddings
+    in token shards, one of the configuration `text` is opened, or is to be trained if it is of the kind that learns.
+
+    Raises PhenakiError where sources, tokenizer and text encoder do not belong together, and as the encoder does that
+    is opened.
+    """
+    sets = [(place, token_set(place)) for place in data.places]
+    made = [(place, made_by) for place, made_by in sets if made_by]
+    videos = [place for place, made_by in sets if not made_by]
+    if videos and tokenizer is None:
+        raise PhenakiError(
+            f"'{videos[0]}' holds no {TOKENS}, so no ids: say which tokenizer is to make them (--tokenizer)"
+        )
+    first = made[0][1] if made else None
+    ids_of = fingerprint(tokenizer) if tokenizer else first.tokenizer
+    text_of = first.text_encoder if first else ""
+    for place, made_by in made:
+        _check(place, made_by, ids_of, text_of)
+        if not made_by.causal and min(data.lengths) < made_by.frames:
+            raise PhenakiError(
+                f"the ids in '{place}' are of {made_by.frames} frames, and their tokenizer is not causal: those of "
+                f"{min(data.lengths)} frames are not the first of them. Write the shorter clips as token shards of "
+                "their own, or leave them out of data.lengths"
+            )
+    if text_of and videos:
+        raise PhenakiError(f"'{made[0][0]}' brings text embeddings and '{videos[0]}' does not: tokenize both alike")
+    if text_encoder is None and not text_of and not encoder_class(text).learned:
+        text_encoder = encoder_class(text)(text)
+    read_by = fingerprint(text_encoder) if text_encoder else text_of
+    if text_of and read_by != text_of:
+        raise PhenakiError(f"the text embeddings in '{made[0][0]}' are of another text encoder than the one given")
+    facts = tokenizer.facts if tokenizer else first.facts
+    data.check_tokenizer(facts.image_size, facts.fps, facts.patch)
+    for network in (tokenizer, text_encoder):
+        if network is not None:
+            network.eval().requires_grad_(False)
+    config = text_encoder.config if text_encoder else text
+    width = first.text_width if text_of else config.width
+    captions = not text_of and not isinstance(config, NoTextConfig)
+    check_caption = None if text_of else config.check
+    causal = tokenizer.causal if tokenizer else first.causal
+    return Inputs(facts, ids_of, tokenizer, text_encoder, width, read_by, captions, check_caption, causal)
+
+
+def _check(place: str, made_by: TokenSet, ids_of: str, text_of: str) -> None:
+    if made_by.tokenizer != ids_of:
+        raise PhenakiError(
+            f"the ids in '{place}' were written by another tokenizer (fingerprint {made_by.tokenizer[:12]}, not "
+            f"{ids_of[:12]}): name that one, or write them anew with `phenaki data tokenize`"
+        )
+    if made_by.text_encoder != text_of:
+        raise PhenakiError(f"the text embeddings in '{place}' and other data.sources differ: tokenize all alike")

@@ -1,0 +1,56 @@
+"""How the layers of a network run while it trains: compiled, checkpointed, or as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from phenaki.core.errors import PhenakiError
+from phenaki.nn.transformer import Layer
+from phenaki.tokenizers.conv3d import Block
+from phenaki.training.run import RunConfig
+from phenaki.training.sharding import shard
+
+_KINDS = 64  # of widths, lengths and sizes that are compiled before torch goes on without
+
+
+def layers(networks: Iterable[nn.Module]) -> list[nn.Module]:
+    """The transformer layers and convolutional blocks, of which a network has many that are alike."""
+    return [module for network in networks for module in network.modules() if isinstance(module, (Layer, Block))]
+
+
+def prepare_layers(
+    networks: Iterable[nn.Module], config: RunConfig, device: torch.device, averages: Iterable[nn.Module] = ()
+) -> None:
+    """Have the layers run as `run.compile` and `run.checkpointing` say; weights and their names stay as they are. Where
+    `run.strategy` is fsdp, the layers of networks and averages keep their shards alone: before optimizers are made.
+
+    Raises PhenakiError where nothing can be compiled.
+    """
+    if config.compile:
+        check_compiles(device)
+        torch._dynamo.config.recompile_limit = _KINDS
+    if config.strategy == "fsdp":
+        shard(layers(networks), layers(averages), device, config.precision)
+    for layer in layers(networks):
+        if config.compile:
+            # Lengths of texts are many, so those of a layer stay open; inductor fails on convolutions with open ones.
+            layer.forward = torch.compile(layer.forward, dynamic=None if isinstance(layer, Layer) else False)
+        if config.checkpointing:
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+
+
+def check_compiles(device: torch.device) -> None:
+    """Raise PhenakiError, saying what is missing, unless torch.compile works on a device."""
+    try:
+        torch.compile(torch.sin)(torch.zeros(1, device=device))
+    except Exception as error:  # of dynamo, inductor, the compiler, or Triton
+        needed = "a C++ compiler such as g++" if device.type == "cpu" else "Triton and a C compiler such as gcc"
+        raise PhenakiError(
+            f"run.compile: torch.compile does not work here ({str(error).strip().splitlines()[0]}): install {needed}, "
+            "or take run.compile=false"
+        ) from error

@@ -1,0 +1,142 @@
+"""Optimizers, learning-rate schedule and averaged weights, as both stages use them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from phenaki.core.errors import PhenakiError
+from phenaki.nn.transformer import Layer
+from phenaki.training.sharding import apart, local
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """`adamw` is the paper's (appendix B.1). `muon` takes Muon for the matrices inside the transformer layers and AdamW
+    for the rest, which learned more in equal time at small sizes (docs/log.md)."""
+
+    kind: Literal["muon", "adamw"] = "adamw"
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 1e-4
+    warmup_steps: int = 1000
+    final_lr: float = 0.0
+    """Share of `lr` that the cosine ends at."""
+    cooldown_share: float = 1.0
+    """Share of the steps, at the end, over which the cosine falls; before it the rate is constant."""
+    clip: float = 10.0
+    accumulate: int = 1
+    """Parts that a process works through its batch in, one after another, to need less memory: of the first stage."""
+    ema_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise PhenakiError(f"optimizer.lr {self.lr} must be above 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise PhenakiError(f"optimizer.betas {self.betas} must be from 0 to below 1")
+        if not self.clip > 0:
+            raise PhenakiError(f"optimizer.clip {self.clip} must be above 0")
+        if self.accumulate < 1:
+            raise PhenakiError(f"optimizer.accumulate {self.accumulate} must be 1 or more")
+        for name in ("weight_decay", "warmup_steps", "final_lr"):
+            if getattr(self, name) < 0:
+                raise PhenakiError(f"optimizer.{name} {getattr(self, name)} must not be below 0")
+        if not 0 <= self.ema_decay < 1:
+            raise PhenakiError(f"optimizer.ema_decay {self.ema_decay} must be from 0 to below 1")
+        if not 0 < self.cooldown_share <= 1:
+            raise PhenakiError(f"optimizer.cooldown_share {self.cooldown_share} must be above 0 and at most 1")
+
+
+class Optimizers:
+    """The optimizers of the networks that are trained, stepped together under one learning-rate schedule."""
+
+    def __init__(self, modules: Iterable[nn.Module], config: OptimizerConfig, steps: int):
+        self.config = config
+        self.steps = steps
+        hidden, decayed, other = [], [], []
+        for module in modules:
+            inner = {id(p) for layer in module.modules() if isinstance(layer, Layer) for p in layer.parameters()}
+            for parameter in module.parameters():
+                if not parameter.requires_grad:
+                    continue
+                if config.kind == "muon" and parameter.ndim == 2 and id(parameter) in inner:
+                    hidden.append(parameter)
+                elif parameter.ndim >= 2:
+                    decayed.append(parameter)
+                else:
+                    other.append(parameter)
+        self.parameters: list[Tensor] = hidden + decayed + other
+        self.optimizers: list[torch.optim.Optimizer] = []
+        for some, rest in zip(apart(decayed), apart(other), strict=True):
+            if some or rest or not self.optimizers:
+                groups = [{"params": some, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+                self.optimizers.append(torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True))
+        if hidden:
+            self.optimizers.append(
+                torch.optim.Muon(hidden, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+            )
+
+    def lr(self, step: int) -> float:
+        """Learning rate at a step: linear warm-up, constant, then half a cosine down to `final_lr` of it."""
+        config = self.config
+        warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+        cooldown = max(1, round(self.steps * config.cooldown_share))
+        progress = min(1.0, max(0.0, (step - (self.steps - cooldown)) / cooldown))
+        cosine = config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+        return config.lr * warm * cosine
+
+    def update(self, step: int) -> float:
+        """Clip the gradients, take the step, clear them. Returns the gradients' norm before clipping: where that is not
+        finite, no step is taken."""
+        norm = float(clip_gradients(self.parameters, self.config.clip))
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr(step)
+            if math.isfinite(norm):
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def state_dict(self) -> dict:
+        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+
+    def load_state_dict(self, state: dict) -> None:
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[Tensor], most: float) -> Tensor:
+    """Scale the gradients together to a norm of at most `most`; returns the norm before. It is that of whole tensors
+    where some are sharded, and all processes call."""
+    whole, sharded = apart(parameter for parameter in parameters if parameter.grad is not None)
+    if not sharded:
+        return nn.utils.clip_grad_norm_(whole, most)
+    norms = [nn.utils.get_total_norm([parameter.grad for parameter in some]) for some in (whole, sharded)]
+    norm = torch.linalg.vector_norm(torch.stack([norms[0], norms[1].full_tensor()]))
+    for some in (whole, sharded):
+        nn.utils.clip_grads_with_norm_(some, most, norm)
+    return norm
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """The exponential moving average of a model's weights, from torch; `.module` is the model to evaluate and ship.
+
+    At first it forgets faster, by (1 + n) / (10 + n) after n steps while that is below `decay`: or a young run would
+    be judged by the weights it began with. Buffers are copied: the mean of whole numbers, such as a quantizer's levels,
+    would be cut to the next lower one.
+    """
+
+    def update(averages: list[Tensor], current: list[Tensor], on_device: Tensor | int) -> None:
+        steps = int(average.n_averaged)  # the count that stays on the CPU: a GPU is not waited for
+        ema = get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))
+        ema([local(tensor) for tensor in averages], [local(tensor) for tensor in current], on_device)
+
+    average = AveragedModel(model, multi_avg_fn=update)
+    return average

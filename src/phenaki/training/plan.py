@@ -1,0 +1,201 @@
+"""What a whole training takes on given machines: memory of each device, time, storage and bandwidth for data.
+
+The assumptions are told in docs/scaling.md.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from phenaki.conditioning import NoTextConfig, encoder_class
+from phenaki.core.errors import PhenakiError
+from phenaki.tokenizers import TokenizerFacts
+from phenaki.training.cost import Cost, Recipe, step_cost
+from phenaki.training.sharding import Strategy, check_shardable
+from phenaki.training.tokenizer import TokenizerRecipe
+
+USABLE = 0.9  # of a device's memory: the rest is the driver's, and lost between the pieces of the allocator
+BITS_A_PIXEL = 0.25  # of packed H.264 at sizes of training
+_SHARDED = {"weights": 1, "gradients": 1, "averages": 1, "optimizer": 2}  # tensors of each kind by weight, of AdamW
+_GATHERED = 2  # linear maps or convolutions that are whole at a time under FSDP: their weights, and their gradients
+_UNITS = {"MB": 1e6, "GB": 1e9, "TB": 1e12, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+@dataclass(frozen=True)
+class Devices:
+    """memory: bytes of each; teraflops: that each reaches while it trains, which is less than its data sheet says; None
+    where they are not known. strategy: that of the run (`RunConfig`)."""
+
+    count: int = 1
+    memory: float | None = None
+    teraflops: float | None = None
+    strategy: Strategy = "ddp"
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise PhenakiError(f"{self.count} devices train nothing: give 1 or more")
+        if self.memory is not None and not self.memory > 0:
+            raise PhenakiError(f"devices of {self.memory:g} bytes of memory hold nothing: give more than 0")
+        if self.teraflops is not None and not self.teraflops > 0:
+            raise PhenakiError(f"devices of {self.teraflops:g} TFLOP/s compute nothing: give more than 0")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """cost: of a device's share of a step. bytes: of a device, by what they hold. largest: the most clips that fit on a
+    device at once, 0 where none does; None where its memory is not known. clip_bytes: of a clip as it is stored."""
+
+    recipe: Recipe
+    devices: Devices
+    cost: Cost
+    bytes: dict[str, int]
+    largest: int | None
+    clip_bytes: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes of a device."""
+        return sum(self.bytes.values())
+
+    @property
+    def fits(self) -> bool | None:
+        return None if self.devices.memory is None else self.memory <= USABLE * self.devices.memory
+
+    @property
+    def step_seconds(self) -> float | None:
+        return self.devices.teraflops and self.cost.flops / (self.devices.teraflops * 1e12)
+
+    @property
+    def days(self) -> float | None:
+        """Of all steps."""
+        return self.step_seconds and self.recipe.run.steps * self.step_seconds / 86400
+
+    @property
+    def gradient_bytes(self) -> float:
+        """That each device sends in a step: twice the gradients, around the ring; FSDP gathers what is sharded twice,
+        three times with checkpointing, and sends its gradients once."""
+        shards = self.cost.shardable if self.devices.strategy == "fsdp" else 0
+        gathered = 3 if self.recipe.run.checkpointing else 2
+        sent = 2 * (self.cost.bytes["gradients"] - shards) + (1 + gathered) * shards
+        return sent * (self.devices.count - 1) / self.devices.count
+
+    def lines(self) -> list[str]:
+        """A report."""
+        total = self.devices.count * self.cost.flops
+        parts = self.cost.parameters
+        lines = [
+            f"parameters          {sum(parts.values()):>18,}",
+            *(f"  {part:<18}{count:>18,}" for part, count in parts.items()),
+            f"ids in a batch      {self.devices.count * self.cost.tokens:>18,}",
+            f"operations, a step  {short(total):>18}FLOP",
+            f"memory of a device  {short(self.memory):>18}B",
+            *(f"  {kind:<18}{short(size):>18}B" for kind, size in self.bytes.items()),
+            *self._fit_lines(),
+            *self._time_lines(),
+            f"data, a clip        {short(self.clip_bytes):>18}B stored, {short(1e6 * self.clip_bytes)}B a million",
+        ]
+        return lines
+
+    def _fit_lines(self) -> list[str]:
+        if self.largest is None:
+            return []
+        room = f"{USABLE:.0%} of {short(self.devices.memory)}B"
+        if not self.largest:
+            return [f"fits                                no: not even one clip at a time into {room}"]
+        answer = "yes" if self.fits else "no"
+        return [f"fits                {answer:>18}: {room}; at most {self.largest:,} clips at a time on a device"]
+
+    def _time_lines(self) -> list[str]:
+        if self.step_seconds is None:
+            return []
+        rate = self.recipe.data.batch / self.step_seconds
+        lines = [
+            f"steps a day         {86400 / self.step_seconds:>18,.0f}",
+            f"days                {self.days:>18,.3g} for {self.recipe.run.steps:,} steps",
+            f"data, a second      {short(rate * self.clip_bytes):>18}B, {short(rate)}clips",
+        ]
+        if self.devices.count > 1:
+            sent = self.gradient_bytes / self.step_seconds
+            lines.append(f"network             {short(sent):>18}B/s of each device; waiting for it is not counted")
+        return lines
+
+
+def make_plan(recipe: Recipe, devices: Devices, facts: TokenizerFacts | None = None) -> Plan:
+    """`facts`: as for `step_cost`, whose errors it raises too, and PhenakiError for a batch that does not divide."""
+    count = devices.count
+    if recipe.data.batch % count:
+        fewer = max(n for n in range(1, count + 1) if recipe.data.batch % n == 0)
+        more = -(-recipe.data.batch // count) * count
+        raise PhenakiError(
+            f"data.batch {recipe.data.batch} does not divide among {count} devices: take {fewer} of them, or "
+            f"data.batch={more}"
+        )
+    if devices.strategy == "fsdp":
+        check_shardable(recipe.optimizer.kind, count)
+    clips = recipe.data.batch // count
+    hardware = "cpu" if recipe.run.device == "cpu" else "cuda"
+
+    def cost_of(number: int) -> Cost:
+        return step_cost(recipe, facts, number, hardware)
+
+    cost = cost_of(clips)
+    sizes = _on_a_device(cost, devices)
+    largest = None
+    if devices.memory is not None:
+        at_once = math.ceil(clips / recipe.optimizer.accumulate)
+        other = 2 if at_once == 1 else 1
+        activations = cost_of(other * recipe.optimizer.accumulate).bytes["activations"]
+        largest = _largest(sizes, at_once, other, activations, USABLE * devices.memory)
+    return Plan(recipe, devices, cost, sizes, largest, clip_bytes(recipe, cost.tokens // clips, facts))
+
+
+def _on_a_device(cost: Cost, devices: Devices) -> dict[str, int]:
+    shards = cost.shardable if devices.strategy == "fsdp" else 0
+    elsewhere = shards - -(-shards // devices.count)
+    sizes = {kind: size - _SHARDED.get(kind, 0) * elsewhere for kind, size in cost.bytes.items()}
+    if devices.count > 1:  # gradients of what is whole are summed in a copy
+        sizes["sum of gradients"] = cost.bytes["gradients"] - shards
+    return sizes | ({"gathered layers": _GATHERED * cost.largest_shardable} if shards else {})
+
+
+def _largest(sizes: dict[str, int], clips: int, others: int, activations: int, memory: float) -> int:
+    """Clips at once that fit: activations grow by the same amount with each, known from two numbers of clips."""
+    each = (sizes["activations"] - activations) / (clips - others)
+    fixed = sum(sizes.values()) - clips * each
+    return max(0, int((memory - fixed) // each))
+
+
+def clip_bytes(recipe: Recipe, tokens: int, facts: TokenizerFacts | None) -> int:
+    """Of a clip of the longest length as it is stored: H.264 for tokenizers; for generators its ids, and float16
+    embeddings of the longest text where its encoder does not learn."""
+    if isinstance(recipe, TokenizerRecipe):
+        height, width = recipe.tokenizer.image_size
+        return math.ceil(max(recipe.data.lengths) * height * width * BITS_A_PIXEL / 8)
+    ids = tokens * np.min_scalar_type(facts.vocab_size - 1).itemsize
+    if encoder_class(recipe.text).learned or isinstance(recipe.text, NoTextConfig):
+        return ids
+    return ids + 2 * recipe.text.length * recipe.text.width
+
+
+def with_batch(recipe: Recipe, batch: int) -> Recipe:
+    """The recipe with another batch, and as many steps as see the same number of clips."""
+    steps = max(1, round(recipe.run.steps * recipe.data.batch / batch))
+    return replace(recipe, data=replace(recipe.data, batch=batch), run=replace(recipe.run, steps=steps))
+
+
+def parse_bytes(text: str) -> float:
+    """80GB, 24 GiB or 1.5TB in bytes. Raises PhenakiError for anything else."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?B)\s*", text, re.IGNORECASE)
+    if not match or match[2].upper() not in _UNITS:
+        raise PhenakiError(f"'{text}' is no size of memory: write a number and its unit, such as 80GB, 24GiB or 512MB")
+    return float(match[1]) * _UNITS[match[2].upper()]
+
+
+def short(value: float) -> str:
+    """Three digits and the SI prefix."""
+    power = min(int(math.log10(max(value, 1))) // 3, 6)
+    return f"{value / 1000**power:.3g} {['', 'k', 'M', 'G', 'T', 'P', 'E'][power]}"

@@ -1,0 +1,192 @@
+"""The processes of a run: how they find and leave one another, compute together, and notice that one is gone."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import re
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+# Before there is a group: the defaults of its functions would hold that group, and gloo's threads, until Python ends.
+# Such a thread then asks a dying interpreter for its lock, to release a tensor, and the process aborts.
+import torch.distributed.nn.functional  # noqa: F401
+from torch import Tensor
+from torch.distributed.distributed_c10d import _get_default_store, _set_pg_timeout
+
+from phenaki.core.errors import PhenakiError
+
+_JOINING = timedelta(minutes=10)  # until all are there: machines start at their own pace
+_BEATS = 6  # signs of life of the main process within the time that the others have patience
+_LOST = re.compile("timed? ?out|closed by peer|reset by peer|broken pipe|refused|failed to recv|not connected", re.I)
+_PORT_TAKEN = re.compile("EADDRINUSE|address already in use", re.I)
+_meetings = itertools.count()  # of all runs of this process: the keys of a store are never used twice
+
+Value = TypeVar("Value")
+
+
+class Processes:
+    """All processes of a run, of which this is one, as torchrun and its like start them.
+
+    Whatever is computed together raises PhenakiError where another process has ended, or does not come for more than
+    `patience` seconds.
+    """
+
+    def __init__(self, device: torch.device, patience: float):
+        self.device, self.patience = device, patience
+        self.rank, self.count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self._left = threading.Event()
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    # ---- finding and leaving one another
+
+    def join(self) -> None:
+        """Wait until all are there. A group that this process is in already goes on."""
+        if self.count == 1:
+            return
+        if not dist.is_initialized():
+            with self._found():
+                backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
+                dist.init_process_group(backend, timeout=_JOINING)
+            atexit.register(dist.destroy_process_group)  # not before the end: another run in it goes on with the group
+        _set_pg_timeout(timedelta(seconds=self.patience))
+        self._store = _get_default_store()
+        if self.is_main:
+            self._heart = threading.Thread(target=self._beat, daemon=True)
+            self._heart.start()
+
+    def leave(self, error: BaseException | None) -> None:
+        """Wait for all to end, unless this one ends by an error, which the others then notice."""
+        if self.count == 1:
+            return
+        try:
+            if error is None:
+                self.wait_for_main()
+                with self.answered():
+                    dist.barrier()
+            elif isinstance(error, RuntimeError) and _LOST.search(str(error)):  # of layers that gather their shards
+                raise self._lost() from error
+        finally:
+            self._left.set()
+            if self.is_main:
+                self._heart.join(timeout=1)  # a dying interpreter is not to find it at work
+
+    @contextmanager
+    def _found(self) -> Iterator[None]:
+        """Turn what torch says of processes that do not find one another into a PhenakiError."""
+        place = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            if _PORT_TAKEN.search(str(error)):
+                raise PhenakiError(
+                    f"the port at {place} is taken, most likely by another run: name a free one (torchrun "
+                    "--master-port, or MASTER_PORT)"
+                ) from error
+            if isinstance(error, ValueError) or _LOST.search(str(error)):
+                raise PhenakiError(
+                    f"process {self.rank} of {self.count} has not found the others at {place} within "
+                    f"{_JOINING.seconds // 60} minutes: start as many as WORLD_SIZE says, each with its own RANK, and "
+                    "MASTER_ADDR and MASTER_PORT those of the first"
+                ) from error
+            raise
+
+    # ---- noticing that one is gone
+
+    @contextmanager
+    def answered(self) -> Iterator[None]:
+        """Turn what torch says where another process is gone into a PhenakiError."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not _LOST.search(str(error)):
+                raise
+            raise self._lost() from error
+
+    def _lost(self) -> PhenakiError:
+        return PhenakiError(
+            f"process {self.rank} of {self.count} waited in vain for another one, which has ended or did not come for "
+            f"{self.patience:g} s (run.patience): look at what that one said. The same command goes on from the newest "
+            "checkpoint"
+        )
+
+    def wait_for_main(self) -> None:
+        """Wait as long as it takes while the main process does something alone and shows that it lives; all call."""
+        if self.count == 1:
+            return
+        met = f"phenaki/met/{next(_meetings)}"
+        with self.answered():
+            if self.is_main:
+                self._store.set(met, "")
+                return
+            last, since = b"", time.monotonic()
+            while not self._store.check([met]):
+                beat = self._store.get("phenaki/beat") if self._store.check(["phenaki/beat"]) else b""
+                if beat != last:
+                    last, since = beat, time.monotonic()
+                elif time.monotonic() - since > self.patience:
+                    raise self._lost()
+                time.sleep(0.02)
+
+    def _beat(self) -> None:
+        while not self._left.is_set():
+            try:
+                self._store.set("phenaki/beat", str(time.time()))
+            except RuntimeError:  # the store is gone: whoever waits for it says so
+                return
+            self._left.wait(self.patience / _BEATS)
+
+    # ---- computing together
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true in any of them."""
+        if self.count == 1:
+            return flag
+        shared = torch.tensor(int(flag))
+        with self.answered():
+            dist.all_reduce(shared, dist.ReduceOp.MAX)
+        return bool(shared)
+
+    def gather(self, value: Value) -> list[Value]:
+        """The values of all, in the order of their ranks."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        with self.answered():
+            dist.all_gather_object(values, value)
+        return values
+
+    def from_main(self, value: Value) -> Value:
+        """What the main process has, for all; the others wait as long as it takes."""
+        if self.count == 1:
+            return value
+        self.wait_for_main()
+        values = [value]
+        with self.answered():
+            dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+        return values[0]
+
+    def take_from_main(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors of all by those of the main one."""
+        if self.count > 1:
+            with self.answered():
+                for tensor in tensors:
+                    dist.broadcast(tensor, 0)
+
+    def sum(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors of all by their sum."""
+        if self.count > 1:
+            with self.answered():
+                for tensor in tensors:
+                    dist.all_reduce(tensor)

@@ -1,0 +1,246 @@
+"""Which runs a folder holds, how each is doing, and a page about them that opens from disk. It needs no torch."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from phenaki.core.errors import PhenakiError
+from phenaki.core.files import write_whole
+
+State = Literal["running", "stopped", "finished", "failed"]
+Curve = list[tuple[int, float]]
+
+STATE, RECIPE, METRICS = "state.json", "recipe.json", "metrics.jsonl"
+_SILENT = 1800.0  # seconds without a record after which a run on another machine is taken for dead
+_GONE = "it ended without a word: killed, or its machine went down"
+# Of the figures on clips that are shown (test/psnr), those by which a run is judged.
+_BEST = {"psnr": max, "fulfilled": max, "loss_rest": min, "loss_first": min}
+
+
+def write_state(folder: Path, state: State, sentence: str = "") -> None:
+    """Note how the run of this process in `folder` is doing; `sentence`: why it failed."""
+    known = {"state": state, "sentence": sentence, "host": socket.gethostname(), "pid": os.getpid()}
+    with write_whole(folder / STATE, "w") as file:
+        json.dump(known | {"time": round(time.time(), 1)}, file)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run as its folder tells of it. step: the last that is recorded, of `steps`. curves: of each figure by name.
+    best: figures of `_BEST` with their step. time: of the last sign of life, in seconds since 1970."""
+
+    folder: Path
+    stage: str
+    state: State
+    sentence: str
+    step: int
+    steps: int
+    time: float
+    curves: dict[str, Curve] = field(repr=False)
+    alarms: list[str] = field(repr=False)
+
+    @property
+    def best(self) -> dict[str, tuple[float, int]]:
+        found = {}
+        for name, curve in self.curves.items():
+            group, _, figure = name.rpartition("/")
+            if group in ("test", "seen") and figure in _BEST:
+                step, value = _BEST[figure](curve, key=lambda point: point[1])
+                found[name] = value, step
+        return found
+
+    @property
+    def pictures(self) -> list[Path]:
+        """The newest of each kind: PNG files, and the mp4 files that play the same."""
+        newest: dict[tuple[str, str], Path] = {}
+        for ending in ("*_*.png", "*_*.mp4"):
+            for file in sorted(self.folder.glob(ending)):
+                kind, _, step = file.stem.rpartition("_")
+                if step.isdigit():
+                    newest[kind, file.suffix] = file
+        return list(newest.values())
+
+
+def find_runs(folder: Path) -> list[Summary]:
+    """All runs in a folder, the folder itself or any below it, by their path.
+
+    Raises PhenakiError for a folder that is none or holds none.
+    """
+    if not folder.is_dir():
+        raise PhenakiError(f"there is no folder '{folder}': name one that holds runs, as --out of `phenaki train` did")
+    found = [summary for path in sorted(folder.rglob(RECIPE)) if (summary := _read(path.parent))]
+    if not found:
+        raise PhenakiError(
+            f"'{folder}' holds no run: a run's folder has a {RECIPE} and a {METRICS}, as `phenaki train` writes them"
+        )
+    return found
+
+
+def _read(folder: Path) -> Summary | None:
+    """None where there is a recipe.json of something else."""
+    recipe = _json(folder / RECIPE)
+    steps = recipe.get("run", {}).get("steps")
+    if steps is None:
+        return None
+    known = _json(folder / STATE)
+    curves, alarms, step, last = _records(folder / METRICS)
+    last = max(last, known.get("time", 0.0))
+    state, sentence = _state(known, last, step, steps)
+    stage = "generator" if "generator" in recipe else "tokenizer" if "tokenizer" in recipe else "critic"
+    return Summary(folder, stage, state, sentence, step, steps, last, curves, alarms)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_record(line: str) -> dict[str, Any] | None:
+    """A line of metrics.jsonl; None for one that is being written, or that a hard kill or a full disk broke."""
+    try:
+        record = json.loads(line) if line.endswith("\n") else None
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+
+
+def _records(path: Path) -> tuple[dict[str, Curve], list[str], int, float]:
+    """Curves, alarms, the last step and its time."""
+    curves: dict[str, Curve] = {}
+    alarms, step, last = [], 0, 0.0
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    for line in filter(None, map(read_record, lines)):
+        step, last = line.pop("step"), line.pop("time", last)
+        if "alarm" in line:
+            alarms.append(f"step {step}: {line['alarm']}: {line['sentence']}")
+            continue
+        for name, value in line.items():
+            curves.setdefault(name, []).append((step, value))
+    return curves, alarms, step, last
+
+
+def _state(known: Mapping[str, Any], last: float, step: int, steps: int) -> tuple[State, str]:
+    """What the run said of itself at last, unless it is dead since; those of older versions said nothing."""
+    if not known:
+        return ("finished" if step >= steps else "stopped"), ""
+    if known["state"] == "running" and not _alive(known, last):
+        return "failed", _GONE
+    return known["state"], known["sentence"]
+
+
+def _alive(known: Mapping[str, Any], last: float) -> bool:
+    if known["host"] != socket.gethostname():
+        return time.time() - last < _SILENT
+    try:
+        os.kill(known["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another's, but there
+        pass
+    return True
+
+
+# ---- for the eye
+
+
+def figure(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def ago(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{max(0, seconds):.0f} s ago"
+
+
+def write_page(runs: Sequence[Summary], path: Path) -> None:
+    """One HTML file with all that is known of the runs; pictures and videos are in it, and nothing is loaded."""
+    rows = "".join(_row(run, number) for number, run in enumerate(runs))
+    sections = "".join(_section(run, number) for number, run in enumerate(runs))
+    head = "".join(f"<th>{name}</th>" for name in ("run", "stage", "state", "step", "best", "last sign of life"))
+    with write_whole(path, "w") as file:
+        file.write(_PAGE.format(head=head, rows=rows, sections=sections))
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>phenaki runs</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222 }}
+table {{ border-collapse: collapse }} td, th {{ text-align: left; padding: .2rem .9rem .2rem 0; vertical-align: top }}
+figure {{ display: inline-block; margin: 0 1rem 1rem 0 }} figcaption {{ font-size: 13px; color: #555 }}
+img, video {{ max-width: 100%; image-rendering: pixelated }} svg {{ background: #f6f6f6 }}
+.running {{ color: #06c }} .finished {{ color: #080 }} .failed {{ color: #c00 }} .stopped {{ color: #960 }}
+</style></head><body><h1>Runs</h1>
+<table><tr>{head}</tr>{rows}</table>{sections}</body></html>
+"""
+
+
+def _row(run: Summary, number: int) -> str:
+    cells = (
+        f'<a href="#run{number}">{html.escape(str(run.folder))}</a>',
+        run.stage,
+        f'<span class="{run.state}">{run.state}</span>',
+        f"{run.step:,} of {run.steps:,}",
+        "<br>".join(f"{name} {figure(value)} at {step:,}" for name, (value, step) in run.best.items()),
+        time.strftime("%Y-%m-%d %H:%M", time.localtime(run.time)) if run.time else "",
+    )
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
+
+
+def _section(run: Summary, number: int) -> str:
+    notes = [sentence for sentence in (run.sentence, *run.alarms) if sentence]
+    said = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    curves = "".join(_chart(name, curve) for name, curve in sorted(run.curves.items()))
+    media = "".join(map(_media, run.pictures))
+    title = f'{html.escape(str(run.folder))} <span class="{run.state}">{run.state}</span>'
+    return f'<h2 id="run{number}">{title}</h2>{said}<div>{media}</div><div>{curves}</div>\n'
+
+
+def _media(file: Path) -> str:
+    data = base64.b64encode(file.read_bytes()).decode()
+    if file.suffix == ".mp4":
+        shown = f'<video src="data:video/mp4;base64,{data}" autoplay loop muted controls></video>'
+    else:
+        shown = f'<img src="data:image/png;base64,{data}" alt="{html.escape(file.stem)}">'
+    return f"<figure>{shown}<figcaption>{html.escape(file.name)}</figcaption></figure>"
+
+
+_WIDTH, _HEIGHT, _POINTS = 260, 110, 200
+
+
+def _chart(name: str, curve: Curve) -> str:
+    """A curve as SVG, of at most `_POINTS` points: of more, means of neighbours."""
+    points = _thinned(curve)
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    low, high = min(values), max(values)
+    across, up = (max(steps) - min(steps)) or 1, (high - low) or 1
+    line = " ".join(
+        f"{(step - min(steps)) / across * _WIDTH:.1f},{(1 - (value - low) / up) * (_HEIGHT - 8) + 4:.1f}"
+        for step, value in points
+    )
+    drawn = f'<polyline points="{line}" fill="none" stroke="#06c" stroke-width="1.5"/>'
+    last = f"now {figure(curve[-1][1])}, from {figure(low)} to {figure(high)}"
+    return (
+        f'<figure><svg width="{_WIDTH}" height="{_HEIGHT}" role="img">{drawn}</svg>'
+        f"<figcaption>{html.escape(name)}: {last}</figcaption></figure>"
+    )
+
+
+def _thinned(curve: Curve) -> Curve:
+    width = -(-len(curve) // _POINTS)
+    groups = [curve[start : start + width] for start in range(0, len(curve), width)]
+    return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]

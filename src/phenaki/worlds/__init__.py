@@ -1,0 +1,1 @@
+"""Worlds that make recordings: procedural ones and simulators."""

@@ -1,0 +1,92 @@
+"""Embeddings of the caller's, and no text at all, where a text encoder is expected."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from phenaki.conditioning import GivenText, NoText, NoTextConfig, Text, WordEncoder
+from phenaki.core.errors import PhenakiError, PhenakiWarning
+from phenaki.core.precision import autocast
+from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
+from phenaki.pipeline import Phenaki, load, load_text_encoder
+from phenaki.sampling import SamplingConfig
+from phenaki.tokenizers import CViViT
+
+
+@pytest.fixture
+def model(tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder) -> Phenaki:
+    return Phenaki(tokenizer, generator, text_encoder, SamplingConfig(steps=2, prime_frames=1))
+
+
+@pytest.fixture
+def textless(tokenizer: CViViT) -> Phenaki:
+    torch.manual_seed(3)
+    reader = NoText(NoTextConfig())
+    generator = MaskedTransformer(MaskedTransformerSizes(frames=5, width=64, layers=1).config(tokenizer.facts, 1))
+    return Phenaki(tokenizer, generator, reader, SamplingConfig(steps=2, guidance=2.0))
+
+
+@torch.no_grad()
+def test_embeddings_make_what_their_prompts_make(model: Phenaki) -> None:
+    prompts = ["a red circle", "it moves down"]  # of as many words, as padding changes the last bits
+    with autocast(model.device):
+        text = model.text_encoder.encode(prompts)
+    options = {"frames": [5, 3], "seed": 4, "samples": 2}
+    wanted, made = model.generate(prompts, **options), model.generate(text, **options)
+    assert torch.equal(made.video, wanted.video) and made.scenes == wanted.scenes
+    assert made.prompts == ("text embeddings 1", "text embeddings 2")
+    streamed = torch.cat(list(model.stream(text, **options)), 2)
+    assert torch.equal(streamed, wanted.video)
+    other = model.generate(Text(-text.embeddings, text.mask), **options)
+    assert not torch.equal(other.video, wanted.video)
+
+
+def test_hidden_embeddings_change_nothing(model: Phenaki) -> None:
+    embeddings, mask = torch.randn(1, 4, 64), torch.tensor([[True, True, False, False]])
+    texts = [Text(embeddings.masked_fill(~mask[..., None], hidden), mask) for hidden in (0.0, 9.0, torch.nan)]
+    first, *others = (model.generate(text, frames=3).video for text in texts)
+    assert all(torch.equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "mask", "says"),
+    [
+        (torch.zeros(4, 64), torch.ones(4).bool(), r"are float \(B, L, D\), not float32 \(4, 64\)"),
+        (torch.zeros(1, 4, 64).long(), torch.ones(1, 4).bool(), "not int64"),
+        (torch.zeros(1, 4, 64), torch.ones(1, 4), r"is bool \(1, 4\), not float32 \(1, 4\)"),
+        (torch.zeros(1, 4, 64), torch.ones(1, 3).bool(), r"is bool \(1, 4\), not bool \(1, 3\)"),
+        (torch.full((1, 4, 64), torch.inf), torch.ones(1, 4).bool(), "are not finite"),
+        (
+            torch.zeros(1, 4, 32),
+            torch.ones(1, 4).bool(),
+            "reads text of width 64, and this text encoder writes width 32",
+        ),
+    ],
+)
+def test_embeddings_that_cannot_be_read(
+    model: Phenaki, embeddings: torch.Tensor, mask: torch.Tensor, says: str
+) -> None:
+    for make in (model.generate, model.stream):
+        with pytest.raises(PhenakiError, match=says):
+            make(Text(embeddings, mask))
+
+
+def test_the_caller_gives_all_that_is_read(model: Phenaki) -> None:
+    with pytest.raises(PhenakiError, match="'a dog' has no embeddings here: there are text embeddings 1"):
+        GivenText(Text(torch.zeros(1, 2, 8), torch.ones(1, 2).bool())).encode(["a dog"])
+
+
+def test_a_model_without_text_makes_videos_and_is_saved(textless: Phenaki, tmp_path: Path) -> None:
+    with warnings.catch_warnings(action="error"):
+        wanted = textless.generate("", seed=1, samples=2).video
+    assert wanted.shape == (2, 3, 5, 32, 32) and not torch.equal(wanted[0], wanted[1])
+    textless.save_pretrained(tmp_path / "model")
+    assert [file.name for file in (tmp_path / "model" / "text").iterdir()] == ["config.json"]
+    again = load(tmp_path / "model", device="cpu")
+    with pytest.warns(PhenakiWarning, match="trained without text: 'a dog' is not read"):
+        assert torch.equal(again.generate("a dog", seed=1, samples=2).video, wanted)
+    assert isinstance(load_text_encoder("none"), NoText)

@@ -1,0 +1,118 @@
+"""Configurations survive the way to plain data and back, and refuse in words what they cannot hold."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from phenaki.core.config import changes, from_dict, override, to_dict
+from phenaki.core.errors import PhenakiError
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    lr: float = 3e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    schedule: Literal["cosine", "constant"] = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise PhenakiError(f"The learning rate must be above 0, not {self.lr}.")
+
+
+@dataclass(frozen=True)
+class Run:
+    steps: int
+    name: str = "run"
+    levels: tuple[int, ...] = (8, 8)
+    clip: float | None = 1.0
+    ema: bool = True
+    out: Path | None = None
+    mix: dict[str, float] = field(default_factory=dict)
+    optimizer: Optimizer = Optimizer()
+    second: Optimizer | None = None
+
+
+FULL = Run(
+    7, "a", (4, 5, 6), None, False, Path("x/y"), {"shapes": 0.5}, Optimizer(1e-3), Optimizer(schedule="constant")
+)
+
+
+@pytest.mark.parametrize("config", [Run(1), FULL])
+def test_round_trip_through_json(config: Run) -> None:
+    assert from_dict(Run, json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_overrides_are_typed_and_leave_the_original_alone() -> None:
+    changed = override(
+        Run(1),
+        ["optimizer.lr=1e-3", "steps=2e4", "levels=[3,4,5]", "clip=null", "ema=false", "mix.clips=1", "out=a/b"]
+        + ["second.betas=[0.5,0.9]", "name=x=y"],
+    )
+    assert changed.optimizer.lr == 1e-3 and changed.optimizer.betas == (0.9, 0.99)
+    assert changed.steps == 20_000 and type(changed.steps) is int
+    assert changed.levels == (3, 4, 5) and changed.clip is None and changed.ema is False
+    assert changed.mix == {"clips": 1.0} and type(changed.mix["clips"]) is float
+    assert changed.second == Optimizer(betas=(0.5, 0.9)) and changed.out == Path("a/b") and changed.name == "x=y"
+    assert override(FULL, []) == FULL and override(FULL, ["steps=8"]) != FULL
+
+
+def test_later_override_wins() -> None:
+    assert override(Run(1), ["steps=2", "steps=3"]).steps == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("optimizer.rl=1", r"'optimizer\.rl'.*Did you mean 'lr'"),
+        ("nonsense=1", r"Unknown key 'nonsense'.*steps, name"),
+        ("steps", "key=value"),
+        ("=3", "key=value"),
+        ("steps=", "steps must be a whole number"),
+        ("steps=1.5", r"steps must be a whole number, not 1\.5"),
+        ("steps=true", "steps must be a whole number"),
+        ("ema=1", "ema must be true or false, not 1"),
+        ("name=3", "name must be text, not 3"),
+        ("optimizer=fast", "optimizer must be the keys of Optimizer"),
+        ("optimizer.lr=fast", r"optimizer\.lr must be a number, not 'fast'"),
+        ("optimizer.betas=[0.1]", r"optimizer\.betas must have 2 values, not 1"),
+        ("levels=[1,a]", r"levels\[1\] must be a whole number, not 'a'"),
+        ("levels=3", "levels must be a list"),
+        ("mix.clips=much", r"mix\.clips must be a number"),
+        ("optimizer.schedule=cosin", "'cosine', 'constant', not 'cosin'. Did you mean 'cosine'"),
+        ("optimizer.lr=-1", r"^The learning rate must be above 0, not -1\.0\.$"),
+        ("name=[", "cannot be read"),
+        ("name=${", "cannot be read"),
+    ],
+)
+def test_a_bad_override_is_a_sentence(change: str, said: str) -> None:
+    with pytest.raises(PhenakiError, match=said):
+        override(Run(1), [change])
+
+
+def test_missing_key_and_place_are_named() -> None:
+    with pytest.raises(PhenakiError, match=r"^model/config\.json: The key 'steps' of Run is missing"):
+        from_dict(Run, {"name": "a"}, where="model/config.json")
+    with pytest.raises(PhenakiError, match="Run must be the keys of Run, not"):
+        from_dict(Run, [1])  # type: ignore[arg-type]
+
+
+def test_own_checks_keep_their_words_with_the_place() -> None:
+    with pytest.raises(PhenakiError, match=r"^here: The learning rate must be above 0, not 0\.0\.$"):
+        from_dict(Run, {"steps": 1, "optimizer": {"lr": 0}}, where="here")
+
+
+def test_of_plain_data_the_parts_that_changed_are_named() -> None:
+    before = {"steps": 1, "mix": [{"place": "a", "weight": 1}, {"place": "b"}], "levels": [8, 8], "second": None}
+    now = {"steps": 1, "mix": [{"place": "c", "weight": 1}, {"place": "b"}], "levels": [8], "second": {"lr": 1}, "x": 0}
+    assert list(changes(before, now, "")) == [
+        ("mix[0].place", "a", "c"),
+        ("levels", [8, 8], [8]),
+        ("second", None, {"lr": 1}),
+        ("x", None, 0),
+    ]
+    assert list(changes({}, {"lr": 1}, "optimizer")) == [("optimizer.lr", None, 1)] and not list(changes(now, now, ""))

@@ -1,0 +1,140 @@
+"""Files and folders appear whole under their names, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from phenaki.core.errors import PhenakiError, did_you_mean
+from phenaki.core.files import write_folder_whole, write_whole
+
+
+def test_file_appears_at_the_end_and_replaces_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "a b.txt"
+    for text in ("first é", "second"):
+        with write_whole(path, "w") as file:
+            file.write(text)
+            assert not path.exists() or path.read_text(encoding="utf-8") == "first é"
+        assert path.read_text(encoding="utf-8") == text
+    assert os.listdir(tmp_path) == ["a b.txt"]
+
+
+@pytest.mark.parametrize("raised", [RuntimeError("x"), KeyboardInterrupt(), OSError(errno.ENOENT, "of another file")])
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, raised: BaseException) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(type(raised)), write_whole(path) as file:
+        file.write(b"new")
+        raise raised
+    with pytest.raises(type(raised)), write_folder_whole(tmp_path / "folder") as folder:
+        (folder / "a").write_bytes(b"new")
+        raise raised
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "permission is denied"), (errno.EROFS, "is read-only")],
+)
+def test_what_the_system_refuses_is_a_sentence(tmp_path: Path, number: int, said: str) -> None:
+    with pytest.raises(PhenakiError, match=rf"a\.bin': .*{said}"), write_whole(tmp_path / "a.bin"):
+        raise OSError(number, "as the system says it")
+    with pytest.raises(PhenakiError, match=rf"folder': .*{said}"), write_folder_whole(tmp_path / "folder"):
+        raise OSError(number, "as the system says it")
+    assert os.listdir(tmp_path) == []
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for write in (write_whole, write_folder_whole):
+        with pytest.raises(PhenakiError, match="missing' does not exist"), write(tmp_path / "missing" / "a"):
+            pass
+        with pytest.raises(PhenakiError, match="name is too long|does not exist"), write(tmp_path / ("n" * 300)):
+            pass
+    with pytest.raises(PhenakiError, match="that is a folder"), write_whole(tmp_path):
+        pass
+    with pytest.raises(PhenakiError, match="a file of that name"), write_folder_whole(tmp_path / "file"):
+        pass
+    with pytest.raises(PhenakiError, match="no ordinary file"), write_whole("/dev/null"):
+        pass
+
+
+def test_folder_appears_whole_and_keeps_strangers(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    for text in ("first", "second"):
+        with write_folder_whole(path) as folder:
+            (folder / "deep").mkdir()
+            (folder / "deep" / "a").write_text(text)
+            assert not path.exists() or (path / "deep" / "a").read_text() == "first"
+        assert (path / "deep" / "a").read_text() == text
+        (path / "stranger").write_text("stays")
+    assert sorted(os.listdir(path)) == ["deep", "stranger"] and os.listdir(tmp_path) == ["folder"]
+
+
+def moves_watched(monkeypatch: pytest.MonkeyPatch, seen: Callable[[int], None]) -> None:
+    """Call `seen` with the number of each move of a file, before it is done."""
+    replace, count = os.replace, itertools.count()
+
+    def watched(source: Path, target: Path) -> None:
+        seen(next(count))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+
+
+def fill(folder: Path, text: str, names: str) -> None:
+    with write_folder_whole(folder) as new:
+        for name in names:
+            (new / name).mkdir()
+            (new / name / "text").write_text(text)
+
+
+def contents(folder: Path) -> set[str]:
+    return {file.read_text() for file in folder.rglob("text")}
+
+
+def test_old_and_new_files_never_lie_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, looks = tmp_path / "folder", []
+    fill(folder, "old", "abc")
+    moves_watched(monkeypatch, lambda _: looks.append(contents(folder)))
+    fill(folder, "new", "abc")
+    assert {"old"} in looks and {"new"} in looks and {"old", "new"} not in looks
+    assert contents(folder) == {"new"}
+
+
+@pytest.mark.parametrize("failing", range(5))
+def test_a_folder_that_cannot_be_replaced_stays_as_it_was(
+    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    fill(folder, "old", "bc")
+
+    def fail(move: int) -> None:
+        if move == failing:
+            raise OSError(errno.EIO, "input/output error")
+
+    moves_watched(monkeypatch, fail)
+    with pytest.raises(PhenakiError, match="input/output error"):
+        fill(folder, "new", "abc")
+    assert [(folder / name / "text").read_text() for name in "bc"] == ["old", "old"]
+    assert contents(folder) == {"old"} and os.listdir(tmp_path) == ["folder"]
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    (tmp_path / "plain folder").mkdir()
+    with write_whole(tmp_path / "whole"), write_folder_whole(tmp_path / "whole folder"):
+        pass
+    for name in ("", " folder"):
+        assert (tmp_path / f"whole{name}").stat().st_mode == (tmp_path / f"plain{name}").stat().st_mode
+
+
+def test_the_nearest_name() -> None:
+    assert did_you_mean("dims", ["depth", "dim"]) == " Did you mean 'dim'?"
+    assert did_you_mean("CIRCLE", ["circle"]) == " Did you mean 'circle'?"
+    assert did_you_mean("zzz", ["depth", "dim"]) == ""

@@ -1,0 +1,245 @@
+"""Reconstruction of any data: figures as others compute them, with a protocol, compared only where it is the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor
+from typer.testing import CliRunner
+
+from phenaki.cli import app
+from phenaki.core.errors import PhenakiError
+from phenaki.core.hub import save_component
+from phenaki.evaluation import Clips, Judges, compare, evaluate, write_figures
+from phenaki.evaluation.pixels import psnr, ssim
+from phenaki.evaluation.reconstruction import reconstruction
+from phenaki.generators import MaskedTransformer
+from phenaki.media.video import to_float
+from phenaki.nn.past import Past
+from phenaki.perceptual import I3D, LPIPS
+from phenaki.tokenizers import CViViT
+
+
+class Perfect(CViViT):
+    """Gives back what it was last shown, darker by `damage`."""
+
+    damage = 0.0
+
+    def latents(self, video: Tensor, past: Past | None = None) -> Tensor:
+        self.shown = video
+        return super().latents(video, past)
+
+    def reconstruct(self, latents: Tensor, past: Past | None = None) -> Tensor:
+        return self.shown * (1 - self.damage)
+
+
+@pytest.fixture
+def perfect(tokenizer: CViViT) -> Perfect:
+    return Perfect(tokenizer.config).eval()
+
+
+@pytest.fixture
+def judges() -> Judges:
+    torch.manual_seed(0)
+    lpips, i3d = LPIPS(width=8), I3D(narrow=8)
+    for name, weights in [*lpips.named_parameters(), *i3d.named_parameters()]:
+        if name.startswith("lin"):
+            torch.nn.init.uniform_(weights)
+        elif weights.ndim > 1:
+            torch.nn.init.kaiming_normal_(weights)
+    lpips.files, i3d.files = {"vgg.pth": "a" * 64}, {"rgb.pt": "b" * 64}
+    return Judges(lpips.eval().requires_grad_(False), i3d.eval().requires_grad_(False))
+
+
+def measured(tokenizer: CViViT, place: Path, **changes: Any) -> dict[str, Any]:
+    arguments = {"what": ["reconstruction"], "data": str(place), "frames": 9, "progress": False}
+    return evaluate(tokenizer, **arguments | changes)["reconstruction"]
+
+
+# ---- figures
+
+
+def test_psnr_and_ssim_are_those_of_torchmetrics() -> None:
+    functional = pytest.importorskip("torchmetrics.functional.image")
+    rng = torch.Generator().manual_seed(0)
+    a = torch.rand(2, 3, 2, 16, 20, generator=rng)
+    b = (a + 0.2 * torch.randn(a.shape, generator=rng)).clamp(0, 1)
+    frames = [video.movedim(2, 1).flatten(0, 1) for video in (a, b)]
+    expected = functional.structural_similarity_index_measure(*frames, data_range=1.0, reduction="none").view(2, 2)
+    torch.testing.assert_close(ssim(a, b).float(), expected, rtol=1e-4, atol=1e-5)
+    assert ssim(a, a).allclose(torch.ones(2, 2))
+    for clip, found in enumerate(psnr((a - b).square())):
+        assert found == pytest.approx(float(functional.peak_signal_noise_ratio(a[clip], b[clip], data_range=1.0)))
+    with pytest.raises(PhenakiError, match="windows of 11x11 pixels, and these frames are 10x16"):
+        ssim(a[:, :, :, :10, :16], a[:, :, :, :10, :16])
+
+
+def test_a_perfect_reconstruction_has_no_distance(perfect: Perfect, clips: Path, judges: Judges) -> None:
+    pytest.importorskip("torchmetrics")
+    figures = measured(perfect, clips, judges=judges, clips=2)
+    assert (figures["psnr"], figures["psnr_first"], figures["first_minus_rest"]) == (100, 100, 0)
+    assert figures["ssim"] == pytest.approx(1)
+    assert figures["lpips"] == 0
+    assert figures["rfvd"] == pytest.approx(0, abs=1e-3)
+    assert 0 < figures["codes_used"] <= 1 <= figures["perplexity"]
+    assert "fulfilled" not in figures
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+    perfect.damage = 0.3
+    worse = measured(perfect, clips, judges=judges, clips=2)
+    assert worse["psnr"] < 30 and worse["ssim"] < 0.99 and worse["lpips"] > 0 and worse["rfvd"] > 0.01
+
+
+def test_rfvd_is_the_frechet_distance_of_the_logits(perfect: Perfect, clips: Path, judges: Judges) -> None:
+    pytest.importorskip("torchmetrics")
+    perfect.damage = 0.3
+    few = Clips(perfect, str(clips), 3, frames=9)
+    found = reconstruction(perfect, few, lambda _: None, judges)["rfvd"]
+    videos = torch.cat([to_float(sample.video) for sample in few])
+    with torch.no_grad():
+        real, made = (judges.i3d(each).double() for each in (videos, videos * 0.7))
+    # with 3 clips in 400 dimensions: tr sqrt(A B) is the nuclear norm of X Y^T for A = X^T X, B = Y^T Y
+    x, y = ((each - each.mean(0)) / 2**0.5 for each in (real, made))
+    expected = (real.mean(0) - made.mean(0)).square().sum() + x.square().sum() + y.square().sum()
+    expected -= 2 * torch.linalg.svdvals(x @ y.T).sum()
+    assert found == pytest.approx(float(expected), rel=1e-3)
+
+
+# ---- protocol
+
+
+def test_the_protocol_says_what_was_measured(tokenizer: CViViT, clips: Path, judges: Judges, tmp_path: Path) -> None:
+    pytest.importorskip("torchmetrics")
+    protocol = measured(tokenizer, clips, judges=judges, seed=3, clips=3)["protocol"]
+    expected = {"data": str(clips), "split": "train", "seed": 3, "clips": 3, "frames": 9, "fps": 8, "size": [32, 32]}
+    assert expected.items() <= protocol.items()
+    assert (protocol["lpips"], protocol["i3d"]) == (judges.lpips.files, judges.i3d.files)
+    assert {"place_in_time", "resize", "crop", "range", "clips_sha256", "commit", "torch"} <= set(protocol)
+    again = measured(tokenizer, shutil.copytree(clips, tmp_path / "copy"), seed=3, clips=3)["protocol"]
+    assert again["clips_sha256"] == protocol["clips_sha256"]
+    every = measured(tokenizer, clips, seed=3)["protocol"]
+    assert every["clips"] == 7
+    assert every["clips_sha256"] != protocol["clips_sha256"]
+
+
+def test_clips_that_cannot_be_used_are_counted_and_named(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(clips, tmp_path / "clips")
+    (folder / "3.mp4").write_bytes(b"no video")
+    figures = measured(tokenizer, folder)
+    assert figures["protocol"]["clips"] == 6
+    (sentence,) = figures["left_out"]
+    assert sentence.startswith("3.mp4: it cannot be read")
+    with pytest.raises(PhenakiError, match="no usable clip of 21 frames: .*need more than 2.50 s"):
+        measured(tokenizer, folder, frames=21)
+    with pytest.raises(PhenakiError, match="nearest are 9 and 11"):
+        measured(tokenizer, folder, frames=10)
+    with pytest.raises(PhenakiError, match="procedural world alone"):
+        evaluate(SimpleNamespace(tokenizer=tokenizer), ["reconstruction", "prompts"], data=str(folder))
+
+
+# ---- comparing
+
+
+@pytest.fixture
+def two(perfect: Perfect, clips: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Files of a perfect and of a worse reconstruction, measured alike."""
+    paths = tmp_path / "one.json", tmp_path / "two.json"
+    for path, damage in zip(paths, (0.0, 0.3), strict=True):
+        perfect.damage = damage
+        write_figures(path, {"reconstruction": measured(perfect, clips)})
+    return paths
+
+
+def change(path: Path, **changes: Any) -> None:
+    figures = json.loads(path.read_text())
+    figures["reconstruction"]["protocol"] |= changes
+    path.write_text(json.dumps(figures))
+
+
+def shown(*paths: Path) -> list[str]:
+    console = Console(width=200, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(compare(paths))
+    return console.export_text().splitlines()
+
+
+def test_what_was_measured_alike_stands_side_by_side(two: tuple[Path, Path]) -> None:
+    one, other = (json.loads(path.read_text())["reconstruction"] for path in two)
+    (line,) = [line for line in shown(*two) if "SSIM" in line]
+    assert line.split()[1:] == [f"{each['ssim']:.4f}" for each in (one, other)] + [
+        f"-{one['ssim'] - other['ssim']:.4f}"
+    ]
+    change(two[1], commit="abc", data="elsewhere", seconds=9, model={"tokenizer": "another"})
+    assert any("another commit: " in line and "abc" in line for line in shown(*two))
+    third = shutil.copy(two[0], two[0].with_name("three.json"))
+    (line,) = [line for line in shown(*two, third) if "SSIM" in line]
+    assert line.split()[1:] == [f"{each['ssim']:.4f}" for each in (one, other, one)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"frames": 11}, "frames is 9 and 11"),
+        ({"clips_sha256": "f" * 64}, r"clips_sha256 is \w{12}... and ffffffffffff..."),
+        ({"lpips": {"vgg.pth": "c"}}, "lpips is not said and {'vgg.pth': 'c'}"),
+        ({"size": [64, 64]}, r"size is \[32, 32\] and \[64, 64\]"),
+        ({"resize": "nearest"}, "resize is short side"),
+    ],
+)
+def test_other_protocols_are_not_compared(two: tuple[Path, Path], changes: dict[str, Any], told: str) -> None:
+    change(two[1], **changes)
+    with pytest.raises(PhenakiError, match=f"one.json' and '.*two.json' cannot be compared.*{told}"):
+        compare(two)
+
+
+def test_files_without_common_figures_are_refused(two: tuple[Path, Path], tmp_path: Path) -> None:
+    stories = tmp_path / "stories.json"
+    stories.write_text('{"stories": {"protocol": {}}}')
+    with pytest.raises(PhenakiError, match="one.json' holds reconstruction; '.*stories.json' holds stories"):
+        compare([two[0], stories])
+    with pytest.raises(PhenakiError, match="no file 'missing.json'"):
+        compare([two[0], "missing.json"])
+    with pytest.raises(PhenakiError, match="two files or more"):
+        compare(two[:1])
+
+
+# ---- the command
+
+
+def test_the_command_measures_and_compares(
+    tokenizer: CViViT, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PHENAKI_CACHE", str(tmp_path))
+    save_component(tokenizer, tmp_path / "model", "cvivit", tokenizer.config)
+    files = [str(tmp_path / name) for name in ("one.json", "two.json")]
+
+    def run(*arguments: str) -> Any:
+        return CliRunner(env={"COLUMNS": "150"}).invoke(app, arguments)
+
+    for file in files:
+        data = ["--data", str(clips), "--frames", "9", "--clips", "5", "--out", file]
+        result = run("evaluate", str(tmp_path / "model"), "--what", "reconstruction", *data)
+        assert result.exit_code == 0, result.output
+        assert f"Reconstruction of 5 clips of {clips}" in result.output
+        assert "bits per pixel" in result.output
+        assert "met" not in result.output  # the bars are those of the procedural world
+        assert "LPIPS and rFVD are left out" in result.stderr
+        assert len(result.stderr.splitlines()) == 1  # the whole story is for those who ask for it
+    result = run("compare", *files)
+    assert result.exit_code == 0, result.output
+    assert "+0.00 dB" in result.output
+    result = run("evaluate", str(tmp_path / "model"), "--data", str(clips), "--i3d", str(tmp_path / "none.pt"))
+    assert result.exit_code == 2
+    assert "there is no file or folder" in result.stderr and "get rgb_imagenet.pt from" in result.stderr
+
+
+def test_a_part_that_makes_no_video_is_refused(generator: MaskedTransformer, tmp_path: Path) -> None:
+    save_component(generator, tmp_path / "generator", "masked", generator.config)
+    result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "generator")])
+    assert result.exit_code == 2, result.output
+    assert "is a MaskedTransformer alone, which makes no video" in result.stderr

@@ -1,0 +1,132 @@
+"""Tiles: one grid of ids for frames of any size, and no seams."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from phenaki.core.errors import PhenakiError
+from phenaki.nn.past import Past
+from phenaki.tokenizers import CViViT, CViViTConfig, QuantizerConfig, Tiled, Tokenizer
+from phenaki.tokenizers.cvivit import patchify, unpatchify
+from phenaki.tokenizers.tiling import farthest_from_the_edge, linear_fades, tile_begins
+
+
+@pytest.fixture
+def tokenizer(monkeypatch: pytest.MonkeyPatch) -> CViViT:
+    monkeypatch.setattr("phenaki.core.precision.prefers_bfloat16", lambda device: False)
+    torch.manual_seed(0)
+    config = CViViTConfig(
+        (32, 32),
+        patch=(2, 4, 4),
+        width=64,
+        spatial_layers=1,
+        temporal_layers=1,
+        quantizer=QuantizerConfig(levels=(5, 5)),
+    )
+    return CViViT(config).eval()
+
+
+class Lossless(Tokenizer):
+    """Latents are the pixels of one-frame clips, plus what is said about the size of the frames it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config, self.patch, self.quantizer = CViViTConfig((32, 32), patch=(1, 8, 8)), (1, 8, 8), nn.Identity()
+        self.shown: list[tuple[int, int]] = []
+
+    def latents(self, video: Tensor, past: Past | None = None) -> Tensor:
+        self.shown.append(tuple(video.shape[3:]))
+        return patchify(video, self.patch)
+
+    def reconstruct(self, latents: Tensor, past: Past | None = None) -> Tensor:
+        return unpatchify(latents, self.patch)
+
+
+def video(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 8, 16])
+def test_tiles_cover_all_and_overlap(size: int) -> None:
+    for length in range(size, 5 * size):
+        begins = tile_begins(length, size)
+        assert begins[0] == 0
+        assert begins[-1] + size == length
+        overlaps = [a + size - b for a, b in zip(begins, begins[1:], strict=False)]
+        assert all(size / 4 <= overlap < size for overlap in overlaps)
+        fades, choice = linear_fades(begins, size, length), farthest_from_the_edge(begins, size, length)
+        assert torch.allclose(fades.sum(0), torch.ones(length))
+        assert torch.equal(choice.sum(0), torch.ones(length))
+        for number, begin in enumerate(begins):
+            outside = torch.ones(length, dtype=torch.bool)
+            outside[begin : begin + size] = False
+            assert not fades[number, outside].any()
+            assert not choice[number, outside].any()
+
+
+def test_a_fade_is_linear_and_a_choice_changes_in_its_middle() -> None:
+    fades = linear_fades([0, 6], 8, 14)
+    assert torch.allclose(fades[0], torch.tensor([1.0] * 6 + [0.75, 0.25] + [0.0] * 6))
+    assert farthest_from_the_edge([0, 4], 8, 12)[0].tolist() == [1.0] * 6 + [0.0] * 6
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (40, 104), (16, 72), (72, 33 * 8)])
+def test_what_a_lossless_tokenizer_keeps_tiles_keep(height: int, width: int) -> None:
+    tokenizer = Lossless()
+    frames = video(2, 3, 3, height, width)
+    latents = Tiled(tokenizer).latents(frames)
+    assert torch.equal(latents, patchify(frames, (1, 8, 8)))
+    assert torch.allclose(Tiled(tokenizer).reconstruct(latents), frames, atol=1e-6)
+    assert set(tokenizer.shown) == {(min(32, height), min(32, width))}
+
+
+def test_frames_no_larger_than_a_tile_are_as_without_tiles(tokenizer: CViViT) -> None:
+    for clip in (video(2, 3, 5, 32, 32), video(1, 3, 1, 16, 24)):
+        ids = tokenizer.encode(clip)
+        assert torch.equal(Tiled(tokenizer).encode(clip), ids)
+        assert torch.equal(Tiled(tokenizer).decode(ids), tokenizer.decode(ids))
+
+
+def test_ids_are_those_of_the_inner_part_of_each_tile(tokenizer: CViViT) -> None:
+    clip = video(1, 3, 5, 32, 56)  # tiles of 8 tokens begin at 0 and 6, and meet in the middle of the overlap
+    ids = Tiled(tokenizer).encode(clip)
+    assert ids.shape == (1, 3, 8, 14)
+    assert torch.equal(ids[..., :7], tokenizer.encode(clip[..., :32])[..., :7])
+    assert torch.equal(ids[..., 7:], tokenizer.encode(clip[..., 24:])[..., 1:])
+
+
+def test_decoded_tiles_fade_into_each_other(tokenizer: CViViT) -> None:
+    ids = torch.randint(tokenizer.vocab_size, (1, 2, 8, 14), generator=torch.Generator().manual_seed(0))
+    decoded = Tiled(tokenizer).decode(ids)
+    left, right = tokenizer.decode(ids[..., :8]), tokenizer.decode(ids[..., 6:])
+    assert torch.allclose(decoded[..., :24], left[..., :24], atol=1e-6)
+    assert torch.allclose(decoded[..., 32:], right[..., 8:], atol=1e-6)
+    share = (torch.arange(8) + 0.5) / 8
+    mixed = (1 - share) * tokenizer_raw(tokenizer, ids[..., :8])[..., 24:]
+    mixed = mixed + share * tokenizer_raw(tokenizer, ids[..., 6:])[..., :8]
+    assert torch.allclose(decoded[..., 24:32], mixed.clamp(0, 1), atol=1e-5)
+
+
+@torch.no_grad()
+def tokenizer_raw(tokenizer: CViViT, ids: Tensor) -> Tensor:
+    return tokenizer.reconstruct(tokenizer.quantizer.embed(ids))
+
+
+def test_tiles_stream(tokenizer: CViViT) -> None:
+    tiled = Tiled(tokenizer)
+    clip = video(2, 3, 17, 40, 56)
+    ids = tiled.encode(clip)
+    assert torch.equal(torch.cat(list(tiled.encode_stream(clip.split(3, 2))), 1), ids)
+    streamed = torch.cat(list(tiled.decode_stream(ids.split(1, 1))), 2)
+    assert torch.allclose(streamed, tiled.decode(ids), atol=1e-4)
+
+
+def test_tiles_that_do_not_fit_are_refused(tokenizer: CViViT) -> None:
+    with pytest.raises(PhenakiError, match="height 30 and width 32.*multiple of 4"):
+        Tiled(tokenizer, (30, 32))
+    with pytest.raises(PhenakiError, match=r"4x32 pixels cannot overlap.*8x8 or more"):
+        Tiled(tokenizer, (4, 32))
+    with pytest.raises(PhenakiError, match="height 42 and width 32.*multiple of 4"):
+        Tiled(tokenizer).encode(video(1, 3, 1, 42, 32))

@@ -1,0 +1,114 @@
+"""A plan says what fits, how long it takes and what data it wants, and refuses what it cannot plan in a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from phenaki.cli import app
+from phenaki.core.errors import PhenakiError
+from phenaki.tokenizers import TokenizerFacts, build_tokenizer
+from phenaki.training import recipes
+from phenaki.training.cost import step_cost
+from phenaki.training.layers import layers
+from phenaki.training.plan import USABLE, Devices, clip_bytes, make_plan, parse_bytes, short, with_batch
+from phenaki.training.sharding import shardable
+
+RECIPE = recipes.conv3d_debug()
+
+
+def test_a_share_of_the_state_on_each_device() -> None:
+    alone = make_plan(RECIPE, Devices()).bytes
+    copies = make_plan(RECIPE, Devices(2)).bytes
+    shared = make_plan(RECIPE, Devices(2, strategy="fsdp")).bytes
+    assert alone["activations"] > copies["activations"] == shared["activations"]
+    shards = sum(4 * p.numel() for m in shardable(layers([build_tokenizer(RECIPE.tokenizer)])) for p in m.parameters())
+    for kind, tensors in {"weights": 1, "gradients": 1, "optimizer": 2, "averages": 1}.items():
+        assert alone[kind] == copies[kind] == pytest.approx(shared[kind] + tensors * shards / 2, abs=2)
+    assert shared["sum of gradients"] == shared["gradients"] - shards / 2 > 0
+    assert copies["sum of gradients"] == copies["gradients"] and "sum of gradients" not in alone
+    assert 0 < shared["gathered layers"] <= 2 * alone["weights"]
+
+
+def test_the_largest_batch_is_the_largest() -> None:
+    memory = 50e6
+    plan = make_plan(RECIPE, Devices(memory=memory))
+    assert plan.fits and plan.largest > RECIPE.data.batch
+    fits, fits_not = (
+        sum(step_cost(RECIPE, clips=plan.largest + more).bytes.values()) <= USABLE * memory for more in (0, 1)
+    )
+    assert (fits, fits_not) == (True, False)
+    small = make_plan(RECIPE, Devices(memory=2e6))
+    assert (small.fits, small.largest) == (False, 0)
+    assert make_plan(RECIPE, Devices()).fits is None
+
+
+def test_days_follow_from_operations() -> None:
+    plan = make_plan(RECIPE, Devices(2, teraflops=0.5))
+    assert plan.step_seconds == pytest.approx(step_cost(RECIPE, clips=2).flops / 0.5e12)
+    assert plan.days == pytest.approx(RECIPE.run.steps * plan.step_seconds / 86400)
+    sent = plan.cost.bytes["weights"]
+    assert plan.gradient_bytes == sent  # 2 (n - 1) / n of it
+    assert make_plan(RECIPE, Devices()).days is None
+    larger = with_batch(RECIPE, 8)
+    assert larger.run.steps * larger.data.batch == RECIPE.run.steps * RECIPE.data.batch
+
+
+def test_bytes_of_a_clip() -> None:
+    facts = TokenizerFacts(8192, (2, 8, 8), (128, 128), 8.0)
+    assert clip_bytes(recipes.paper(), 1536, facts) == 2 * 1536 + 2 * recipes.paper().text.length * 4096
+    assert clip_bytes(recipes.masked_debug(), 48, replace(facts, vocab_size=256)) == 48  # words are read anew
+    assert clip_bytes(RECIPE, 48, None) == 5 * 32 * 32 / 32
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("80GB", 80e9), ("24 GiB", 24 * 2**30), ("1.5tb", 1.5e12), (" 512 MB ", 512e6)]
+)
+def test_sizes_of_memory(text: str, size: float) -> None:
+    assert parse_bytes(text) == size
+
+
+def test_numbers_are_short() -> None:
+    assert [short(n) for n in (0, 999, 1234, 1.5e9)] == ["0 ", "999 ", "1.23 k", "1.5 G"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["conv3d_debug", "--memory", "80"], "'80' is no size of memory"),
+        (["conv3d_debug", "--memory", "80 PB"], "is no size of memory"),
+        (["conv3d_debug", "--memory", "0GB"], "hold nothing"),
+        (["conv3d_debug", "--devices", "0"], "0 devices train nothing"),
+        (["conv3d_debug", "--devices", "3"], "does not divide among 3 devices: take 2 of them, or data.batch=6"),
+        (["conv3d_debug", "--tflops", "-1"], "compute nothing"),
+        (["conv3d_debug", "--strategy", "zero"], "neither ddp nor fsdp"),
+        (["conv3d_debug", "run.strategy=fsdp"], "this is the only one"),
+        (["masked_shapes_64", "--devices", "2", "--strategy", "fsdp"], "Muon needs whole matrices"),
+        (["conv4d_debug"], "there is no recipe 'conv4d_debug'. Did you mean 'conv3d_debug'?"),
+        (["masked_debug", "--tokenizer", "masked_debug"], "'masked_debug' is a generator's recipe"),
+        (["masked_debug", "--tokenizer", "cvivit_128"], "data.size 32 does not fit"),
+        (["conv3d_debug", "run.step=3"], "Did you mean 'steps'?"),
+    ],
+)
+def test_bad_input_is_a_sentence(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, ["plan", *arguments])
+    assert result.exit_code == 2 and said in result.output and "Traceback" not in result.output, result.output
+
+
+def test_the_command_tells_all_of_it() -> None:
+    given = ["--devices", "2", "--memory", "8GB", "--tflops", "0.1", "--strategy", "fsdp", "--checkpointing"]
+    result = CliRunner().invoke(app, ["plan", "conv3d_debug", *given, "run.steps=5"])
+    assert result.exit_code == 0, result.output
+    said = ("parameters", "operations, a step", "activations", "gathered layers", "yes: 90% of 8 GB", "for 5 steps")
+    assert all(words in result.output for words in (*said, "data, a second", "network"))
+    plan = make_plan(replace(RECIPE, run=replace(RECIPE.run, checkpointing=True)), Devices(2))
+    assert short(2 * plan.cost.flops) + "FLOP" in result.output
+
+
+def test_a_recipe_for_cpus_is_planned_for_cpus() -> None:
+    with pytest.raises(PhenakiError):
+        Devices(teraflops=0.0)
+    recipe = replace(RECIPE, run=replace(RECIPE.run, device="cpu", precision="bfloat16"))
+    assert make_plan(recipe, Devices()).bytes == step_cost(recipe, hardware="cpu").bytes

@@ -1,0 +1,187 @@
+"""Sharded training (run.strategy fsdp) ends like any other, and its checkpoints are whole or refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from phenaki.cli import app
+from phenaki.core.errors import PhenakiError
+from phenaki.core.hub import kind_of, load_component, save_component
+from phenaki.pipeline import load as load_model
+from phenaki.tokenizers import CViViT
+from phenaki.training.checkpoints import Checkpoints, load, read_whole
+from phenaki.training.cost import step_cost
+from phenaki.training.generator import GeneratorRecipe, train_generator
+from phenaki.training.recipes import cvivit_debug, masked_debug
+from phenaki.training.run import RunConfig
+from phenaki.training.tokenizer import TokenizerRecipe, train_tokenizer
+
+CPU = torch.device("cpu")
+
+
+def first_stage(strategy: str) -> TokenizerRecipe:
+    """With a discriminator, which is not sharded, and layers that run twice."""
+    recipe = cvivit_debug()
+    run = replace(recipe.run, steps=3, checkpoint_every=2, log_every=1, trackers=(), precision="float32")
+    return replace(
+        recipe,
+        loss=replace(recipe.loss, adversarial=0.1),
+        discriminator=replace(recipe.discriminator, width=8, blocks=2),
+        optimizer=replace(recipe.optimizer, kind="adamw", lr=1e-3),
+        run=replace(run, checkpointing=True, strategy=strategy),
+    )
+
+
+def second_stage(strategy: str) -> GeneratorRecipe:
+    recipe = masked_debug()
+    return replace(
+        recipe,
+        critic=replace(recipe.critic, kind="token"),
+        optimizer=replace(recipe.optimizer, kind="adamw", lr=1e-3),
+        run=replace(recipe.run, steps=2, log_every=1, trackers=(), precision="bfloat16", strategy=strategy),
+    )
+
+
+def train_all(folder: Path) -> None:
+    """What each of two processes runs."""
+    train_tokenizer(first_stage("fsdp"), folder / "fsdp")
+    if os.environ["RANK"] == "0":
+        shutil.copytree(folder / "fsdp", folder / "resumed")
+        shutil.rmtree(folder / "resumed" / "checkpoints" / "step_0000003")
+    train_tokenizer(first_stage("ddp"), folder / "ddp")
+    train_tokenizer(first_stage("fsdp"), folder / "resumed")
+    for strategy in ("ddp", "fsdp"):
+        tokenizer = load_component(folder / "frozen", "tokenizer")
+        train_generator(second_stage(strategy), folder / f"second_{strategy}", tokenizer)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of two processes by torchrun, and of one."""
+    folder = tmp_path_factory.mktemp("runs")
+    frozen = CViViT(cvivit_debug().tokenizer)
+    save_component(frozen, folder / "frozen", kind_of(frozen, "tokenizer"), frozen.config)
+    script = f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    script += f"from test_train_sharding import train_all\ntrain_all(Path({str(folder)!r}))\n"
+    (folder / "train.py").write_text(script)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    subprocess.run([*launch, str(folder / "train.py")], env=environment, check=True)
+    train_tokenizer(first_stage("ddp"), folder / "one")
+    return folder
+
+
+def saved(run: Path) -> dict:
+    return load(Checkpoints(run, 1, 0, print).newest(), CPU)
+
+
+def figures(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][:3]
+
+
+def equal(one: dict, two: dict, tolerance: float) -> None:
+    for part in one["parts"].keys() - {"data"}:
+        if "optimizers" not in part:
+            for name, value in one["parts"][part].items():
+                assert torch.allclose(value, two["parts"][part][name], atol=tolerance), f"{part} {name}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_do_what_one_does(runs: Path, strategy: str) -> None:
+    """Networks, averages and discriminator, and the loss at each step."""
+    equal(saved(runs / "one"), saved(runs / strategy), 1e-5)
+    for one, two in zip(figures(runs / "one"), figures(runs / strategy), strict=True):
+        for name in ("loss", "adversarial", "discriminator_loss", "grad_norm"):
+            assert one[name] == pytest.approx(two[name], rel=1e-4), name
+
+
+@pytest.mark.slow
+def test_the_second_stage_learns_the_same_in_shards(runs: Path) -> None:
+    whole, shards = saved(runs / "second_ddp"), saved(runs / "second_fsdp")
+    assert {"generator_ema", "text_encoder_ema", "critic_ema"} <= shards["parts"].keys() == whole["parts"].keys()
+    equal(whole, shards, 1e-5)
+
+
+@pytest.mark.slow
+def test_a_process_holds_its_share(runs: Path) -> None:
+    """Of weights, averages, and the optimizer's two; as the plan says."""
+    for rank in (1, 2):
+        (file,) = (runs / "fsdp" / "checkpoints" / "step_0000003").glob(f"shard-{rank:05}-*")
+        held = sum(4 * tensor.numel() for tensor in load_file(file).values())
+        assert held == 4 * step_cost(first_stage("fsdp")).shardable / 2
+
+
+@pytest.mark.slow
+def test_resumed_equals_uninterrupted(runs: Path) -> None:
+    whole, resumed = saved(runs / "fsdp"), saved(runs / "resumed")
+    assert whole["step"] == resumed["step"] == 3
+    equal(whole, resumed, 0)
+
+
+@pytest.mark.slow
+def test_a_missing_or_broken_shard_is_a_sentence(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "fsdp", tmp_path / "run")
+    newest = tmp_path / "run" / "checkpoints" / "step_0000003"
+    (file,) = newest.glob("shard-00002-*")
+    file.write_bytes(bytes(len(file.read_bytes())))
+    with pytest.raises(PhenakiError, match="broken or cut off in shard-00002"):
+        read_whole(newest)
+    file.unlink()
+    with pytest.raises(PhenakiError, match="of the files of 2 processes shard-00002.* cannot be read"):
+        read_whole(newest)
+    said: list[str] = []
+    assert load(Checkpoints(tmp_path / "run", 2, 0, said.append).newest(), CPU)["step"] == 2
+    assert "passed over" in said[0]
+    Checkpoints(tmp_path / "run", 2, 0, said.append).forget(after=2)
+    assert not newest.exists()
+
+
+@pytest.mark.slow
+def test_merged_is_what_the_run_wrote(runs: Path, tmp_path: Path) -> None:
+    """At the last step, whose model the run itself gathers and writes; and another before."""
+    for run, written in (("fsdp", "tokenizer"), ("second_fsdp", "model")):
+        result = CliRunner().invoke(app, ["train", "merge", str(runs / run), str(tmp_path / run)])
+        assert result.exit_code == 0, result.output
+        for file in (runs / run / written).rglob("*.safetensors"):
+            again = load_file(tmp_path / run / file.relative_to(runs / run / written))
+            assert all(torch.equal(value, again[name]) for name, value in load_file(file).items())
+    load_model(tmp_path / "second_fsdp")
+    older = runs / "fsdp" / "checkpoints" / "step_0000002"
+    given = ["train", "merge", str(runs / "fsdp"), str(tmp_path / "older"), "--checkpoint", str(older)]
+    assert CliRunner().invoke(app, given).exit_code == 0
+    before, after = (load_component(tmp_path / name, "tokenizer").state_dict() for name in ("older", "fsdp"))
+    assert not all(torch.equal(value, after[name]) for name, value in before.items())
+    again = CliRunner().invoke(app, given)
+    assert again.exit_code == 2 and "exists" in again.output
+    nothing = CliRunner().invoke(app, ["train", "merge", str(tmp_path), str(tmp_path / "new")])
+    assert nothing.exit_code == 2 and "no checkpoint" in nothing.output
+
+
+def test_what_cannot_be_sharded_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(PhenakiError, match="the only one"):
+        train_tokenizer(first_stage("fsdp"), tmp_path / "run")
+    muon = replace(first_stage("fsdp"), optimizer=replace(cvivit_debug().optimizer, kind="muon"))
+    with pytest.raises(PhenakiError, match="whole matrices.*optimizer.kind=adamw"):
+        train_tokenizer(muon, tmp_path / "run")
+    with pytest.raises(PhenakiError, match="run.compile"):
+        RunConfig(strategy="fsdp", compile=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_strategy_is_refused(runs: Path, tmp_path: Path) -> None:
+    named = str(runs / "fsdp" / "checkpoints" / "step_0000002")
+    with pytest.raises(PhenakiError, match="written with run.strategy=fsdp"):
+        train_tokenizer(first_stage("ddp"), tmp_path / "run", resume=named)

@@ -1,0 +1,570 @@
+"""What a run survives: kills, broken checkpoints, full disks, steps that are not finite, processes that die or hang."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from phenaki.cli import app
+from phenaki.core import files
+from phenaki.core.errors import PhenakiError
+from phenaki.data.sources import ShardSource, Stream, World
+from phenaki.tokenizers import CViViT
+from phenaki.training import checkpoints
+from phenaki.training.checkpoints import Checkpoints, load, read_whole, step_of
+from phenaki.training.generator import train_generator
+from phenaki.training.optim import OptimizerConfig, Optimizers
+from phenaki.training.recipes import cvivit_debug, masked_debug
+from phenaki.training.run import Run, RunConfig
+from phenaki.training.tokenizer import TokenizerRecipe, train_tokenizer
+from test_training import lasting, saved, weights
+
+CPU = torch.device("cpu")
+
+
+def tiny(steps: int, **run: object) -> TokenizerRecipe:
+    """Clips of 16 pixels, for so many steps, with a checkpoint after every second one."""
+    recipe = lasting(cvivit_debug(), steps)
+    return replace(
+        recipe,
+        tokenizer=replace(recipe.tokenizer, image_size=(16, 16)),
+        data=replace(recipe.data, size=16, lengths=(1, 3), length_shares=(0.2, 0.8)),
+        run=replace(recipe.run, precision="float32", checkpoint_every=2, **run),
+    )
+
+
+def kept(folder: Path) -> list[int]:
+    return [step_of(path) for path in Checkpoints(folder, 1, 0, print).found()]
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def store(tmp_path: Path, said: list[str]) -> Iterator[Checkpoints]:
+    store = Checkpoints(tmp_path, 2, 0, said.append)
+    yield store
+    store.join()
+
+
+# ---- checkpoints
+
+
+def test_what_is_trained_on_after_a_save_is_not_in_it(store: Checkpoints) -> None:
+    weight = torch.ones(1000, 100)
+    store.save(3, {"parts": {"nested": [{"weight": weight}, (weight[:2], 7, "text")]}})
+    weight.zero_()
+    store.wait()
+    nested = load(store.newest(), CPU)["parts"]["nested"]
+    assert nested[0]["weight"].min() == 1
+    assert nested[1][0].min() == 1 and nested[1][1:] == (7, "text")
+
+
+def test_the_newest_stay_and_those_of_every_so_many_steps(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, 2, 6, print)
+    for step in range(1, 16):
+        store.save(step, {})
+        store.wait()
+    assert kept(tmp_path) == [15, 14, 12, 6]
+
+
+@pytest.mark.parametrize("harm", ["cut", "flipped", "emptied"])
+def test_a_broken_newest_one_is_passed_over_in_a_sentence(harm: str, store: Checkpoints, said: list[str]) -> None:
+    for step in (1, 2):
+        store.save(step, {"weight": torch.rand(500)})
+        store.wait()
+    newest = store.found()[0]
+    content = bytearray(newest.read_bytes())
+    middle = len(content) // 2
+    content[middle] ^= 1
+    newest.write_bytes({"cut": content[:middle], "flipped": content, "emptied": b""}[harm])
+    assert load(store.newest(), CPU)["step"] == 1
+    (sentence,) = said
+    assert sentence.startswith("passed over: ") and "step_0000002.pt" in sentence and "broken or cut off" in sentence
+    store.found()[1].write_bytes(b"")
+    with pytest.raises(PhenakiError, match="no checkpoint in .* is whole .*step_0000001.pt.*--resume never"):
+        store.newest()
+
+
+def test_a_full_disk_costs_no_checkpoint_but_the_new_one(
+    store: Checkpoints, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save(1, {"weight": torch.ones(5)})
+    store.wait()
+
+    class Full:
+        def __init__(self, file: object):
+            self.file, self.name = file, file.name
+
+        def write(self, data: bytes) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.file, name)
+
+    save = checkpoints._save
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_save", lambda state, file: save(state, Full(file)))
+        store.save(2, {"weight": torch.ones(5)})
+        with pytest.raises(PhenakiError, match="step_0000002.pt': the disk is full"):
+            store.wait()
+    assert len(said) == 1 and said[0].startswith("no checkpoint was written after step 2, the older ones stay: Cannot")
+    assert [path.name for path in store.folder.iterdir()] == ["step_0000001.pt"]
+    store.save(3, {})  # there is space again
+    store.wait()
+    assert load(store.newest(), CPU)["step"] == 3
+
+
+def test_what_is_not_on_the_disk_as_it_was_written_takes_no_name(
+    store: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = checkpoints._save
+
+    def badly(state: object, file: object) -> None:
+        save(state, file)
+        file.seek(100)
+        file.write(b"\xff\xff\xff")
+
+    monkeypatch.setattr(checkpoints, "_save", badly)
+    store.save(1, {"weight": torch.zeros(50)})
+    with pytest.raises(PhenakiError, match="not on the disk as it was written"):
+        store.wait()
+    assert store.found() == []
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_FORMAT", 3)
+        patch.setattr(checkpoints, "__version__", "9.1")
+        train_tokenizer(tiny(2), tmp_path)
+    with pytest.raises(PhenakiError, match=r"written by phenaki 9.1, which is newer than this one .*: go on with that"):
+        train_tokenizer(tiny(3), tmp_path)
+
+
+def test_a_run_of_an_older_version_is_refused_and_can_be_removed(tmp_path: Path) -> None:
+    train_tokenizer(tiny(2), tmp_path)
+    (tmp_path / "checkpoints").rename(tmp_path / "gone")
+    (tmp_path / "checkpoint.pt").write_bytes(b"old")
+    with pytest.raises(PhenakiError, match="of an older version, whose checkpoint.pt .* --overwrite"):
+        train_tokenizer(tiny(3), tmp_path)
+    train_tokenizer(tiny(3), tmp_path, overwrite=True)
+    assert saved(tmp_path)["step"] == 3 and not (tmp_path / "checkpoint.pt").exists()
+
+
+# ---- going on
+
+
+def lines(folder: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_broken_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_tokenizer(tiny(4), tmp_path / "parts")
+    newest = tmp_path / "parts" / "checkpoints" / "step_0000004.pt"
+    newest.write_bytes(newest.read_bytes()[:3000])
+    stale = newest.parent / ".phenaki-000000000000.tmp"
+    stale.write_bytes(b"of a kill in the middle of writing")
+    capsys.readouterr()
+    train_tokenizer(tiny(6), tmp_path / "parts")
+    assert "passed over" in capsys.readouterr().err
+    assert not stale.exists()
+    assert kept(tmp_path / "parts") == [6, 4]
+    assert max(lines(tmp_path / "parts")) == 6 and lines(tmp_path / "parts").count(3) == 1
+
+
+def test_resume_from_a_file_takes_that_one_back(tmp_path: Path) -> None:
+    recipe = tiny(6, keep=9)
+    train_tokenizer(recipe, tmp_path / "a")
+    first = weights(tmp_path / "a")
+    second = tmp_path / "a" / "checkpoints" / "step_0000002.pt"
+    train_tokenizer(recipe, tmp_path / "b", resume=str(second))  # in a new folder
+    assert kept(tmp_path / "b") == [6, 4]
+    with pytest.raises(PhenakiError, match=r"holds a run: name another one.*--overwrite"):
+        train_tokenizer(recipe, tmp_path / "b", resume=str(second))
+    assert kept(tmp_path / "b") == [6, 4]
+    train_tokenizer(recipe, tmp_path / "a", resume=str(second))  # in its own
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        assert all(torch.equal(value, first[name]) for name, value in weights(folder).items())
+    lower = replace(recipe, optimizer=replace(recipe.optimizer, lr=1e-5))
+    train_tokenizer(lower, tmp_path / "c", resume=str(second))  # what a broken run is told to do
+    with pytest.raises(PhenakiError, match="there is no checkpoint|cannot be read: No such file"):
+        train_tokenizer(recipe, tmp_path / "d", resume=str(tmp_path / "none.pt"))
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path, tokenizer: CViViT) -> None:
+    train_tokenizer(tiny(2), tmp_path / "a")
+    file = str(tmp_path / "a" / "checkpoints" / "step_0000002.pt")
+    other = replace(tiny(2), tokenizer=replace(tiny(2).tokenizer, width=128))
+    with pytest.raises(PhenakiError, match=r"step_0000002.pt' does not fit this run: .*tokenizer.width from 64 to 128"):
+        train_tokenizer(other, tmp_path / "b", resume=file)
+    with pytest.raises(PhenakiError, match="does not fit this run: it is of another stage"):
+        train_generator(lasting(masked_debug(), 1), tmp_path / "c", tokenizer, resume=file)
+    loss, small = replace(tiny(2).loss, adversarial=0.1), replace(tiny(2).discriminator, width=4, blocks=2)
+    adversarial = replace(tiny(2), loss=loss, discriminator=small)
+    with pytest.raises(PhenakiError, match="does not fit this run: .*discriminator.width|has other networks"):
+        train_tokenizer(adversarial, tmp_path / "f", resume=file)
+    adam = replace(tiny(2), optimizer=replace(tiny(2).optimizer, kind="adamw"))
+    with pytest.raises(PhenakiError, match="its optimizers has other parts or sizes"):
+        train_tokenizer(adam, tmp_path / "d", resume=file)
+    torch.save({"weight": torch.ones(2)}, tmp_path / "foreign.pt")
+    with pytest.raises(PhenakiError, match="no checkpoint of a run"):
+        train_tokenizer(tiny(2), tmp_path / "e", resume=str(tmp_path / "foreign.pt"))
+
+
+def test_a_run_is_removed_only_where_that_is_said(tmp_path: Path) -> None:
+    train_tokenizer(tiny(2), tmp_path)
+    (tmp_path / "mine.txt").write_text("not the run's")
+    other = replace(tiny(2), loss=replace(tiny(2).loss, l1=0.5))
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    with pytest.raises(PhenakiError, match=r"loss.l1 from 0.0 to 0.5.*--overwrite"):
+        train_tokenizer(other, tmp_path)
+    with pytest.raises(PhenakiError, match=r"holds a run: name another one.*--overwrite"):
+        train_tokenizer(tiny(2), tmp_path, resume="never")
+    with pytest.raises(PhenakiError, match="--overwrite would remove .* with the run it belongs to"):
+        train_tokenizer(other, tmp_path, resume=str(Checkpoints(tmp_path, 1, 0, print).found()[0]), overwrite=True)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+    train_tokenizer(tiny(4), tmp_path, overwrite=True)  # the same recipe: it goes on
+    assert lines(tmp_path) == [1, 2, 2, 3, 4, 4]
+    train_tokenizer(other, tmp_path, overwrite=True)
+    assert kept(tmp_path) == [2] and set(lines(tmp_path)) == {1, 2}
+    assert saved(tmp_path)["recipe"]["loss"]["l1"] == 0.5
+    assert (tmp_path / "mine.txt").exists()
+    train_tokenizer(other, tmp_path / "new", resume="never")
+
+
+def test_the_command_line_knows_how_to_go_on(tmp_path: Path) -> None:
+    train_tokenizer(tiny(2), tmp_path)
+    command = ["train", "tokenizer", "--recipe", "cvivit_debug", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, [*command, "run.steps=2"])
+    assert result.exit_code == 2 and "started with another recipe" in result.stderr
+    result = CliRunner().invoke(app, [*command, "run.steps=2", "--overwrite"])
+    assert result.exit_code == 0 and kept(tmp_path) == [2]
+    result = CliRunner().invoke(app, [*command, "run.steps=2", "--resume", str(tmp_path / "none.pt")])
+    assert result.exit_code == 2 and "none.pt' cannot be read" in result.stderr
+
+
+# ---- kills
+
+
+def killed(train: Callable[[], object], where: str) -> bool:
+    """Whether a process that trains was killed: after its third step, or halfway through its second checkpoint."""
+    pid = os.fork()
+    if pid:
+        return os.waitpid(pid, 0)[1] == signal.SIGKILL
+    log, save, saves = Run.log, checkpoints._save, []
+
+    def log_and_die(self: Run, **values: float) -> None:
+        log(self, **values)
+        if where == "step" and self.step - self._first == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def half(state: object, file: IO[bytes]) -> None:
+        saves.append(1)
+        save(state, file)
+        if where == "writing" and len(saves) == 2:
+            file.truncate(file.tell() // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Run.log, checkpoints._save = log_and_die, half
+    with suppress(BaseException):
+        train()
+    os._exit(0)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums over several threads have another order, and a process that was forked has one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("stage", ["first", "second"])
+def test_a_run_that_was_killed_ends_like_one_that_was_not(stage: str, tmp_path: Path, tokenizer: CViViT) -> None:
+    """benchmarks/surviving.py does the same at random moments."""
+    second = lasting(masked_debug(), 9)
+    second = replace(second, run=replace(second.run, checkpoint_every=2))
+
+    def train(name: str) -> object:
+        if stage == "first":
+            return train_tokenizer(tiny(9), tmp_path / name)
+        return train_generator(second, tmp_path / name, tokenizer)
+
+    train("whole")
+    for where in ("step", "step", "writing"):
+        assert killed(lambda: train("parts"), where)
+    assert list((tmp_path / "parts" / "checkpoints").glob(".phenaki-*"))
+    train("parts")
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys() and len(whole) > 50
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert saved(tmp_path / "whole")["parts"]["data"] == saved(tmp_path / "parts")["parts"]["data"]
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+
+
+# ---- steps that are not finite
+
+
+class Spoiler:
+    """Makes the loss of some steps not a number."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, steps: set[int]):
+        from phenaki.training import tokenizer
+
+        original, self.calls = tokenizer.pixel_losses, -1
+
+        def losses(*arguments: object) -> dict[str, torch.Tensor]:
+            self.calls += 1
+            factor = float("inf") if self.calls in steps else 1.0
+            return {name: factor * loss for name, loss in original(*arguments).items()}
+
+        monkeypatch.setattr(tokenizer, "pixel_losses", losses)
+
+
+def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Spoiler(monkeypatch, {2, 3})
+    train_tokenizer(tiny(2), tmp_path)
+    before = weights(tmp_path)
+    Spoiler(monkeypatch, set(range(2)))
+    train_tokenizer(tiny(4), tmp_path)
+    after = weights(tmp_path)
+    changed = {name.split(".")[1] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == set()
+    last = saved(tmp_path)
+    assert (last["step"], last["skipped"]) == (4, 2)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["skipped"] for line in records if "skipped" in line] == [1, 2]
+    assert [line["step"] for line in records if line.get("alarm") == "step skipped"] == [3]
+    Spoiler(monkeypatch, set())
+    train_tokenizer(tiny(6), tmp_path)  # it learns again, and still knows how many
+    assert saved(tmp_path)["skipped"] == 2
+    assert not all(torch.equal(value, after[name]) for name, value in weights(tmp_path).items())
+
+
+def test_several_in_a_row_end_the_run_and_leave_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_tokenizer(tiny(2), tmp_path)
+    before = weights(tmp_path)
+    Spoiler(monkeypatch, set(range(99)) - {2})  # two, a good one, then three
+    with pytest.raises(PhenakiError, match=r"loss became inf at step 7, the 3th .*--resume .*step_0000006.pt"):
+        train_tokenizer(tiny(99, bad_steps=3), tmp_path)
+    assert saved(tmp_path)["step"] == 6
+    assert before.keys() == weights(tmp_path).keys()
+    assert all(value.isfinite().all() for value in weights(tmp_path).values() if value.is_floating_point())
+
+
+def test_no_process_takes_a_step_that_one_cannot(tmp_path: Path) -> None:
+    """A loss that is not finite spoils its process's gradients, and so the mean of all."""
+    network = torch.nn.Linear(2, 2)
+    optimizers = Optimizers([network], OptimizerConfig(), 10_000)
+    before = network.weight.detach().clone()
+    averaging = Run(tmp_path, RunConfig(), cvivit_debug()).averaging(optimizers.parameters)
+    for loss, moved in ((float("inf"), False), (torch.tensor(float("nan")), False), (torch.tensor(1.0), True)):
+        network(torch.ones(1, 2)).sum().backward()  # finite gradients
+        averaging.finish(loss)
+        optimizers.update(1000)
+        assert torch.equal(network.weight, before) != moved
+
+
+# ---- processes
+
+
+ALONE = """
+import os, sys, time
+from dataclasses import replace
+from pathlib import Path
+from phenaki.training.recipes import cvivit_debug
+from phenaki.training.run import Run
+import torch
+recipe = cvivit_debug()
+config = replace(recipe.run, steps=10**6, log_every=10**6, picture_every=20, patience=float(os.environ["PATIENCE"]))
+folder = Path(sys.argv[1])
+weight = torch.nn.Linear(2, 2)
+with Run(folder, config, recipe) as run:
+    (folder / f"pid{run.rank}").write_text(str(os.getpid()))
+    averaging = run.averaging(weight.parameters())
+    for step in run.steps({"linear": weight}):
+        weight(torch.ones(1, 2)).sum().backward()
+        averaging.finish(0.0)
+        if run.due(20) and step == 19:
+            time.sleep(float(os.environ["PICTURES"]))
+        if step == 40:
+            (folder / f"far{run.rank}").touch()
+        time.sleep(0.005)
+"""
+
+
+def launch(tmp_path: Path, port: int, patience: float, pictures: float) -> list[subprocess.Popen[str]]:
+    """Two processes as a cluster starts them: nothing watches over them."""
+    script = tmp_path / "alone.py"
+    script.write_text(ALONE)
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    common |= {"PATIENCE": str(patience), "PICTURES": str(pictures)}
+    return [
+        subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path / "run")],
+            env={**os.environ, **common, "RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def wait_until(path: Path, processes: list[subprocess.Popen[str]], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end and all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("number", "victim"), [(signal.SIGKILL, 1), (signal.SIGSTOP, 1), (signal.SIGSTOP, 0)])
+def test_a_process_that_dies_or_hangs_ends_the_others_with_a_sentence(
+    number: signal.Signals, victim: int, tmp_path: Path
+) -> None:
+    """Pictures that take longer than the patience are waited for; whoever is gone is not."""
+    patience = 3.0
+    processes = launch(tmp_path, free_port(), patience, pictures=1.5 * patience)
+    try:
+        for rank in range(2):
+            wait_until(tmp_path / "run" / f"far{rank}", processes)
+        processes[victim].send_signal(number)
+        _, error = processes[1 - victim].communicate(timeout=30)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert processes[1 - victim].returncode == 1  # the script has no command line around it
+    last = error.strip().splitlines()[-1]
+    assert re.search(rf"PhenakiError: process {1 - victim} of 2 waited in vain .* 3 s \(run.patience\)", last), error
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        processes = launch(tmp_path, port, 3.0, 0)
+        try:
+            _, error = processes[0].communicate(timeout=60)
+        finally:
+            for process in processes:
+                process.kill()
+                process.communicate()
+    assert f"the port at 127.0.0.1:{port} is taken" in error.strip().splitlines()[-1]
+
+
+def test_another_number_of_processes_goes_on_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_train_surviving import tiny\n"
+        "from phenaki.training.tokenizer import train_tokenizer\n"
+        "train_tokenizer(tiny(int(sys.argv[2])), sys.argv[1])\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, str(tmp_path / "run"), "3"], env=environment, check=True)
+    train_tokenizer(tiny(5), tmp_path / "run")
+    assert "the number of processes was 2 and is 1 now: the data come in another order" in capsys.readouterr().err
+    assert saved(tmp_path / "run")["step"] == 5
+    (process,) = saved(tmp_path / "run")["parts"]["data"]["processes"]
+    assert process["made"] == 5
+
+
+def test_streams_of_another_number_go_on_as_far_into_the_data() -> None:
+    world = World(0, "train", (16, 16), 3, 1, 0.0)
+    seen, positions = [], []
+    for index in range(3):
+        taken = list(islice(world.items(Stream(index=index, count=3), {}), 4))
+        seen += [item for item, _ in taken]
+        positions.append(taken[-1][1])
+    position = world.redealt(positions, 2)
+    following = [
+        item for index in range(2) for item, _ in islice(world.items(Stream(index=index, count=2), position), 3)
+    ]
+    assert sorted(seen + following) == list(range(18))
+
+    shards = ShardSource([f"{number}.tar" for number in range(6)])
+    assert shards.redealt([{"part": 2}, {"part": 2}, {"part": 2}], 1) == {"part": 6}  # one epoch
+    assert shards.redealt([{"part": 2}, {"part": 2}, {}], 2) == {"part": 2}
+    assert shards.redealt([{"part": 12}], 12) == {"part": 2}  # two epochs, of which each stream has a part
+
+
+# ---- signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_within_the_step(number: signal.Signals, tmp_path: Path) -> None:
+    recipe = tiny(10)
+    linear = torch.nn.Linear(2, 2)
+    with Run(tmp_path, replace(recipe.run, checkpoint_every=100), recipe) as run:
+        for step in run.steps({"linear": linear}):
+            linear.weight.data.fill_(step)
+            if step == 4:
+                os.kill(os.getpid(), number)
+    last = saved(tmp_path)
+    assert last["step"] == 5
+    assert last["parts"]["linear"]["weight"].max() == 4
+
+
+def test_a_run_waits_for_what_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that ends by an error; and training goes on while a checkpoint is written."""
+    began, write = [], files.os.replace
+    order: list[str] = []
+
+    def slowly(*arguments: object) -> None:
+        if "checkpoints" in str(arguments[1]):
+            began.append(1)
+            time.sleep(0.5)
+            order.append("written")
+        write(*arguments)
+
+    monkeypatch.setattr(files.os, "replace", slowly)
+    recipe = tiny(10)
+    with pytest.raises(RuntimeError, match="a bug"), Run(tmp_path, recipe.run, recipe) as run:
+        for step in run.steps({}):
+            order.append(f"step {step}")
+            if step == 3:
+                raise RuntimeError("a bug")
+    assert order == ["step 0", "step 1", "step 2", "step 3", "written"]
+    assert kept(tmp_path) == [2]
+    read_whole(tmp_path / "checkpoints" / "step_0000002.pt")

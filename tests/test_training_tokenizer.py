@@ -1,0 +1,311 @@
+"""The first stage's update: whose gradients are whose, what is in a checkpoint, and the test on one clip."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from phenaki.cli import app
+from phenaki.core.errors import PhenakiError
+from phenaki.data.eval_samples import Shown
+from phenaki.data.sources import Sample
+from phenaki.media.video import to_float, to_uint8, write_video
+from phenaki.perceptual import I3D, LPIPS
+from phenaki.tokenizers.discriminator import DiscriminatorConfig
+from phenaki.training.health import check_clips
+from phenaki.training.optim import Optimizers
+from phenaki.training.recipes import cvivit_debug, cvivit_debug_codebook
+from phenaki.training.run import Run
+from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTraining, look, overfit_one, train_tokenizer
+from test_training import lasting, saved, stop_after, weights
+
+
+def tiny(recipe: TokenizerRecipe | None = None, **loss: float) -> TokenizerRecipe:
+    """Clips of 16 pixels in float32; an adversary that begins at once, where it has a weight."""
+    recipe = recipe or cvivit_debug()
+    small = DiscriminatorConfig(width=4, blocks=2, penalty_every=2)
+    return replace(
+        recipe,
+        tokenizer=replace(recipe.tokenizer, image_size=(16, 16)),
+        data=replace(recipe.data, size=16, lengths=(1, 3), length_shares=(0.2, 0.8)),
+        loss=replace(recipe.loss, **loss),
+        discriminator=small if loss.get("adversarial") else recipe.discriminator,
+        run=replace(recipe.run, precision="float32"),
+    )
+
+
+@pytest.fixture
+def lpips(monkeypatch: pytest.MonkeyPatch) -> LPIPS:
+    """A random network in place of the trained one."""
+    torch.manual_seed(0)
+    network = LPIPS(width=2).eval().requires_grad_(False)
+    monkeypatch.setattr("phenaki.training.tokenizer.load_lpips", lambda path: network)
+    return network
+
+
+@pytest.fixture
+def i3d(monkeypatch: pytest.MonkeyPatch) -> I3D:
+    torch.manual_seed(0)
+    network = I3D(narrow=16).eval().requires_grad_(False)
+    monkeypatch.setattr("phenaki.training.tokenizer.load_i3d", lambda path: network)
+    return network
+
+
+def training(recipe: TokenizerRecipe, folder: Path) -> TokenizerTraining:
+    return TokenizerTraining(recipe, Run(folder, recipe.run, recipe))
+
+
+def clip(batch: int = 4, frames: int = 3) -> torch.Tensor:
+    return torch.rand(batch, 3, frames, 16, 16, generator=torch.Generator().manual_seed(3))
+
+
+def gradients(parameters: Iterator[torch.nn.Parameter]) -> list[torch.Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("sees", ["frames", "clips"])
+def test_each_side_learns_from_its_own_step_alone(sees: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny(adversarial=0.5)
+    recipe = replace(recipe, discriminator=replace(recipe.discriminator, sees=sees, adaptive=True))
+    both = training(recipe, tmp_path)
+    update, turns = Optimizers.update, []
+
+    def spied(self: Optimizers, step: int) -> float:
+        of_tokenizer = gradients(both.tokenizer.parameters())
+        of_discriminator = gradients(both.discriminator.parameters())
+        turns.append((self, len(of_tokenizer), len(of_discriminator)))
+        return update(self, step)
+
+    monkeypatch.setattr(Optimizers, "update", spied)
+    figures = both.update(clip(), 0)
+    (first, *own), (second, *other) = turns
+    assert first is both.optimizers and own[0] > 0 and own[1] == 0
+    assert second is both.discriminator_optimizers and other[0] == 0 and other[1] > 0
+    assert not gradients(both.tokenizer.parameters()) and not gradients(both.discriminator.parameters())
+    assert {"adversarial", "discriminator_loss", "penalty"} < figures.keys()
+
+
+def test_each_parameter_has_one_optimizer_and_guests_have_none(tmp_path: Path, lpips: LPIPS, i3d: I3D) -> None:
+    recipe = tiny(adversarial=0.1, lpips=0.1, i3d=1.0)
+    both = training(recipe, tmp_path)
+    guests = [*lpips.parameters(), *lpips.buffers(), *i3d.parameters(), *i3d.buffers()]
+    before = [tensor.clone() for tensor in guests]
+    for network, optimizers in (
+        (both.tokenizer, both.optimizers),
+        (both.discriminator, both.discriminator_optimizers),
+    ):
+        held = [p for o in optimizers.optimizers for group in o.param_groups for p in group["params"]]
+        assert sorted(map(id, held)) == sorted(map(id, network.parameters()))
+    figures = both.update(clip(1), 0)
+    assert {"lpips", "i3d"} < figures.keys()
+    assert all(torch.equal(one, other) for one, other in zip(before, guests, strict=True))
+    assert all(tensor.grad is None for tensor in guests)
+    assert both.parts.keys() == {"tokenizer", "ema", "optimizers", "discriminator", "discriminator_optimizers"}
+    names = {name for part in ("tokenizer", "ema", "discriminator") for name in both.parts[part].state_dict()}
+    assert not any("lin0" in name or "Mixed" in name for name in names)
+
+
+def test_a_term_of_weight_0_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("load_lpips", "load_i3d", "Discriminator"):
+        monkeypatch.setattr(f"phenaki.training.tokenizer.{name}", lambda *_: pytest.fail("loaded"))
+    alone = training(tiny(), tmp_path)
+    terms = {"l1", "lpips", "i3d", "adversarial", "alike", "entropy", "discriminator_loss"}
+    assert not terms & alone.update(clip(), 0).keys()
+    assert alone.parts.keys() == {"tokenizer", "ema", "optimizers"}
+
+
+def test_the_adversary_is_neither_heard_nor_taught_before_its_start(tmp_path: Path) -> None:
+    recipe = tiny(adversarial=0.1)
+    both = training(replace(recipe, discriminator=replace(recipe.discriminator, start=2)), tmp_path)
+    before = [parameter.clone() for parameter in both.discriminator.parameters()]
+    assert "adversarial" not in both.update(clip(), 1)
+    assert all(torch.equal(*pair) for pair in zip(before, both.discriminator.parameters(), strict=True))
+    assert "adversarial" in both.update(clip(), 2)
+    assert not all(torch.equal(*pair) for pair in zip(before, both.discriminator.parameters(), strict=True))
+
+
+def test_interrupted_and_resumed_equals_uninterrupted_with_an_adversary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lpips: LPIPS
+) -> None:
+    recipe = lasting(tiny(cvivit_debug_codebook(), adversarial=0.1, lpips=0.1, frames=1), 6)
+    recipe = replace(recipe, discriminator=replace(recipe.discriminator, start=1, adaptive=True))
+    train_tokenizer(recipe, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        train_tokenizer(recipe, tmp_path / "parts")
+    train_tokenizer(recipe, tmp_path / "parts")
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert any(name.startswith(".discriminator_optimizers") for name in whole)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.parametrize("make", [cvivit_debug, cvivit_debug_codebook])
+def test_parts_of_a_batch_do_what_the_whole_batch_does(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny(make(), adversarial=0.1, l1=0.5)
+    update, found = Optimizers.update, []
+
+    def spied(self: Optimizers, step: int) -> float:
+        found.append([parameter.grad.clone() for parameter in self.parameters if parameter.grad is not None])
+        return update(self, step)
+
+    monkeypatch.setattr(Optimizers, "update", spied)
+    figures = []
+    for accumulate in (1, 2, 3):
+        parts = replace(recipe, optimizer=replace(recipe.optimizer, accumulate=accumulate, lr=1e-12))
+        figures.append(training(parts, tmp_path).update(clip(5), 0))
+    for other in (2, 4):  # the tokenizer's gradients and the discriminator's, of each run
+        for whole, parts in zip(found[0] + found[1], found[other] + found[other + 1], strict=True):
+            assert torch.allclose(whole, parts, rtol=1e-3, atol=1e-6)
+    for name, value in figures[0].items():
+        assert figures[1][name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    train_tokenizer(lasting(tiny(), 1), tmp_path)
+    path = tmp_path / "recipe.json"
+    older = json.loads(path.read_text())
+    del older["discriminator"], older["loss"]["lpips"], older["optimizer"]["accumulate"]
+    del older["tokenizer"]["quantizer"]["commitment"]
+    older["loss"]["gone"] = 1.0
+    path.write_text(json.dumps(older))
+    with pytest.raises(PhenakiError, match=r"loss.adversarial from 0.0 to 0.1"):
+        train_tokenizer(lasting(tiny(adversarial=0.1), 2), tmp_path)
+    path.write_text(json.dumps(older))
+    train_tokenizer(lasting(tiny(), 2), tmp_path)
+    assert saved(tmp_path)["step"] == 2
+
+
+# ---- broken weights
+
+
+def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(tmp_path: Path) -> None:
+    recipe = lasting(tiny(), 2)
+    linear = torch.nn.Linear(2, 2)
+    with Run(tmp_path, recipe.run, recipe) as run:
+        run.save({"tokenizer": linear})
+        before = linear.weight.detach().clone()
+        linear.weight.data[0, 0] = float("nan")
+        run.step = 1
+        good = "step_0000000.pt and a lower optimizer.lr"
+        with pytest.raises(PhenakiError, match=f"the tokenizer is not finite after step 1: .* last good .*{good}"):
+            run.save({"tokenizer": linear})
+    assert torch.equal(saved(tmp_path)["parts"]["tokenizer"]["weight"], before)
+
+
+@pytest.mark.parametrize("name", ["loss", "discriminator_loss"])
+def test_a_loss_that_is_not_finite_ends_the_run_at_the_last_good_checkpoint(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = lasting(tiny(adversarial=0.1), 9)
+    recipe = replace(recipe, run=replace(recipe.run, checkpoint_every=2, bad_steps=1))
+    loss = "pixel_losses" if name == "loss" else "discriminator_loss"
+    original = getattr(__import__("phenaki.training.tokenizer", fromlist=[loss]), loss)
+    calls = []
+
+    def breaking(*arguments: object) -> object:
+        calls.append(1)
+        value, factor = original(*arguments), float("nan") if len(calls) > 5 else 1.0
+        return {key: term * factor for key, term in value.items()} if isinstance(value, dict) else value * factor
+
+    monkeypatch.setattr(f"phenaki.training.tokenizer.{loss}", breaking)
+    with pytest.raises(PhenakiError, match=f"the {name} became nan at step 5, .*: go on from the last good checkpoint"):
+        train_tokenizer(recipe, tmp_path)
+    last = saved(tmp_path)
+    assert last["step"] == 4
+    assert all(tensor.isfinite().all() for tensor in last["parts"]["tokenizer"].values())
+
+
+# ---- clips that are none
+
+
+def test_clips_of_another_size_or_range_are_refused() -> None:
+    def judged_by(video: np.ndarray) -> Shown:
+        return Shown([SimpleNamespace(video=video)], "test", False)
+
+    good = np.full((3, 16, 24, 3), 100, np.uint8)
+    check_clips(judged_by(good), (16, 24))
+    for video in (good[:, :8], good.transpose(0, 2, 1, 3), good[..., :1], good / np.float32(255)):
+        with pytest.raises(PhenakiError, match=r"shape \(3, .*needs uint8 \(T, H, W, 3\) of 16x24"):
+            check_clips(judged_by(video), (16, 24))
+    with pytest.raises(PhenakiError, match="brightest of all pixels is 1 of 255"):
+        check_clips(judged_by(np.minimum(good, 1)), (16, 24))
+
+
+def test_a_run_on_black_clips_does_not_begin(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    write_video(tmp_path / "clips" / "black.mp4", np.zeros((6, 16, 16, 3), np.uint8), 8)
+    recipe = tiny()
+    sources = (replace(recipe.data.sources[0], place=str(tmp_path / "clips")),)
+    with pytest.raises(PhenakiError, match="these clips are black"):
+        train_tokenizer(replace(recipe, data=replace(recipe.data, sources=sources)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_clips_longer_than_the_window_are_refused(tmp_path: Path) -> None:
+    recipe = tiny()
+    recipe = replace(recipe, tokenizer=replace(recipe.tokenizer, window=2))
+    train_tokenizer(replace(recipe, run=replace(recipe.run, steps=1)), tmp_path / "run")
+    longer = replace(recipe.data, lengths=(1, 5))
+    with pytest.raises(PhenakiError, match="clips of 5 frames are 3 time steps, and tokenizer.window is 2: make it 3"):
+        train_tokenizer(replace(recipe, data=longer), tmp_path / "longer")
+    assert not (tmp_path / "longer").exists()
+
+
+# ---- one clip
+
+
+def test_a_picture_says_which_rows_are_reconstructions(tmp_path: Path) -> None:
+    tokenizer = training(tiny(), tmp_path).tokenizer.eval()
+    clips = to_uint8(clip(2))
+    _, picture = look(tokenizer, Shown([Sample(video, "") for video in clips], "test", False))
+    rows = list(zip(picture.labels, picture.clips, strict=True))
+    assert np.array_equal([row for label, row in rows if label == "original"], clips)
+    reconstructed = to_uint8(tokenizer.decode(tokenizer.encode(to_float(clips))))
+    assert np.array_equal([row for label, row in rows if label == "reconstruction"], reconstructed)
+
+
+def test_one_clip_is_learned_by_heart(tmp_path: Path) -> None:
+    said = overfit_one(lasting(tiny(), 5), tmp_path, steps=80, goal=16.0)
+    assert said.startswith("one clip was learned by heart: 16 dB at step ")
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["psnr"] >= 16 > lines[-2]["psnr"]
+    with pytest.raises(PhenakiError, match="name a new one"):
+        overfit_one(tiny(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"optimizer": {"lr": 1e-9}}, "the PSNR hardly rose"),
+        ({"loss": {"l2": 1e-30}}, "dead gradients: their norm is"),
+        ({"optimizer": {"lr": 1e30, "kind": "adamw", "weight_decay": 0.0}}, "(loss|grad_norm) became (nan|inf)"),
+    ],
+)
+def test_a_clip_that_is_not_learned_says_why(changes: dict, wrong: str, tmp_path: Path) -> None:
+    recipe = tiny()
+    recipe = replace(recipe, **{room: replace(getattr(recipe, room), **values) for room, values in changes.items()})
+    with pytest.raises(PhenakiError, match=wrong):
+        overfit_one(recipe, tmp_path, steps=25)
+
+
+def test_the_command_ends_with_the_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["train", "tokenizer", "-r", "cvivit_debug", "--overfit-one", "-o", str(tmp_path / "run")]
+    monkeypatch.setattr("phenaki.training.tokenizer.overfit_one", lambda recipe, folder: "learned by heart")
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0 and "learned by heart" in result.output
+
+    def failing(recipe: TokenizerRecipe, folder: Path) -> str:
+        raise PhenakiError("not learned by heart")
+
+    monkeypatch.setattr("phenaki.training.tokenizer.overfit_one", failing)
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2 and "phenaki: not learned by heart" in result.output
