@@ -26,7 +26,7 @@ from torch import Tensor
 
 from phenaki import Phenaki
 from phenaki.core.config import to_dict
-from phenaki.core.files import write_whole
+from phenaki.core.files import write_atomic
 from phenaki.evaluation.generate import FRAMES
 from phenaki.evaluation.pixels import decibels
 from phenaki.evaluation.protocol import measured_on, measured_with, unseen_world
@@ -126,7 +126,7 @@ def main() -> None:
             video = to_float(np.stack([sample.video for sample in samples])).to(model.device)
             made += make(model, samples, video, rng)
             found[kind] = summary(made)
-            with write_whole(given.out, "w") as file:
+            with write_atomic(given.out, "w") as file:
                 json.dump(found, file, indent=1)
             hits = sum(one["fulfilled"] for one in made)
             print(f"{kind} {len(made)}: {hits} fulfilled, {time.monotonic() - started:.0f} s", flush=True)

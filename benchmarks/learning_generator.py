@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from phenaki import Phenaki
 from phenaki.conditioning import Text
-from phenaki.core.files import write_whole
+from phenaki.core.files import write_atomic
 from phenaki.core.precision import autocast
 from phenaki.generators.losses import masked_cross_entropy
 from phenaki.generators.masking import masked_count, random_mask
@@ -79,7 +79,7 @@ def tokens(path: Path, clips: int) -> dict[str, Clips]:
     if not path.exists():
         model = Phenaki.from_pretrained(MODEL)
         found = {"train": encode(model, "train", 0, clips), "unseen": encode(model, "test", 7, UNSEEN)}
-        with write_whole(path) as file:
+        with write_atomic(path) as file:
             torch.save(found, file)
     return torch.load(path, weights_only=True)
 

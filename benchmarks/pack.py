@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from phenaki.core.files import write_whole
+from phenaki.core.files import write_atomic
 from phenaki.data.cuts import Cutting
 from phenaki.data.packing import PackConfig, pack
 from phenaki.media.video import write_video
@@ -42,7 +42,7 @@ def make_sources(folder: Path, clips: int) -> None:
     for number in range(clips):
         path = folder / f"{number:06d}.mp4"
         if not path.exists():
-            with write_whole(path) as file:
+            with write_atomic(path) as file:
                 file.write(encoded(number % ENCODED) + struct.pack(">I4sQ", 16, b"free", number))
 
 
@@ -59,7 +59,7 @@ def measure(folder: Path, clips: int, processes: int) -> float:
     noted = folder / f"seconds-{processes}.json"
     if not noted.exists():
         seconds = seconds_to_pack(folder / "sources", processes)
-        with write_whole(noted, "w") as file:
+        with write_atomic(noted, "w") as file:
             json.dump(seconds, file)
     seconds = json.loads(noted.read_text())
     print(f"{clips} clips in {processes} processes: {seconds:.1f} s, {clips / seconds:.1f} clips/s", flush=True)

@@ -25,7 +25,7 @@ from typing import Any
 from phenaki import Phenaki
 from phenaki.core.config import override, to_dict
 from phenaki.core.errors import PhenakiError
-from phenaki.core.files import write_whole
+from phenaki.core.files import write_atomic
 from phenaki.evaluation.generate import FRAMES, side_by_side, verdicts
 from phenaki.evaluation.prompts import KINDS
 from phenaki.evaluation.protocol import measured_with
@@ -85,9 +85,9 @@ def shown(found: dict[str, Any]) -> str:
 
 
 def write(out: Path, figures: dict[str, Any]) -> None:
-    with write_whole(out, "w") as file:
+    with write_atomic(out, "w") as file:
         json.dump(figures, file)
-    with write_whole(out.with_suffix(".md"), "w") as file:
+    with write_atomic(out.with_suffix(".md"), "w") as file:
         file.write(table(figures["settings"]))
 
 

@@ -30,7 +30,7 @@ LAYERS = (
 HEIGHT = {room: height for height, rooms in enumerate(LAYERS) for room in rooms}
 FREE = {"__version__"}
 ONLY_IN = {
-    "phenaki.compat": {"compat", "cli"},
+    "phenaki.compat": {"compat", "pipeline", "cli"},
     "torch.distributed": {"training", "data"},
     "torch.utils.data": {"training", "data"},
     "torch.utils.tensorboard": {"training"},

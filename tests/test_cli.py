@@ -21,6 +21,7 @@ from phenaki.cli.generate import DEMO
 from phenaki.cli.story import read_story
 from phenaki.conditioning import WordEncoder
 from phenaki.core import files, hub
+from phenaki.core.components import save_component
 from phenaki.core.errors import PhenakiError
 from phenaki.generators import MaskedTransformer
 from phenaki.media.video import read_video
@@ -153,7 +154,7 @@ BAD = [
     (["a", "--frames", "10", "-o", "a.mp4"], "the nearest are 9 and 11"),
     (["a", "-m", "shapes-46", "-o", "a.mp4"], "no model or folder 'shapes-46'. Did you mean 'shapes-64'.* shapes-64"),
     (["a", "-m", "nope", "-o", "a.mp4"], "Models in the package: shapes-64"),
-    (["a", "-m", ".", "-o", "a.mp4"], "is no folder of a model"),
+    (["a", "-m", ".", "-o", "a.mp4"], "is not a model folder"),
     (["a", "-o", "nowhere/a.mp4"], "the folder 'nowhere' does not exist"),
     (["a", "-o", "/dev/null/a.mp4"], "Cannot write"),
     (["a", "-o", "a.avi"], r"the ending '.avi', which cannot be written. There are .mp4, .gif, .webp, .png"),
@@ -248,7 +249,7 @@ def edit(path: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("breaks", "said"),
     [
-        (lambda m: os.truncate(m / "generator/weights.safetensors", 1000), "no whole safetensors file"),
+        (lambda m: os.truncate(m / "generator/weights.safetensors", 1000), "not a complete safetensors file"),
         (
             lambda m: edit(m / "generator/config.json", '"layers"', '"layer"'),
             "Unknown key 'layer'. Did you mean 'layers'",
@@ -273,7 +274,7 @@ def test_a_generator_of_another_vocabulary(
     from dataclasses import replace
 
     config = replace(generator.config, tokenizer=replace(generator.config.tokenizer, vocab_size=64))
-    hub.save_component(MaskedTransformer(config), packaged / "generator", "masked", config)
+    save_component(MaskedTransformer(config), packaged / "generator")
     assert "vocab_size 64, not 125" in refused(run("generate", "a", "-o", "a.mp4"))
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from phenaki.cli import app
-from phenaki.core.hub import save_component
+from phenaki.core.components import save_component
 from phenaki.evaluation.files import COLUMNS, _Sheet, at_rate, distinct_names, streamed
 from phenaki.evaluation.pixels import psnr
 from phenaki.media.reader import read_frames
@@ -31,7 +31,7 @@ def work(tokenizer: CViViT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """An empty folder to work in, with a tiny model, and no weights of other networks."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PHENAKI_CACHE", str(tmp_path / "cache"))
-    save_component(tokenizer, "model", "cvivit", tokenizer.config)
+    save_component(tokenizer, "model")
 
 
 def run(*arguments: object) -> Result:

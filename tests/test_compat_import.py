@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 import phenaki
 from phenaki.cli import app
 from phenaki.compat import importing
-from phenaki.core import hub
+from phenaki.core.components import component_kind
 from phenaki.tokenizers import CViViT
 from reproductions import COSINE, LOOKUP_FREE, OBVIOUS, files, golden
 
@@ -69,7 +69,7 @@ def test_the_release_is_imported_without_its_loss_networks(tmp_path: Path, out: 
     assert str(tmp_path) not in card
     tokenizer = phenaki.load(out, device="cpu")
     assert torch.equal(tokenizer.encode(held["video"]), held["ids"])
-    assert hub.room_of(out) == "tokenizer"
+    assert component_kind(out) == "tokenizer"
 
 
 def wrong(state: State) -> State:
@@ -167,7 +167,7 @@ BROKEN: dict[str, tuple[Callable[[State], dict[str, Any]], str]] = {
     ),
     "a shape is wrong": (
         lambda state: state | {"to_pixels.0.bias": torch.zeros(7)},
-        "1 of another shape (to_pixels.0.bias is (7,) and should be (384,))",
+        "1 of the wrong shape (to_pixels.0.bias is (7,), expected (384,))",
     ),
     "a shape has other dimensions": (
         lambda state: state | {"vq._codebook.embed": torch.zeros(64, 48)},
@@ -179,7 +179,7 @@ BROKEN: dict[str, tuple[Callable[[State], dict[str, Any]], str]] = {
     ),
     "something unknown is in it": (
         lambda state: state | {"vq.orthogonal_rot": torch.zeros(6, 6)},
-        "1 unknown (vq.orthogonal_rot)",
+        "1 unexpected (vq.orthogonal_rot)",
     ),
     "it is grey": (
         lambda state: state | {"to_patch_emb_first_frame.2.weight": torch.zeros(48, 64)},
@@ -209,7 +209,7 @@ def test_a_file_that_cannot_be_read_is_refused(state: State, tmp_path: Path, out
         sentence = f"({len(content):,} bytes) is no whole checkpoint of torch.save"
         assert sentence in refused(out, "obvious-cvivit", checkpoint, out)
     (tmp_path / "vae.safetensors").write_bytes(cut)
-    assert "no whole safetensors file" in refused(out, "obvious-cvivit", tmp_path / "vae.safetensors", out)
+    assert "not a complete safetensors file" in refused(out, "obvious-cvivit", tmp_path / "vae.safetensors", out)
     assert "there is no checkpoint" in refused(out, "obvious-cvivit", tmp_path / "none.pt", out)
     checkpoint.write_bytes(whole)
     config = ("--config", tmp_path / "none.json")

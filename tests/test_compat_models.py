@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 import phenaki
-import phenaki.conditioning
 from phenaki.compat import PegCViViT, PegMaskGit
 from phenaki.compat.importing import import_maskgit, import_tokenizer
 from phenaki.compat.transformer import PositionBias, _linear_bias
 from phenaki.conditioning import Text, TextEncoder, WordEncoderConfig
 from phenaki.core.errors import PhenakiError
+from phenaki.core.registry import TEXT_ENCODERS, Entry
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.pipeline import Phenaki
@@ -166,17 +166,17 @@ def test_ids_of_long_clips_are_not_cut_to_those_of_short_ones(clips: Path, tmp_p
 
 
 @dataclass(frozen=True)
-class GivenConfig:
+class LettersConfig:
     width: int = 40
 
 
-class Given(TextEncoder):
+class Letters(TextEncoder):
     """Stands for the encoder that the embeddings come from: one vector a letter."""
 
-    def __init__(self, config: GivenConfig):
+    def __init__(self, config: LettersConfig):
         super().__init__()
         self.config, self.width = config, config.width
-        self.letters = nn.Embedding(128, config.width)
+        self.embedding = nn.Embedding(128, config.width)
 
     def check(self, prompt: str) -> None:
         pass
@@ -185,22 +185,22 @@ class Given(TextEncoder):
         return nn.utils.rnn.pad_sequence([torch.tensor(list(prompt.encode())) for prompt in prompts], batch_first=True)
 
     def forward(self, tokens: Tensor) -> Text:
-        return Text(self.letters(tokens), tokens > 0)
+        return Text(self.embedding(tokens), tokens > 0)
 
 
 @pytest.fixture
-def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[Given]:
-    monkeypatch.setitem(phenaki.conditioning.REGISTRY, "given", (GivenConfig, Given))
+def letters(monkeypatch: pytest.MonkeyPatch) -> Iterator[Letters]:
+    monkeypatch.setitem(TEXT_ENCODERS.types, "letters", Entry(LettersConfig, Letters))
     torch.manual_seed(0)
-    yield Given(GivenConfig()).eval()
+    yield Letters(LettersConfig()).eval()
 
 
 @pytest.mark.parametrize("name", [COSINE, LOOKUP_FREE])
-def test_both_parts_make_a_model_that_generates(name: str, given: Given, tmp_path: Path) -> None:
+def test_both_parts_make_a_model_that_generates(name: str, letters: Letters, tmp_path: Path) -> None:
     tokenizer = tokenizer_of(golden(name), tmp_path)
     generator = maskgit_of(golden(name), tmp_path, frames=5)
     sampling = SamplingConfig(steps=2, prime_frames=3)
-    Phenaki(tokenizer, generator, given, sampling).save_pretrained(tmp_path / "model")
+    Phenaki(tokenizer, generator, letters, sampling).save_pretrained(tmp_path / "model")
     model = phenaki.load(tmp_path / "model", device="cpu")
     assert isinstance(model, Phenaki) and isinstance(model.generator, PegMaskGit)
     story = model.generate(["a cat", "it jumps"], seed=1)
@@ -210,10 +210,10 @@ def test_both_parts_make_a_model_that_generates(name: str, given: Given, tmp_pat
         generator(torch.zeros(1, 9, 4, 4, dtype=torch.long), Text(torch.zeros(1, 1, 40), torch.ones(1, 1).bool()))
 
 
-def test_a_generator_refuses_another_tokenizer(given: Given, tmp_path: Path) -> None:
+def test_a_generator_refuses_another_tokenizer(letters: Letters, tmp_path: Path) -> None:
     generator = maskgit_of(golden(COSINE), tmp_path, image_size=16)
     with pytest.raises(PhenakiError, match="built for a tokenizer with image_size"):
-        Phenaki(tokenizer_of(golden(COSINE), tmp_path), generator, given)
+        Phenaki(tokenizer_of(golden(COSINE), tmp_path), generator, letters)
 
 
 def test_obvious_released_a_tokenizer_of_128_pixels(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from encoders import tiny_clip, tiny_t5
 from phenaki.compat import PegMaskGit
 from phenaki.conditioning import CLIPConfig, CLIPEncoder, T5Config, T5Encoder, TextEncoder, named_config
-from phenaki.core import hub
+from phenaki.core.components import fingerprint, read_component
 from phenaki.core.errors import PhenakiError, PhenakiWarning
 from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
 from phenaki.pipeline import Phenaki, load, load_text_encoder
@@ -156,7 +156,7 @@ def test_a_model_holds_their_name_and_no_weights(
         assert [file.name for file in (folder / "text").iterdir()] == ["config.json"]
         said = json.loads((folder / "text" / "config.json").read_text())["config"]
         assert {"name", "revision", "length"} <= said.keys() and said["name"] == encoder.config.name
-        assert not any("network" in name for name in hub.read_component(folder / "generator")[2])
+        assert not any("network" in name for name in read_component(folder / "generator")[2])
         again = load(folder, device="cpu")
         assert type(again.text_encoder) is type(encoder) and again.text_encoder.config == encoder.config
         made = [m.generate("a red circle", frames=3, seed=1).video for m in (model, again)]
@@ -179,15 +179,15 @@ def test_imported_maskgits_read_t5(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_is_that_of_what_is_read(t5: T5Encoder, folders: dict[str, str], tmp_path: Path) -> None:
-    mark = hub.fingerprint(t5)
+    mark = fingerprint(t5)
     shutil.copytree(folders["t5"], tmp_path / "copy")
-    assert hub.fingerprint(load_text_encoder(str(tmp_path / "copy"))) == mark  # wherever it lies
+    assert fingerprint(load_text_encoder(str(tmp_path / "copy"))) == mark  # wherever it lies
     others = [
         T5Encoder(replace(t5.config, length=64)),
         T5Encoder(replace(t5.config, dtype="bfloat16")),
         load_text_encoder(tiny_t5(tmp_path / "other", seed=1)),
     ]
-    assert len({mark, *map(hub.fingerprint, others)}) == 4
+    assert len({mark, *map(fingerprint, others)}) == 4
 
 
 # ---- sentences
@@ -195,7 +195,7 @@ def test_the_fingerprint_is_that_of_what_is_read(t5: T5Encoder, folders: dict[st
 
 def test_what_is_not_here_is_said_with_what_to_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    said = "not on this machine.*`hf download google/t5-v1_1-xxl` puts them into the cache.*--local-dir DIR"
+    said = "not in the local Hugging Face cache.*`hf download google/t5-v1_1-xxl` to put it into.*--local-dir DIR"
     for opened in (named_config, load_text_encoder, lambda name: T5Encoder(T5Config(name, width=4096))):
         with pytest.raises(PhenakiError, match=said):
             opened("google/t5-v1_1-xxl")

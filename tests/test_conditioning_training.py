@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from encoders import tiny_clip, tiny_t5
 from phenaki.cli import app
 from phenaki.conditioning import NoText, NoTextConfig, T5Config, T5Encoder
-from phenaki.core import hub
+from phenaki.core.components import fingerprint, save_component
 from phenaki.core.errors import PhenakiError
 from phenaki.data.config import SourceConfig
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
@@ -55,7 +55,7 @@ def test_a_pretrained_encoder_of_the_recipe_is_frozen_and_only_named(
     assert [file.name for file in (model / "text").iterdir()] == ["config.json"]
     trained = load(model, device="cpu")
     assert isinstance(trained.text_encoder, T5Encoder) and trained.generator.config.text_width == 32
-    assert hub.fingerprint(trained.text_encoder) == hub.fingerprint(load_text_encoder(t5))
+    assert fingerprint(trained.text_encoder) == fingerprint(load_text_encoder(t5))
     wider = recipe(clips, text=T5Config(t5, width=32, length=64))
     with pytest.raises(PhenakiError, match="another recipe"):
         train_generator(wider, tmp_path / "run", tokenizer)
@@ -99,7 +99,7 @@ def test_no_text_needs_no_captions(clips: Path, tokenizer: CViViT, tmp_path: Pat
 
 def test_the_commands_take_folders_of_transformers(t5: str, clips: Path, tokenizer: CViViT, tmp_path: Path) -> None:
     first_stage = tmp_path / "tokenizer"
-    hub.save_component(tokenizer, first_stage, "cvivit", tokenizer.config)
+    save_component(tokenizer, first_stage)
     clip = tiny_clip(tmp_path / "clip")
     made = CliRunner().invoke(
         app,
@@ -108,7 +108,7 @@ def test_the_commands_take_folders_of_transformers(t5: str, clips: Path, tokeniz
     )
     assert made.exit_code == 0, made.output
     said = json.loads((tmp_path / "tokens" / "tokens.json").read_text())
-    assert said["text_width"] == 32 and said["text_encoder"] == hub.fingerprint(load_text_encoder(clip))
+    assert said["text_width"] == 32 and said["text_encoder"] == fingerprint(load_text_encoder(clip))
     run = ["run.steps=1", "run.picture_every=1", "data.batch=2"]
     command = ["train", "generator", "-r", "masked_debug", "-o", str(tmp_path / "run"), "--tokenizer", str(first_stage)]
     trained = CliRunner().invoke(app, [*command, "-d", str(clips), "--text-encoder", t5, "text.length=32", *run])

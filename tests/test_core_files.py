@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from phenaki.core.errors import PhenakiError, did_you_mean
-from phenaki.core.files import write_folder_whole, write_whole
+from phenaki.core.files import write_atomic, write_folder_atomic
 
 
 def test_file_appears_at_the_end_and_replaces_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "a b.txt"
     for text in ("first é", "second"):
-        with write_whole(path, "w") as file:
+        with write_atomic(path, "w") as file:
             file.write(text)
             assert not path.exists() or path.read_text(encoding="utf-8") == "first é"
         assert path.read_text(encoding="utf-8") == text
@@ -28,10 +28,10 @@ def test_file_appears_at_the_end_and_replaces_the_old_one(tmp_path: Path) -> Non
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, raised: BaseException) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
-    with pytest.raises(type(raised)), write_whole(path) as file:
+    with pytest.raises(type(raised)), write_atomic(path) as file:
         file.write(b"new")
         raise raised
-    with pytest.raises(type(raised)), write_folder_whole(tmp_path / "folder") as folder:
+    with pytest.raises(type(raised)), write_folder_atomic(tmp_path / "folder") as folder:
         (folder / "a").write_bytes(b"new")
         raise raised
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.bin"]
@@ -42,32 +42,32 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, raised: B
     [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "permission is denied"), (errno.EROFS, "is read-only")],
 )
 def test_what_the_system_refuses_is_a_sentence(tmp_path: Path, number: int, said: str) -> None:
-    with pytest.raises(PhenakiError, match=rf"a\.bin': .*{said}"), write_whole(tmp_path / "a.bin"):
+    with pytest.raises(PhenakiError, match=rf"a\.bin': .*{said}"), write_atomic(tmp_path / "a.bin"):
         raise OSError(number, "as the system says it")
-    with pytest.raises(PhenakiError, match=rf"folder': .*{said}"), write_folder_whole(tmp_path / "folder"):
+    with pytest.raises(PhenakiError, match=rf"folder': .*{said}"), write_folder_atomic(tmp_path / "folder"):
         raise OSError(number, "as the system says it")
     assert os.listdir(tmp_path) == []
 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    for write in (write_whole, write_folder_whole):
+    for write in (write_atomic, write_folder_atomic):
         with pytest.raises(PhenakiError, match="missing' does not exist"), write(tmp_path / "missing" / "a"):
             pass
         with pytest.raises(PhenakiError, match="name is too long|does not exist"), write(tmp_path / ("n" * 300)):
             pass
-    with pytest.raises(PhenakiError, match="that is a folder"), write_whole(tmp_path):
+    with pytest.raises(PhenakiError, match="that is a folder"), write_atomic(tmp_path):
         pass
-    with pytest.raises(PhenakiError, match="a file of that name"), write_folder_whole(tmp_path / "file"):
+    with pytest.raises(PhenakiError, match="a file of that name"), write_folder_atomic(tmp_path / "file"):
         pass
-    with pytest.raises(PhenakiError, match="no ordinary file"), write_whole("/dev/null"):
+    with pytest.raises(PhenakiError, match="no ordinary file"), write_atomic("/dev/null"):
         pass
 
 
 def test_folder_appears_whole_and_keeps_strangers(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     for text in ("first", "second"):
-        with write_folder_whole(path) as folder:
+        with write_folder_atomic(path) as folder:
             (folder / "deep").mkdir()
             (folder / "deep" / "a").write_text(text)
             assert not path.exists() or (path / "deep" / "a").read_text() == "first"
@@ -88,7 +88,7 @@ def moves_watched(monkeypatch: pytest.MonkeyPatch, seen: Callable[[int], None]) 
 
 
 def fill(folder: Path, text: str, names: str) -> None:
-    with write_folder_whole(folder) as new:
+    with write_folder_atomic(folder) as new:
         for name in names:
             (new / name).mkdir()
             (new / name / "text").write_text(text)
@@ -128,7 +128,7 @@ def test_a_folder_that_cannot_be_replaced_stays_as_it_was(
 def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"")
     (tmp_path / "plain folder").mkdir()
-    with write_whole(tmp_path / "whole"), write_folder_whole(tmp_path / "whole folder"):
+    with write_atomic(tmp_path / "whole"), write_folder_atomic(tmp_path / "whole folder"):
         pass
     for name in ("", " folder"):
         assert (tmp_path / f"whole{name}").stat().st_mode == (tmp_path / f"plain{name}").stat().st_mode

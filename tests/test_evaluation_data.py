@@ -15,8 +15,8 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from phenaki.cli import app
+from phenaki.core.components import save_component
 from phenaki.core.errors import PhenakiError
-from phenaki.core.hub import save_component
 from phenaki.evaluation import Clips, Judges, compare, evaluate, write_figures
 from phenaki.evaluation.pixels import psnr, ssim
 from phenaki.evaluation.reconstruction import reconstruction
@@ -215,7 +215,7 @@ def test_the_command_measures_and_compares(
     tokenizer: CViViT, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PHENAKI_CACHE", str(tmp_path))
-    save_component(tokenizer, tmp_path / "model", "cvivit", tokenizer.config)
+    save_component(tokenizer, tmp_path / "model")
     files = [str(tmp_path / name) for name in ("one.json", "two.json")]
 
     def run(*arguments: str) -> Any:
@@ -239,7 +239,7 @@ def test_the_command_measures_and_compares(
 
 
 def test_a_part_that_makes_no_video_is_refused(generator: MaskedTransformer, tmp_path: Path) -> None:
-    save_component(generator, tmp_path / "generator", "masked", generator.config)
+    save_component(generator, tmp_path / "generator")
     result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "generator")])
     assert result.exit_code == 2, result.output
     assert "is a MaskedTransformer alone, which makes no video" in result.stderr

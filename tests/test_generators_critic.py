@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from phenaki.conditioning import Text, WordEncoder
+from phenaki.core.components import load_component
 from phenaki.core.config import override
 from phenaki.core.errors import PhenakiError
-from phenaki.core.hub import load_component
 from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
 from phenaki.generators.critic import Critic, CriticConfig, build_critic, scores
 from phenaki.pipeline import Phenaki, load

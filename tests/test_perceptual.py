@@ -274,7 +274,7 @@ def test_files_of_something_else_are_refused(
         (load_i3d, ("lpips.safetensors", "vgg16-397923af.pth")),
     ):
         for name in names:
-            with pytest.raises(PhenakiError, match=f"{name}': these weights do not fit"):
+            with pytest.raises(PhenakiError, match=f"{name}': the weights do not fit"):
                 load(name)
         for name in ("list.pt", "trap.pt", "trap.pickle", "broken.pt", "broken.safetensors", "empty.pt", "script.pt"):
             with pytest.raises(PhenakiError, match=rf"'{name}' (holds|(\([\d,]+ bytes\) )?is no whole)"):

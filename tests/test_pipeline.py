@@ -19,6 +19,7 @@ import torch
 import phenaki
 from phenaki.conditioning import WordEncoder, WordEncoderConfig
 from phenaki.core import hub
+from phenaki.core.components import REQUIRED, save_component
 from phenaki.core.errors import PhenakiError
 from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
 from phenaki.media.video import read_video
@@ -270,7 +271,7 @@ def test_load_gives_whatever_lies_there(folder: Path, tmp_path: Path, monkeypatc
     with pytest.raises(PhenakiError, match=r"a part of a model \(tokenizer\) by itself"):
         Phenaki.from_pretrained(folder / "tokenizer")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(PhenakiError, match="is no folder of a model"):
+    with pytest.raises(PhenakiError, match="is not a model folder"):
         Phenaki.from_pretrained(tmp_path / "empty")
 
 
@@ -281,11 +282,11 @@ def test_parts_that_were_not_built_for_one_another(
     other = CViViT(replace(config, quantizer=QuantizerConfig(levels=(4, 4))))
     with pytest.raises(PhenakiError, match="vocab_size 125, not 16"):
         Phenaki(other, model.generator, model.text_encoder)
-    hub.save_component(other, folder / "tokenizer", "cvivit", other.config)
+    save_component(other, folder / "tokenizer")
     with pytest.raises(PhenakiError, match="model': .*vocab_size 125, not 16"):
         Phenaki.from_pretrained(folder)
     retrained = CViViT(config)  # the same in all but its weights
-    hub.save_component(retrained, folder / "tokenizer", "cvivit", config)
+    save_component(retrained, folder / "tokenizer")
     with pytest.raises(PhenakiError, match="ids of another tokenizer.*fingerprint"):
         Phenaki.from_pretrained(folder)
     with pytest.raises(PhenakiError, match="text of width 64.* writes width 128"):
@@ -312,17 +313,17 @@ def test_a_broken_folder_is_refused_in_words(folder: Path, file: str, edit: Call
     assert f"{folder}/{file.partition('/')[0]}" in str(caught.value)
 
 
-@pytest.mark.parametrize("room", hub.ROOMS)
-def test_truncated_and_missing_weights(folder: Path, room: str) -> None:
-    path = folder / room / "weights.safetensors"
+@pytest.mark.parametrize("kind", REQUIRED)
+def test_truncated_and_missing_weights(folder: Path, kind: str) -> None:
+    path = folder / kind / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(PhenakiError, match=f"{room}/weights.safetensors.* is no whole safetensors file"):
+    with pytest.raises(PhenakiError, match=f"{kind}/weights.safetensors.* is not a complete safetensors file"):
         Phenaki.from_pretrained(folder)
     path.unlink()
-    with pytest.raises(PhenakiError, match=f"{room}' holds no weights.safetensors"):
+    with pytest.raises(PhenakiError, match=f"{kind}' has no weights.safetensors"):
         Phenaki.from_pretrained(folder)
-    shutil.rmtree(folder / room)
-    with pytest.raises(PhenakiError, match=f"{folder}' holds no {room}/: .*Copy the folder"):
+    shutil.rmtree(folder / kind)
+    with pytest.raises(PhenakiError, match=f"{folder}' holds no {kind}/: .*Copy the folder"):
         Phenaki.from_pretrained(folder)
 
 

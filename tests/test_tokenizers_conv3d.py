@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from phenaki.core.components import load_component
 from phenaki.core.config import from_dict, override, to_dict
 from phenaki.core.errors import PhenakiError
-from phenaki.core.hub import load_component
 from phenaki.nn.past import Past
 from phenaki.tokenizers import Conv3D, Conv3DConfig, QuantizerConfig
 from phenaki.training.recipes import TOKENIZER_RECIPES, conv3d_debug

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from phenaki.conditioning import Text
+from phenaki.core.components import load_component
 from phenaki.core.errors import PhenakiError
-from phenaki.core.hub import load_component
 from phenaki.data.config import DataConfig
 from phenaki.generators import MaskedTransformer
 from phenaki.generators.losses import GeneratorLossConfig

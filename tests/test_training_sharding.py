@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from phenaki.cli import app
+from phenaki.core.components import load_component, save_component
 from phenaki.core.errors import PhenakiError
-from phenaki.core.hub import kind_of, load_component, save_component
 from phenaki.pipeline import load as load_model
 from phenaki.tokenizers import CViViT
 from phenaki.training.checkpoints import Checkpoints, load, read_whole
@@ -71,7 +71,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of two processes by torchrun, and of one."""
     folder = tmp_path_factory.mktemp("runs")
     frozen = CViViT(cvivit_debug().tokenizer)
-    save_component(frozen, folder / "frozen", kind_of(frozen, "tokenizer"), frozen.config)
+    save_component(frozen, folder / "frozen")
     script = f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
     script += f"from test_train_sharding import train_all\ntrain_all(Path({str(folder)!r}))\n"
     (folder / "train.py").write_text(script)

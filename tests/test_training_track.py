@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from phenaki.core.components import load_component
 from phenaki.core.errors import PhenakiError
-from phenaki.core.hub import load_component
 from phenaki.media.video import mosaic, read_video
 from phenaki.tokenizers import CViViT
 from phenaki.training.generator import train_generator

@@ -14,14 +14,15 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
+import phenaki.compat  # noqa: F401, registers its types, as the imports below register theirs
 from phenaki import __version__
 from phenaki.conditioning import GivenText, Text, TextEncoder, encoder_class, named_config
-from phenaki.core import hub
+from phenaki.core import components, hub
 from phenaki.core.config import from_dict, to_dict
 from phenaki.core.errors import PhenakiError
-from phenaki.core.files import write_folder_whole, writing
+from phenaki.core.files import write_folder_atomic, writing
 from phenaki.core.grid import fitting, time_steps
-from phenaki.core.hub import MODEL
+from phenaki.core.hub import MODEL_FILE
 from phenaki.core.precision import best_device
 from phenaki.core.progress import progress_bar
 from phenaki.generators import Generator
@@ -166,25 +167,25 @@ class Phenaki:
 
     @classmethod
     def _from_folder(cls, folder: Path, device: str | torch.device) -> Phenaki:
-        if not (folder / MODEL).is_file():
+        if not (folder / MODEL_FILE).is_file():
             raise _no_model(folder)
-        file = from_dict(ModelFile, hub.read_json(folder / MODEL), where=f"'{folder / MODEL}'")
-        for room in hub.ROOMS:
-            if not (folder / room).is_dir():
+        file = from_dict(ModelFile, components.read_json(folder / MODEL_FILE), where=f"'{folder / MODEL_FILE}'")
+        for kind in components.REQUIRED:
+            if not (folder / kind).is_dir():
                 raise PhenakiError(
-                    f"'{folder}' holds no {room}/: a model that was trained from token shards is without the networks "
-                    f"that made them. Copy the folder of the {room} there"
+                    f"'{folder}' holds no {kind}/: a model that was trained from token shards is without the networks "
+                    f"that made them. Copy the folder of the {kind} there"
                 )
-        parts = [hub.load_component(folder / room, room) for room in hub.ROOMS]
+        parts = [components.load_component(folder / kind, kind) for kind in components.REQUIRED]
         critic = _critic(folder, file) if file.critic else None
         try:
             model = cls(*parts, file.sampling, critic)
         except PhenakiError as error:
             raise PhenakiError(f"'{folder}': {error}") from error
-        if hub.fingerprint(folder / "tokenizer") != file.tokenizer:
+        if components.fingerprint(folder / "tokenizer") != file.tokenizer:
             raise PhenakiError(
                 f"'{folder}': the generator writes ids of another tokenizer than the one in '{folder / 'tokenizer'}', "
-                f"whose fingerprint is not the one in {MODEL}: put back the tokenizer that the generator was trained on"
+                f"whose fingerprint is not the one in {MODEL_FILE}: put back the tokenizer that it was trained on"
             )
         return model.to(best_device() if device == "auto" else device)
 
@@ -547,26 +548,30 @@ def save_model(
     folder = Path(folder)
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    with write_folder_whole(folder) as new:
-        for room, part in zip((*hub.ROOMS, hub.CRITIC), (tokenizer, generator, text_encoder, critic), strict=True):
+    with write_folder_atomic(folder) as new:
+        for kind, part in zip(
+            (*components.REQUIRED, components.CRITIC), (tokenizer, generator, text_encoder, critic), strict=True
+        ):
             if part is not None:
-                hub.save_component(part, new / room, hub.kind_of(part, room), part.config, dtype)
-        ids_of = hub.fingerprint(new / "tokenizer") if tokenizer else fingerprint
-        file = ModelFile(__version__, sampling, ids_of, hub.fingerprint(new / hub.CRITIC) if critic else "")
-        (new / MODEL).write_text(json.dumps(to_dict(file), indent=2) + "\n", encoding="utf-8")
+                components.save_component(part, new / kind, dtype)
+        ids_of = components.fingerprint(new / "tokenizer") if tokenizer else fingerprint
+        file = ModelFile(
+            __version__, sampling, ids_of, components.fingerprint(new / components.CRITIC) if critic else ""
+        )
+        (new / MODEL_FILE).write_text(json.dumps(to_dict(file), indent=2) + "\n", encoding="utf-8")
 
 
-def load_part(name_or_folder: str | Path, room: str) -> nn.Module:
-    """The part of a model for `room` ("tokenizer", "generator", "text"), on the CPU: by itself in a folder, or of a
+def load_part(name_or_folder: str | Path, kind: str) -> nn.Module:
+    """The part of a model for `kind` ("tokenizer", "generator", "text"), on the CPU: by itself in a folder, or of a
     whole model. Raises PhenakiError for a folder that holds no such part."""
     folder = hub.resolve(name_or_folder)
-    if not (folder / hub.CONFIG).is_file() and (folder / room / hub.CONFIG).is_file():
-        folder = folder / room
-    if not (folder / hub.CONFIG).is_file():
+    if not (folder / components.CONFIG_FILE).is_file() and (folder / kind / components.CONFIG_FILE).is_file():
+        folder = folder / kind
+    if not (folder / components.CONFIG_FILE).is_file():
         raise _no_model(folder)
-    if (found := hub.room_of(folder)) != room:
-        raise PhenakiError(f"'{folder}' holds a {found}: name the folder of a {room}, or of a whole model")
-    return hub.load_component(folder, room)
+    if (found := components.component_kind(folder)) != kind:
+        raise PhenakiError(f"'{folder}' holds a {found}: name the folder of a {kind}, or of a whole model")
+    return components.load_component(folder, kind)
 
 
 def load_text_encoder(name_or_folder: str | Path) -> TextEncoder:
@@ -584,36 +589,39 @@ def load(name_or_folder: str | Path, device: str | torch.device = "auto") -> Phe
     Names are those of `Phenaki.from_pretrained`. Raises PhenakiError for a folder that holds none of these.
     """
     folder = hub.resolve(name_or_folder)
-    if (folder / MODEL).is_file():
+    if (folder / MODEL_FILE).is_file():
         return Phenaki._from_folder(folder, device)
-    if (folder / hub.CONFIG).is_file():
-        part = hub.load_component(folder, hub.room_of(folder))
+    if (folder / components.CONFIG_FILE).is_file():
+        part = components.load_component(folder)
         return part.to(best_device() if device == "auto" else device)
     raise _no_model(folder)
 
 
 def _critic(folder: Path, file: ModelFile) -> Critic:
     """The critic in a model's folder, which must be the one that its model.json names."""
-    place = folder / hub.CRITIC
-    if not place.is_dir() or hub.fingerprint(place) != file.critic:
+    place = folder / components.CRITIC
+    if not place.is_dir() or components.fingerprint(place) != file.critic:
         raise PhenakiError(
-            f"'{folder}' holds no critic/, or another one than {MODEL} names: put back the critic that was trained "
-            f'for this generator, or write "critic": "" in {MODEL} to do without'
+            f"'{folder}' holds no critic/, or another one than {MODEL_FILE} names: put back the critic trained "
+            f'for this generator, or write "critic": "" in {MODEL_FILE} to do without'
         )
-    return hub.load_component(place, hub.CRITIC)
+    return components.load_component(place, components.CRITIC)
 
 
 def _no_model(folder: Path) -> PhenakiError:
     """Says what lies in a folder without model.json, and where near it there is a model."""
-    if (folder / hub.CONFIG).is_file():
+    if (folder / components.CONFIG_FILE).is_file():
         return PhenakiError(
-            f"'{folder}' holds a part of a model ({hub.room_of(folder)}) by itself, and no {MODEL}: "
-            f"to make a video from text takes a whole model, a folder with {MODEL}"
+            f"'{folder}' holds a part of a model ({components.component_kind(folder)}) by itself, and no {MODEL_FILE}: "
+            f"to make a video from text takes a whole model, a folder with {MODEL_FILE}"
         )
-    near = [str(place.parent) for name in (MODEL, hub.CONFIG) for place in sorted(folder.glob(f"*/{name}"))]
+    near = [
+        str(place.parent) for name in (MODEL_FILE, components.CONFIG_FILE) for place in sorted(folder.glob(f"*/{name}"))
+    ]
     way_out = f"; perhaps you mean {' or '.join(repr(place) for place in near[:3])}" if near else ""
     return PhenakiError(
-        f"'{folder}' is no folder of a model: it holds neither {MODEL} (a whole model) nor {hub.CONFIG} "
+        f"'{folder}' is not a model folder: it holds neither {MODEL_FILE} (a whole model) nor "
+        f"{components.CONFIG_FILE} "
         f"(a tokenizer, generator or text encoder){way_out or '; `phenaki models` names those in the package'}"
     )
 

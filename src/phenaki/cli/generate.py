@@ -262,12 +262,13 @@ def demo(
 def models() -> None:
     """List the models in the package."""
     from phenaki.core import hub
+    from phenaki.core.components import read_config
 
     if not hub.model_names():
         print("There are no models in this package.")
     for name in hub.model_names():
         folder = hub.ZOO / name
-        _, generator = hub.read_config(folder / "generator")
+        _, generator = read_config(folder / "generator")
         facts = generator["tokenizer"]
         height, width = facts["image_size"]
         megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6

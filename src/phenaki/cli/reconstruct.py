@@ -39,7 +39,7 @@ def reconstruct(
     """
     from rich.console import Console
 
-    from phenaki.core.files import write_whole, writing
+    from phenaki.core.files import write_atomic, writing
     from phenaki.core.precision import best_device
     from phenaki.core.progress import progress_bar
     from phenaki.evaluation.files import distinct_names, find_files, reconstruct_file, table, with_protocol
@@ -69,7 +69,7 @@ def reconstruct(
                 refused += 1
             bar.remove_task(task)
     if done:
-        with write_whole(out / "figures.json", "w") as file:
+        with write_atomic(out / "figures.json", "w") as file:
             json.dump(with_protocol(done, tokenizer, wanted, judge), file, indent=2)
             file.write("\n")
         Console().print(table(done))

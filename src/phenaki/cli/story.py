@@ -186,7 +186,7 @@ class Unfinished:
         """Save where the story stands after a scene, the last that `has` was asked of, with so many frames in all."""
         from safetensors.torch import save
 
-        from phenaki.core.files import write_whole
+        from phenaki.core.files import write_atomic
 
         os.fsync(self._file.fileno())
         self._facts = {
@@ -196,7 +196,7 @@ class Unfinished:
             "bytes": self._file.tell(),
             "settings": self._settings,
         }
-        with write_whole(self._state) as file:
+        with write_atomic(self._state) as file:
             file.write(save(teller.state(), {"story": json.dumps(self._facts)}))
 
 
@@ -243,10 +243,10 @@ def _settings(
     output: Output, model: Phenaki, teller: Storyteller, frames: int | None, begin: dict[str, Any]
 ) -> dict[str, Any]:
     """All that the frames of a story depend on, besides its scenes."""
+    from phenaki.core.components import CRITIC, REQUIRED, fingerprint
     from phenaki.core.config import to_dict
-    from phenaki.core.hub import CRITIC, ROOMS, fingerprint
 
-    parts = zip((*ROOMS, CRITIC), (model.tokenizer, model.generator, model.text_encoder, model.critic), strict=True)
+    parts = zip((*REQUIRED, CRITIC), (model.tokenizer, model.generator, model.text_encoder, model.critic), strict=True)
     image = begin["start"]
     return {
         "model": {room: fingerprint(part) for room, part in parts if part is not None},

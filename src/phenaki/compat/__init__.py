@@ -1,14 +1,14 @@
 """Architectures of the earlier reproductions, and how their checkpoints become components: docs/import.md.
 
-Nothing else knows them: `phenaki.core.hub` finds their types here when it loads a component.
+Importing this package registers their types. `phenaki.pipeline`, which puts models together, does that, so that
+`phenaki.load` takes imported components; the command line calls the importers. Nothing else imports it.
 """
 
 from phenaki.compat.cvivit import PegCViViT, PegCViViTConfig
 from phenaki.compat.maskgit import PegMaskGit, PegMaskGitConfig
+from phenaki.core.registry import GENERATORS, TOKENIZERS
 
-REGISTRY = {
-    "tokenizer": {"peg_cvivit": (PegCViViTConfig, PegCViViT)},
-    "generator": {"peg_maskgit": (PegMaskGitConfig, PegMaskGit)},
-}
+TOKENIZERS.register("peg_cvivit", PegCViViTConfig, PegCViViT)
+GENERATORS.register("peg_maskgit", PegMaskGitConfig, PegMaskGit)
 
-__all__ = ["REGISTRY", "PegCViViT", "PegCViViTConfig", "PegMaskGit", "PegMaskGitConfig"]
+__all__ = ["PegCViViT", "PegCViViTConfig", "PegMaskGit", "PegMaskGitConfig"]

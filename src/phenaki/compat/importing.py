@@ -15,10 +15,10 @@ from phenaki.compat.arguments import CViViTArguments, MaskGitArguments, cvivit_c
 from phenaki.compat.checkpoint import Part, find_part
 from phenaki.compat.cvivit import PegCViViT
 from phenaki.compat.maskgit import PegMaskGit
-from phenaki.core import hub
+from phenaki.core.components import save_component
 from phenaki.core.errors import PhenakiError
-from phenaki.core.files import write_folder_whole, writing
-from phenaki.core.weights import read_tensors
+from phenaki.core.files import write_folder_atomic, writing
+from phenaki.core.weights import load_weights, read_tensors
 
 Source = Literal["obvious-cvivit", "phenaki-pytorch"]
 _PROJECTS = {
@@ -94,18 +94,17 @@ def _write(module: nn.Module, part: Part, checkpoint: Path, out: Path, source: S
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PhenakiError(f"'{out}' is there already: name a new folder")
     used = {name: tensor for name, tensor in part.tensors.items() if not _IDLE.fullmatch(name)}
-    hub.load_weights(module, used, part.where)
+    load_weights(module, used, part.where)
     if broken := [name for name, tensor in used.items() if not tensor.isfinite().all()]:
         raise PhenakiError(
             f"{part.where}: '{part.prefix}{broken[0]}' holds numbers that are not finite ({len(broken)} of its "
             f"{len(used)} tensors do): its training had failed by then, take an earlier checkpoint"
         )
-    room = "tokenizer" if isinstance(module, PegCViViT) else "generator"
     imported = Imported(module.eval(), part.prefix, part.left_out)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    with write_folder_whole(out) as new:
-        hub.save_component(module, new, hub.kind_of(module, room), module.config)
+    with write_folder_atomic(out) as new:
+        save_component(module, new)
         (new / "README.md").write_text(_card(imported, checkpoint, source), encoding="utf-8")
     return imported
 

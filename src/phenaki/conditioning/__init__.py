@@ -15,21 +15,21 @@ from phenaki.conditioning.pretrained import read_sizes
 from phenaki.conditioning.t5 import T5Config, T5Encoder
 from phenaki.conditioning.words import WordEncoder, WordEncoderConfig
 from phenaki.core import hub
+from phenaki.core.components import CONFIG_FILE, read_json
 from phenaki.core.errors import PhenakiError
+from phenaki.core.registry import TEXT_ENCODERS
 
-REGISTRY = {
-    "words": (WordEncoderConfig, WordEncoder),
-    "t5": (T5Config, T5Encoder),
-    "clip": (CLIPConfig, CLIPEncoder),
-    "none": (NoTextConfig, NoText),
-}
+TEXT_ENCODERS.register("words", WordEncoderConfig, WordEncoder)
+TEXT_ENCODERS.register("t5", T5Config, T5Encoder)
+TEXT_ENCODERS.register("clip", CLIPConfig, CLIPEncoder)
+TEXT_ENCODERS.register("none", NoTextConfig, NoText)
 
 TextConfig = NoTextConfig | WordEncoderConfig | T5Config | CLIPConfig
 
 
 def encoder_class(config: TextConfig) -> type[TextEncoder]:
     """The class of text encoder that the configuration is for."""
-    return dict(REGISTRY.values())[type(config)]
+    return TEXT_ENCODERS.model_class(config)
 
 
 def named_config(name: str) -> TextConfig | None:
@@ -43,9 +43,9 @@ def named_config(name: str) -> TextConfig | None:
     if name in hub.model_names():
         return None
     folder = hub.local_folder(name)
-    if (folder / hub.MODEL).is_file():
+    if (folder / hub.MODEL_FILE).is_file():
         return None
-    facts = hub.read_json(folder / hub.CONFIG)
+    facts = read_json(folder / CONFIG_FILE)
     kind = facts.get("model_type")
     if kind is None:
         return None
@@ -61,7 +61,6 @@ def named_config(name: str) -> TextConfig | None:
 
 
 __all__ = [
-    "REGISTRY",
     "CLIPConfig",
     "CLIPEncoder",
     "GivenText",

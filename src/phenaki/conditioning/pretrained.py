@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from phenaki.conditioning.base import Text, TextEncoder
-from phenaki.core import hub
+from phenaki.core.components import ExternalWeights
 from phenaki.core.errors import PhenakiError, PhenakiWarning
+from phenaki.core.hub import local_folder
 
 _SHOWN = 40  # letters of a prompt, where it is cut
 _READING = threading.Lock()  # a tokenizer of transformers is told to cut or not by its own state
@@ -49,7 +50,7 @@ class PretrainedConfig:
         """Any text can be read, none too; what is too long is cut."""
 
 
-class PretrainedEncoder(hub.WeightsElsewhere, TextEncoder):
+class PretrainedEncoder(ExternalWeights, TextEncoder):
     """The network is frozen, computes in its own dtype and hands out float32.
 
     Subclasses define `_load` and `_embed`. Raises PhenakiError where the encoder is not on this machine, with what to
@@ -63,7 +64,7 @@ class PretrainedEncoder(hub.WeightsElsewhere, TextEncoder):
         self.config = config
         self.width = config.width
         transformers = _transformers()
-        folder = hub.local_folder(config.name, config.revision)
+        folder = local_folder(config.name, config.revision)
         dtype = "auto" if config.dtype == "stored" else getattr(torch, config.dtype)
         with _quiet(transformers):
             try:

@@ -47,13 +47,13 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {name: _plain(getattr(config, name)) for name in _fields(type(config))}
 
 
-def chosen(config: Any) -> dict[str, Any]:
+def non_default(config: Any) -> dict[str, Any]:
     """`to_dict` without the fields that are at their defaults, so that a field which is new changes nothing."""
     values = {}
     for name, field in _fields(type(config)).items():
         value = getattr(config, name)
         if dataclasses.is_dataclass(value):
-            values[name] = chosen(value)
+            values[name] = non_default(value)
         elif field.default_factory is not dataclasses.MISSING:
             values |= {name: _plain(value)} if value != field.default_factory() else {}
         elif value != field.default:

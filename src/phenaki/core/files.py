@@ -44,7 +44,7 @@ def _temporary_beside(path: Path) -> Path:
 
 
 @contextmanager
-def write_whole(path: str | Path, mode: str = "wb") -> Iterator[IO]:
+def write_atomic(path: str | Path, mode: str = "wb") -> Iterator[IO]:
     """Open a file for writing that takes the name `path` only when the block ends without an error.
 
     The block writes into a temporary file beside it (its path is the handle's `.name`), which is flushed to the disk
@@ -67,13 +67,13 @@ def write_whole(path: str | Path, mode: str = "wb") -> Iterator[IO]:
 
 
 @contextmanager
-def write_folder_whole(path: str | Path) -> Iterator[Path]:
+def write_folder_atomic(path: str | Path) -> Iterator[Path]:
     """A temporary folder to fill, whose files get their places under `path` only when the block ends without an error.
 
     A new folder appears in one rename. In a folder that is there already files are replaced after all the new ones are
     on the disk; other files in it stay. The old ones leave before the first new one comes: a crash in between leaves
     files missing, which is seen, and never old weights beside a new configuration, which is not. Raises PhenakiError as
-    `write_whole` does.
+    `write_atomic` does.
     """
     path = Path(path)
     with writing(path):

@@ -1,4 +1,4 @@
-"""Reading files of weights that others wrote: tensors by name, nothing that could run."""
+"""Weights: reading files without running code from them, and copying tensors into a module."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from phenaki.core.errors import PhenakiError
+from phenaki.core.errors import PhenakiError, shortened
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -26,18 +26,43 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise PhenakiError(f"'{path}' is a folder: name the file of the weights in it. It holds {inside}")
     if not path.is_file():
         raise PhenakiError(f"there is no checkpoint '{path}'")
-    held = _load_safetensors(path) if path.suffix == ".safetensors" else _unpickle(path)
+    held = read_safetensors(path) if path.suffix == ".safetensors" else _unpickle(path)
     tensors = dict(_flat(held))
     if not tensors:
         raise PhenakiError(f"'{path}' holds no tensors, but a {type(held).__name__}: give a state dictionary")
     return tensors
 
 
-def _load_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Raises PhenakiError for a file that is truncated or of another format."""
     try:
         return load_file(path)
-    except SafetensorError as error:
-        raise PhenakiError(f"'{path}' is no whole safetensors file: {error}. Copy or download it again") from error
+    except (SafetensorError, OSError) as error:
+        size = path.stat().st_size
+        raise PhenakiError(
+            f"'{path}' ({size:,} bytes) is not a complete safetensors file: {error}. Copy or download it again."
+        ) from error
+
+
+def load_weights(module: nn.Module, state: Mapping[str, Tensor], where: str | Path) -> None:
+    """Copy `state` into `module`, cast to the module's dtypes; all names and shapes must agree.
+
+    Raises PhenakiError that begins with `where` and names the first missing, unexpected and misshapen tensors.
+    """
+    own = module.state_dict()
+    problems = {
+        "missing": [name for name in own if name not in state],
+        "unexpected": [name for name in state if name not in own],
+        "of the wrong shape": [
+            f"{name} is {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+            for name in own
+            if name in state and state[name].shape != own[name].shape
+        ],
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{len(names)} {what} ({shortened(names)})" for what, names in problems.items() if names)
+        raise PhenakiError(f"{where}: the weights do not fit {type(module).__name__} and its configuration: {listed}.")
+    module.load_state_dict(dict(state))
 
 
 def _unpickle(path: Path) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from phenaki.core.errors import BadSample, PhenakiError
-from phenaki.core.files import write_whole, writing
+from phenaki.core.files import write_atomic, writing
 from phenaki.core.progress import progress_bar
 from phenaki.data.captions import draw_caption
 from phenaki.data.config import DataConfig, SourceConfig
@@ -189,7 +189,7 @@ def _write(out: Path, summary: DataSummary, shown: list[Encoded], rng: np.random
     if clips:
         write_image(out / SHEET, contact_sheet(clips, columns=_FRAMES, labels=captions))
     write_image(out / HISTOGRAMS, draw_histograms(summary))
-    with write_whole(out / SUMMARY, "w") as file:
+    with write_atomic(out / SUMMARY, "w") as file:
         json.dump(vars(summary), file, ensure_ascii=False, indent=2)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from phenaki.core.errors import PhenakiError
-from phenaki.core.files import write_whole, writing
+from phenaki.core.files import write_atomic, writing
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -273,10 +273,10 @@ def make_folder(place: str) -> None:
 def put_whole(url: str) -> AbstractContextManager[BinaryIO]:
     """A binary file to fill that takes the name `url` only when the block ends without an error.
 
-    A local path, in a folder that is there (`files.write_whole`), or a URL of a store such as s3://, where the parts
+    A local path, in a folder that is there (`files.write_atomic`), or a URL of a store such as s3://, where the parts
     that were sent already are thrown away if anything is raised. Raises PhenakiError where it cannot be written.
     """
-    return _upload(url) if _protocol(url) else write_whole(_local(url))
+    return _upload(url) if _protocol(url) else write_atomic(_local(url))
 
 
 def put_json(url: str, data: Any) -> None:

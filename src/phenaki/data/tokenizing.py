@@ -14,9 +14,9 @@ import torch
 from safetensors.numpy import save
 
 from phenaki.conditioning import NoText, TextEncoder
+from phenaki.core.components import fingerprint
 from phenaki.core.config import from_dict, to_dict
 from phenaki.core.errors import BadSample, PhenakiError
-from phenaki.core.hub import fingerprint
 from phenaki.core.precision import autocast
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.opening import Split, check_holds_clips, open_source

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from phenaki import __version__
-from phenaki.core.hub import fingerprint
+from phenaki.core.components import fingerprint
 from phenaki.evaluation.generate import FRAMES, Model
 from phenaki.tokenizers import Tokenizer
 from phenaki.worlds.shapes import ShapesWorld

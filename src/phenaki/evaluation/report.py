@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from phenaki.core.errors import PhenakiError
-from phenaki.core.files import write_whole
+from phenaki.core.files import write_atomic
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def write_figures(path: str | Path, figures: Mapping[str, Any]) -> list[str]:
         else:
             kept[name] = block
     together = kept | dict(figures)
-    with suppress(_Checked), write_whole(path, "w") as file:
+    with suppress(_Checked), write_atomic(path, "w") as file:
         if not figures:
             raise _Checked
         json.dump({name: together[name] for name in ROWS if name in together}, file, indent=2)
@@ -145,7 +145,7 @@ def write_figures(path: str | Path, figures: Mapping[str, Any]) -> list[str]:
 
 
 class _Checked(Exception):
-    """Leaves the block of `write_whole` before the file takes its name."""
+    """Leaves the block of `write_atomic` before the file takes its name."""
 
 
 def _difference(block: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:

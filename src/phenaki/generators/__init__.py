@@ -1,5 +1,6 @@
 """Stage 2: ids from text."""
 
+from phenaki.core.registry import GENERATORS
 from phenaki.generators.base import Generator
 from phenaki.generators.masked import (
     MaskedTransformer,
@@ -7,6 +8,6 @@ from phenaki.generators.masked import (
     MaskedTransformerSizes,
 )
 
-REGISTRY = {"masked": (MaskedTransformerConfig, MaskedTransformer)}
+GENERATORS.register("masked", MaskedTransformerConfig, MaskedTransformer)
 
-__all__ = ["REGISTRY", "Generator", "MaskedTransformer", "MaskedTransformerConfig", "MaskedTransformerSizes"]
+__all__ = ["Generator", "MaskedTransformer", "MaskedTransformerConfig", "MaskedTransformerSizes"]

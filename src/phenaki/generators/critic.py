@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from phenaki.conditioning.base import Text
 from phenaki.core.errors import PhenakiError
+from phenaki.core.registry import CRITICS
 from phenaki.generators.base import Generator
 from phenaki.generators.masked import MaskedTransformer, MaskedTransformerConfig
 
@@ -84,7 +85,8 @@ class SelfCritic(nn.Module):
 
 
 Critic = TokenCritic | SelfCritic
-REGISTRY = {"token": (MaskedTransformerConfig, TokenCritic), "self": (SelfCriticConfig, SelfCritic)}
+CRITICS.register("token", MaskedTransformerConfig, TokenCritic)
+CRITICS.register("self", SelfCriticConfig, SelfCritic)
 
 
 def build_critic(config: CriticConfig, generator: Generator) -> Critic:

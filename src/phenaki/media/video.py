@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from phenaki.core.errors import PhenakiError
-from phenaki.core.files import write_folder_whole, write_whole
+from phenaki.core.files import write_atomic, write_folder_atomic
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -245,7 +245,7 @@ class Fragments:
 def whole_mp4(fragments: str | Path, path: str | Path) -> None:
     """Copy what `Fragments` wrote to an ordinary .mp4, frames as they are, index in front."""
     with (
-        write_whole(path) as file,
+        write_atomic(path) as file,
         av.open(str(fragments)) as given,
         av.open(file.name, "w", format="mp4", options={"movflags": "+faststart"}) as container,
     ):
@@ -258,7 +258,7 @@ def whole_mp4(fragments: str | Path, path: str | Path) -> None:
 
 def write_image(path: str | Path, picture: Frames) -> None:
     """Write one picture, uint8 (H, W, 3), as a PNG file. Raises PhenakiError where it cannot."""
-    with write_whole(path) as file:
+    with write_atomic(path) as file:
         file.write(_encoded(Image.fromarray(picture), "PNG"))
 
 
@@ -284,7 +284,7 @@ def _writing_for(path: str | Path) -> Callable[[Path, float, Size], AbstractCont
 @contextmanager
 def _mp4(path: Path, fps: float, size: Size) -> Iterator[Put]:
     with (
-        write_whole(path) as file,
+        write_atomic(path) as file,
         # by name: to put the index in front (faststart), FFmpeg opens what it has written a second time
         av.open(file.name, "w", format="mp4", options={"movflags": "+faststart"}) as container,
     ):
@@ -315,7 +315,7 @@ def _animation(path: Path, fps: float, form: str, tick: int, **options: object) 
     if 1000 / fps < tick:
         raise PhenakiError(f"{form} shows at most {1000 // tick} frames per second, not {fps:g}.")
     images: list[Image.Image] = []
-    with write_whole(path) as file:
+    with write_atomic(path) as file:
         yield lambda frame: images.append(Image.fromarray(frame))
         ends = [round(index * 1000 / fps / tick) * tick for index in range(len(images) + 1)]
         durations = np.diff(ends).tolist()
@@ -335,7 +335,7 @@ def _webp(path: Path, fps: float, size: Size) -> AbstractContextManager[Put]:
 @contextmanager
 def _sheet(path: Path, fps: float, size: Size) -> Iterator[Put]:
     frames: list[Frames] = []
-    with write_whole(path) as file:
+    with write_atomic(path) as file:
         yield frames.append
         if frames:
             file.write(_encoded(Image.fromarray(contact_sheet(np.stack(frames))), "PNG"))
@@ -348,7 +348,7 @@ def _folder(path: Path, fps: float, size: Size) -> Iterator[Put]:
         raise PhenakiError(
             f"The folder '{path}' holds other things than frames ('{strangers[0]}'); name a new or an empty one."
         )
-    with write_folder_whole(path) as new:
+    with write_folder_atomic(path) as new:
         names: set[str] = set()
 
         def put(frame: Frames) -> None:

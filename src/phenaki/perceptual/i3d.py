@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phenaki.core.errors import PhenakiError
-from phenaki.core.hub import load_weights
-from phenaki.core.weights import read_tensors
+from phenaki.core.weights import load_weights, read_tensors
 from phenaki.perceptual.weights import find, sha256
 
 SIZE = 224  # pixels a side, as it was trained

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.core.errors import PhenakiError
-from phenaki.core.hub import load_weights
-from phenaki.core.weights import read_tensors
+from phenaki.core.weights import load_weights, read_tensors
 from phenaki.perceptual.weights import find, sha256
 
 _STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # of VGG16: width in multiples of 64, convolutions

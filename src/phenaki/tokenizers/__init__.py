@@ -1,23 +1,24 @@
 """Stage 1: video to a small grid of discrete ids, and back."""
 
+from phenaki.core.registry import TOKENIZERS
 from phenaki.tokenizers.base import Grid, Reconstruction, Tokenizer, TokenizerFacts
 from phenaki.tokenizers.conv3d import Conv3D, Conv3DConfig
 from phenaki.tokenizers.cvivit import CViViT, CViViTConfig
 from phenaki.tokenizers.quantizers import QuantizerConfig, code_usage
 from phenaki.tokenizers.tiling import Tiled
 
-REGISTRY = {"cvivit": (CViViTConfig, CViViT), "conv3d": (Conv3DConfig, Conv3D)}
+TOKENIZERS.register("cvivit", CViViTConfig, CViViT)
+TOKENIZERS.register("conv3d", Conv3DConfig, Conv3D)
 
 TokenizerConfig = CViViTConfig | Conv3DConfig
 
 
 def build_tokenizer(config: TokenizerConfig) -> Tokenizer:
     """The tokenizer, randomly initialised, of the architecture that the configuration is for."""
-    return {config_class: model_class for config_class, model_class in REGISTRY.values()}[type(config)](config)
+    return TOKENIZERS.model_class(config)(config)
 
 
 __all__ = [
-    "REGISTRY",
     "CViViT",
     "CViViTConfig",
     "Conv3D",

@@ -25,7 +25,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from phenaki import __version__
 from phenaki.core.errors import PhenakiError
-from phenaki.core.files import write_whole, writing
+from phenaki.core.files import write_atomic, writing
 from phenaki.training.processes import Processes
 from phenaki.training.sharding import empty_shard, is_sharded
 
@@ -130,7 +130,7 @@ class Checkpoints:
         try:
             with writing(path):
                 self.folder.mkdir(exist_ok=True)
-            with write_whole(path) as file:
+            with write_atomic(path) as file:
                 _save(state, file)
                 file.flush()
                 if not _is_whole(file.name):
@@ -308,7 +308,7 @@ def _name_folder(aside: Path, path: Path, state: dict[str, Any], sums: dict[str,
     def outline(name: str, tensor: Tensor) -> Tensor:
         return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") if is_sharded(tensor) else tensor.detach()
 
-    with write_whole(aside / _STATE) as file:
+    with write_atomic(aside / _STATE) as file:
         _save(_mapped(state, outline) | {"shards": sums}, file)
     with writing(path):
         os.rename(aside, path)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from phenaki.core.components import fingerprint
 from phenaki.core.errors import PhenakiError
-from phenaki.core.hub import fingerprint
 from phenaki.core.precision import autocast
 from phenaki.data.config import DataConfig
 from phenaki.data.eval_samples import Shown, shown

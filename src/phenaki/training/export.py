@@ -10,9 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from phenaki.core import hub
+from phenaki.core import components
 from phenaki.core.errors import PhenakiError
-from phenaki.core.files import write_folder_whole, writing
+from phenaki.core.files import write_folder_atomic, writing
+from phenaki.core.hub import MODEL_FILE
+from phenaki.core.weights import load_weights
 from phenaki.training.checkpoints import Checkpoints, load, read_whole
 
 _AVERAGES = {"ema": "tokenizer", "generator_ema": "generator", "text_encoder_ema": "text", "critic_ema": "critic"}
@@ -36,22 +38,24 @@ def merge(run: Path, out: Path, checkpoint: Path | None = None) -> None:
         raise PhenakiError(f"the run has written no '{written}' yet, which it does each run.picture_every steps")
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    with write_folder_whole(out) as new:
+    with write_folder_atomic(out) as new:
         shutil.copytree(written, new, dirs_exist_ok=True)
         for name, room in _AVERAGES.items():
             if name in parts:
                 _overwrite(new if name == "ema" else new / room, room, parts[name])
         if "critic_ema" in parts:
-            described = hub.read_json(new / hub.MODEL) | {"critic": hub.fingerprint(new / hub.CRITIC)}
-            (new / hub.MODEL).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+            described = components.read_json(new / MODEL_FILE) | {
+                "critic": components.fingerprint(new / components.CRITIC)
+            }
+            (new / MODEL_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
 def _overwrite(folder: Path, room: str, average: dict[str, Tensor]) -> None:
     """Put the weights of an AveragedModel in the place of those of the component in `folder`."""
-    component = hub.load_component(folder, room)
+    component = components.load_component(folder, room)
     state = {name.removeprefix("module."): value for name, value in average.items() if name != "n_averaged"}
-    hub.load_weights(component, state, folder)
-    hub.save_component(component, folder, hub.kind_of(component, room), component.config)
+    load_weights(component, state, folder)
+    components.save_component(component, folder)
 
 
 def _say(sentence: str) -> None:

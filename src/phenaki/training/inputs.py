@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from phenaki.conditioning import NoTextConfig, Text, TextConfig, TextEncoder, encoder_class
+from phenaki.core.components import fingerprint
 from phenaki.core.errors import PhenakiError
-from phenaki.core.hub import fingerprint
 from phenaki.data.config import DataConfig
 from phenaki.data.mixing import Batch, Batches
 from phenaki.data.opening import token_set

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from phenaki.core.config import changes, to_dict
 from phenaki.core.errors import PhenakiError
-from phenaki.core.files import write_whole, writing
+from phenaki.core.files import write_atomic, writing
 from phenaki.core.precision import Precision, best_device
 from phenaki.core.progress import progress_bar
 from phenaki.media.video import contact_sheet, mosaic, write_image, write_video
@@ -374,7 +374,7 @@ class Run:
             self._remove_run()
         self._checkpoints.forget(after=self.step)
         self._trackers = open_trackers(self.config.trackers, self.folder, self._recipe, self.step)
-        with write_whole(self.folder / "recipe.json", "w") as file:
+        with write_atomic(self.folder / "recipe.json", "w") as file:
             json.dump(self._recipe, file, indent=2)
         write_state(self.folder, "running")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from phenaki.core.errors import PhenakiError
-from phenaki.core.files import write_whole
+from phenaki.core.files import write_atomic
 
 State = Literal["running", "stopped", "finished", "failed"]
 Curve = list[tuple[int, float]]
@@ -29,7 +29,7 @@ _BEST = {"psnr": max, "fulfilled": max, "loss_rest": min, "loss_first": min}
 def write_state(folder: Path, state: State, sentence: str = "") -> None:
     """Note how the run of this process in `folder` is doing; `sentence`: why it failed."""
     known = {"state": state, "sentence": sentence, "host": socket.gethostname(), "pid": os.getpid()}
-    with write_whole(folder / STATE, "w") as file:
+    with write_atomic(folder / STATE, "w") as file:
         json.dump(known | {"time": round(time.time(), 1)}, file)
 
 
@@ -171,7 +171,7 @@ def write_page(runs: Sequence[Summary], path: Path) -> None:
     rows = "".join(_row(run, number) for number, run in enumerate(runs))
     sections = "".join(_section(run, number) for number, run in enumerate(runs))
     head = "".join(f"<th>{name}</th>" for name in ("run", "stage", "state", "step", "best", "last sign of life"))
-    with write_whole(path, "w") as file:
+    with write_atomic(path, "w") as file:
         file.write(_PAGE.format(head=head, rows=rows, sections=sections))
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from phenaki.core.components import save_component
 from phenaki.core.errors import PhenakiError
-from phenaki.core.hub import kind_of, save_component
 from phenaki.core.precision import autocast
 from phenaki.data.config import DataConfig
 from phenaki.data.eval_samples import Shown, shown
@@ -217,7 +217,7 @@ def _show(run: Run, recipe: TokenizerRecipe, clips: Shown, tokenizer: Tokenizer)
     test, picture = look(tokenizer, clips)
     run.record(test)
     run.show("reconstruction", picture, recipe.tokenizer.fps)
-    save_component(tokenizer, run.folder / "tokenizer", kind_of(tokenizer, "tokenizer"), recipe.tokenizer)
+    save_component(tokenizer, run.folder / "tokenizer")
 
 
 def overfit_one(recipe: TokenizerRecipe, folder: str | Path, steps: int = 1000, goal: float = 35.0) -> str:

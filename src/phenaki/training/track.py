@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from phenaki.core.errors import PhenakiError
-from phenaki.core.files import write_whole
+from phenaki.core.files import write_atomic
 from phenaki.media.video import Frames
 from phenaki.training.runs import METRICS, read_record
 
@@ -66,7 +66,7 @@ class Metrics(Tracker):
         lines = self._path.read_text().splitlines(keepends=True)
         kept = [line for line in lines if (record := read_record(line)) and record["step"] <= step]
         if len(kept) < len(lines):
-            with write_whole(self._path, "w") as file:
+            with write_atomic(self._path, "w") as file:
                 file.writelines(kept)
 
     def figures(self, values: Mapping[str, float], step: int) -> None:
@@ -152,7 +152,7 @@ def _wandb_id(folder: Path) -> str:
     """That of the run in the folder, made up when it starts."""
     path = folder / _WANDB_ID
     if not path.exists():
-        with write_whole(path, "w") as file:
+        with write_atomic(path, "w") as file:
             file.write(secrets.token_hex(8))
     return path.read_text()
 

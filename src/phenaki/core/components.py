@@ -1,0 +1,179 @@
+"""Components on disk: a folder with config.json and weights.safetensors, which alone rebuilds a module."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from phenaki import __version__
+from phenaki.core.config import from_dict, non_default, to_dict
+from phenaki.core.errors import PhenakiError, did_you_mean, shortened
+from phenaki.core.files import write_folder_atomic, writing
+from phenaki.core.registry import REGISTRIES
+from phenaki.core.weights import load_weights, read_safetensors
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "weights.safetensors"
+REQUIRED = ("tokenizer", "generator", "text")  # the kinds of component that every complete model has
+CRITIC = "critic"  # the kind that is optional
+
+
+class ExternalWeights:
+    """Marks a component whose weights are published elsewhere: its folder holds config.json alone.
+
+    The configuration's `name` and `revision` say where the weights are, and `dtype` in which type they are loaded.
+    """
+
+
+def save_component(module: nn.Module, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Write a module of a registered class, and its `config`, to `folder`: config.json and weights, both or neither.
+
+    `dtype` converts floating-point weights (torch.float16 halves a release). Missing parent folders are created. Raises
+    PhenakiError for an unregistered class, and where it cannot write.
+    """
+    folder = Path(folder)
+    description = {"type": _type_of(module), "config": to_dict(module.config), "phenaki": __version__}
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with write_folder_atomic(folder) as new:
+        (new / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        if not _own_state(module):
+            return
+        try:
+            save_file(_converted(module.state_dict(), dtype), new / WEIGHTS_FILE, metadata={"format": "pt"})
+            shutil.copymode(new / CONFIG_FILE, new / WEIGHTS_FILE)  # safetensors creates files for their owner only
+        except SafetensorError as error:  # it reports system errors, such as a full disk, in its message only
+            code = re.search(r"os error (\d+)", str(error))
+            raise (OSError(int(code[1]), str(error)) if code else error) from error
+
+
+def load_component(folder: str | Path, kind: str | None = None) -> nn.Module:
+    """The component in `folder`, in evaluation mode on the CPU.
+
+    `kind` ("tokenizer", "generator", "text", "critic") refuses other components; None takes any. Raises PhenakiError
+    for types that are not registered, and as `read_config`, `from_dict` and `load_weights` do.
+    """
+    name, values = read_config(folder)
+    config_file = Path(folder) / CONFIG_FILE
+    try:
+        entry = REGISTRIES[kind or component_kind(folder)][name]
+    except PhenakiError as error:
+        raise PhenakiError(f"'{config_file}': {error}") from error
+    module = entry.model(from_dict(entry.config, values, where=f"'{config_file}'"))
+    if _own_state(module):
+        weights = Path(folder) / WEIGHTS_FILE
+        load_weights(module, _read_weights(weights), f"'{weights}'")
+    return module.eval()
+
+
+def component_kind(folder: str | Path) -> str:
+    """The kind of the component in `folder`: "tokenizer", "generator", "text" or "critic"."""
+    name, _ = read_config(folder)
+    for kind, registry in REGISTRIES.items():
+        if name in registry.types:
+            return kind
+    known = [name for registry in REGISTRIES.values() for name in registry.types]
+    raise PhenakiError(
+        f"'{Path(folder) / CONFIG_FILE}' has the unknown type '{name}'; known types: {', '.join(known)}."
+        f"{did_you_mean(name, known)}"
+    )
+
+
+def read_component(folder: str | Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """The type, the configuration as plain data, and the weights as stored (on the CPU) of the component in `folder`.
+
+    Raises PhenakiError for a missing folder, one without a component, and broken files.
+    """
+    name, config = read_config(folder)
+    return name, config, _read_weights(Path(folder) / WEIGHTS_FILE)
+
+
+def read_config(folder: str | Path) -> tuple[str, dict[str, Any]]:
+    """The type and the configuration as plain data of the component in `folder`, without its weights."""
+    path = Path(folder) / CONFIG_FILE
+    description = read_json(path)
+    name, config = description.get("type"), description.get("config")
+    if not isinstance(name, str) or not isinstance(config, dict):
+        raise PhenakiError(f"'{path}' does not describe a phenaki component: it needs the keys 'type' and 'config'.")
+    return name, config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model's folder. Raises PhenakiError that says what is there instead."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise PhenakiError(f"'{folder}' {'is a file, not a folder' if folder.exists() else 'does not exist'}.")
+    if not path.is_file():
+        inside = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in folder.iterdir())
+        found = f"it contains {shortened(inside)} but no {path.name}" if inside else "it is empty"
+        raise PhenakiError(f"'{folder}' is not a model folder: {found}.")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PhenakiError(f"'{path}' cannot be read as JSON: {error}.") from error
+    if not isinstance(data, dict):
+        raise PhenakiError(f"'{path}' must hold a JSON object, not a {type(data).__name__}.")
+    return data
+
+
+def fingerprint(component: nn.Module | str | Path) -> str:
+    """SHA-256 over configuration and weights of a module with a `config`, or of a component's folder, in hex.
+
+    Floating-point weights are hashed as float32, so a component saved in float16 and the module loaded from it agree.
+    Only non-default configuration values are hashed, so a new field with a default changes nothing. External weights
+    are hashed as loaded, whatever source and dtype the configuration names.
+    """
+    if isinstance(component, nn.Module):
+        config, state = component.config, component.state_dict()
+    else:
+        name, values, state = read_component(component)
+        config_class = REGISTRIES[component_kind(component)][name].config
+        config = from_dict(config_class, values, where=f"'{Path(component) / CONFIG_FILE}'")
+    settings = non_default(config)
+    if external := isinstance(component, ExternalWeights):
+        settings = {key: value for key, value in settings.items() if key not in ("name", "revision", "dtype")}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name in sorted(state):
+        tensor = state[name].detach().cpu()
+        if tensor.is_floating_point() and not external:
+            tensor = tensor.float()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _type_of(module: nn.Module) -> str:
+    for registry in REGISTRIES.values():
+        if name := registry.name_of(type(module)):
+            return name
+    known = ", ".join(entry.model.__name__ for registry in REGISTRIES.values() for entry in registry.types.values())
+    raise PhenakiError(f"A {type(module).__name__} cannot be saved as a component; classes that can be: {known}.")
+
+
+def _own_state(module: nn.Module) -> dict[str, Tensor]:
+    """The part of the state that is saved in the component's own folder."""
+    return {} if isinstance(module, ExternalWeights) else module.state_dict()
+
+
+def _converted(state: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    def convert(tensor: Tensor) -> Tensor:
+        wanted = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+        return tensor.detach().to("cpu", wanted, copy=True).contiguous()  # safetensors refuses tied weights
+
+    return {name: convert(tensor) for name, tensor in state.items()}
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise PhenakiError(f"'{path.parent}' has no {path.name}: the weights of this component are missing.")
+    return read_safetensors(path)
