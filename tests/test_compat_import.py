@@ -230,7 +230,7 @@ CONTRADICTED: list[tuple[dict[str, Any] | str, str]] = [
     ({"image_size": 32, "patch_size": [4, 8]}, "patch_size 4x8 where the weights have patches of 64 pixels"),
     ({"image_size": 32, "ff_mult": 3}, "ff_mult 3.0 does not fit them"),
     ({"image_size": 32, "head": 2}, "Unknown key 'head'. Did you mean 'heads'?"),
-    ({"image_size": "32"}, "image_size must be a whole number or "),
+    ({"image_size": "32"}, "image_size must be an integer or "),
     ({"image_size": 32, "lookup_free_quantization_kwargs": {"spherical": True}}, "leave them at their defaults"),
     ("[32]", "must hold a JSON object, not a list"),
     ("{", "cannot be read as JSON"),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
-from phenaki.core.config import changes, from_dict, override, to_dict
+from phenaki.core.config import bounded, changes, configclass, from_dict, override, to_dict
 from phenaki.core.errors import PhenakiError
 
 
@@ -72,15 +72,15 @@ def test_later_override_wins() -> None:
         ("nonsense=1", r"Unknown key 'nonsense'.*steps, name"),
         ("steps", "key=value"),
         ("=3", "key=value"),
-        ("steps=", "steps must be a whole number"),
-        ("steps=1.5", r"steps must be a whole number, not 1\.5"),
-        ("steps=true", "steps must be a whole number"),
+        ("steps=", "steps must be an integer"),
+        ("steps=1.5", r"steps must be an integer, not 1\.5"),
+        ("steps=true", "steps must be an integer"),
         ("ema=1", "ema must be true or false, not 1"),
         ("name=3", "name must be text, not 3"),
         ("optimizer=fast", "optimizer must be the keys of Optimizer"),
         ("optimizer.lr=fast", r"optimizer\.lr must be a number, not 'fast'"),
         ("optimizer.betas=[0.1]", r"optimizer\.betas must have 2 values, not 1"),
-        ("levels=[1,a]", r"levels\[1\] must be a whole number, not 'a'"),
+        ("levels=[1,a]", r"levels\[1\] must be an integer, not 'a'"),
         ("levels=3", "levels must be a list"),
         ("mix.clips=much", r"mix\.clips must be a number"),
         ("optimizer.schedule=cosin", "'cosine', 'constant', not 'cosin'. Did you mean 'cosine'"),
@@ -94,19 +94,72 @@ def test_a_bad_override_is_a_sentence(change: str, said: str) -> None:
         override(Run(1), [change])
 
 
-def test_missing_key_and_place_are_named() -> None:
+def test_missing_key_and_source_are_named() -> None:
     with pytest.raises(PhenakiError, match=r"^model/config\.json: The key 'steps' of Run is missing"):
         from_dict(Run, {"name": "a"}, where="model/config.json")
     with pytest.raises(PhenakiError, match="Run must be the keys of Run, not"):
         from_dict(Run, [1])  # type: ignore[arg-type]
 
 
-def test_own_checks_keep_their_words_with_the_place() -> None:
+def test_own_checks_keep_their_message_after_the_source() -> None:
     with pytest.raises(PhenakiError, match=r"^here: The learning rate must be above 0, not 0\.0\.$"):
         from_dict(Run, {"steps": 1, "optimizer": {"lr": 0}}, where="here")
 
 
-def test_of_plain_data_the_parts_that_changed_are_named() -> None:
+@configclass
+class Bounded:
+    lr: float | None = bounded(1e-4, above=0)
+    dropout: float = bounded(0.0, at_least=0, below=1)
+    betas: tuple[float, float] = bounded((0.9, 0.99), at_least=0, at_most=1)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed == 13:
+            raise PhenakiError("13 brings bad luck")
+
+
+@configclass
+class MoreBounded(Bounded):
+    steps: int = bounded(1, at_least=1)
+
+
+@configclass
+class Outer:
+    inner: Bounded = Bounded()
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"lr": 0}, r"lr 0\.0 must be above 0"),
+        ({"lr": float("nan")}, "lr nan must be finite and above 0"),
+        ({"lr": float("inf")}, "lr inf must be finite and above 0"),
+        ({"dropout": 1.0}, r"dropout 1\.0 must be at least 0 and below 1"),
+        ({"betas": [0.9, 1.5]}, r"betas \(0\.9, 1\.5\) must be at least 0 and at most 1, each"),
+        ({"seed": 13}, "13 brings bad luck"),
+    ],
+)
+def test_bounds_hold_however_a_configuration_is_made(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(PhenakiError, match=f"^{said}$"):
+        from_dict(Bounded, values)
+    said_inside = said if said.startswith("13") else rf"inner\.{said}"
+    with pytest.raises(PhenakiError, match=f"^{said_inside}$"):
+        from_dict(Outer, {"inner": values})
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    for kind in (Bounded, MoreBounded):
+        with pytest.raises(PhenakiError, match=said.replace(r"0\.0", "0")):
+            kind(**values)
+
+
+def test_a_subclass_has_bounds_of_its_own_and_values_at_them_are_allowed() -> None:
+    with pytest.raises(PhenakiError, match="^steps 0 must be at least 1$"):
+        MoreBounded(steps=0)
+    assert MoreBounded(None, 0, (0, 1), steps=1).lr is None
+    with pytest.raises(FrozenInstanceError):
+        MoreBounded().steps = 2  # type: ignore[misc]
+
+
+def test_differences_of_plain_data_are_named() -> None:
     before = {"steps": 1, "mix": [{"place": "a", "weight": 1}, {"place": "b"}], "levels": [8, 8], "second": None}
     now = {"steps": 1, "mix": [{"place": "c", "weight": 1}, {"place": "b"}], "levels": [8], "second": {"lr": 1}, "x": 0}
     assert list(changes(before, now, "")) == [

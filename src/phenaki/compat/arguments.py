@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from phenaki.compat.checkpoint import Part
 from phenaki.compat.cvivit import PegCViViTConfig, Pixels
 from phenaki.compat.maskgit import PegMaskGitConfig
-from phenaki.core.config import from_dict, to_dict
+from phenaki.core.config import bounded, configclass, from_dict, to_dict
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import frame_count
 from phenaki.tokenizers.base import TokenizerFacts
@@ -34,32 +34,31 @@ _LOOKUP_FREE_TRAINING = set(
 Sides = int | tuple[int, int]
 
 
-@dataclass(frozen=True)
+@configclass
 class CViViTArguments:
     """Arguments of their C-ViViT's constructor, as --config gives them, with `fps` and `pixels` (`PegCViViTConfig`).
 
     What the weights show needs not be given; if it is, it must agree.
     """
 
-    image_size: Sides | None = None
-    patch_size: Sides | None = None
-    temporal_patch_size: int | None = None
-    dim: int | None = None
-    spatial_depth: int | None = None
-    temporal_depth: int | None = None
-    dim_head: int | None = None
-    heads: int | None = None
-    ff_mult: float | None = None
-    channels: int | None = None
-    codebook_size: int | None = None
-    codebook_dim: int | None = None
+    image_size: Sides | None = bounded(None, above=0)
+    patch_size: Sides | None = bounded(None, above=0)
+    temporal_patch_size: int | None = bounded(None, above=0)
+    dim: int | None = bounded(None, above=0)
+    spatial_depth: int | None = bounded(None, above=0)
+    temporal_depth: int | None = bounded(None, above=0)
+    dim_head: int | None = bounded(None, above=0)
+    heads: int | None = bounded(None, above=0)
+    ff_mult: float | None = bounded(None, above=0)
+    channels: int | None = bounded(None, above=0)
+    codebook_size: int | None = bounded(None, above=0)
+    codebook_dim: int | None = bounded(None, above=0)
     lookup_free_quantization: bool | None = None
     lookup_free_quantization_kwargs: dict[str, Any] = field(default_factory=dict)
-    fps: float = 8.0
+    fps: float = bounded(8.0, above=0)
     pixels: Pixels = "rgb"
 
     def __post_init__(self) -> None:
-        _check_positive(self)
         if unknown := sorted(set(self.lookup_free_quantization_kwargs) - _LOOKUP_FREE_TRAINING):
             raise PhenakiError(
                 f"lookup_free_quantization_kwargs {', '.join(unknown)}: only networks that leave them at their "
@@ -67,30 +66,27 @@ class CViViTArguments:
             )
 
 
-@dataclass(frozen=True)
+@configclass
 class MaskGitArguments:
     """Arguments of phenaki-pytorch's MaskGit, and of the C-ViViT whose ids it writes, as --config gives them.
 
     frames: the longest clip it was trained on; as many as its places hold if not given.
     """
 
-    image_size: Sides | None = None
-    patch_size: Sides | None = None
-    temporal_patch_size: int | None = None
-    dim: int | None = None
-    num_tokens: int | None = None
-    max_seq_len: int | None = None
-    depth: int | None = None
-    dim_head: int | None = None
-    heads: int | None = None
-    ff_mult: float | None = None
-    dim_context: int | None = None
+    image_size: Sides | None = bounded(None, above=0)
+    patch_size: Sides | None = bounded(None, above=0)
+    temporal_patch_size: int | None = bounded(None, above=0)
+    dim: int | None = bounded(None, above=0)
+    num_tokens: int | None = bounded(None, above=0)
+    max_seq_len: int | None = bounded(None, above=0)
+    depth: int | None = bounded(None, above=0)
+    dim_head: int | None = bounded(None, above=0)
+    heads: int | None = bounded(None, above=0)
+    ff_mult: float | None = bounded(None, above=0)
+    dim_context: int | None = bounded(None, above=0)
     unconditional: bool | None = None
-    frames: int | None = None
-    fps: float = 8.0
-
-    def __post_init__(self) -> None:
-        _check_positive(self)
+    frames: int | None = bounded(None, above=0)
+    fps: float = bounded(8.0, above=0)
 
 
 def read_arguments(kind: type[Arguments], file: Path | None) -> Arguments:
@@ -208,13 +204,6 @@ def _facts(part: Part, given: MaskGitArguments, tokenizer: Part | None, vocab_si
     period = _needed(part, "temporal_patch_size", given.temporal_patch_size)
     patch = (period, *_pair(_needed(part, "patch_size", given.patch_size)))
     return TokenizerFacts(vocab_size, patch, _pair(_needed(part, "image_size", given.image_size)), given.fps)
-
-
-def _check_positive(given: Any) -> None:
-    for name, value in to_dict(given).items():
-        numbers = value if isinstance(value, list) else [value]
-        if any(isinstance(number, int | float) and not isinstance(number, bool) and number <= 0 for number in numbers):
-            raise PhenakiError(f"{name} {value} must be above 0")
 
 
 def _agree(part: Part, given: Any, shown: dict[str, Any], hidden: int) -> None:

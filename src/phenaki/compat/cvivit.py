@@ -5,7 +5,6 @@ Shapes: B batch, T frames, H, W pixels; t, h, w token grid; D width; d code dime
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phenaki.compat.transformer import PositionBias, Transformer
+from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
 from phenaki.tokenizers.base import Tokenizer
 from phenaki.tokenizers.cvivit import patchify, unpatchify
@@ -22,7 +22,7 @@ Pixels = Literal["rgb", "bgr255"]
 _ROWS = 8192  # latents that are compared with all codes at once
 
 
-@dataclass(frozen=True)
+@configclass
 class PegCViViTConfig:
     """Sizes of the network. `hidden`: of the feed-forward networks.
 
@@ -44,15 +44,13 @@ class PegCViViTConfig:
     codebook_size: int
     code_dim: int
     everywhere: bool
-    fps: float = 8.0
+    fps: float = bounded(8.0, above=0)
     pixels: Pixels = "rgb"
     causal: Literal[False] = False
 
     def __post_init__(self) -> None:
         if self.image_size[0] % self.patch[1] or self.image_size[1] % self.patch[2]:
             raise PhenakiError(f"image_size {self.image_size} is not a multiple of the patch {self.patch[1:]}")
-        if self.fps <= 0:
-            raise PhenakiError(f"fps {self.fps} must be above 0")
 
 
 class PegCViViT(Tokenizer):

@@ -5,19 +5,18 @@ Shapes: B batch, t, h, w token grid, N = t * h * w, L text positions, D width, V
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 
 from phenaki.compat.transformer import PositionBias, Transformer
 from phenaki.conditioning.base import Text
+from phenaki.core.config import configclass
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import time_steps
 from phenaki.generators.base import Context, Generator
 from phenaki.tokenizers.base import TokenizerFacts
 
 
-@dataclass(frozen=True)
+@configclass
 class PegMaskGitConfig:
     """Sizes of the network. `frames`: the longest clip it writes. `places`: the ids it can hold (their max_seq_len).
     `hidden`: of the feed-forward networks."""

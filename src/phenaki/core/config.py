@@ -1,12 +1,14 @@
-"""Configurations: typed dataclasses, read from and written to plain data, changed by `key=value`."""
+"""Configurations: frozen dataclasses with typed and bounded fields, read from plain data and changed by `key=value`."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import operator
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
 import yaml
 from omegaconf import OmegaConf
@@ -18,7 +20,7 @@ Config = TypeVar("Config")
 
 _WORDS = {
     bool: "true or false",
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
     str: "text",
     Path: "a path",
@@ -26,13 +28,51 @@ _WORDS = {
 }
 
 
-def from_dict(cls: type[Config], data: Mapping[str, Any], where: str = "") -> Config:
-    """The dataclass `cls` from plain data, every key and type checked.
+_HOLDS = {"above": operator.gt, "at least": operator.ge, "below": operator.lt, "at most": operator.le}
 
-    `where` says where the data came from (a file) and opens each error's sentence. Nested dataclasses, tuples, lists,
-    dictionaries, Literal, Path and unions are understood (of a union of dataclasses, the one that knows the most of the
-    keys); a list becomes the tuple that the field wants, and a float without fraction (1e4) an int. Raises PhenakiError
-    for an unknown key (with the nearest), a missing key, a wrong type, and what `__post_init__` of the class refuses.
+
+class OutOfBoundsError(PhenakiError):
+    """A field's value is outside of its bounds; the sentence begins with the field's name."""
+
+
+def bounded(
+    default: Any = dataclasses.MISSING,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> Any:
+    """A field of a `configclass` whose numbers, also those in a tuple, must lie within these bounds."""
+    limits = {"above": above, "at least": at_least, "below": below, "at most": at_most}
+    bounds = {word: limit for word, limit in limits.items() if limit is not None}
+    return dataclasses.field(default=default, metadata={"bounds": bounds})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, bounded))
+def configclass(cls: type[Config]) -> type[Config]:
+    """`dataclass(frozen=True)` whose construction checks the bounds of its fields, then runs its `__post_init__`.
+
+    Every number must be finite.
+    """
+    own_checks = getattr(cls, "__post_init__", lambda self: None)
+
+    def __post_init__(self: Any) -> None:
+        for field in dataclasses.fields(self):
+            _check_bounds(field.name, getattr(self, field.name), field.metadata.get("bounds", {}))
+        own_checks(self)
+
+    cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
+    return dataclasses.dataclass(frozen=True)(cls)
+
+
+def from_dict(cls: type[Config], data: Mapping[str, Any], where: str = "") -> Config:
+    """The dataclass `cls` from plain data, with every key, type and bound checked.
+
+    `where`, such as a file, begins each error. Nested dataclasses, tuples, lists, dictionaries, Literal, Path and
+    unions are supported (in a union of dataclasses, the one that has most of the keys is built); lists become tuples
+    where the field is one, and integral floats (1e4) become ints. Raises PhenakiError for unknown keys (naming the
+    nearest), missing keys, wrong types, and values out of bounds or refused by `__post_init__`.
     """
     try:
         return _build(cls, data, "")
@@ -43,12 +83,12 @@ def from_dict(cls: type[Config], data: Mapping[str, Any], where: str = "") -> Co
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The dataclass as data that JSON can hold, from which `from_dict` makes an equal one."""
+    """The dataclass as JSON-serialisable data, from which `from_dict` builds an equal one."""
     return {name: _plain(getattr(config, name)) for name in _fields(type(config))}
 
 
 def non_default(config: Any) -> dict[str, Any]:
-    """`to_dict` without the fields that are at their defaults, so that a field which is new changes nothing."""
+    """`to_dict` without fields at their defaults, so that adding a field with a default changes nothing."""
     values = {}
     for name, field in _fields(type(config)).items():
         value = getattr(config, name)
@@ -62,7 +102,7 @@ def non_default(config: Any) -> dict[str, Any]:
 
 
 def changes(before: Any, now: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
-    """Name, such as "data.sources[0].place", and both values of each part of plain data that is not the same."""
+    """Differences of plain data: the path, such as "data.sources[0].uri", and both values."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in {**before, **now}:
             yield from changes(before.get(key), now.get(key), f"{name}.{key}" if name else key)
@@ -73,22 +113,33 @@ def changes(before: Any, now: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
         yield name, before, now
 
 
-def override(config: Config, changes: Sequence[str]) -> Config:
-    """A new configuration with changes such as `["optimizer.lr=1e-3", "grid=[6,8,8]"]` made; values are YAML.
+def override(config: Config, overrides: Sequence[str]) -> Config:
+    """A copy of `config` with overrides such as `["optimizer.lr=1e-3", "grid=[6,8,8]"]`; values are YAML.
 
-    Raises PhenakiError for what is no `key=value`, and as `from_dict` does.
+    Raises PhenakiError for anything but `key=value`, and as `from_dict` does.
     """
     merged = OmegaConf.create(to_dict(config))
-    for change in changes:
+    for change in overrides:
         key, equals, _ = change.partition("=")
         if not equals or not key.strip():
-            raise PhenakiError(f"'{change}' is no override. Write it as key=value, for example optimizer.lr=1e-3.")
+            raise PhenakiError(f"'{change}' is not an override. Write key=value, for example optimizer.lr=1e-3.")
         try:
             merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([change]))
         except (OmegaConfBaseException, yaml.YAMLError) as error:
             reason = str(error).splitlines()[0]
             raise PhenakiError(f"The override '{change}' cannot be read: {reason}. Quote the value?") from error
     return from_dict(type(config), OmegaConf.to_container(merged))
+
+
+def _check_bounds(name: str, value: Any, bounds: Mapping[str, float]) -> None:
+    numbers = value if isinstance(value, (tuple, list)) else (value,)
+    for number in numbers:
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
+            continue
+        finite = math.isfinite(number)
+        if not finite or not all(_HOLDS[word](number, limit) for word, limit in bounds.items()):
+            wanted = " and ".join(["finite"] * (not finite) + [f"{word} {limit}" for word, limit in bounds.items()])
+            raise OutOfBoundsError(f"{name} {value} must be {wanted}{', each' if numbers is value else ''}")
 
 
 def _plain(value: Any) -> Any:
@@ -117,7 +168,11 @@ def _build(cls: type[Config], data: Any, at: str) -> Config:
         if required and name not in data:
             raise PhenakiError(f"The key '{inside}{name}' of {cls.__name__} is missing.")
     hints = get_type_hints(cls)
-    return cls(**{key: _convert(hints[key], value, f"{inside}{key}") for key, value in data.items()})
+    values = {key: _convert(hints[key], value, f"{inside}{key}") for key, value in data.items()}
+    try:
+        return cls(**values)
+    except OutOfBoundsError as error:
+        raise PhenakiError(f"{inside}{error}") from error
 
 
 def _fields(cls: type) -> dict[str, dataclasses.Field]:
@@ -125,7 +180,7 @@ def _fields(cls: type) -> dict[str, dataclasses.Field]:
 
 
 def _convert(kind: Any, value: Any, at: str) -> Any:
-    """`value` as the annotation `kind` wants it, or a PhenakiError that names the key `at`."""
+    """`value` converted to the annotation `kind`, or a PhenakiError that names the key `at`."""
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
         return value
