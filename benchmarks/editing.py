@@ -29,12 +29,13 @@ from phenaki.core.config import to_dict
 from phenaki.core.files import write_atomic
 from phenaki.evaluation.generate import FRAMES
 from phenaki.evaluation.pixels import decibels
-from phenaki.evaluation.protocol import measured_on, measured_with, unseen_world
-from phenaki.evaluation.shares import share
+from phenaki.evaluation.protocol import provenance
+from phenaki.evaluation.rates import success_rate
 from phenaki.media.video import to_float, to_uint8
 from phenaki.sampling import inpaint, interpolate
 from phenaki.sampling.editing import pixels, tokens
 from phenaki.worlds.shapes import Sample, check, render
+from phenaki.worlds.shapes.evaluation import ShapesEval
 
 FULFILLED, KNOWN = 0.85, 32.0  # the bars: share, dB
 MARGIN = 2  # pixels of the box around the object
@@ -92,10 +93,10 @@ KINDS: dict[str, Callable[..., Made]] = {"interpolation": interpolated, "inpaint
 def summary(made: Made) -> dict[str, Any]:
     kinds = dict.fromkeys(kind for one in made for kind in one["claims"])
     held = {kind: [one["claims"][kind] for one in made if kind in one["claims"]] for kind in kinds}
-    found = share(sum(one["fulfilled"] for one in made), len(made))
+    found = success_rate(sum(one["fulfilled"] for one in made), len(made))
     found["claims"] = {kind: sum(each) / len(each) for kind, each in held.items()}
     if "known" in made[0]:
-        found["blended"] = share(sum(one["blended"] for one in made), len(made))
+        found["blended"] = success_rate(sum(one["blended"] for one in made), len(made))
         known = [one["known"] for one in made if one["known"] is not None]  # of one that fills the frame nothing is
         found["known"] = {"mean": float(np.mean(known)), "least": min(known), "count": len(known)}
         found["anew"] = float(np.mean([one["anew"] for one in made]))
@@ -110,8 +111,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("editing.json"))
     given = parser.parse_args()
     model = Phenaki.from_pretrained(given.model)
-    world = unseen_world(model.tokenizer, objects=1)
-    protocol = measured_on(world) | measured_with(model)
+    unseen = ShapesEval(tuple(model.tokenizer.config.image_size), FRAMES)
+    world = unseen.world("one_object")
+    protocol = unseen.protocol("one_object") | provenance(model)
     protocol |= {"seed": given.seed, "batch": BATCH, "sampling": to_dict(model.sampling)}
     found = json.loads(given.out.read_text()) if given.out.exists() else {"protocol": protocol, "made": {}}
     for name in protocol:
@@ -130,9 +132,9 @@ def main() -> None:
                 json.dump(found, file, indent=1)
             hits = sum(one["fulfilled"] for one in made)
             print(f"{kind} {len(made)}: {hits} fulfilled, {time.monotonic() - started:.0f} s", flush=True)
-        print(f"{kind}: {100 * found[kind]['share']:.1f} % fulfil the caption; the bar is {100 * FULFILLED:.0f} %")
+        print(f"{kind}: {100 * found[kind]['rate']:.1f} % fulfil the caption; the bar is {100 * FULFILLED:.0f} %")
     inside, least = found["inpainting"], found["inpainting"]["known"]
-    print(f"    with a blend {100 * inside['blended']['share']:.1f} %; {100 * inside['anew']:.0f} % of the pixels anew")
+    print(f"    with a blend {100 * inside['blended']['rate']:.1f} %; {100 * inside['anew']:.0f} % of the pixels anew")
     print(f"    known {least['mean']:.1f} dB, the least {least['least']:.1f}; the bar is {KNOWN:.0f} dB")
 
 

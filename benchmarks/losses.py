@@ -33,6 +33,7 @@ from phenaki.tokenizers.discriminator import DiscriminatorConfig
 from phenaki.training.recipes import cvivit_shapes_64
 from phenaki.training.run import Run
 from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTraining
+from phenaki.worlds.shapes.evaluation import ShapesEval
 
 ARMS = {
     "as it was": {},
@@ -73,8 +74,10 @@ def trained(arm: str, steps: int) -> tuple[Tokenizer, float]:
 
 
 def measure(tokenizer: Tokenizer, clips: int) -> dict[str, float]:
-    found = reconstruction(tokenizer, Clips(tokenizer, count=clips), lambda count: None)
-    one = found["fulfilled"]["one_object"]["share"]
+    found = reconstruction(
+        tokenizer, Clips(tokenizer, ShapesEval(tuple(tokenizer.config.image_size)), clips), lambda count: None
+    )
+    one = found["fulfilled"]["one_object"]["rate"]
     return {"psnr": found["psnr"], "ssim": found["ssim"], "one_object": one, "perplexity": found["perplexity"]}
 
 

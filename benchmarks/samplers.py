@@ -26,12 +26,11 @@ from phenaki import Phenaki
 from phenaki.core.config import override, to_dict
 from phenaki.core.errors import PhenakiError
 from phenaki.core.files import write_atomic
-from phenaki.evaluation.generate import FRAMES, side_by_side, verdicts
-from phenaki.evaluation.prompts import KINDS
-from phenaki.evaluation.protocol import measured_with
-from phenaki.evaluation.shares import share
+from phenaki.evaluation.generate import FRAMES, batch_size, score_videos
+from phenaki.evaluation.protocol import provenance
+from phenaki.evaluation.rates import success_rate
 from phenaki.sampling import SamplingConfig
-from phenaki.worlds.shapes import ShapesWorld, check
+from phenaki.worlds.shapes.evaluation import ShapesEval
 
 OWN = "own"
 WORLD_SEED = 11  # neither that of a training run nor that of `phenaki evaluate`: what is chosen here is judged there
@@ -44,14 +43,13 @@ def sampling(model: Phenaki, setting: str) -> SamplingConfig:
 
 def measure(model: Phenaki, kind: str, prompts: int, seed: int) -> dict[str, Any]:
     """Make a clip for each of the first prompts of a kind, and check it."""
-    split, objects = KINDS[kind]
-    world = ShapesWorld(WORLD_SEED, split, model.tokenizer.config.image_size, FRAMES, objects)
-    told = [(world.caption(i),) for i in range(prompts)]
+    world = ShapesEval(model.tokenizer.config.image_size, FRAMES, WORLD_SEED)
+    told = [(prompt,) for prompt in world.prompts(kind, prompts)]
     began = time.monotonic()
-    reports = verdicts(model, told, lambda clip, captions: check(clip, *captions), seed, advance=lambda _: None)
+    reports = score_videos(model, told, lambda clip, captions: world.check(clip, *captions), seed, lambda _: None)
     seconds = time.monotonic() - began
     fulfilled = [int(report.fulfilled) for report in reports]
-    return share(sum(fulfilled), prompts) | {"seconds_per_clip": seconds / prompts, "fulfilled": fulfilled}
+    return success_rate(sum(fulfilled), prompts) | {"seconds_per_clip": seconds / prompts, "fulfilled": fulfilled}
 
 
 def paired(ours: Sequence[int], theirs: Sequence[int]) -> tuple[float, float]:
@@ -62,26 +60,33 @@ def paired(ours: Sequence[int], theirs: Sequence[int]) -> tuple[float, float]:
 
 def table(settings: dict[str, Any]) -> str:
     """Markdown: a row for each setting that was measured on all kinds."""
-    header = ["setting", *(kind.replace("_", " ") for kind in KINDS), "all", "against the first", "s a clip"]
+    header = ["setting", *(kind.replace("_", " ") for kind in ShapesEval.kinds), "all", "against the first", "s a clip"]
     rows = [header, ["---"] * len(header)]
     first: list[int] = []
     for name, found in settings.items():
         kinds = found["kinds"]
-        if len(kinds) < len(KINDS):
+        if len(kinds) < len(ShapesEval.kinds):
             continue
-        outcomes = [outcome for kind in KINDS for outcome in kinds[kind]["fulfilled"]]
+        outcomes = [outcome for kind in ShapesEval.kinds for outcome in kinds[kind]["fulfilled"]]
         first = first or outcomes
         difference, half = (100 * value for value in paired(outcomes, first))
         against = "" if outcomes is first else f"{difference:+.1f} ± {half:.1f}"
-        seconds = fmean(kinds[kind]["seconds_per_clip"] for kind in KINDS)
-        together = share(sum(outcomes), len(outcomes))
-        rows.append([f"`{name}`", *map(shown, [*(kinds[kind] for kind in KINDS), together]), against, f"{seconds:.2f}"])
+        seconds = fmean(kinds[kind]["seconds_per_clip"] for kind in ShapesEval.kinds)
+        together = success_rate(sum(outcomes), len(outcomes))
+        rows.append(
+            [
+                f"`{name}`",
+                *map(shown, [*(kinds[kind] for kind in ShapesEval.kinds), together]),
+                against,
+                f"{seconds:.2f}",
+            ]
+        )
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def shown(found: dict[str, Any]) -> str:
     low, high = found["interval"]
-    return f"{100 * found['share']:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
+    return f"{100 * found['rate']:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def write(out: Path, figures: dict[str, Any]) -> None:
@@ -105,15 +110,15 @@ def begun(out: Path, protocol: dict[str, Any]) -> dict[str, Any]:
 def run(given: argparse.Namespace) -> None:
     model = Phenaki.from_pretrained(given.model)
     samplings = {setting: sampling(model, setting) for setting in given.settings}
-    machine = measured_with(model)
+    machine = provenance(model)
     made = {"world_seed": WORLD_SEED, "prompts_of_each_kind": given.prompts, "seed": given.seed}
-    figures = begun(given.out, {"model": machine.pop("model"), "batch": side_by_side(model)} | made)
+    figures = begun(given.out, {"model": machine.pop("model"), "batch": batch_size(model)} | made)
     for setting, model.sampling in samplings.items():
         values = to_dict(model.sampling)
         found = figures["settings"].setdefault(setting, {"sampling": values, "kinds": {}} | machine)
         if found["sampling"] != values:
             raise PhenakiError(f"'{setting}' in '{given.out}' was measured with other values: name another file")
-        for kind in KINDS:
+        for kind in ShapesEval.kinds:
             if kind not in found["kinds"]:
                 found["kinds"][kind] = measure(model, kind, given.prompts, given.seed)
                 write(given.out, figures)

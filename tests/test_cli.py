@@ -374,17 +374,17 @@ def test_a_file_where_the_run_should_be() -> None:
     assert "'one' is a file: name a folder" in refused(run("train", "tokenizer", *DEBUG, "--out", "one"))
 
 
-def test_evaluate_prints_and_writes_figures(monkeypatch: pytest.MonkeyPatch, packaged: Path) -> None:
+def test_evaluate_prints_and_writes_metrics(monkeypatch: pytest.MonkeyPatch, packaged: Path) -> None:
     from phenaki import evaluation as evaluate
 
     monkeypatch.setattr(evaluate, "CLIPS", 20)
-    result = run("evaluate", packaged / "tokenizer", "--quick", "--out", "figures.json")
+    result = run("evaluate", packaged / "tokenizer", "--quick", "--out", "metrics.json")
     assert result.exit_code == 0, result.output
     assert "PSNR" in result.output
-    figures = json.loads(Path("figures.json").read_text())
-    assert list(figures) == ["reconstruction"]
+    metrics = json.loads(Path("figures.json").read_text())
+    assert list(metrics) == ["reconstruction"]
     assert "tokenizer alone" in refused(run("evaluate", packaged / "tokenizer", "--what", "prompts"))
-    assert "does not exist" in refused(run("evaluate", "shapes-64", "--out", "nowhere/figures.json"))
+    assert "does not exist" in refused(run("evaluate", "shapes-64", "--out", "nowhere/metrics.json"))
     assert "--what" in refused(run("evaluate", "shapes-64", "--what", "everything"))
 
 

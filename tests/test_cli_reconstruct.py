@@ -17,9 +17,10 @@ from typer.testing import CliRunner, Result
 
 from phenaki.cli import app
 from phenaki.core.components import save_component
-from phenaki.evaluation.files import COLUMNS, _Sheet, at_rate, distinct_names, streamed
+from phenaki.evaluation.files import COLUMNS, _ContactSheet, reconstruct_stream, unique_names
 from phenaki.evaluation.pixels import psnr
 from phenaki.media.reader import read_frames
+from phenaki.media.resample import resample
 from phenaki.media.video import read_video, to_float, write_video
 from phenaki.tokenizers import CViViT
 
@@ -68,13 +69,13 @@ def test_a_clip_comes_back_beside_its_original(tokenizer: CViViT) -> None:
     assert sheet.shape == (2 * 32 + 2 * 4, 11 * 32 + 10 * 2, 3)
     originals = sheet[:32].reshape(32, -1, 3)
     assert np.array_equal(originals[:, :32], frames_of(1)[0])
-    figures = json.loads(Path("out/figures.json").read_text())
+    metrics = json.loads(Path("out/metrics.json").read_text())
     video = to_float(frames_of(11))
     (expected,) = psnr((tokenizer.decode(tokenizer.encode(video)) - video).square())
-    (found,) = figures["files"]
+    (found,) = metrics["files"]
     assert found["psnr"] == pytest.approx(expected, abs=1e-4)
     assert (found["file"], found["frames"], found["lpips"]) == ("a.mkv", 11, None)
-    assert {"frames": 11, "size": [32, 32], "crop": "center"}.items() <= figures["protocol"].items()
+    assert {"frames": 11, "size": [32, 32], "crop": "center"}.items() <= metrics["protocol"].items()
     assert f"{expected:.2f} dB" in result.output
 
 
@@ -85,11 +86,11 @@ def test_folders_pictures_and_names_that_are_the_same(clips: Path) -> None:
     result = run("more", clips / "1.mp4", "--frames", 9)
     assert result.exit_code == 0, result.output
     assert {path.name for path in Path("out").glob("*.mp4")} == {"1.mp4", "picture.mp4", "1_2.mp4"}
-    figures = json.loads(Path("out/figures.json").read_text())
-    assert [each["frames"] for each in figures["files"]] == [9, 1, 9]
-    assert figures["mean"]["psnr"] == pytest.approx(np.mean([each["psnr"] for each in figures["files"]]))
+    metrics = json.loads(Path("out/metrics.json").read_text())
+    assert [each["frames"] for each in metrics["files"]] == [9, 1, 9]
+    assert metrics["mean"]["psnr"] == pytest.approx(np.mean([each["psnr"] for each in metrics["files"]]))
     assert "mean" in result.output
-    assert distinct_names([Path("a/x.mp4"), Path("x_2.mp4"), Path("x.mp4")]) == ["x", "x_2", "x_3"]
+    assert unique_names([Path("a/x.mp4"), Path("x_2.mp4"), Path("x.mp4")]) == ["x", "x_2", "x_3"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 11, 12, 25, 30])
@@ -98,7 +99,7 @@ def test_all_frames_of_any_length(tokenizer: CViViT, count: int) -> None:
     result = run("long.mkv", "--all-frames")
     assert result.exit_code == 0, result.output
     assert len(read_video("out/long.mp4").frames) == count
-    (found,) = json.loads(Path("out/figures.json").read_text())["files"]
+    (found,) = json.loads(Path("out/metrics.json").read_text())["files"]
     video = to_float(frames_of(count + (count - 1) % 2))
     video[:, :, count:] = video[:, :, count - 1 : count]
     (expected,) = psnr((tokenizer.decode(tokenizer.encode(video)) - video)[:, :, :count].square())
@@ -115,30 +116,30 @@ def test_frames_are_read_as_they_are_needed(tokenizer: CViViT) -> None:
             taken += 1
             yield frames_of(1)[0]
 
-    pairs = streamed(tokenizer, endless())
+    pairs = reconstruct_stream(tokenizer, endless())
     for number in range(1, 4):
         clip, decoded = next(pairs)
         assert decoded.shape == (1, 3, len(clip), 32, 32)
         assert taken == number * 2 * tokenizer.window - 1
-    sheet = _Sheet()
+    sheet = _ContactSheet()
     for _ in range(5000):
         sheet.add((frames_of(1)[0], frames_of(1)[0]))
         assert len(sheet.pairs) < 4 * COLUMNS
-    assert sheet.picture().shape[1] == COLUMNS * 34 - 2
+    assert sheet.image().shape[1] == COLUMNS * 34 - 2
 
 
 @pytest.mark.parametrize(("rate", "wanted"), [(8, 8.0), (24, 8.0), (4, 8.0), (30, 12.5)])
 def test_the_rate_is_the_one_that_is_wanted(rate: int, wanted: float) -> None:
     frames = np.zeros((rate * 2, 16, 16, 3), np.uint8) + np.arange(rate * 2, dtype=np.uint8)[:, None, None, None]
     write_raw(Path("v.mkv"), frames, rate)
-    found = [int(frame[0, 0, 0]) for frame in at_rate(read_frames(Path("v.mkv"), ".mkv", (16, 16)), wanted)]
+    found = [int(frame[0, 0, 0]) for frame in resample(read_frames(Path("v.mkv"), ".mkv", (16, 16)), wanted)]
     assert found == [int(index / wanted * rate + 0.01) for index in range(int(2 * wanted))]
 
 
 def test_the_clips_of_the_examples_are_taken() -> None:
     result = run(SHARED)
     assert result.exit_code == 0, result.output
-    assert [each["frames"] for each in json.loads(Path("out/figures.json").read_text())["files"]] == [11, 11]
+    assert [each["frames"] for each in json.loads(Path("out/metrics.json").read_text())["files"]] == [11, 11]
 
 
 # ---- bad input
@@ -147,7 +148,7 @@ def test_the_clips_of_the_examples_are_taken() -> None:
 def refused(result: Result) -> str:
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output
-    assert not list(Path("out").glob("*"))  # neither halves nor empty figures
+    assert not list(Path("out").glob("*"))  # neither halves nor empty metrics
     return result.stderr
 
 
@@ -156,7 +157,7 @@ def test_bad_files_are_a_sentence_each() -> None:
     assert "'short.mkv': 0.25 s of video (2 frames) are too short for a clip of 11 frames" in refused(run("short.mkv"))
     write_raw(Path("dot.mkv"), frames_of(20, (1, 1)))
     for more in ((), ("--all-frames",)):
-        assert "'dot.mkv': its pictures of 1x1 pixels are smaller than one patch" in refused(run("dot.mkv", *more))
+        assert "'dot.mkv': its frames of 1x1 pixels are smaller than one patch" in refused(run("dot.mkv", *more))
         write_raw(Path("strip.mkv"), frames_of(12, (16, 8192)))
         assert "'strip.mkv': 8192x16 pixels; a cut of 32x32 would show less" in refused(run("strip.mkv", *more))
     with av.open("sound.mkv", "w") as container:
@@ -183,5 +184,5 @@ def test_one_bad_file_does_not_stop_the_others() -> None:
     result = run("bad.mp4", "good.mp4")
     assert result.exit_code == 2
     assert "'bad.mp4': it cannot be read" in result.stderr
-    assert {path.name for path in Path("out").iterdir()} == {"good.mp4", "good.png", "figures.json"}
-    assert torch.isfinite(torch.tensor(json.loads(Path("out/figures.json").read_text())["mean"]["psnr"]))
+    assert {path.name for path in Path("out").iterdir()} == {"good.mp4", "good.png", "metrics.json"}
+    assert torch.isfinite(torch.tensor(json.loads(Path("out/metrics.json").read_text())["mean"]["psnr"]))

@@ -18,14 +18,13 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-import phenaki.evaluation as room
+from phenaki import evaluation
 from phenaki.conditioning import WordEncoder
 from phenaki.core.errors import PhenakiError
-from phenaki.evaluation import Clips, evaluate, report, write_figures
-from phenaki.evaluation.generate import MOST_CLIPS, random_numbers, side_by_side, verdicts
+from phenaki.evaluation import Clips, evaluate, report, write_metrics
+from phenaki.evaluation.generate import MAX_CLIPS, batch_size, score_videos, seeded_rng
 from phenaki.evaluation.generate import generate as generate_clips
-from phenaki.evaluation.protocol import unseen_world
-from phenaki.evaluation.shares import shares_of_claims, wilson
+from phenaki.evaluation.rates import claim_rates, wilson
 from phenaki.generators import MaskedTransformer
 from phenaki.media.video import to_float
 from phenaki.nn.past import Past
@@ -34,6 +33,7 @@ from phenaki.sampling import SamplingConfig, Scene, story
 from phenaki.tokenizers import CViViT, QuantizerConfig, Tokenizer
 from phenaki.tokenizers.quantizers import build_quantizer
 from phenaki.worlds.shapes import Report, ShapesWorld
+from phenaki.worlds.shapes.evaluation import ShapesEval
 
 
 @pytest.fixture
@@ -44,63 +44,63 @@ def model(tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEnc
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, count in (("PROMPTS", 30), ("STORIES", 12)):
-        monkeypatch.setattr(room, name, count)
+        monkeypatch.setattr(evaluation, name, count)
 
 
 # ---- what evaluate gives
 
 
-def test_a_quick_run_gives_figures_with_their_protocol(model: Phenaki, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "PROMPTS", 40)
-    monkeypatch.setattr(room, "STORIES", 20)
-    figures = evaluate(model, quick=True, seed=5, clips=40)
-    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
-    assert list(figures) == ["reconstruction", "prompts", "stories"]
-    for block in figures.values():
+def test_a_quick_run_gives_metrics_with_their_protocol(model: Phenaki, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "PROMPTS", 40)
+    monkeypatch.setattr(evaluation, "STORIES", 20)
+    metrics = evaluate(model, world=ShapesEval, quick=True, seed=5, clips=40)
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+    assert list(metrics) == ["reconstruction", "prompts", "stories"]
+    for block in metrics.values():
         protocol = block["protocol"]
         assert {"commit", "torch", "phenaki", "device", "threads", "seconds", "world", "world_seed"} <= set(protocol)
         assert (protocol["frames"], protocol["fps"], protocol["size"]) == (11, 8, [32, 32])
         assert protocol["quick"] is True
         assert protocol["commit"] is None or re.fullmatch("[0-9a-f]{40}(-dirty)?", protocol["commit"])
-    assert figures["reconstruction"]["protocol"]["clips"] == 4
-    assert set(figures["reconstruction"]["protocol"]["model"]) == {"tokenizer"}
-    made = figures["prompts"]["protocol"], figures["stories"]["protocol"]
+    assert metrics["reconstruction"]["protocol"]["clips"] == 4
+    assert set(metrics["reconstruction"]["protocol"]["model"]) == {"tokenizer"}
+    made = metrics["prompts"]["protocol"], metrics["stories"]["protocol"]
     assert made[0]["prompts_of_each_kind"] == 4
     assert (made[1]["stories"], made[1]["scenes"]) == (2, 3)
     for protocol in made:
         assert set(protocol["model"]) == {"tokenizer", "generator", "text"}
         assert protocol["sampling"]["steps"] == 2
         assert protocol["seed"] == 5
-    assert [figures["prompts"][kind]["count"] for kind in ("one_object", "held_out_pairs", "two_objects")] == [4] * 3
-    assert figures["prompts"]["held_out_pairs"]["split"] == "held_out"
-    assert figures["stories"]["scenes"]["count"] == 6
-    assert all(rate > 0 for rate in figures["prompts"]["frames_per_second"].values())
+    assert [metrics["prompts"][kind]["count"] for kind in ("one_object", "held_out_pairs", "two_objects")] == [4] * 3
+    assert metrics["prompts"]["held_out_pairs"]["split"] == "held_out"
+    assert metrics["stories"]["scenes"]["count"] == 6
+    assert all(rate > 0 for rate in metrics["prompts"]["frames_per_second"].values())
 
 
-def test_the_same_seed_gives_the_same_figures(model: Phenaki, few: None) -> None:
+def test_the_same_seed_gives_the_same_metrics(model: Phenaki, few: None) -> None:
     def measured(seed: int) -> list[dict[str, Any]]:
-        figures = evaluate(model, ["prompts", "stories"], quick=True, seed=seed)
-        del figures["prompts"]["frames_per_second"]
-        return [{k: v for k, v in block.items() if k != "protocol"} for block in figures.values()]
+        metrics = evaluate(model, ["prompts", "stories"], ShapesEval, quick=True, seed=seed)
+        del metrics["prompts"]["frames_per_second"]
+        return [{k: v for k, v in block.items() if k != "protocol"} for block in metrics.values()]
 
     assert measured(1) == measured(1)
-    one, two = (generate_clips(model, [("a red circle",)], random_numbers(model, s), lambda _: None) for s in (1, 2))
+    one, two = (generate_clips(model, [("a red circle",)], seeded_rng(model, s), lambda _: None) for s in (1, 2))
     assert (one != two).any()
 
 
 def test_what_cannot_be_evaluated_is_refused_in_words(model: Phenaki) -> None:
     with pytest.raises(PhenakiError, match="Did you mean 'stories'"):
-        evaluate(model, ["storys"])
+        evaluate(model, ["storys"], ShapesEval)
     with pytest.raises(PhenakiError, match="tokenizer alone"):
-        evaluate(model.tokenizer)
+        evaluate(model.tokenizer, world=ShapesEval)
 
 
 def test_progress_adds_up_to_the_samples(model: Phenaki) -> None:
     counted: list[float] = []
-    room.prompts(model, 3, 0, counted.append)
+    evaluation.prompts(model, ShapesEval((32, 32)), 3, 0, counted.append)
     assert sum(counted) == pytest.approx(9)
     counted.clear()
-    room.stories(model, 2, 0, counted.append)
+    evaluation.stories(model, ShapesEval((32, 32)), 2, 0, counted.append)
     assert sum(counted) == pytest.approx(2)
 
 
@@ -133,14 +133,14 @@ class Remembering(Tokenizer):
 
 
 def test_perfect_reconstruction_has_the_highest_psnr() -> None:
-    figures = evaluate(Remembering(), ["reconstruction"], quick=True)["reconstruction"]
-    assert (figures["psnr"], figures["psnr_first"], figures["psnr_rest"]) == (100.0, 100.0, 100.0)
-    assert figures["first_minus_rest"] == 0
-    assert figures["protocol"]["clips"] == 51
-    assert (figures["codes_used"], figures["perplexity"]) == (1 / 16, pytest.approx(1.0))  # it writes a single code
-    assert figures["bits_per_pixel"] == pytest.approx(6 * 4 * 4 * 4 / (11 * 64 * 64))
-    assert [each["share"] for each in figures["fulfilled"].values()] == [1, 1]
-    assert sum(each["count"] for each in figures["fulfilled"].values()) == 51
+    metrics = evaluate(Remembering(), ["reconstruction"], ShapesEval, quick=True)["reconstruction"]
+    assert (metrics["psnr"], metrics["psnr_first"], metrics["psnr_rest"]) == (100.0, 100.0, 100.0)
+    assert metrics["first_minus_rest"] == 0
+    assert metrics["protocol"]["clips"] == 51
+    assert (metrics["codes_used"], metrics["perplexity"]) == (1 / 16, pytest.approx(1.0))  # it writes a single code
+    assert metrics["bits_per_pixel"] == pytest.approx(6 * 4 * 4 * 4 / (11 * 64 * 64))
+    assert [each["rate"] for each in metrics["fulfilled"].values()] == [1, 1]
+    assert sum(each["count"] for each in metrics["fulfilled"].values()) == 51
 
 
 def test_psnr_tells_the_first_frame_from_the_others() -> None:
@@ -149,20 +149,22 @@ def test_psnr_tells_the_first_frame_from_the_others() -> None:
         error[:, :, 0] = 0.1
         return torch.where(video > 0.5, video - error, video + error)
 
-    figures = evaluate(Remembering(damage), ["reconstruction"], quick=True)["reconstruction"]
-    assert figures["psnr_first"] == pytest.approx(20, abs=1e-3)
-    assert figures["psnr_rest"] == pytest.approx(40, abs=1e-3)
-    assert figures["first_minus_rest"] == pytest.approx(-20, abs=1e-3)
-    assert figures["psnr"] == pytest.approx(-10 * math.log10((1e-2 + 10 * 1e-4) / 11), abs=1e-3)
+    metrics = evaluate(Remembering(damage), ["reconstruction"], ShapesEval, quick=True)["reconstruction"]
+    assert metrics["psnr_first"] == pytest.approx(20, abs=1e-3)
+    assert metrics["psnr_rest"] == pytest.approx(40, abs=1e-3)
+    assert metrics["first_minus_rest"] == pytest.approx(-20, abs=1e-3)
+    assert metrics["psnr"] == pytest.approx(-10 * math.log10((1e-2 + 10 * 1e-4) / 11), abs=1e-3)
 
 
 def test_what_the_tokenizer_loses_is_no_longer_as_told() -> None:
     tokenizer = Remembering(lambda video: video.flip(2))
-    figures = room.reconstruction(tokenizer, Clips(tokenizer, count=30), advance=lambda _: None)
-    claims = figures["fulfilled"]["one_object"]["claims"]
-    assert claims["rest"]["share"] == claims["shape"]["share"] == 1
+    metrics = evaluation.reconstruction(
+        tokenizer, Clips(tokenizer, ShapesEval((64, 64)), count=30), advance=lambda _: None
+    )
+    claims = metrics["fulfilled"]["one_object"]["claims"]
+    assert claims["rest"]["rate"] == claims["shape"]["rate"] == 1
     turned = {"left", "right", "up", "down", "grow", "shrink", "fade", "appear", "recolor"}
-    assert all(each["share"] == 0 for name, each in claims["action"]["claimed"].items() if name in turned)
+    assert all(each["rate"] == 0 for name, each in claims["action"]["claimed"].items() if name in turned)
 
 
 def test_psnr_is_the_mean_over_clips_not_over_their_errors() -> None:
@@ -171,8 +173,10 @@ def test_psnr_is_the_mean_over_clips_not_over_their_errors() -> None:
         return torch.where(video > 0.5, video - error, video + error)
 
     tokenizer = Remembering(damage)
-    figures = room.reconstruction(tokenizer, Clips(tokenizer, count=32), advance=lambda _: None)
-    assert figures["psnr"] == pytest.approx(30, abs=1e-3)
+    metrics = evaluation.reconstruction(
+        tokenizer, Clips(tokenizer, ShapesEval((64, 64)), count=32), advance=lambda _: None
+    )
+    assert metrics["psnr"] == pytest.approx(30, abs=1e-3)
 
 
 # ---- an oracle and a wrong model
@@ -183,12 +187,13 @@ class Told:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer, shift: int = 0) -> None:
         self.videos: dict[tuple[str, ...], np.ndarray] = {}
-        for split, objects in (("test", 1), ("held_out", 1), ("test", 2)):
-            world = unseen_world(tokenizer, split, objects)
-            samples = [world[i] for i in range(room.PROMPTS)]
+        unseen = ShapesEval(tokenizer.config.image_size)
+        for kind in unseen.kinds:
+            world = unseen.world(kind)
+            samples = [world[i] for i in range(evaluation.PROMPTS)]
             self._learn([((s.caption,), s.video) for s in samples], shift)
-        world = unseen_world(tokenizer, objects=1)
-        told = [world.story(i) for i in range(room.STORIES)]
+        world = unseen.world("one_object")
+        told = [world.story(i) for i in range(evaluation.STORIES)]
         self._learn([(each.captions, each.video) for each in told], shift)
         monkeypatch.setattr("phenaki.evaluation.generate.story", self)
 
@@ -221,28 +226,28 @@ def parts(generator: MaskedTransformer, text_encoder: WordEncoder) -> Parts:
 
 def test_an_oracle_fulfils_everything(parts: Parts, few: None, monkeypatch: pytest.MonkeyPatch) -> None:
     Told(monkeypatch, parts.tokenizer)
-    figures = evaluate(parts, ["prompts", "stories"])
+    metrics = evaluate(parts, ["prompts", "stories"], ShapesEval)
     for kind in ("one_object", "held_out_pairs", "two_objects"):
-        assert figures["prompts"][kind]["share"] == 1
-        assert figures["prompts"][kind]["interval"] == wilson(30, 30)
-        assert all(each["share"] == 1 for each in figures["prompts"][kind]["claims"].values())
-    for name in ("scenes", "persistent", "same_object", "same_background", "whole"):
-        assert figures["stories"][name]["share"] == 1
-    assert [place["share"] for place in figures["stories"]["scenes"]["by_place"]] == [1, 1, 1]
+        assert metrics["prompts"][kind]["rate"] == 1
+        assert metrics["prompts"][kind]["interval"] == wilson(30, 30)
+        assert all(each["rate"] == 1 for each in metrics["prompts"][kind]["claims"].values())
+    for name in ("scenes", "persistent", "same_object", "same_background", "fulfilled"):
+        assert metrics["stories"][name]["rate"] == 1
+    assert [place["rate"] for place in metrics["stories"]["scenes"]["by_position"]] == [1, 1, 1]
 
 
 def test_videos_of_other_prompts_fulfil_next_to_nothing(
     parts: Parts, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Told(monkeypatch, parts.tokenizer, shift=1)
-    figures = evaluate(parts, ["prompts", "stories"])
+    metrics = evaluate(parts, ["prompts", "stories"], ShapesEval)
     for kind in ("one_object", "held_out_pairs", "two_objects"):
-        assert figures["prompts"][kind]["share"] <= 0.1
-        claims = figures["prompts"][kind]["claims"]
-        assert claims["rest"]["share"] == 1  # they are clean videos, only of other things
-        assert claims["shape"]["share"] < 0.5
-    assert figures["stories"]["scenes"]["share"] <= 0.15
-    assert figures["stories"]["whole"]["share"] == 0
+        assert metrics["prompts"][kind]["rate"] <= 0.1
+        claims = metrics["prompts"][kind]["claims"]
+        assert claims["rest"]["rate"] == 1  # they are clean videos, only of other things
+        assert claims["shape"]["rate"] < 0.5
+    assert metrics["stories"]["scenes"]["rate"] <= 0.15
+    assert metrics["stories"]["fulfilled"]["rate"] == 0
 
 
 def test_a_change_of_object_between_scenes_is_not_persistent(
@@ -252,9 +257,9 @@ def test_a_change_of_object_between_scenes_is_not_persistent(
     stories = [(captions, video) for captions, video in told.videos.items() if len(captions) == 3]
     for (captions, video), (_, other) in zip(stories, stories[1:] + stories[:1], strict=True):
         told.videos[captions] = np.concatenate((video[:11], other[11:]))
-    figures = evaluate(parts, ["stories"])["stories"]
-    assert figures["scenes"]["by_place"][0]["share"] == 1
-    assert figures["persistent"]["share"] == 0
+    metrics = evaluate(parts, ["stories"], ShapesEval)["stories"]
+    assert metrics["scenes"]["by_position"][0]["rate"] == 1
+    assert metrics["persistent"]["rate"] == 0
 
 
 # ---- side by side
@@ -281,7 +286,7 @@ def test_each_sample_follows_its_own_prompt(
 
 
 def test_large_models_make_fewer_clips_at_a_time(model: Phenaki) -> None:
-    assert side_by_side(model) == 10
+    assert batch_size(model) == 10
 
     class Large(Remembering):
         vocab_size = 65_536
@@ -290,12 +295,12 @@ def test_large_models_make_fewer_clips_at_a_time(model: Phenaki) -> None:
             super().__init__()
             self.patch = (2, 8, 8)
 
-    assert side_by_side(Parts(Large(), model.generator, model.text_encoder, model.sampling)) == 1
+    assert batch_size(Parts(Large(), model.generator, model.text_encoder, model.sampling)) == 1
 
 
 def test_batches_made_at_once_give_what_they_give_one_by_one(model: Phenaki, monkeypatch: pytest.MonkeyPatch) -> None:
     told = [(f"a {colour} circle",) for colour in ("red", "green", "blue", "yellow", "white")]
-    monkeypatch.setitem(MOST_CLIPS, "cpu", 2)
+    monkeypatch.setitem(MAX_CLIPS, "cpu", 2)
 
     def videos(threads: int) -> tuple[list[tuple[np.ndarray, Sequence[str], int]], set[int]]:
         before = torch.get_num_threads()
@@ -307,7 +312,7 @@ def test_batches_made_at_once_give_what_they_give_one_by_one(model: Phenaki, mon
             return video, captions, torch.get_num_threads()
 
         try:
-            found = verdicts(model, told, judge, 3, lambda _: None)
+            found = score_videos(model, told, judge, 3, lambda _: None)
             assert torch.get_num_threads() == threads
         finally:
             torch.set_num_threads(before)
@@ -327,7 +332,7 @@ def test_what_stops_one_batch_stops_all(
     model: Phenaki, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One batch fails in its first step: another that is being made, of very many steps, ends as well."""
-    monkeypatch.setitem(MOST_CLIPS, "cpu", 1)
+    monkeypatch.setitem(MAX_CLIPS, "cpu", 1)
     model.sampling = SamplingConfig(steps=2000)
     steps: list[float] = []
     lock = threading.Lock()
@@ -342,14 +347,14 @@ def test_what_stops_one_batch_stops_all(
     torch.set_num_threads(2)
     try:
         with pytest.raises(error, match="enough"):
-            verdicts(model, [("a red circle",)] * 9, lambda *_: None, 0, advance)
+            score_videos(model, [("a red circle",)] * 9, lambda *_: None, 0, advance)
     finally:
         torch.set_num_threads(before)
     assert len(steps) < 1000
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("verdicts")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("score_videos")]
 
 
-# ---- shares
+# ---- rates
 
 
 def test_the_interval_holds_the_share_and_narrows_with_the_count() -> None:
@@ -373,9 +378,9 @@ def test_claims_are_counted_by_kind_and_by_value() -> None:
 
     world = ShapesWorld(seed=3, split="test", objects=1)
     reports: list[Report] = [check(world[i].video, world[i].caption) for i in range(6)]
-    claims = shares_of_claims(reports)
+    claims = claim_rates(reports)
     assert claims["shape"]["count"] == claims["action"]["count"] == 6
-    assert claims["shape"]["share"] == 1
+    assert claims["shape"]["rate"] == 1
     counts = [each["count"] for each in claims["action"]["claimed"].values()]
     assert sum(counts) == 6
     assert "claimed" not in claims["steady"]
@@ -385,20 +390,20 @@ def test_claims_are_counted_by_kind_and_by_value() -> None:
 
 
 @pytest.fixture
-def figures(model: Phenaki, few: None) -> dict[str, Any]:
-    return evaluate(model, quick=True, clips=10)
+def metrics(model: Phenaki, few: None) -> dict[str, Any]:
+    return evaluate(model, world=ShapesEval, quick=True, clips=10)
 
 
-def shown(figures: dict[str, Any]) -> str:
+def shown(metrics: dict[str, Any]) -> str:
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(report(figures), markup=False, highlight=False)
+    console.print(report(metrics), markup=False, highlight=False)
     return console.export_text()
 
 
-def test_the_report_shows_each_bar_and_whether_it_is_met(figures: dict[str, Any]) -> None:
-    figures["prompts"]["one_object"] |= {"share": 0.951, "interval": [0.92, 0.97]}
-    figures["reconstruction"]["psnr"] = 29.99
-    lines = shown(figures).splitlines()
+def test_the_report_shows_each_bar_and_whether_it_is_met(metrics: dict[str, Any]) -> None:
+    metrics["prompts"]["one_object"] |= {"rate": 0.951, "interval": [0.92, 0.97]}
+    metrics["reconstruction"]["psnr"] = 29.99
+    lines = shown(metrics).splitlines()
     (one,) = [line for line in lines if line.strip().startswith("one object ")]
     assert one.split(maxsplit=2)[2].split("  ")[0] == "95.1 %"
     assert "92.0 % to 97.0 %" in one
@@ -407,42 +412,42 @@ def test_the_report_shows_each_bar_and_whether_it_is_met(figures: dict[str, Any]
     assert sum("quick" in line for line in lines) == 3
 
 
-def test_figures_of_one_protocol_come_together_in_a_file(figures: dict[str, Any], tmp_path: Path) -> None:
-    path = tmp_path / "figures.json"
+def test_metrics_of_one_protocol_come_together_in_a_file(metrics: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
     for name in ("stories", "reconstruction", "prompts"):
-        assert write_figures(path, {name: figures[name]}) == []
-    assert json.loads(path.read_text()) == figures
-    assert write_figures(path, {"stories": figures["stories"]}) == []
-    assert json.loads(path.read_text()) == figures
+        assert write_metrics(path, {name: metrics[name]}) == []
+    assert json.loads(path.read_text()) == metrics
+    assert write_metrics(path, {"stories": metrics["stories"]}) == []
+    assert json.loads(path.read_text()) == metrics
 
 
 @pytest.mark.parametrize(
     ("key", "value"), [("commit", "abc"), ("seed", 9), ("quick", False), ("model", {"tokenizer": "another"})]
 )
-def test_figures_of_two_protocols_are_not_mixed(
-    figures: dict[str, Any], tmp_path: Path, key: str, value: object
+def test_metrics_of_two_protocols_are_not_mixed(
+    metrics: dict[str, Any], tmp_path: Path, key: str, value: object
 ) -> None:
-    path = tmp_path / "figures.json"
-    write_figures(path, {"prompts": figures["prompts"]})
-    other = figures["stories"] | {"protocol": figures["stories"]["protocol"] | {key: value}}
-    (sentence,) = write_figures(path, {"stories": other})
+    path = tmp_path / "metrics.json"
+    write_metrics(path, {"prompts": metrics["prompts"]})
+    other = metrics["stories"] | {"protocol": metrics["stories"]["protocol"] | {key: value}}
+    (sentence,) = write_metrics(path, {"stories": other})
     assert "prompts" in sentence
     assert ("tokenizer" if key == "model" else key) in sentence
     assert list(json.loads(path.read_text())) == ["stories"]
 
 
-def test_a_place_that_cannot_be_written_is_told_before(tmp_path: Path, figures: dict[str, Any]) -> None:
-    assert write_figures(tmp_path / "new.json", {}) == []
+def test_a_place_that_cannot_be_written_is_told_before(tmp_path: Path, metrics: dict[str, Any]) -> None:
+    assert write_metrics(tmp_path / "new.json", {}) == []
     assert not list(tmp_path.iterdir())
     with pytest.raises(PhenakiError, match="does not exist"):
-        write_figures(tmp_path / "missing" / "figures.json", {})
-    path = tmp_path / "figures.json"
-    write_figures(path, figures)
-    assert write_figures(path, {}) == []
-    assert json.loads(path.read_text()) == figures
+        write_metrics(tmp_path / "missing" / "metrics.json", {})
+    path = tmp_path / "metrics.json"
+    write_metrics(path, metrics)
+    assert write_metrics(path, {}) == []
+    assert json.loads(path.read_text()) == metrics
     for text in ('{"recipe": {}}', "[1]", "no JSON", '{"prompts": 3}'):
         path.write_text(text)
-        for new in ({}, figures):
-            with pytest.raises(PhenakiError, match="no figures of an evaluation"):
-                write_figures(path, new)
+        for new in ({}, metrics):
+            with pytest.raises(PhenakiError, match="is not a metrics file"):
+                write_metrics(path, new)
         assert path.read_text() == text

@@ -1,4 +1,4 @@
-"""Reconstruction of any data: figures as others compute them, with a protocol, compared only where it is the same."""
+"""Reconstruction of any data: metrics as others compute them, with a protocol, compared only where it is the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from phenaki.cli import app
 from phenaki.core.components import save_component
 from phenaki.core.errors import PhenakiError
-from phenaki.evaluation import Clips, Judges, compare, evaluate, write_figures
+from phenaki.evaluation import Clips, Judges, compare, evaluate, write_metrics
 from phenaki.evaluation.pixels import psnr, ssim
 from phenaki.evaluation.reconstruction import reconstruction
 from phenaki.generators import MaskedTransformer
@@ -59,11 +59,11 @@ def judges() -> Judges:
 
 
 def measured(tokenizer: CViViT, place: Path, **changes: Any) -> dict[str, Any]:
-    arguments = {"what": ["reconstruction"], "data": str(place), "frames": 9, "progress": False}
+    arguments = {"suites": ["reconstruction"], "data": str(place), "frames": 9, "progress": False}
     return evaluate(tokenizer, **arguments | changes)["reconstruction"]
 
 
-# ---- figures
+# ---- metrics
 
 
 def test_psnr_and_ssim_are_those_of_torchmetrics() -> None:
@@ -77,20 +77,20 @@ def test_psnr_and_ssim_are_those_of_torchmetrics() -> None:
     assert ssim(a, a).allclose(torch.ones(2, 2))
     for clip, found in enumerate(psnr((a - b).square())):
         assert found == pytest.approx(float(functional.peak_signal_noise_ratio(a[clip], b[clip], data_range=1.0)))
-    with pytest.raises(PhenakiError, match="windows of 11x11 pixels, and these frames are 10x16"):
+    with pytest.raises(PhenakiError, match="at least 11x11 pixels, its window, not 10x16"):
         ssim(a[:, :, :, :10, :16], a[:, :, :, :10, :16])
 
 
 def test_a_perfect_reconstruction_has_no_distance(perfect: Perfect, clips: Path, judges: Judges) -> None:
     pytest.importorskip("torchmetrics")
-    figures = measured(perfect, clips, judges=judges, clips=2)
-    assert (figures["psnr"], figures["psnr_first"], figures["first_minus_rest"]) == (100, 100, 0)
-    assert figures["ssim"] == pytest.approx(1)
-    assert figures["lpips"] == 0
-    assert figures["rfvd"] == pytest.approx(0, abs=1e-3)
-    assert 0 < figures["codes_used"] <= 1 <= figures["perplexity"]
-    assert "fulfilled" not in figures
-    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+    metrics = measured(perfect, clips, judges=judges, clips=2)
+    assert (metrics["psnr"], metrics["psnr_first"], metrics["first_minus_rest"]) == (100, 100, 0)
+    assert metrics["ssim"] == pytest.approx(1)
+    assert metrics["lpips"] == 0
+    assert metrics["rfvd"] == pytest.approx(0, abs=1e-3)
+    assert 0 < metrics["codes_used"] <= 1 <= metrics["perplexity"]
+    assert "fulfilled" not in metrics
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     perfect.damage = 0.3
     worse = measured(perfect, clips, judges=judges, clips=2)
     assert worse["psnr"] < 30 and worse["ssim"] < 0.99 and worse["lpips"] > 0 and worse["rfvd"] > 0.01
@@ -120,7 +120,7 @@ def test_the_protocol_says_what_was_measured(tokenizer: CViViT, clips: Path, jud
     expected = {"data": str(clips), "split": "train", "seed": 3, "clips": 3, "frames": 9, "fps": 8, "size": [32, 32]}
     assert expected.items() <= protocol.items()
     assert (protocol["lpips"], protocol["i3d"]) == (judges.lpips.files, judges.i3d.files)
-    assert {"place_in_time", "resize", "crop", "range", "clips_sha256", "commit", "torch"} <= set(protocol)
+    assert {"temporal_crop", "resize", "crop", "range", "clips_sha256", "commit", "torch"} <= set(protocol)
     again = measured(tokenizer, shutil.copytree(clips, tmp_path / "copy"), seed=3, clips=3)["protocol"]
     assert again["clips_sha256"] == protocol["clips_sha256"]
     every = measured(tokenizer, clips, seed=3)["protocol"]
@@ -131,15 +131,15 @@ def test_the_protocol_says_what_was_measured(tokenizer: CViViT, clips: Path, jud
 def test_clips_that_cannot_be_used_are_counted_and_named(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(clips, tmp_path / "clips")
     (folder / "3.mp4").write_bytes(b"no video")
-    figures = measured(tokenizer, folder)
-    assert figures["protocol"]["clips"] == 6
-    (sentence,) = figures["left_out"]
+    metrics = measured(tokenizer, folder)
+    assert metrics["protocol"]["clips"] == 6
+    (sentence,) = metrics["skipped"]
     assert sentence.startswith("3.mp4: it cannot be read")
     with pytest.raises(PhenakiError, match="no usable clip of 21 frames: .*need more than 2.50 s"):
         measured(tokenizer, folder, frames=21)
     with pytest.raises(PhenakiError, match="nearest are 9 and 11"):
         measured(tokenizer, folder, frames=10)
-    with pytest.raises(PhenakiError, match="procedural world alone"):
+    with pytest.raises(PhenakiError, match="need the procedural world: on"):
         evaluate(SimpleNamespace(tokenizer=tokenizer), ["reconstruction", "prompts"], data=str(folder))
 
 
@@ -152,14 +152,14 @@ def two(perfect: Perfect, clips: Path, tmp_path: Path) -> tuple[Path, Path]:
     paths = tmp_path / "one.json", tmp_path / "two.json"
     for path, damage in zip(paths, (0.0, 0.3), strict=True):
         perfect.damage = damage
-        write_figures(path, {"reconstruction": measured(perfect, clips)})
+        write_metrics(path, {"reconstruction": measured(perfect, clips)})
     return paths
 
 
 def change(path: Path, **changes: Any) -> None:
-    figures = json.loads(path.read_text())
-    figures["reconstruction"]["protocol"] |= changes
-    path.write_text(json.dumps(figures))
+    metrics = json.loads(path.read_text())
+    metrics["reconstruction"]["protocol"] |= changes
+    path.write_text(json.dumps(metrics))
 
 
 def shown(*paths: Path) -> list[str]:
@@ -175,7 +175,7 @@ def test_what_was_measured_alike_stands_side_by_side(two: tuple[Path, Path]) -> 
         f"-{one['ssim'] - other['ssim']:.4f}"
     ]
     change(two[1], commit="abc", data="elsewhere", seconds=9, model={"tokenizer": "another"})
-    assert any("another commit: " in line and "abc" in line for line in shown(*two))
+    assert any("different commit: " in line and "abc" in line for line in shown(*two))
     third = shutil.copy(two[0], two[0].with_name("three.json"))
     (line,) = [line for line in shown(*two, third) if "SSIM" in line]
     assert line.split()[1:] == [f"{each['ssim']:.4f}" for each in (one, other, one)]
@@ -186,7 +186,7 @@ def test_what_was_measured_alike_stands_side_by_side(two: tuple[Path, Path]) -> 
     [
         ({"frames": 11}, "frames is 9 and 11"),
         ({"clips_sha256": "f" * 64}, r"clips_sha256 is \w{12}... and ffffffffffff..."),
-        ({"lpips": {"vgg.pth": "c"}}, "lpips is not said and {'vgg.pth': 'c'}"),
+        ({"lpips": {"vgg.pth": "c"}}, "lpips is not recorded and {'vgg.pth': 'c'}"),
         ({"size": [64, 64]}, r"size is \[32, 32\] and \[64, 64\]"),
         ({"resize": "nearest"}, "resize is short side"),
     ],
@@ -197,7 +197,7 @@ def test_other_protocols_are_not_compared(two: tuple[Path, Path], changes: dict[
         compare(two)
 
 
-def test_files_without_common_figures_are_refused(two: tuple[Path, Path], tmp_path: Path) -> None:
+def test_files_without_common_metrics_are_refused(two: tuple[Path, Path], tmp_path: Path) -> None:
     stories = tmp_path / "stories.json"
     stories.write_text('{"stories": {"protocol": {}}}')
     with pytest.raises(PhenakiError, match="one.json' holds reconstruction; '.*stories.json' holds stories"):

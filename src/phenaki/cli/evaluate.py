@@ -49,7 +49,7 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Also write the figures, with protocol, seed and commit, as JSON.", show_default=False
+            metavar="FILE", help="Also write the metrics, with protocol, seed and commit, as JSON.", show_default=False
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the samples: a first look in minutes.")] = False,
@@ -82,17 +82,18 @@ def evaluate(
 ) -> None:
     """Judge a model. On the procedural world a checker says from the pixels alone what is to be seen.
 
-    phenaki evaluate shapes-64 --out figures.json
+    phenaki evaluate shapes-64 --out metrics.json
 
-    phenaki evaluate my/model --what reconstruction --data my/shards --out figures.json
+    phenaki evaluate my/model --what reconstruction --data my/shards --out metrics.json
     """
     from rich.console import Console
 
     from phenaki.data.config import SHAPES
-    from phenaki.evaluation import WHAT, Judges, evaluate, report, write_figures
+    from phenaki.evaluation import SUITES, Judges, evaluate, report, write_metrics
     from phenaki.perceptual import load_i3d, load_lpips
     from phenaki.pipeline import Phenaki, load
     from phenaki.tokenizers import Tokenizer
+    from phenaki.worlds.shapes.evaluation import ShapesEval
 
     loaded = load(model)
     if not isinstance(loaded, Phenaki | Tokenizer):
@@ -102,17 +103,19 @@ def evaluate(
         )
     parts: tuple[str, ...] = (what.value,)
     if what is What.all:
-        parts = ("reconstruction",) if isinstance(loaded, Tokenizer) or data != SHAPES else WHAT
+        parts = ("reconstruction",) if isinstance(loaded, Tokenizer) or data != SHAPES else SUITES
     judges = Judges()
     if "reconstruction" in parts:
         judges = Judges(if_there(load_lpips, lpips), if_there(load_i3d, i3d))
         say_left_out(LPIPS=judges.lpips, rFVD=judges.i3d)
     if out is not None:
-        write_figures(out, {})  # a place that cannot be written is told before the work
+        write_metrics(out, {})  # fails before the work if it cannot be written
     for part in parts:  # each is written as it is done, so that Ctrl-C loses no more than one
-        figures = evaluate(loaded, what=(part,), quick=quick, data=data, clips=clips, frames=frames, judges=judges)
-        Console().print(report(figures))
-        for sentence in write_figures(out, figures) if out is not None else ():
+        uri = None if data == SHAPES else data
+        options = {"quick": quick, "clips": clips, "frames": frames, "judges": judges}
+        metrics = evaluate(loaded, (part,), ShapesEval, data=uri, **options)
+        Console().print(report(metrics))
+        for sentence in write_metrics(out, metrics) if out is not None else ():
             print(f"phenaki: {sentence}", file=sys.stderr)
 
 

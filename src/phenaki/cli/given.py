@@ -78,8 +78,8 @@ def _read(path: Path, size: Size, fps: float) -> tuple[Frames, MediaFacts]:
     import numpy as np
 
     from phenaki.core.errors import BadSample
-    from phenaki.evaluation.files import at_rate
     from phenaki.media.reader import probe, read_frames
+    from phenaki.media.resample import resample
 
     ending = path.suffix.lower()
     try:
@@ -88,7 +88,7 @@ def _read(path: Path, size: Size, fps: float) -> tuple[Frames, MediaFacts]:
         if facts.frames == 1 or _same(facts.fps, fps):
             frames = [picture() for _, picture in timed if picture is not None]
         else:
-            frames = list(at_rate(timed, fps))
+            frames = list(resample(timed, fps))
     except BadSample as error:
         raise PhenakiError(f"'{path}': {error}") from error
     return np.stack(frames), facts

@@ -31,18 +31,19 @@ def reconstruct(
     ] = False,
     lpips: LpipsOption = None,
 ) -> None:
-    """Encode and decode videos, and show how near they come back: side by side, as sheets, in figures.
+    """Encode and decode videos, and compare: side-by-side videos, contact sheets and metrics.
 
     phenaki reconstruct my/clip.mp4 --model my/model -o out
 
-    Writes NAME.mp4 (original left, reconstruction right) and NAME.png (originals above) for each, and figures.json.
+    Writes NAME.mp4 (original left, reconstruction right) and NAME.png (originals above) for each, and metrics.json.
     """
     from rich.console import Console
 
     from phenaki.core.files import write_atomic, writing
     from phenaki.core.precision import best_device
     from phenaki.core.progress import progress_bar
-    from phenaki.evaluation.files import distinct_names, find_files, reconstruct_file, table, with_protocol
+    from phenaki.evaluation.file_metrics import metrics_json, metrics_table
+    from phenaki.evaluation.files import find_files, reconstruct_file, unique_names
     from phenaki.perceptual import load_lpips
     from phenaki.pipeline import load_part
 
@@ -60,7 +61,7 @@ def reconstruct(
         out.mkdir(parents=True, exist_ok=True)
     done, refused = [], 0
     with progress_bar(transient=True) as bar:
-        for file, name in zip(files, distinct_names(files), strict=True):
+        for file, name in zip(files, unique_names(files), strict=True):
             task = bar.add_task(f"frames of {file.name}", total=None)
             try:
                 done.append(reconstruct_file(file, tokenizer, out / name, wanted, judge, partial(bar.advance, task)))
@@ -69,10 +70,10 @@ def reconstruct(
                 refused += 1
             bar.remove_task(task)
     if done:
-        with write_atomic(out / "figures.json", "w") as file:
-            json.dump(with_protocol(done, tokenizer, wanted, judge), file, indent=2)
+        with write_atomic(out / "metrics.json", "w") as file:
+            json.dump(metrics_json(done, tokenizer, wanted, judge), file, indent=2)
             file.write("\n")
-        Console().print(table(done))
-        print(f"videos, sheets and figures.json are in {out}")
+        Console().print(metrics_table(done))
+        print(f"videos, sheets and metrics.json are in {out}")
     if refused:
         raise typer.Exit(BAD_INPUT)

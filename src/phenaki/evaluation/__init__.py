@@ -1,8 +1,7 @@
-"""How good a model is: pixels, of any clips; prompts fulfilled and stories, on the procedural world. Each figure
-carries its protocol.
+"""Model quality, each metric with its protocol: reconstruction of any clips; prompts and stories on a procedural world.
 
-To be read in the order protocol (what is measured with what), clips, pixels, reconstruction, generate, prompts,
-stories, report, compare; `files` reconstructs the videos of a user.
+Reading order: protocol, world, clips, pixels, reconstruction, generate, rates, prompts, stories, report, metrics_file,
+compare; `files` reconstructs a user's videos.
 """
 
 from __future__ import annotations
@@ -14,88 +13,94 @@ from typing import Any
 
 from phenaki.core.errors import PhenakiError, did_you_mean
 from phenaki.core.progress import progress_bar
-from phenaki.data.config import SHAPES
 from phenaki.evaluation.clips import CLIPS, Clips
 from phenaki.evaluation.compare import compare
 from phenaki.evaluation.generate import FRAMES, Model
-from phenaki.evaluation.prompts import KINDS, prompts
-from phenaki.evaluation.protocol import measured_with
+from phenaki.evaluation.metrics_file import SUITES, write_metrics
+from phenaki.evaluation.prompts import prompts
+from phenaki.evaluation.protocol import provenance
 from phenaki.evaluation.reconstruction import PIXELS_ONLY, reconstruction
-from phenaki.evaluation.report import report, write_figures
+from phenaki.evaluation.report import report
 from phenaki.evaluation.stories import stories
+from phenaki.evaluation.world import World, WorldFactory
 from phenaki.perceptual import Judges
 from phenaki.tokenizers import Tokenizer
 
 __all__ = [
-    "WHAT",
+    "SUITES",
     "Clips",
     "Judges",
     "Model",
+    "World",
     "compare",
     "evaluate",
     "prompts",
     "reconstruction",
     "report",
     "stories",
-    "write_figures",
+    "write_metrics",
 ]
 
-WHAT = ("reconstruction", "prompts", "stories")
 PROMPTS, STORIES = 500, 200
 
 
 def evaluate(
     model: Model | Tokenizer,
-    what: Sequence[str] = WHAT,
+    suites: Sequence[str] = SUITES,
+    world: WorldFactory | None = None,
+    *,
+    data: str | None = None,
     quick: bool = False,
     seed: int = 0,
     progress: bool = True,
-    data: str = SHAPES,
     clips: int = CLIPS,
     frames: int = FRAMES,
     judges: Judges = PIXELS_ONLY,
 ) -> dict[str, Any]:
-    """Figures of a model, or of a tokenizer alone, that JSON can hold: a block for each of `what`, under its name.
+    """Metrics of a model, or of a tokenizer alone, as JSON-serialisable data: a block per suite, by its name.
 
     Args:
-        what: of "reconstruction", "prompts" (500 of each of three kinds) and "stories" (200).
-        quick: only the first tenth of them.
-        seed: of the sampling, and of the choice among the clips of `data`; those of the procedural world, and the
-            prompts, are always the same ones.
-        progress: show a progress bar, where there is a terminal.
-        data: where the clips of the reconstruction come from, any place as for training.
-        clips, frames: how many clips, and how long ones.
-        judges: networks for further figures of the reconstruction (LPIPS, rFVD).
+        suites: of "reconstruction", "prompts" (500 of each kind) and "stories" (200).
+        world: the procedural world that the prompts, the stories and, without `data`, the clips come from, such as
+            `phenaki.worlds.shapes.evaluation.ShapesEval`.
+        data: URI of the clips to reconstruct, as for training.
+        quick: only the first tenth of the samples.
+        seed: of sampling, and of the choice of clips from `data`; clips and prompts of a world are always the same.
+        progress: show a progress bar, in a terminal.
+        clips, frames: how many clips to reconstruct, and their length.
+        judges: networks for further reconstruction metrics (LPIPS, rFVD).
 
-    Raises PhenakiError for a name that is none of these, for prompts and stories of a tokenizer alone or on other data
-    than the procedural world, and for data without usable clips.
+    Raises PhenakiError for an unknown suite, for prompts and stories of a tokenizer or without a world, and for data
+    without usable clips.
     """
-    for name in what:
-        if name not in WHAT:
-            raise PhenakiError(f"'{name}' cannot be evaluated.{did_you_mean(name, WHAT)} There are: {', '.join(WHAT)}.")
+    for name in suites:
+        if name not in SUITES:
+            near = did_you_mean(name, SUITES)
+            raise PhenakiError(f"there is no suite '{name}'.{near} Known suites: {', '.join(SUITES)}.")
     tokenizer = model if isinstance(model, Tokenizer) else model.tokenizer
-    if model is tokenizer and set(what) != {"reconstruction"}:
-        raise PhenakiError("this is a tokenizer alone, which makes nothing from text: evaluate its reconstruction only")
-    if data != SHAPES and set(what) != {"reconstruction"}:
-        raise PhenakiError(
-            f"prompts and stories are judged on the procedural world alone: of '{data}' reconstruction only"
-        )
-    count, of_each_kind, told = (max(1, n // 10) if quick else n for n in (clips, PROMPTS, STORIES))
-    shown = Clips(tokenizer, data, count, frames, seed)
-    measures = {
-        "reconstruction": (count, partial(reconstruction, tokenizer, shown, judges=judges)),
-        "prompts": (of_each_kind * len(KINDS), partial(prompts, model, of_each_kind, seed)),
-        "stories": (told, partial(stories, model, told, seed)),
-    }
-    figures: dict[str, Any] = {}
+    if model is tokenizer and set(suites) != {"reconstruction"}:
+        raise PhenakiError("a tokenizer alone generates nothing from text: evaluate only its reconstruction")
+    if data and set(suites) != {"reconstruction"}:
+        raise PhenakiError(f"prompts and stories need the procedural world: on '{data}' evaluate only reconstruction")
+    if not data and world is None:
+        raise PhenakiError("there is nothing to evaluate on: pass a world, or data")
+    clip_count, prompt_count, story_count = (max(1, n // 10) if quick else n for n in (clips, PROMPTS, STORIES))
+    size = tuple(tokenizer.config.image_size)
+    samples = Clips(tokenizer, data or world(size, frames), clip_count, frames, seed)
+    measures = {"reconstruction": (clip_count, partial(reconstruction, tokenizer, samples, judges=judges))}
+    if not data:
+        unseen = world(size, FRAMES)
+        measures["prompts"] = (prompt_count * len(unseen.kinds), partial(prompts, model, unseen, prompt_count, seed))
+        measures["stories"] = (story_count, partial(stories, model, unseen, story_count, seed))
+    metrics: dict[str, Any] = {}
     with progress_bar(shown=progress) as bar:
-        for name in dict.fromkeys(what):
+        for name in dict.fromkeys(suites):
             total, measure = measures[name]
             task = bar.add_task(name, total=total)
-            began = time.monotonic()
-            found = measure(advance=partial(bar.advance, task))
+            start = time.monotonic()
+            block = measure(advance=partial(bar.advance, task))
             bar.update(task, completed=total)
-            with_what = measured_with(tokenizer if name == "reconstruction" else model)
-            took = {"quick": quick, "seconds": round(time.monotonic() - began, 1)}
-            figures[name] = {"protocol": found.pop("protocol") | with_what | took} | found
-    return figures
+            environment = provenance(tokenizer if name == "reconstruction" else model)
+            environment |= {"quick": quick, "seconds": round(time.monotonic() - start, 1)}
+            metrics[name] = {"protocol": block.pop("protocol") | environment} | block
+    return metrics

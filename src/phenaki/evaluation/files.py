@@ -1,24 +1,21 @@
-"""Videos of a user, reconstructed: each beside its reconstruction as a video and as a sheet, with its figures."""
+"""Reconstructions of a user's videos: a side-by-side video, a contact sheet and metrics for each file."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, count, islice, pairwise, repeat
+from itertools import chain, count, islice
 from pathlib import Path
-from statistics import fmean
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rich.table import Table
 from torch import Tensor
 
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.folder import Folder
+from phenaki.evaluation.file_metrics import FileMetrics
 from phenaki.evaluation.pixels import decibels, ssim
-from phenaki.evaluation.protocol import FITTED, measured_with
-from phenaki.media.reader import ClipView, MediaFacts, Timed, probe, read_clip, read_frames
+from phenaki.media.reader import ClipView, MediaFacts, probe, read_clip, read_frames
+from phenaki.media.resample import resample
 from phenaki.media.video import (
     Frames,
     contact_sheet,
@@ -29,78 +26,37 @@ from phenaki.media.video import (
     upscale,
     write_image,
 )
-from phenaki.perceptual import LPIPS, Judges
+from phenaki.perceptual import LPIPS
 from phenaki.tokenizers import Tokenizer
 
-COLUMNS = 11  # frames on a sheet
-_SMALLEST_SHOWN = 256  # pixels of height, to which smaller frames are enlarged for the eye
-_LONGEST_HOLD = 60.0  # seconds that one frame may be shown; more is a jump of the time stamps
-_TOLERANCE = 0.0005  # seconds: Matroska's time stamps are rounded to milliseconds
+COLUMNS = 11  # frames on a contact sheet
+_MIN_HEIGHT = 256  # pixels; smaller frames are enlarged in the side-by-side video
 
 Pair = tuple[Frames, Tensor]
-"""A piece of a clip, uint8 (n, H, W, 3), and its reconstruction, float32 (1, 3, n, H, W) in [0, 1]."""
+"""A chunk of a clip, uint8 (n, H, W, 3), and its reconstruction, float32 (1, 3, n, H, W) in [0, 1]."""
 
 
-class FileFigures(NamedTuple):
-    """psnr: dB over all frames; ssim, lpips: means over the frames; lpips None without the network."""
-
-    file: str
-    frames: int
-    psnr: float
-    ssim: float
-    lpips: float | None
-
-
-def table(done: Sequence[FileFigures]) -> Table:
-    """The figures for the eye, and below those of several files their mean."""
-    shown = Table("file", "frames", "PSNR", "SSIM", *(["LPIPS"] if done[0].lpips is not None else []), box=None)
-    rows = [*done, _mean(done)] if len(done) > 1 else done
-    for row in rows:
-        lpips = [] if row.lpips is None else [f"{row.lpips:.4f}"]
-        shown.add_row(Path(row.file).name, str(row.frames), f"{row.psnr:.2f} dB", f"{row.ssim:.4f}", *lpips)
-    return shown
-
-
-def with_protocol(
-    done: Sequence[FileFigures], tokenizer: Tokenizer, frames: int | None, lpips: LPIPS | None
-) -> dict[str, Any]:
-    """The figures that JSON can hold, with what they were measured with."""
-    shown = {"frames": frames or "all", "fps": tokenizer.config.fps, "size": list(tokenizer.config.image_size)}
-    fitted = {"place_in_time": "middle" if frames else "all"} | FITTED
-    return {
-        "protocol": shown | fitted | Judges(lpips).protocol | measured_with(tokenizer),
-        "files": [each._asdict() for each in done],
-        "mean": {name: value for name, value in _mean(done)._asdict().items() if name != "file"},
-    }
-
-
-def _mean(done: Sequence[FileFigures]) -> FileFigures:
-    lpips = None if done[0].lpips is None else fmean(each.lpips for each in done)
-    psnr, ssim = fmean(each.psnr for each in done), fmean(each.ssim for each in done)
-    return FileFigures("mean", sum(each.frames for each in done), psnr, ssim, lpips)
-
-
-def distinct_names(files: Sequence[Path]) -> list[str]:
-    """A name for what is written of each file: its own without the ending, numbered where several have the same."""
+def unique_names(files: Sequence[Path]) -> list[str]:
+    """An output name for each file: its stem, numbered where several files share one."""
     names: list[str] = []
     for file in files:
-        tries = chain([file.stem], (f"{file.stem}_{number}" for number in count(2)))
-        names.append(next(name for name in tries if name not in names))
+        candidates = chain([file.stem], (f"{file.stem}_{number}" for number in count(2)))
+        names.append(next(name for name in candidates if name not in names))
     return names
 
 
-def find_files(places: Iterable[Path]) -> list[Path]:
-    """The files themselves and the videos and pictures in the folders. Raises PhenakiError for what is not there."""
-    found: list[Path] = []
-    for place in places:
-        if not place.exists():
-            raise PhenakiError(f"there is no file or folder '{place}'")
-        if place.is_dir():
-            folder = Folder(place)
-            found += [folder.path(index) for index in range(len(folder))]
+def find_files(paths: Iterable[Path]) -> list[Path]:
+    """The files, and the videos and images in the folders. Raises PhenakiError for a missing path."""
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise PhenakiError(f"there is no file or folder '{path}'")
+        if path.is_dir():
+            folder = Folder(path)
+            files += [folder.path(index) for index in range(len(folder))]
         else:
-            found.append(place)
-    return found
+            files.append(path)
+    return files
 
 
 def reconstruct_file(
@@ -110,14 +66,14 @@ def reconstruct_file(
     frames: int | None,
     lpips: LPIPS | None = None,
     advance: Callable[[int], None] = lambda _: None,
-) -> FileFigures:
+) -> FileMetrics:
     """Write `out`.mp4 (original left, reconstruction right) and `out`.png (originals above, reconstructions below).
 
-    frames: of the clip, which is the middle of the file; None: all of the file, at the tokenizer's rate, read, encoded
-    and written piece by piece. The picture is scaled by its short side to the tokenizer's size, its middle is cut out.
-    A still picture is a clip of one frame. `advance` is told how many frames are done.
+    `frames`: length of the clip, taken from the middle of the file; None streams the whole file at the tokenizer's
+    rate, in bounded memory. Frames are scaled by their short side to the tokenizer's size and center-cropped. An image
+    is a clip of one frame. `advance` is called with the number of frames done.
 
-    Raises PhenakiError, with the file's name, for a file that is no video, too short, too small, or too long and thin.
+    Raises PhenakiError, with the file's name, for a file that is not a video, too short, too small, or too elongated.
     """
     try:
         pairs = _pairs(file, tokenizer, frames)
@@ -131,7 +87,7 @@ def _pairs(file: Path, tokenizer: Tokenizer, frames: int | None) -> Iterator[Pai
     facts = probe(file, ending)
     _check_size(facts, tokenizer)
     if frames is None:
-        yield from streamed(tokenizer, at_rate(read_frames(file, ending, size), fps))
+        yield from reconstruct_stream(tokenizer, resample(read_frames(file, ending, size), fps))
         return
     frames = 1 if facts.frames == 1 else frames
     _check_length(facts, frames, fps)
@@ -143,7 +99,7 @@ def _check_size(facts: MediaFacts, tokenizer: Tokenizer) -> None:
     _, height, width = tokenizer.patch
     if facts.height < height or facts.width < width:
         raise BadSample(
-            f"its pictures of {facts.width}x{facts.height} pixels are smaller than one patch of this tokenizer, "
+            f"its frames of {facts.width}x{facts.height} pixels are smaller than one patch of this tokenizer, "
             f"{width}x{height}"
         )
 
@@ -152,40 +108,24 @@ def _check_length(facts: MediaFacts, frames: int, fps: float) -> None:
     if facts.frames > 1 and facts.seconds <= (frames - 1) / fps:
         raise BadSample(
             f"{facts.seconds:.2f} s of video ({facts.frames} frames) are too short for a clip of {frames} frames at "
-            f"{fps:g} per second: give fewer with --frames, or --all-frames"
+            f"{fps:g} fps: use fewer --frames, or --all-frames"
         )
 
 
-def at_rate(timed: Iterable[Timed], fps: float) -> Iterator[Frames]:
-    """What is shown every 1 / fps seconds from the first frame on, uint8 (H, W, 3), until the last one's end.
+def reconstruct_stream(tokenizer: Tokenizer, frames: Iterable[Frames]) -> Iterator[Pair]:
+    """Frames (H, W, 3) in chunks, each with its reconstruction, in memory independent of their number.
 
-    Raises BadSample for time stamps that jump.
-    """
-    start, given = None, 0
-    for (begin, picture), (end, _) in pairwise(timed):
-        if not begin <= end <= begin + _LONGEST_HOLD:
-            raise BadSample(f"its time stamps jump from {begin:.2f} to {end:.2f} s")
-        start = begin if start is None else start
-        shown = math.ceil((end - start - _TOLERANCE) * fps) - given
-        if shown > 0:
-            yield from repeat(picture(), shown)
-            given += shown
-
-
-def streamed(tokenizer: Tokenizer, frames: Iterable[Frames]) -> Iterator[Pair]:
-    """Frames (H, W, 3) in pieces with their reconstructions, in memory that does not grow with their number.
-
-    The last frame is repeated until its time step is whole; of these repetitions nothing is given back.
+    The last frame is repeated to complete the last latent frame; the repeats are not returned.
     """
     encoder, decoder = tokenizer.encoder(), tokenizer.decoder()
     period, rest = tokenizer.patch[0], iter(frames)
-    lead = period - 1  # the first time step has 1 frame instead of p
-    while piece := tuple(islice(rest, period * tokenizer.window - lead)):
-        clip = np.stack(piece)
-        missing = -(len(clip) + lead) % period
-        whole = np.pad(clip, ((0, missing), (0, 0), (0, 0), (0, 0)), mode="edge")
-        yield clip, decoder.push(encoder.push(_video(whole, tokenizer)))[:, :, : len(clip)]
-        lead = 0
+    missing_first = period - 1  # the first latent frame has 1 frame, all others have p
+    while chunk := tuple(islice(rest, period * tokenizer.window - missing_first)):
+        clip = np.stack(chunk)
+        padding = -(len(clip) + missing_first) % period
+        padded = np.pad(clip, ((0, padding), (0, 0), (0, 0), (0, 0)), mode="edge")
+        yield clip, decoder.push(encoder.push(_video(padded, tokenizer)))[:, :, : len(clip)]
+        missing_first = 0
 
 
 def _video(clip: Frames, tokenizer: Tokenizer) -> Tensor:
@@ -200,24 +140,24 @@ def _write(
     out: Path,
     lpips: LPIPS | None,
     advance: Callable[[int], None],
-) -> FileFigures:
+) -> FileMetrics:
     height, width = tokenizer.config.image_size
-    enlarged = max(1, _SMALLEST_SHOWN // height)
+    factor = max(1, _MIN_HEIGHT // height)
     size = side_by_side(np.zeros((2, 1, height, width, 3), np.uint8)).shape[1:3]
     errors, similarities, distances = [], [], []
-    sheet = _Sheet()
-    with open_writer(f"{out}.mp4", tokenizer.config.fps, (enlarged * size[0], enlarged * size[1])) as writer:
+    sheet = _ContactSheet()
+    with open_writer(f"{out}.mp4", tokenizer.config.fps, (factor * size[0], factor * size[1])) as writer:
         for clip, decoded in pairs:
             video, reconstruction = _video(clip, tokenizer), to_uint8(decoded[0])
             errors += (decoded - video).double().square().mean((0, 1, 3, 4)).tolist()
             similarities += ssim(decoded, video)[0].tolist()
             distances += lpips(decoded, video)[0].tolist() if lpips is not None else []
-            writer.add(upscale(side_by_side([clip, reconstruction]), enlarged))
+            writer.add(upscale(side_by_side([clip, reconstruction]), factor))
             for pair in zip(clip, reconstruction, strict=True):
                 sheet.add(pair)
             advance(len(clip))
-        write_image(f"{out}.png", sheet.picture())
-    return FileFigures(
+        write_image(f"{out}.png", sheet.image())
+    return FileMetrics(
         str(file),
         len(errors),
         float(decibels(torch.tensor(errors, dtype=torch.float64).mean())),
@@ -226,21 +166,21 @@ def _write(
     )
 
 
-class _Sheet:
-    """Evenly spaced frames of a video whose length is not known before its end."""
+class _ContactSheet:
+    """Evenly spaced frames of a video of unknown length, in bounded memory."""
 
     def __init__(self) -> None:
         self.pairs: list[tuple[Frames, Frames]] = []
-        self.step, self.seen = 1, 0
+        self.stride, self.count = 1, 0
 
     def add(self, pair: tuple[Frames, Frames]) -> None:
-        if self.seen % self.step == 0:
+        if self.count % self.stride == 0:
             self.pairs.append(pair)
-        self.seen += 1
+        self.count += 1
         if len(self.pairs) == 4 * COLUMNS:
-            self.pairs, self.step = self.pairs[::2], 2 * self.step
+            self.pairs, self.stride = self.pairs[::2], 2 * self.stride
 
-    def picture(self) -> Frames:
+    def image(self) -> Frames:
         """Originals above, reconstructions below."""
         rows = [np.stack(row) for row in zip(*self.pairs, strict=True)]
         return contact_sheet(rows, columns=COLUMNS, frames=COLUMNS)

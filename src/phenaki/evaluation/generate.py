@@ -1,4 +1,4 @@
-"""Clips and stories of many prompts, made several at a time by the code that users get, and judged."""
+"""Videos of many prompts, generated in batches by the code that users call, and scored."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from phenaki.sampling.rollout import count_steps
 from phenaki.tokenizers import Tokenizer
 
 FRAMES = 11  # of a clip, and of each scene of a story (paper, table 6)
-MOST_CLIPS = {"cpu": 10, "cuda": 500}  # of a batch
-MOST_LOGITS = {"cpu": 20_000_000, "cuda": 400_000_000}  # of a batch, with both branches of the guidance
-MOST_AT_ONCE = 8  # batches, each with its own memory
+MAX_CLIPS = {"cpu": 10, "cuda": 500}  # per batch
+MAX_LOGITS = {"cpu": 20_000_000, "cuda": 400_000_000}  # per batch, with both branches of guidance
+MAX_WORKERS = 8  # batches at a time, each with its own memory
 Advance = Callable[[float], None]
-"""Called with how many samples were finished since the last call; fractions count."""
+"""Called with the number of samples finished since the last call, fractions included."""
 Item = TypeVar("Item")
-Verdict = TypeVar("Verdict")
+Score = TypeVar("Score")
 Story = Sequence[str]
 """The prompts of its scenes."""
 
 
 class Model(Protocol):
-    """What is evaluated: `phenaki.Phenaki`, or anything with the same parts."""
+    """What is evaluated: `phenaki.Phenaki`, or any object with these parts."""
 
     tokenizer: Tokenizer
     generator: Generator
@@ -41,19 +41,19 @@ class Model(Protocol):
     critic: Critic | None
 
 
-def verdicts(
-    model: Model, stories: Sequence[Story], judge: Callable[[Frames, Story], Verdict], seed: int, advance: Advance
-) -> list[Verdict]:
-    """What `judge` says of the video (T, H, W, 3) of each story, in their order.
+def score_videos(
+    model: Model, stories: Sequence[Story], score: Callable[[Frames, Story], Score], seed: int, advance: Advance
+) -> list[Score]:
+    """The score of the generated video (T, H, W, 3) of each story, in order.
 
-    On a CPU several batches are made at once, each by a share of the threads, which is a quarter faster than all
-    threads on one (docs/log.md). Each batch has random numbers of its own, which do not depend on how many those are.
+    On a CPU several batches run at a time with a part of the threads each, a quarter faster than all threads on one
+    batch (docs/log.md). Each batch has its own random seed, so the result does not depend on how many run at a time.
     """
-    made = list(batches(stories, side_by_side(model)))
-    seeds = torch.randint(2**62, (len(made),), generator=torch.Generator().manual_seed(seed)).tolist()
+    groups = list(batches(stories, batch_size(model)))
+    seeds = torch.randint(2**62, (len(groups),), generator=torch.Generator().manual_seed(seed)).tolist()
     threads = torch.get_num_threads()
-    each = math.ceil(threads / min(MOST_AT_ONCE, len(made)))
-    at_once = threads // each if _device(model).type == "cpu" else 1
+    threads_each = math.ceil(threads / min(MAX_WORKERS, len(groups)))
+    workers = threads // threads_each if _device(model).type == "cpu" else 1
     stopped = threading.Event()
 
     def on_step(finished: float) -> None:
@@ -61,27 +61,27 @@ def verdicts(
             raise CancelledError
         advance(finished)
 
-    def of_batch(batch: Sequence[Story], seed: int) -> list[Verdict]:
-        videos = generate(model, batch, random_numbers(model, seed), on_step)
-        return [judge(video, told) for video, told in zip(videos, batch, strict=True)]
+    def score_batch(batch: Sequence[Story], seed: int) -> list[Score]:
+        videos = generate(model, batch, seeded_rng(model, seed), on_step)
+        return [score(video, prompts) for video, prompts in zip(videos, batch, strict=True)]
 
-    pool = ThreadPoolExecutor(at_once, "verdicts", initializer=torch.set_num_threads, initargs=(each,))
+    pool = ThreadPoolExecutor(workers, "score_videos", initializer=torch.set_num_threads, initargs=(threads_each,))
     try:
-        futures = [pool.submit(of_batch, *batch) for batch in zip(made, seeds, strict=True)]
+        futures = [pool.submit(score_batch, *batch) for batch in zip(groups, seeds, strict=True)]
         for done in wait(futures, return_when=FIRST_EXCEPTION).done:
             done.result()
-        return [verdict for future in futures for verdict in future.result()]
-    finally:  # an error or Ctrl-C ends the others after their step
+        return [scored for future in futures for scored in future.result()]
+    finally:  # after an error or Ctrl-C the other batches end after their current step
         stopped.set()
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # for threads that begin later
+        torch.set_num_threads(threads)  # the pool's initializer changed the default of new threads
 
 
 def generate(model: Model, stories: Sequence[Story], rng: torch.Generator, advance: Advance) -> Frames:
-    """Stories made side by side, given by the prompts of their scenes, equally many for each.
+    """A batch of stories with equally many scenes each -> uint8 (B, 1 + scenes * 10, H, W, 3).
 
-    `rng`: on the generator's device. Returns uint8 (B, 1 + scenes * 10, H, W, 3): each scene has 11 frames, of which
-    the first is the last of the scene before.
+    Each scene has 11 frames, the first of which is the last frame of the scene before. `rng`: on the generator's
+    device.
     """
     scenes = [Scene(prompts, FRAMES - (k > 0)) for k, prompts in enumerate(zip(*stories, strict=True))]
     sampling = model.sampling
@@ -93,15 +93,16 @@ def generate(model: Model, stories: Sequence[Story], rng: torch.Generator, advan
     return to_uint8(torch.cat(list(pieces), dim=2))
 
 
-def random_numbers(model: Model, seed: int) -> torch.Generator:
+def seeded_rng(model: Model, seed: int) -> torch.Generator:
+    """A random generator on the model's device."""
     return torch.Generator(_device(model)).manual_seed(seed)
 
 
-def side_by_side(model: Model) -> int:
-    """How many clips are in a batch: at most `MOST_CLIPS`, fewer where their logits would fill the memory."""
+def batch_size(model: Model) -> int:
+    """Clips per batch: at most `MAX_CLIPS`, fewer where their logits would not fit into memory."""
     t, h, w = model.tokenizer.grid(FRAMES, *model.tokenizer.config.image_size)
     device = "cpu" if _device(model).type == "cpu" else "cuda"
-    return max(1, min(MOST_CLIPS[device], MOST_LOGITS[device] // (2 * t * h * w * model.tokenizer.vocab_size)))
+    return max(1, min(MAX_CLIPS[device], MAX_LOGITS[device] // (2 * t * h * w * model.tokenizer.vocab_size)))
 
 
 def _device(model: Model) -> torch.device:

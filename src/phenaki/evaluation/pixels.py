@@ -1,4 +1,4 @@
-"""How near two videos are to each other, frame by frame."""
+"""Pixel metrics of two videos: PSNR and SSIM."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from phenaki.core.errors import PhenakiError
 
-BEST_PSNR = 100.0  # dB; a perfect reconstruction would have infinitely many
+MAX_PSNR = 100.0  # dB, of a perfect reconstruction, whose PSNR is infinite
 _WINDOW, _SIGMA = 11, 1.5  # pixels (Wang et al., 2004)
 _C1, _C2 = 0.01**2, 0.03**2
 
@@ -20,19 +20,19 @@ def psnr(error: Tensor) -> list[float]:
 
 def decibels(mean_squared_error: Tensor) -> Tensor:
     """PSNR in dB, at most 100, of values in 0..1."""
-    return -10 * mean_squared_error.clamp_min(10 ** (-BEST_PSNR / 10)).log10()
+    return -10 * mean_squared_error.clamp_min(10 ** (-MAX_PSNR / 10)).log10()
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity of the frames of two videos (B, 3, T, H, W) in [0, 1] -> (B, T), 1 for equal frames.
 
-    Of each colour by itself, in Gaussian windows of 11x11 pixels (sigma 1.5) around each pixel of the picture, which is
-    mirrored at its borders, averaged: the figure of torchmetrics. Raises PhenakiError for smaller pictures.
+    Per channel, in Gaussian windows of 11x11 pixels (sigma 1.5) with reflection padding, averaged, as torchmetrics
+    computes it. Raises PhenakiError for smaller frames.
     """
-    batch, colours, frames, height, width = a.shape
+    batch, channels, frames, height, width = a.shape
     if min(height, width) < _WINDOW:
         raise PhenakiError(
-            f"SSIM looks at windows of {_WINDOW}x{_WINDOW} pixels, and these frames are {height}x{width}"
+            f"SSIM needs frames of at least {_WINDOW}x{_WINDOW} pixels, its window, not {height}x{width}"
         )
     x, y = (video.float().reshape(-1, 1, height, width) for video in (a, b))
     mean_x, mean_y, xx, yy, xy = (_blurred(each) for each in (x, y, x * x, y * y, x * y))
@@ -40,18 +40,18 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     covariance = xy - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
     similarity = luminance * (2 * covariance + _C2) / (variances + _C2)
-    return similarity.mean((1, 2, 3)).view(batch, colours, frames).mean(1)
+    return similarity.mean((1, 2, 3)).view(batch, channels, frames).mean(1)
 
 
-def _blurred(pictures: Tensor) -> Tensor:
-    """(N, 1, H, W); as matrix products, on a CPU several times as fast as convolutions of one channel."""
-    padded = F.pad(pictures, (_WINDOW // 2,) * 4, mode="reflect")
-    rows, columns = (_windows(side).to(pictures.device) for side in pictures.shape[-2:])
+def _blurred(images: Tensor) -> Tensor:
+    """images (N, 1, H, W); matrix products are several times faster on a CPU than one-channel convolutions."""
+    padded = F.pad(images, (_WINDOW // 2,) * 4, mode="reflect")
+    rows, columns = (_windows(side).to(images.device) for side in images.shape[-2:])
     return rows @ padded @ columns.T
 
 
 def _windows(side: int) -> Tensor:
-    """The weights (side, side + 10) of the pixels of a padded row in the window around each pixel of the row."""
+    """Window weights (side, side + 10): of each pixel of a padded row, for each pixel of the row."""
     offsets = torch.arange(side + _WINDOW - 1) - torch.arange(side)[:, None] - _WINDOW // 2
     weights = (-(offsets**2) / (2 * _SIGMA**2)).exp() * (offsets.abs() <= _WINDOW // 2)
     return weights / weights.sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""For how many unseen prompts all that the caption claims is to be seen."""
+"""How many videos of unseen prompts show everything that the caption claims."""
 
 from __future__ import annotations
 
@@ -6,46 +6,32 @@ import time
 from typing import Any
 
 from phenaki.core.config import to_dict
-from phenaki.evaluation.generate import (
-    FRAMES,
-    Advance,
-    Model,
-    batches,
-    generate,
-    random_numbers,
-    side_by_side,
-    verdicts,
-)
-from phenaki.evaluation.protocol import measured_on, unseen_world
-from phenaki.evaluation.shares import share, shares_of_claims
-from phenaki.worlds.shapes import check
+from phenaki.evaluation.generate import FRAMES, Advance, Model, batch_size, batches, generate, score_videos, seeded_rng
+from phenaki.evaluation.rates import claim_rates, success_rate
+from phenaki.evaluation.world import World
 
-KINDS = {"one_object": ("test", 1), "held_out_pairs": ("held_out", 1), "two_objects": ("test", 2)}
-"""Split and number of objects; the colour-shape pairs of "held_out" are never seen in training."""
-ALONE = 3  # clips made one at a time, to see how fast that is
+SINGLE_CLIPS = 3  # generated one at a time to measure their speed
 
 
-def prompts(model: Model, count: int, seed: int, advance: Advance) -> dict[str, Any]:
-    """Share of the first `count` prompts of each kind whose clips fulfil all claims, by the checker, on pixels alone.
+def prompts(model: Model, world: World, count: int, seed: int, advance: Advance) -> dict[str, Any]:
+    """For each kind of prompt the rate of videos, of the first `count` prompts, that fulfil all claims of the caption.
 
-    `claims`: share fulfilled of each kind of claim. `frames_per_second`: new frames made in a second, from the prompt
-    to pixels (imports and loading apart), in batches, checks included, and when clips are made one by one.
+    `claims`: the rate of each kind of claim. `frames_per_second`: new frames from prompt to pixels, without imports and
+    loading: in batches, checks included, and one clip at a time.
     """
-    worlds = {kind: unseen_world(model.tokenizer, split, objects) for kind, (split, objects) in KINDS.items()}
-    told = [(world.caption(i),) for world in worlds.values() for i in range(count)]
-    began = time.monotonic()
-    reports = verdicts(model, told, lambda clip, captions: check(clip, *captions), seed, advance)
-    speed = {"in_batches": FRAMES * len(told) / (time.monotonic() - began)}
-    began = time.monotonic()
-    for story in told[-ALONE:]:
-        generate(model, [story], random_numbers(model, seed), advance=lambda _: None)
-    speed["one_at_a_time"] = FRAMES * len(told[-ALONE:]) / (time.monotonic() - began)
-    found = {}
-    for (kind, (split, objects)), of_kind in zip(KINDS.items(), batches(reports, count), strict=True):
-        fulfilled = share(sum(report.fulfilled for report in of_kind), count)
-        found[kind] = {"split": split, "objects": objects} | fulfilled | {"claims": shares_of_claims(of_kind)}
-    world = measured_on(worlds["one_object"])
-    protocol = {name: value for name, value in world.items() if name not in ("split", "objects")}
-    made = {"prompts_of_each_kind": count, "seed": seed, "batch": side_by_side(model)}
-    made["sampling"] = to_dict(model.sampling)
-    return {"protocol": protocol | made} | found | {"frames_per_second": speed}
+    captions = [(prompt,) for kind in world.kinds for prompt in world.prompts(kind, count)]
+    start = time.monotonic()
+    reports = score_videos(model, captions, lambda clip, caption: world.check(clip, *caption), seed, advance)
+    speed = {"batched": FRAMES * len(captions) / (time.monotonic() - start)}
+    start = time.monotonic()
+    for caption in captions[-SINGLE_CLIPS:]:
+        generate(model, [caption], seeded_rng(model, seed), advance=lambda _: None)
+    speed["single"] = FRAMES * len(captions[-SINGLE_CLIPS:]) / (time.monotonic() - start)
+    metrics = {}
+    for (kind, settings), of_kind in zip(world.kinds.items(), batches(reports, count), strict=True):
+        fulfilled = success_rate(sum(report.fulfilled for report in of_kind), count)
+        metrics[kind] = {**settings, **fulfilled, "claims": claim_rates(of_kind)}
+    varying = {name for settings in world.kinds.values() for name in settings}
+    protocol = {name: value for name, value in world.protocol().items() if name not in varying}
+    protocol |= {"prompts_of_each_kind": count, "seed": seed, "batch": batch_size(model)}
+    return {"protocol": protocol | {"sampling": to_dict(model.sampling)}, **metrics, "frames_per_second": speed}

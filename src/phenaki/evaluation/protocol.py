@@ -1,4 +1,4 @@
-"""What stands beside a figure: the world it was measured on, the model, the versions, the machine."""
+"""What is recorded beside a metric: how clips were preprocessed, the model, the versions, the machine."""
 
 from __future__ import annotations
 
@@ -11,50 +11,25 @@ import torch
 
 from phenaki import __version__
 from phenaki.core.components import fingerprint
-from phenaki.evaluation.generate import FRAMES, Model
+from phenaki.evaluation.generate import Model
 from phenaki.tokenizers import Tokenizer
-from phenaki.worlds.shapes import ShapesWorld
 
-WORLD_SEED = (
-    7  # not the seeds whose test clips a training run shows, nor that of benchmarks/samplers.py: choose by others
-)
-
-FITTED = {  # how a picture of another size is brought to the tokenizer's (`media/reader.py`), and what is compared
+PREPROCESSING = {  # of frames of another size than the tokenizer's (`media/reader.py`), and what is compared
     "resize": "short side, bicubic, antialiased",
     "crop": "center",
     "range": "RGB in [0, 1]",
 }
 
 
-def unseen_world(
-    tokenizer: Tokenizer, split: str = "test", objects: int | None = None, frames: int = FRAMES
-) -> ShapesWorld:
-    """Unseen clips at the tokenizer's size; `split` and `objects` as in `ShapesWorld`."""
-    return ShapesWorld(WORLD_SEED, split, tuple(tokenizer.config.image_size), frames, objects)
-
-
-def measured_on(world: ShapesWorld) -> dict[str, Any]:
-    """The world as data. `objects`: in a scene, null for one or two; `frames`: of a clip or of a scene."""
-    return {
-        "world": "shapes",
-        "world_seed": world.seed,
-        "split": world.split,
-        "objects": world.objects,
-        "frames": world.frames,
-        "fps": world.fps,
-        "size": [world.height, world.width],
-    }
-
-
-def measured_with(model: Model | Tokenizer) -> dict[str, Any]:
-    """The model (fingerprints of its parts), versions and machine as data."""
+def provenance(model: Model | Tokenizer) -> dict[str, Any]:
+    """Fingerprints of the model's components, versions, and the machine."""
     if isinstance(model, Tokenizer):
         parts = {"tokenizer": model}
     else:
         parts = {"tokenizer": model.tokenizer, "generator": model.generator, "text": model.text_encoder}
     device = next(parts["tokenizer"].parameters()).device
     return {
-        "model": {room: fingerprint(part) for room, part in parts.items()},
+        "model": {kind: fingerprint(part) for kind, part in parts.items()},
         "phenaki": __version__,
         "commit": commit(),
         "torch": torch.__version__,
@@ -65,9 +40,9 @@ def measured_with(model: Model | Tokenizer) -> dict[str, Any]:
 
 @cache
 def commit() -> str | None:
-    """The commit of the checkout that this code runs in, with "-dirty" where files were changed; else None.
+    """The commit of the checkout that this code runs from, with "-dirty" if files differ; None outside of one.
 
-    Asked once: the figures that are written may themselves be a file of the checkout.
+    Cached, since the metrics that are written may themselves be a file of the checkout.
     """
     folder = Path(__file__).parent
     try:

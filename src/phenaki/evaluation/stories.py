@@ -1,38 +1,36 @@
-"""Stories of three scenes: whether each scene fulfils its caption, and whether the same things stay to be seen."""
+"""Stories of three scenes: whether each scene fulfils its caption, and whether object and background persist."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from phenaki.core.config import to_dict
-from phenaki.evaluation.generate import FRAMES, Advance, Model, side_by_side, verdicts
-from phenaki.evaluation.protocol import measured_on, unseen_world
-from phenaki.evaluation.shares import share, shares_of_claims
-from phenaki.worlds.shapes import check_story
+from phenaki.evaluation.generate import Advance, Model, batch_size, score_videos
+from phenaki.evaluation.rates import claim_rates, success_rate
+from phenaki.evaluation.world import World
 
 SCENES = 3
 
 
-def stories(model: Model, count: int, seed: int, advance: Advance) -> dict[str, Any]:
-    """Shares of scenes fulfilled and of stories that hold together, of the first `count` unseen ones on one object.
+def stories(model: Model, world: World, count: int, seed: int, advance: Advance) -> dict[str, Any]:
+    """Success rates on the first `count` unseen stories on one object.
 
-    `scenes`: fulfilled scenes; their interval is the widest that the likeness of scenes of one story allows.
-    `persistent`: stories in all of whose scenes the same object and the same background are seen; `whole`: that are
-    persistent with all scenes fulfilled.
+    `scenes`: scenes that fulfil their caption; the interval is the conservative one, as if scenes of one story were
+    fully dependent. `persistent`: stories with the same object and background in all scenes. `fulfilled`: persistent
+    stories all of whose scenes fulfil their captions.
     """
-    world = unseen_world(model.tokenizer, objects=1)
-    captions = [world.story(i, SCENES).captions for i in range(count)]
-    reports = verdicts(model, captions, lambda video, told: check_story(video, told, FRAMES), seed, advance)
+    captions = world.stories(count, SCENES)
+    reports = score_videos(model, captions, world.check_story, seed, advance)
     fulfilled = [[scene.fulfilled for scene in report.scenes] for report in reports]
-    made = {"stories": count, "scenes": SCENES, "seed": seed, "batch": side_by_side(model)}
-    made["sampling"] = to_dict(model.sampling)
+    protocol = {"stories": count, "scenes": SCENES, "seed": seed, "batch": batch_size(model)}
+    protocol["sampling"] = to_dict(model.sampling)
     return {
-        "protocol": made | measured_on(world),
-        "scenes": share(sum(map(sum, fulfilled)), count * SCENES, independent=count)
-        | {"by_place": [share(sum(place), count) for place in zip(*fulfilled, strict=True)]}
-        | {"claims": shares_of_claims(scene for report in reports for scene in report.scenes)},
-        "persistent": share(sum(report.same_objects and report.same_background for report in reports), count),
-        "same_object": share(sum(report.same_objects for report in reports), count),
-        "same_background": share(sum(report.same_background for report in reports), count),
-        "whole": share(sum(report.fulfilled for report in reports), count),
+        "protocol": protocol | world.protocol("one_object"),
+        "scenes": success_rate(sum(map(sum, fulfilled)), count * SCENES, independent=count)
+        | {"by_position": [success_rate(sum(scenes), count) for scenes in zip(*fulfilled, strict=True)]}
+        | {"claims": claim_rates(scene for report in reports for scene in report.scenes)},
+        "persistent": success_rate(sum(report.same_objects and report.same_background for report in reports), count),
+        "same_object": success_rate(sum(report.same_objects for report in reports), count),
+        "same_background": success_rate(sum(report.same_background for report in reports), count),
+        "fulfilled": success_rate(sum(report.fulfilled for report in reports), count),
     }

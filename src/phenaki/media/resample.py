@@ -1,0 +1,30 @@
+"""Frames at another rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from itertools import pairwise, repeat
+
+from phenaki.core.errors import BadSample
+from phenaki.media.reader import Timed
+from phenaki.media.video import Frames
+
+_MAX_DURATION = 60.0  # seconds of one frame; longer means that the time stamps jump
+_TOLERANCE = 0.0005  # seconds: Matroska rounds time stamps to milliseconds
+
+
+def resample(timed: Iterable[Timed], fps: float) -> Iterator[Frames]:
+    """The frame visible every 1 / fps seconds, uint8 (H, W, 3), from the first frame until the end of the last.
+
+    Raises BadSample for time stamps that jump.
+    """
+    start, count = None, 0
+    for (begin, decode), (end, _) in pairwise(timed):
+        if not begin <= end <= begin + _MAX_DURATION:
+            raise BadSample(f"its time stamps jump from {begin:.2f} to {end:.2f} s")
+        start = begin if start is None else start
+        new = math.ceil((end - start - _TOLERANCE) * fps) - count
+        if new > 0:
+            yield from repeat(decode(), new)
+            count += new
