@@ -21,7 +21,7 @@ from phenaki.core import components, hub
 from phenaki.core.config import from_dict, to_dict
 from phenaki.core.errors import PhenakiError
 from phenaki.core.files import write_folder_atomic, writing
-from phenaki.core.grid import fitting, time_steps
+from phenaki.core.grid import floor_frames, latent_frames
 from phenaki.core.hub import MODEL_FILE
 from phenaki.core.precision import best_device
 from phenaki.core.progress import progress_bar
@@ -317,7 +317,7 @@ class Phenaki:
         self.text_encoder.check(prompt)
         period, longest = self.tokenizer.patch[0], self.generator.config.frames
         frames = longest if frames is None else frames
-        time_steps(frames, period)
+        latent_frames(frames, period)
         if frames == 1 and not first and longest > 1:
             raise PhenakiError(
                 "a scene of 1 frame adds nothing, since it begins with the last frame of the one before: "
@@ -457,7 +457,7 @@ class Phenaki:
 
     def _check_keep(self, keep: int) -> None:
         period, longest = self.tokenizer.patch[0], self.generator.config.frames
-        below = fitting(max(1, keep), period)
+        below = floor_frames(max(1, keep), period)
         if keep != below:
             raise PhenakiError(
                 f"{keep} frames to go on from do not fit time steps of {period}, which take 1 + {period}k frames: "
@@ -474,7 +474,7 @@ class Phenaki:
         if keep > frames:
             raise PhenakiError(
                 f"{keep} frames to go on from, and the clip has {frames}: "
-                f"keep at most {fitting(frames, self.tokenizer.patch[0])}"
+                f"keep at most {floor_frames(frames, self.tokenizer.patch[0])}"
             )
 
     def _hole(self, mask: Tensor, video: Tensor) -> Tensor:

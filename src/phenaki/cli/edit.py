@@ -165,7 +165,7 @@ def inpaint(
 
     phenaki inpaint circle.mp4 "a large blue star moves to the right" --mask mask.png -o star.mp4
     """
-    from phenaki.core.grid import fitting
+    from phenaki.core.grid import floor_frames
     from phenaki.pipeline import Phenaki
 
     loaded = Phenaki.from_pretrained(model)
@@ -173,7 +173,7 @@ def inpaint(
     output = Output(out, loaded, pixels, num, scale, fps, seed)
     clip, hole = read_given(video, pixels, loaded.fps), read_mask(mask, video, pixels, loaded.fps)
     count, period = clip.shape[2], loaded.tokenizer.patch[0]
-    fits = fitting(count, period)
+    fits = floor_frames(count, period)
     if frames is None and fits != count:
         raise PhenakiError(
             f"'{video}' has {count} frames, which are not 1 + {period}k: --frames {fits} leaves out the last"

@@ -11,7 +11,7 @@ from phenaki.compat.transformer import PositionBias, Transformer
 from phenaki.conditioning.base import Text
 from phenaki.core.config import configclass
 from phenaki.core.errors import PhenakiError
-from phenaki.core.grid import time_steps
+from phenaki.core.grid import latent_frames
 from phenaki.generators.base import Context, Generator
 from phenaki.tokenizers.base import TokenizerFacts
 
@@ -35,7 +35,7 @@ class PegMaskGitConfig:
         (p, ph, pw), (height, width) = self.tokenizer.patch, self.tokenizer.image_size
         if height % ph or width % pw:
             raise PhenakiError(f"image_size {(height, width)} is not a multiple of the patch {(ph, pw)}")
-        ids = time_steps(self.frames, p) * (height // ph) * (width // pw)
+        ids = latent_frames(self.frames, p) * (height // ph) * (width // pw)
         if ids > self.places:
             raise PhenakiError(
                 f"{self.frames} frames of {height}x{width} are {ids} ids, and this generator holds {self.places}"

@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from phenaki.core.errors import BadSample, PhenakiError
-from phenaki.core.grid import time_steps
+from phenaki.core.grid import latent_frames
 from phenaki.data.config import DataConfig
 from phenaki.data.opening import open_source
 from phenaki.data.sample import check_bad_share
@@ -291,7 +291,7 @@ def _counts(config: DataConfig, period: int, world_size: int) -> list[list[int]]
     """Clips of each length and source in a batch of a process, so that all batches have about as many tokens."""
 
     def tokens(frames: int, size: tuple[int, int]) -> int:  # of a clip, times the pixels of a patch
-        return time_steps(frames, period) * size[0] * size[1]
+        return latent_frames(frames, period) * size[0] * size[1]
 
     whole = config.batch // world_size * tokens(max(config.lengths), config.image_size)
     sizes = [config.size_of(source) for source in config.sources]

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from phenaki.core.errors import BadSample
-from phenaki.core.grid import time_steps
+from phenaki.core.grid import latent_frames
 from phenaki.data.captions import draw_caption
 from phenaki.data.config import Size, sides
 from phenaki.data.sample import Encoded
@@ -91,7 +91,7 @@ class TokenSource(ShardSource):
         except (SafetensorError, KeyError) as error:
             raise BadSample(f"{item.name}: it holds no ids of phenaki ({error})") from error
         facts = self.made_by.facts
-        steps = time_steps(view.frames, facts.patch[0])
+        steps = latent_frames(view.frames, facts.patch[0])
         area = view.size[0] // facts.patch[1], view.size[1] // facts.patch[2]
         fits = ids.dtype.kind in "iu" and ids.shape[1:] == area and len(ids) >= steps
         if not fits or ids.min() < 0 or ids.max() >= facts.vocab_size:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from phenaki.conditioning.base import Text
 from phenaki.core.errors import PhenakiError
-from phenaki.core.grid import time_steps
+from phenaki.core.grid import latent_frames
 from phenaki.generators.base import Context, Generator
 from phenaki.nn.attention import HEAD_DIM
 from phenaki.nn.linear import RaggedLinear
@@ -37,7 +37,7 @@ class MaskedTransformerConfig:
     def __post_init__(self) -> None:
         if error := width_error(self.width):
             raise PhenakiError(error)
-        time_steps(self.frames, self.tokenizer.patch[0])
+        latent_frames(self.frames, self.tokenizer.patch[0])
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class MaskedTransformer(Generator):
         """ids (B, t, h, w) -> features (B, t, h, w, D), of which `head` makes logits."""
         B, t, h, w = ids.shape
         patch, (height, width) = self.config.tokenizer.patch, self.config.tokenizer.image_size
-        scales = (time_steps(self.config.frames, patch[0]), height // patch[1], width // patch[2])
+        scales = (latent_frames(self.config.frames, patch[0]), height // patch[1], width // patch[2])
         x = self.ids(ids).view(B, t * h * w, -1)
         x = x + self.positions(fourier_features((t, h, w), scales, _BANDS, ids.device))
         x = torch.cat((x[:, : h * w] + self.first_frame, x[:, h * w :]), dim=1)

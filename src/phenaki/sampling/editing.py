@@ -14,7 +14,7 @@ from torch import Tensor
 
 from phenaki.conditioning.base import TextEncoder
 from phenaki.core.errors import PhenakiError
-from phenaki.core.grid import fitting, time_steps
+from phenaki.core.grid import floor_frames, latent_frames
 from phenaki.core.precision import autocast
 from phenaki.generators.base import Generator
 from phenaki.generators.critic import Critic
@@ -57,7 +57,7 @@ def interpolate(
     """
     period, longest = tokenizer.patch[0], generator.config.frames
     first, last = (clip.expand(samples, -1, -1, -1, -1) for clip in (first, last))
-    head = first[:, :, -fitting(min(config.prime_frames, first.shape[2]), period) :]
+    head = first[:, :, -floor_frames(min(config.prime_frames, first.shape[2]), period) :]
     steps = max(1, min(last.shape[2], head.shape[2] - 1) // period)
     tail = last[:, :, : period * steps]
     given = head.shape[2] + period * steps
@@ -69,7 +69,7 @@ def interpolate(
         )
     ids = tokenizer.encode(_faded(head, tail, frames))
     known = torch.ones_like(ids, dtype=torch.bool)
-    known[:, time_steps(head.shape[2], period) : ids.shape[1] - steps] = False
+    known[:, latent_frames(head.shape[2], period) : ids.shape[1] - steps] = False
     text = encoded(text_encoder, prompt, samples)
     logits_fn, critic_fn = steered(generator, text_encoder, text, config), judged(critic, generator, text, config)
     with autocast(ids.device):  # around all steps: it casts the weights once

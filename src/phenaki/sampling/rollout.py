@@ -10,7 +10,7 @@ from torch import Tensor
 
 from phenaki.conditioning.base import Text, TextEncoder
 from phenaki.core.errors import PhenakiError
-from phenaki.core.grid import fitting
+from phenaki.core.grid import floor_frames
 from phenaki.core.precision import autocast
 from phenaki.generators.base import Generator
 from phenaki.generators.critic import Critic
@@ -62,7 +62,7 @@ def plan(
     windows: list[Window] = []
     for scene in scenes:
         keep = config.prime_frames if scene.keep is None else scene.keep
-        known = fitting(min(keep, frames - period), period)
+        known = floor_frames(min(keep, frames - period), period)
         start = not windows and not primed
         left = scene.frames - start
         if left < 0 or left % period or (not start and not left):
@@ -148,7 +148,7 @@ class Storyteller:
 
     def _make(self, window: Window, text: Text) -> Tensor:
         period, samples = self.tokenizer.patch[0], self.samples
-        given = 0 if self._last is None else min(window.known, fitting(self._last.shape[2], period))
+        given = 0 if self._last is None else min(window.known, floor_frames(self._last.shape[2], period))
         grid = self.tokenizer.grid(given + window.new, *self.size)
         ids = torch.full((samples, *grid), self.generator.mask_id, device=self.device)
         known = torch.zeros_like(ids, dtype=torch.bool)

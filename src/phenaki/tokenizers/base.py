@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.core.errors import PhenakiError
-from phenaki.core.grid import frame_count, nearest, time_steps
+from phenaki.core.grid import frame_count, latent_frames, nearest_multiple
 from phenaki.core.precision import autocast
 from phenaki.nn.past import Past
 from phenaki.tokenizers.quantizers import Quantized
@@ -75,12 +75,12 @@ class Tokenizer(nn.Module, ABC):
     def grid(self, frames: int, height: int, width: int) -> Grid:
         """The token grid of a clip. Raises PhenakiError for lengths and sizes that do not fit the patches."""
         p, ph, pw = self.patch
-        t = time_steps(frames, p)
+        t = latent_frames(frames, p)
         if height < ph or width < pw or height % ph or width % pw:
             raise PhenakiError(
                 f"frames of height {height} and width {width} do not fit this tokenizer, whose patches are {ph}x{pw}: "
-                f"height must be a multiple of {ph}, width of {pw}; the nearest are {nearest(height, ph)} and "
-                f"{nearest(width, pw)}"
+                f"height must be a multiple of {ph}, width of {pw}; the nearest are {nearest_multiple(height, ph)} and "
+                f"{nearest_multiple(width, pw)}"
             )
         return Grid(t, height // ph, width // pw)
 

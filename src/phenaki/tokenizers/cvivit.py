@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.core.errors import PhenakiError
-from phenaki.core.grid import time_steps
+from phenaki.core.grid import latent_frames
 from phenaki.nn.attention import HEAD_DIM
 from phenaki.nn.past import Past, begins
 from phenaki.nn.positions import rotary_table
@@ -55,7 +55,7 @@ class CViViTConfig:
 
     def check_length(self, frames: int) -> None:
         """Raise PhenakiError for training clips of which it would see more than it does when it encodes."""
-        steps = time_steps(frames, self.patch[0])
+        steps = latent_frames(frames, self.patch[0])
         if steps > self.window:
             raise PhenakiError(
                 f"clips of {frames} frames are {steps} time steps, and tokenizer.window is {self.window}: "

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from phenaki.core.errors import PhenakiError
-from phenaki.core.grid import time_steps
+from phenaki.core.grid import latent_frames
 from phenaki.core.precision import autocast
 from phenaki.nn.past import Past
 
@@ -96,7 +96,7 @@ class Encoder(Stream):
 
     def finish(self) -> None:
         """Raise PhenakiError, naming the nearest lengths, if the stream ends within a time step."""
-        time_steps(self._frames, self.tokenizer.patch[0])
+        latent_frames(self._frames, self.tokenizer.patch[0])
 
     def _whole_steps(self, frames: int) -> int:
         """How many of so many frames can go through the network next."""

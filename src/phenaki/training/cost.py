@@ -28,7 +28,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from phenaki.conditioning import NoTextConfig, Text, encoder_class
 from phenaki.conditioning.words import WORD_BYTES
 from phenaki.core.errors import PhenakiError
-from phenaki.core.grid import time_steps
+from phenaki.core.grid import latent_frames
 from phenaki.core.precision import Precision, prefers_bfloat16
 from phenaki.generators import MaskedTransformer
 from phenaki.generators.losses import masked_cross_entropy
@@ -171,7 +171,7 @@ class GeneratorStep(Step):
             raise PhenakiError(f"critic.kind '{recipe.critic.kind}': no plan counts critics yet; take critic.kind=none")
         recipe.data.check_tokenizer(facts.image_size, facts.fps, facts.patch)
         self._recipe, (p, ph, pw), (height, width) = recipe, facts.patch, facts.image_size
-        self._grid = time_steps(max(recipe.data.lengths), p), height // ph, width // pw
+        self._grid = latent_frames(max(recipe.data.lengths), p), height // ph, width // pw
         self.networks = {"generator": MaskedTransformer(recipe.generator.config(facts, recipe.text.width))}
         if encoder_class(recipe.text).learned:
             self.networks["text encoder"] = encoder_class(recipe.text)(recipe.text)

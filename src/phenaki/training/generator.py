@@ -80,11 +80,11 @@ class PrefixConfig:
                 "prefix.continued_shares=[1] prefix.alone=0"
             )
 
-    def draw(self, continued: Tensor, time_steps: int, rng: torch.Generator) -> Tensor:
+    def draw(self, continued: Tensor, latent_frames: int, rng: torch.Generator) -> Tensor:
         """Given time steps int64 (B,) for samples of which `continued` (bool (B,)) go on; at least one stays free."""
         shares = torch.where(continued[:, None], torch.tensor(self.continued_shares), torch.tensor(self.shares))
         drawn = torch.multinomial(shares, 1, generator=rng).squeeze(1)
-        return torch.tensor(self.steps)[drawn].clamp_max(time_steps - 1)
+        return torch.tensor(self.steps)[drawn].clamp_max(latent_frames - 1)
 
     def free(self, continued: Tensor, grid: tuple[int, int, int], rng: torch.Generator) -> Tensor:
         """Which ids of a grid (t, h, w) are to be generated, bool (B, t, h, w); of each sample at least a time step."""
