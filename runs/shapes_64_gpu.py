@@ -263,7 +263,7 @@ def main() -> None:
     recipe = replace(
         recipe,
         data=replace(recipe.data, batch=given.batch),
-        optimizer=replace(recipe.optimizer, lr=given.lr, warmup_steps=1000, cooldown_share=0.6),
+        optimizer=replace(recipe.optimizer, lr=given.lr, warmup_steps=1000, cooldown_fraction=0.6),
         run=replace(recipe.run, steps=100_000, seed=given.seed),
     )
     torch.set_float32_matmul_precision("high")

@@ -141,12 +141,12 @@ def test_critics_learn_to_tell_and_the_optimizer_is_their_own(
     text = Text(*(part.detach() for part in text_encoder.encode(PROMPTS)))
     for step in range(60):
         told = text, nobody(2), ids.fill_(7), masked, free, logits.zero_()
-        loss, figures = judging_loss(critic, generator, *told, 1.0, random(step))
+        loss, metrics = judging_loss(critic, generator, *told, 1.0, random(step))
         loss.backward()
         optimizers.update(step)
         if not step:
-            assert figures["critic_accuracy"] < 0.9
-    assert figures["critic_accuracy"] > 0.95
+            assert metrics["critic_accuracy"] < 0.9
+    assert metrics["critic_accuracy"] > 0.95
 
 
 def test_accuracy_is_that_of_both_kinds() -> None:

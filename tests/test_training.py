@@ -94,10 +94,10 @@ def test_interrupted_and_resumed_equals_uninterrupted_first_stage(
         train_tokenizer(recipe, tmp_path / "parts")
     assert saved(tmp_path / "parts")["step"] == 4
     train_tokenizer(recipe, tmp_path / "parts")
-    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert whole.keys() == parts.keys()
-    assert len(whole) > 50
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    uninterrupted, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert uninterrupted.keys() == parts.keys()
+    assert len(uninterrupted) > 50
+    assert all(torch.equal(uninterrupted[name], parts[name]) for name in uninterrupted)
 
 
 def test_interrupted_and_resumed_equals_uninterrupted_second_stage(
@@ -109,9 +109,9 @@ def test_interrupted_and_resumed_equals_uninterrupted_second_stage(
         stop_after(patch, 2)
         train_generator(recipe, tmp_path / "parts", tokenizer)
     train_generator(recipe, tmp_path / "parts", tokenizer)
-    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert whole.keys() == parts.keys()
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    uninterrupted, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert uninterrupted.keys() == parts.keys()
+    assert all(torch.equal(uninterrupted[name], parts[name]) for name in uninterrupted)
 
 
 def test_the_first_stage_learns_and_leaves_what_it_promises(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_averaged_weights_of_a_young_run_are_not_those_it_began_with() -> None:
 
 
 def test_the_learning_rate_warms_up_stays_and_falls() -> None:
-    config = OptimizerConfig(lr=1.0, warmup_steps=10, cooldown_share=0.5, final_lr=0.1)
+    config = OptimizerConfig(lr=1.0, warmup_steps=10, cooldown_fraction=0.5, final_lr=0.1)
     optimizers = Optimizers([torch.nn.Linear(2, 2)], config, steps=100)
     rates = [optimizers.lr(step) for step in range(101)]
     assert rates[0] == pytest.approx(0.1)
@@ -287,9 +287,9 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
         "import sys\n"
         "from dataclasses import replace\n"
         "from phenaki.training.recipes import cvivit_debug\n"
-        "from phenaki.training import gradients as averaging\n"
+        "from phenaki.training import gradients\n"
         "from phenaki.training.tokenizer import train_tokenizer\n"
-        "averaging._AT_ONCE = 20_000\n"  # several transfers
+        "gradients._AT_ONCE = 20_000\n"  # several transfers
         "recipe = cvivit_debug()\n"
         "optimizer = replace(recipe.optimizer, kind='adamw', lr=1e-4)\n"
         "run = replace(recipe.run, steps=6, precision='float32')\n"
@@ -311,14 +311,14 @@ def test_gradients_are_averaged_while_the_backward_pass_goes_on(tmp_path: Path) 
         "import sys, torch\n"
         "from pathlib import Path\n"
         "from phenaki.training.recipes import cvivit_debug\n"
-        "from phenaki.training import gradients as averaging\n"
+        "from phenaki.training import gradients\n"
         "from phenaki.training.run import Run\n"
-        "averaging._AT_ONCE = 40\n"  # bytes: a matrix of 3 x 3, and what comes next
+        "gradients._AT_ONCE = 40\n"  # bytes: a matrix of 3 x 3, and what comes next
         "recipe, found = cvivit_debug(), []\n"
         "with Run(Path(sys.argv[1]) / 'run', recipe.run, recipe) as run:\n"
         "    torch.manual_seed(0)\n"
         "    layers = torch.nn.ModuleList(torch.nn.Linear(3, 3) for _ in range(4))\n"
-        "    average = run.averaging(layers.parameters(), passes=2)\n"
+        "    average = run.gradient_reducer(layers.parameters(), passes=2)\n"
         "    for left_out, loss in ((None, 0.0), (2, 0.0), (None, [0.0, float('inf')][run.rank]), (1, 0.0)):\n"
         "        for part in range(2):\n"
         "            x = torch.full((1, 3), 1.0 + run.rank + part)\n"

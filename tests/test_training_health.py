@@ -10,7 +10,17 @@ import pytest
 import torch
 
 from phenaki.training import health
-from phenaki.training.health import COLLAPSE, DEAD, EXPLODING, FLAT_COLOUR, TOO_STRONG, Alarm, Health, contrast, verdict
+from phenaki.training.health import (
+    COLLAPSE,
+    DEAD,
+    EXPLODING,
+    FLAT_COLOUR,
+    TOO_STRONG,
+    Alarm,
+    Health,
+    contrast,
+    diagnosis,
+)
 from phenaki.training.recipes import cvivit_debug_codebook
 from phenaki.training.tokenizer import train_tokenizer
 from test_training import lasting
@@ -35,13 +45,13 @@ def settled() -> Health:
 
 
 @pytest.mark.parametrize(("alarm", "wrong"), [(alarm, each) for alarm, all_ in WRONG.items() for each in all_])
-def test_each_alarm_is_raised_once_per_stretch_after_its_patience(alarm: Alarm, wrong: dict[str, float]) -> None:
+def test_each_alarm_is_raised_once_per_stretch_after_its_steps(alarm: Alarm, wrong: dict[str, float]) -> None:
     watch = settled()
     for _ in range(2):
-        said = [watch.check(HEALTHY | wrong, 1.0) for _ in range(3 * alarm.patience)]
+        said = [watch.check(HEALTHY | wrong, 1.0) for _ in range(3 * alarm.steps)]
         assert [list(each) for each in said if each] == [[alarm.name]]
-        assert alarm.name in said[alarm.patience - 1]
-        assert "{" not in said[alarm.patience - 1][alarm.name]  # the values are in
+        assert alarm.name in said[alarm.steps - 1]
+        assert "{" not in said[alarm.steps - 1][alarm.name]  # the values are in
         assert watch.check(HEALTHY, 1.0) == {}
 
 
@@ -49,15 +59,15 @@ def test_each_alarm_is_raised_once_per_stretch_after_its_patience(alarm: Alarm, 
 def test_one_good_step_ends_a_stretch(alarm: Alarm, wrong: dict[str, float]) -> None:
     watch = settled()
     for _ in range(3):
-        assert not any(watch.check(HEALTHY | wrong, 1.0) for _ in range(alarm.patience - 1))
+        assert not any(watch.check(HEALTHY | wrong, 1.0) for _ in range(alarm.steps - 1))
         assert watch.check(HEALTHY, 1.0) == {}
 
 
 def test_few_ids_cannot_use_many_codes() -> None:
     watch = settled()
     few = HEALTHY | {"used": 48 / 8192}
-    assert not any(watch.check(few, 48 / 8192) for _ in range(2 * COLLAPSE.patience))
-    assert any(watch.check(few, 1.0) for _ in range(2 * COLLAPSE.patience))
+    assert not any(watch.check(few, 48 / 8192) for _ in range(2 * COLLAPSE.steps))
+    assert any(watch.check(few, 1.0) for _ in range(2 * COLLAPSE.steps))
 
 
 def collapsed(tokenizer: torch.nn.Module) -> None:
@@ -78,8 +88,8 @@ def test_what_is_broken_shows_in_the_figures_of_an_update(sabotage, alarm: Alarm
     for break_it in (lambda tokenizer: None, sabotage):
         sound = training(recipe, tmp_path)
         break_it(sound.tokenizer)
-        watch, figures = Health(), sound.update(clip(), 0)
-        found.append([name for _ in range(alarm.patience) for name in watch.check(figures, 1.0)])
+        watch, metrics = Health(), sound.update(clip(), 0)
+        found.append([name for _ in range(alarm.steps) for name in watch.check(metrics, 1.0)])
     assert found == [[], [alarm.name]]
 
 
@@ -96,23 +106,23 @@ def test_a_discriminator_that_tells_all_apart_is_too_strong(tmp_path: Path) -> N
     for step in range(21, 45):
         last = both.update(clip(), step)
     assert first["discriminator_accuracy"] < 1
-    assert not any(TOO_STRONG.name in watch.check(first, 1.0) for _ in range(TOO_STRONG.patience))
-    assert any(TOO_STRONG.name in watch.check(last, 1.0) for _ in range(TOO_STRONG.patience))
+    assert not any(TOO_STRONG.name in watch.check(first, 1.0) for _ in range(TOO_STRONG.steps))
+    assert any(TOO_STRONG.name in watch.check(last, 1.0) for _ in range(TOO_STRONG.steps))
 
 
 def test_an_alarm_is_on_the_screen_and_in_the_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train_tokenizer(lasting(tiny(l2=1e-30), DEAD.patience + 3), tmp_path)
+    train_tokenizer(lasting(tiny(l2=1e-30), DEAD.steps + 3), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     alarms = [line for line in lines if "alarm" in line]
-    assert [(line["alarm"], line["step"]) for line in alarms] == [("dead gradients", DEAD.patience)]
+    assert [(line["alarm"], line["step"]) for line in alarms] == [("dead gradients", DEAD.steps)]
     screen = capsys.readouterr()
-    assert f"step {DEAD.patience}: dead gradients: their norm is" in screen.out + screen.err
+    assert f"step {DEAD.steps}: dead gradients: their norm is" in screen.out + screen.err
 
 
 def test_a_healthy_run_raises_no_alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("COLLAPSE", "FLAT_COLOUR", "TOO_STRONG", "DEAD", "EXPLODING"):
         alarm = getattr(health, name)
-        monkeypatch.setattr(health, name, alarm._replace(patience=min(15, alarm.patience)))
+        monkeypatch.setattr(health, name, alarm._replace(steps=min(15, alarm.steps)))
     train_tokenizer(lasting(tiny(adversarial=0.01), 40), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert not [line for line in lines if "alarm" in line]
@@ -132,7 +142,7 @@ def test_the_verdict_follows_the_curve() -> None:
         return [{"psnr": value} for value in decibels]
 
     rising = [10 + step / 5 for step in range(100)]
-    assert "hardly rose" in verdict(curve(*[9.0] * 100), [])
-    assert "still rising" in verdict(curve(*rising), [])
-    assert "stays at 20.0 dB" in verdict(curve(*rising[:50], *[20.0] * 50), [])
-    assert verdict(curve(*rising), ["collapse: 1", "flat: 2"]) == "collapse: 1; flat: 2"
+    assert "hardly rose" in diagnosis(curve(*[9.0] * 100), [])
+    assert "still rising" in diagnosis(curve(*rising), [])
+    assert "stays at 20.0 dB" in diagnosis(curve(*rising[:50], *[20.0] * 50), [])
+    assert diagnosis(curve(*rising), ["collapse: 1", "flat: 2"]) == "collapse: 1; flat: 2"

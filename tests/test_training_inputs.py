@@ -85,12 +85,14 @@ def test_put_together_it_is_a_whole_model(
     tokens: Write, tokenizer: CViViT, text_encoder: WordEncoder, tmp_path: Path
 ) -> None:
     place = tokens(text_encoder)
-    whole = train_generator(generator_recipe(place), tmp_path / "whole", tokenizer, text_encoder)
-    apart = train_generator(generator_recipe(place), tmp_path / "apart")
+    encoded = train_generator(generator_recipe(place), tmp_path / "whole", tokenizer, text_encoder)
+    from_ids = train_generator(generator_recipe(place), tmp_path / "apart")
     assert losses(tmp_path / "whole") == losses(tmp_path / "apart")
     for room in ("tokenizer", "text"):
-        shutil.copytree(whole / room, apart / room)
-    made = [Phenaki.from_pretrained(model).generate("texture", frames=3, steps=2).clips for model in (whole, apart)]
+        shutil.copytree(encoded / room, from_ids / room)
+    made = [
+        Phenaki.from_pretrained(model).generate("texture", frames=3, steps=2).clips for model in (encoded, from_ids)
+    ]
     assert np.array_equal(*made)
     assert list((tmp_path / "whole").glob("samples_*.png"))
 
@@ -229,8 +231,8 @@ def test_a_bad_sample_is_named_once_whatever_its_reason(tmp_path: Path) -> None:
     recipe = cvivit_debug()
     for moment in (1, 2, 2, 3):
         with Run(tmp_path, recipe.run, recipe) as run:
-            run.leave_out(f"clip.mp4: it is broken at {moment} s")
-            run.leave_out(f"other.mp4: it is broken at {moment} s")
+            run.skip_sample(f"clip.mp4: it is broken at {moment} s")
+            run.skip_sample(f"other.mp4: it is broken at {moment} s")
     assert len((tmp_path / BAD_SAMPLES).read_text().splitlines()) == 2
 
 

@@ -86,7 +86,7 @@ def saved(run: Path) -> dict:
     return load(Checkpoints(run, 1, 0, print).newest(), CPU)
 
 
-def figures(run: Path) -> list[dict]:
+def metrics(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][:3]
 
 
@@ -102,16 +102,16 @@ def equal(one: dict, two: dict, tolerance: float) -> None:
 def test_two_processes_do_what_one_does(runs: Path, strategy: str) -> None:
     """Networks, averages and discriminator, and the loss at each step."""
     equal(saved(runs / "one"), saved(runs / strategy), 1e-5)
-    for one, two in zip(figures(runs / "one"), figures(runs / strategy), strict=True):
+    for one, two in zip(metrics(runs / "one"), metrics(runs / strategy), strict=True):
         for name in ("loss", "adversarial", "discriminator_loss", "grad_norm"):
             assert one[name] == pytest.approx(two[name], rel=1e-4), name
 
 
 @pytest.mark.slow
 def test_the_second_stage_learns_the_same_in_shards(runs: Path) -> None:
-    whole, shards = saved(runs / "second_ddp"), saved(runs / "second_fsdp")
-    assert {"generator_ema", "text_encoder_ema", "critic_ema"} <= shards["parts"].keys() == whole["parts"].keys()
-    equal(whole, shards, 1e-5)
+    full, shards = saved(runs / "second_ddp"), saved(runs / "second_fsdp")
+    assert {"generator_ema", "text_encoder_ema", "critic_ema"} <= shards["parts"].keys() == full["parts"].keys()
+    equal(full, shards, 1e-5)
 
 
 @pytest.mark.slow
@@ -125,9 +125,9 @@ def test_a_process_holds_its_share(runs: Path) -> None:
 
 @pytest.mark.slow
 def test_resumed_equals_uninterrupted(runs: Path) -> None:
-    whole, resumed = saved(runs / "fsdp"), saved(runs / "resumed")
-    assert whole["step"] == resumed["step"] == 3
-    equal(whole, resumed, 0)
+    uninterrupted, resumed = saved(runs / "fsdp"), saved(runs / "resumed")
+    assert uninterrupted["step"] == resumed["step"] == 3
+    equal(uninterrupted, resumed, 0)
 
 
 @pytest.mark.slow
@@ -152,20 +152,20 @@ def test_a_missing_or_broken_shard_is_a_sentence(runs: Path, tmp_path: Path) -> 
 def test_merged_is_what_the_run_wrote(runs: Path, tmp_path: Path) -> None:
     """At the last step, whose model the run itself gathers and writes; and another before."""
     for run, written in (("fsdp", "tokenizer"), ("second_fsdp", "model")):
-        result = CliRunner().invoke(app, ["train", "merge", str(runs / run), str(tmp_path / run)])
+        result = CliRunner().invoke(app, ["train", "export", str(runs / run), str(tmp_path / run)])
         assert result.exit_code == 0, result.output
         for file in (runs / run / written).rglob("*.safetensors"):
             again = load_file(tmp_path / run / file.relative_to(runs / run / written))
             assert all(torch.equal(value, again[name]) for name, value in load_file(file).items())
     load_model(tmp_path / "second_fsdp")
     older = runs / "fsdp" / "checkpoints" / "step_0000002"
-    given = ["train", "merge", str(runs / "fsdp"), str(tmp_path / "older"), "--checkpoint", str(older)]
+    given = ["train", "export", str(runs / "fsdp"), str(tmp_path / "older"), "--checkpoint", str(older)]
     assert CliRunner().invoke(app, given).exit_code == 0
     before, after = (load_component(tmp_path / name, "tokenizer").state_dict() for name in ("older", "fsdp"))
     assert not all(torch.equal(value, after[name]) for name, value in before.items())
     again = CliRunner().invoke(app, given)
     assert again.exit_code == 2 and "exists" in again.output
-    nothing = CliRunner().invoke(app, ["train", "merge", str(tmp_path), str(tmp_path / "new")])
+    nothing = CliRunner().invoke(app, ["train", "export", str(tmp_path), str(tmp_path / "new")])
     assert nothing.exit_code == 2 and "no checkpoint" in nothing.output
 
 

@@ -63,9 +63,9 @@ def check_goes_on(train: Callable[[Path], Path], folder: Path, monkeypatch: pyte
         stop_after(patch, 2)
         train(folder / "parts")
     train(folder / "parts")
-    whole, parts = weights(folder / "whole"), weights(folder / "parts")
-    assert whole.keys() == parts.keys()
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    uninterrupted, parts = weights(folder / "whole"), weights(folder / "parts")
+    assert uninterrupted.keys() == parts.keys()
+    assert all(torch.equal(uninterrupted[name], parts[name]) for name in uninterrupted)
     return model
 
 

@@ -319,9 +319,9 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(stage: str, tmp_path: 
         assert killed(lambda: train("parts"), where)
     assert list((tmp_path / "parts" / "checkpoints").glob(".phenaki-*"))
     train("parts")
-    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert whole.keys() == parts.keys() and len(whole) > 50
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    uninterrupted, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert uninterrupted.keys() == parts.keys() and len(uninterrupted) > 50
+    assert all(torch.equal(uninterrupted[name], parts[name]) for name in uninterrupted)
     assert saved(tmp_path / "whole")["parts"]["data"] == saved(tmp_path / "parts")["parts"]["data"]
     assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
 
@@ -385,10 +385,10 @@ def test_no_process_takes_a_step_that_one_cannot(tmp_path: Path) -> None:
     network = torch.nn.Linear(2, 2)
     optimizers = Optimizers([network], OptimizerConfig(), 10_000)
     before = network.weight.detach().clone()
-    averaging = Run(tmp_path, RunConfig(), cvivit_debug()).averaging(optimizers.parameters)
+    reducer = Run(tmp_path, RunConfig(), cvivit_debug()).gradient_reducer(optimizers.parameters)
     for loss, moved in ((float("inf"), False), (torch.tensor(float("nan")), False), (torch.tensor(1.0), True)):
         network(torch.ones(1, 2)).sum().backward()  # finite gradients
-        averaging.finish(loss)
+        reducer.finish(loss)
         optimizers.update(1000)
         assert torch.equal(network.weight, before) != moved
 
@@ -404,15 +404,15 @@ from phenaki.training.recipes import cvivit_debug
 from phenaki.training.run import Run
 import torch
 recipe = cvivit_debug()
-config = replace(recipe.run, steps=10**6, log_every=10**6, picture_every=20, patience=float(os.environ["PATIENCE"]))
+config = replace(recipe.run, steps=10**6, log_every=10**6, picture_every=20, timeout=float(os.environ["PATIENCE"]))
 folder = Path(sys.argv[1])
 weight = torch.nn.Linear(2, 2)
 with Run(folder, config, recipe) as run:
     (folder / f"pid{run.rank}").write_text(str(os.getpid()))
-    averaging = run.averaging(weight.parameters())
+    reducer = run.gradient_reducer(weight.parameters())
     for step in run.steps({"linear": weight}):
         weight(torch.ones(1, 2)).sum().backward()
-        averaging.finish(0.0)
+        reducer.finish(0.0)
         if run.due(20) and step == 19:
             time.sleep(float(os.environ["PICTURES"]))
         if step == 40:
@@ -421,12 +421,12 @@ with Run(folder, config, recipe) as run:
 """
 
 
-def launch(tmp_path: Path, port: int, patience: float, pictures: float) -> list[subprocess.Popen[str]]:
+def launch(tmp_path: Path, port: int, timeout: float, pictures: float) -> list[subprocess.Popen[str]]:
     """Two processes as a cluster starts them: nothing watches over them."""
     script = tmp_path / "alone.py"
     script.write_text(ALONE)
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    common |= {"PATIENCE": str(patience), "PICTURES": str(pictures)}
+    common |= {"PATIENCE": str(timeout), "PICTURES": str(pictures)}
     return [
         subprocess.Popen(
             [sys.executable, str(script), str(tmp_path / "run")],
@@ -457,9 +457,9 @@ def wait_until(path: Path, processes: list[subprocess.Popen[str]], seconds: floa
 def test_a_process_that_dies_or_hangs_ends_the_others_with_a_sentence(
     number: signal.Signals, victim: int, tmp_path: Path
 ) -> None:
-    """Pictures that take longer than the patience are waited for; whoever is gone is not."""
-    patience = 3.0
-    processes = launch(tmp_path, free_port(), patience, pictures=1.5 * patience)
+    """Pictures that take longer than the timeout are waited for; whoever is gone is not."""
+    timeout = 3.0
+    processes = launch(tmp_path, free_port(), timeout, pictures=1.5 * timeout)
     try:
         for rank in range(2):
             wait_until(tmp_path / "run" / f"far{rank}", processes)
@@ -471,7 +471,7 @@ def test_a_process_that_dies_or_hangs_ends_the_others_with_a_sentence(
             process.communicate()
     assert processes[1 - victim].returncode == 1  # the script has no command line around it
     last = error.strip().splitlines()[-1]
-    assert re.search(rf"PhenakiError: process {1 - victim} of 2 waited in vain .* 3 s \(run.patience\)", last), error
+    assert re.search(rf"PhenakiError: process {1 - victim} of 2 waited in vain .* 3 s \(run.timeout\)", last), error
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from phenaki.training.health import check_clips
 from phenaki.training.optim import Optimizers
 from phenaki.training.recipes import cvivit_debug, cvivit_debug_codebook
 from phenaki.training.run import Run
-from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTraining, look, overfit_one, train_tokenizer
+from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTraining, evaluate, overfit_one, train_tokenizer
 from test_training import lasting, saved, stop_after, weights
 
 
@@ -85,12 +85,12 @@ def test_each_side_learns_from_its_own_step_alone(sees: str, tmp_path: Path, mon
         return update(self, step)
 
     monkeypatch.setattr(Optimizers, "update", spied)
-    figures = both.update(clip(), 0)
+    metrics = both.update(clip(), 0)
     (first, *own), (second, *other) = turns
     assert first is both.optimizers and own[0] > 0 and own[1] == 0
     assert second is both.discriminator_optimizers and other[0] == 0 and other[1] > 0
     assert not gradients(both.tokenizer.parameters()) and not gradients(both.discriminator.parameters())
-    assert {"adversarial", "discriminator_loss", "penalty"} < figures.keys()
+    assert {"adversarial", "discriminator_loss", "penalty"} < metrics.keys()
 
 
 def test_each_parameter_has_one_optimizer_and_guests_have_none(tmp_path: Path, lpips: LPIPS, i3d: I3D) -> None:
@@ -104,8 +104,8 @@ def test_each_parameter_has_one_optimizer_and_guests_have_none(tmp_path: Path, l
     ):
         held = [p for o in optimizers.optimizers for group in o.param_groups for p in group["params"]]
         assert sorted(map(id, held)) == sorted(map(id, network.parameters()))
-    figures = both.update(clip(1), 0)
-    assert {"lpips", "i3d"} < figures.keys()
+    metrics = both.update(clip(1), 0)
+    assert {"lpips", "i3d"} < metrics.keys()
     assert all(torch.equal(one, other) for one, other in zip(before, guests, strict=True))
     assert all(tensor.grad is None for tensor in guests)
     assert both.parts.keys() == {"tokenizer", "ema", "optimizers", "discriminator", "discriminator_optimizers"}
@@ -142,10 +142,10 @@ def test_interrupted_and_resumed_equals_uninterrupted_with_an_adversary(
         stop_after(patch, 2)
         train_tokenizer(recipe, tmp_path / "parts")
     train_tokenizer(recipe, tmp_path / "parts")
-    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    assert whole.keys() == parts.keys()
-    assert any(name.startswith(".discriminator_optimizers") for name in whole)
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    uninterrupted, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert uninterrupted.keys() == parts.keys()
+    assert any(name.startswith(".discriminator_optimizers") for name in uninterrupted)
+    assert all(torch.equal(uninterrupted[name], parts[name]) for name in uninterrupted)
 
 
 @pytest.mark.parametrize("make", [cvivit_debug, cvivit_debug_codebook])
@@ -158,15 +158,15 @@ def test_parts_of_a_batch_do_what_the_whole_batch_does(make, tmp_path: Path, mon
         return update(self, step)
 
     monkeypatch.setattr(Optimizers, "update", spied)
-    figures = []
+    metrics = []
     for accumulate in (1, 2, 3):
         parts = replace(recipe, optimizer=replace(recipe.optimizer, accumulate=accumulate, lr=1e-12))
-        figures.append(training(parts, tmp_path).update(clip(5), 0))
+        metrics.append(training(parts, tmp_path).update(clip(5), 0))
     for other in (2, 4):  # the tokenizer's gradients and the discriminator's, of each run
-        for whole, parts in zip(found[0] + found[1], found[other] + found[other + 1], strict=True):
-            assert torch.allclose(whole, parts, rtol=1e-3, atol=1e-6)
-    for name, value in figures[0].items():
-        assert figures[1][name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+        for uninterrupted, parts in zip(found[0] + found[1], found[other] + found[other + 1], strict=True):
+            assert torch.allclose(uninterrupted, parts, rtol=1e-3, atol=1e-6)
+    for name, value in metrics[0].items():
+        assert metrics[1][name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
 
 
 def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_clips_longer_than_the_window_are_refused(tmp_path: Path) -> None:
 def test_a_picture_says_which_rows_are_reconstructions(tmp_path: Path) -> None:
     tokenizer = training(tiny(), tmp_path).tokenizer.eval()
     clips = to_uint8(clip(2))
-    _, picture = look(tokenizer, Shown([Sample(video, "") for video in clips], "test", False))
+    _, picture = evaluate(tokenizer, Shown([Sample(video, "") for video in clips], "test", False))
     rows = list(zip(picture.labels, picture.clips, strict=True))
     assert np.array_equal([row for label, row in rows if label == "original"], clips)
     reconstructed = to_uint8(tokenizer.decode(tokenizer.encode(to_float(clips))))

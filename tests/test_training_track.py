@@ -23,7 +23,7 @@ from phenaki.training.generator import train_generator
 from phenaki.training.recipes import cvivit_debug, masked_debug
 from phenaki.training.run import Run, RunConfig
 from phenaki.training.tokenizer import TokenizerRecipe, train_tokenizer
-from phenaki.training.track import Drawn, Pace
+from phenaki.training.track import Preview, ThroughputMeter
 
 FAKE = """
 from types import SimpleNamespace
@@ -171,7 +171,7 @@ def test_alarms_and_values_reach_all_and_pictures_tensorboard(tmp_path: Path) ->
     with Run(tmp_path, config, recipe) as run:
         for _ in run.steps({}):
             run.alarm("name", "a sentence")
-            run.show("picture", Drawn([clip, clip]), fps=8)
+            run.show("picture", Preview([clip, clip]), fps=8)
             run.log(loss=1.0)
     assert {"alarm": "name", "sentence": "a sentence"}.items() <= lines(tmp_path)[0].items()
     (events,) = tmp_path.glob("events.out.tfevents*")
@@ -180,7 +180,7 @@ def test_alarms_and_values_reach_all_and_pictures_tensorboard(tmp_path: Path) ->
 
 
 def test_pace_tells_waiting_from_working() -> None:
-    pace = Pace(torch.device("cpu"), world_size=2)
+    pace = ThroughputMeter(torch.device("cpu"), world_size=2)
 
     def slow():
         while True:
@@ -192,10 +192,10 @@ def test_pace_tells_waiting_from_working() -> None:
     for _ in range(2):
         pace.next(batches)
         time.sleep(0.01)
-    figures = pace.figures()
-    assert 0.5 < figures["speed/waiting_for_data"] < 0.95
-    assert 20 < figures["speed/clips_per_second"] <= 2 * 6 / 0.08
-    assert pace.figures()["speed/clips_per_second"] == 0  # counted anew
+    metrics = pace.metrics()
+    assert 0.5 < metrics["speed/waiting_for_data"] < 0.95
+    assert 20 < metrics["speed/clips_per_second"] <= 2 * 6 / 0.08
+    assert pace.metrics()["speed/clips_per_second"] == 0  # counted anew
 
 
 def test_a_mosaic_lays_clips_out_row_by_row() -> None:

@@ -204,8 +204,8 @@ def train_critic(
     _say_trained("model", train_critic(configured, out, Phenaki.from_pretrained(model, "cpu"), resume, overwrite))
 
 
-@train_app.command("merge")
-def train_merge(
+@train_app.command("export")
+def train_export(
     run: Annotated[Path, typer.Argument(help="The run's folder, as --out of its training named it.")],
     out: Annotated[Path, typer.Argument(help="Where to write the tokenizer, or the whole model.")],
     checkpoint: Annotated[
@@ -219,13 +219,13 @@ def train_merge(
 ) -> None:
     """Write the model of a checkpoint, sharded or not: its averaged weights, whole, as safetensors.
 
-    phenaki train merge runs/out/mine my/model
+    phenaki train export runs/out/mine my/model
 
     The run's own tokenizer/ or model/ holds that of the last step with pictures; its other parts are taken from there.
     """
-    from phenaki.training.export import merge
+    from phenaki.training.export import export
 
-    merge(run, out, checkpoint)
+    export(run, out, checkpoint)
     print(f"The averaged weights are in {out}")
 
 

@@ -21,8 +21,8 @@ from phenaki.training.judging import judging_loss, own_optimizers
 from phenaki.training.layers import prepare_layers
 from phenaki.training.optim import OptimizerConfig, averaged
 from phenaki.training.run import Run, RunConfig
-from phenaki.training.sharding import whole
-from phenaki.training.track import Drawn
+from phenaki.training.sharding import gather_full
+from phenaki.training.track import Preview
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def train_critic(
         average = averaged(critic, recipe.optimizer.ema_decay)
         prepare_layers([critic], recipe.run, device, [average])
         optimizers = own_optimizers(critic, recipe.critic, recipe.optimizer, recipe.run.steps)
-        averaging = run.averaging(optimizers.parameters)
+        reducer = run.gradient_reducer(optimizers.parameters)
         data = given.batches(recipe.data, run)
         parts = {"critic": critic, "critic_ema": average, "optimizers": optimizers, "data": data}
         run.restore(parts)
@@ -85,16 +85,16 @@ def train_critic(
                 logits = generator.head(generator.features(masked_ids, generator.context(text), text.mask)[masked])
             told = read, kept, ids, masked, free, logits
             with autocast(device, recipe.run.precision):
-                loss, figures = judging_loss(critic, generator, *told, recipe.critic.temperature, rng)
+                loss, metrics = judging_loss(critic, generator, *told, recipe.critic.temperature, rng)
             (recipe.critic.weight * loss).backward()
-            averaging.finish(loss)
+            reducer.finish(loss)
             norm = optimizers.update(step)
             if math.isfinite(norm):  # else no step was taken
                 average.update_parameters(critic)
 
-            run.log(**figures, grad_norm=norm, lr=optimizers.lr(step))
+            run.log(**metrics, grad_norm=norm, lr=optimizers.lr(step))
             if run.completes(recipe.run.picture_every):
-                judged = Phenaki(tokenizer, generator, text_encoder, model.sampling, whole(average.module))
+                judged = Phenaki(tokenizer, generator, text_encoder, model.sampling, gather_full(average.module))
                 _show(run, clips, prompts, judged)
     return run.folder / "model"
 
@@ -109,5 +109,5 @@ def _show(run: Run, clips: Shown, prompts: list[str], model: Phenaki) -> None:
     run.show("samples", picture, fps)
     if prompts:
         made = drawn(prompts, model.generator, model.tokenizer, model.text_encoder, asked, model.critic)
-        run.show("prompts", Drawn(made, prompts), fps)
+        run.show("prompts", Preview(made, prompts), fps)
     model.save_pretrained(run.folder / "model")

@@ -20,7 +20,7 @@ from phenaki.training.checkpoints import Checkpoints, load, read_whole
 _AVERAGES = {"ema": "tokenizer", "generator_ema": "generator", "text_encoder_ema": "text", "critic_ema": "critic"}
 
 
-def merge(run: Path, out: Path, checkpoint: Path | None = None) -> None:
+def export(run: Path, out: Path, checkpoint: Path | None = None) -> None:
     """Write the averaged weights of a checkpoint of `run`, None for the newest that is whole, into a new folder `out`.
 
     What a checkpoint does not hold (configurations, a frozen tokenizer) is copied from the model that the run has

@@ -30,8 +30,8 @@ from phenaki.training.judging import judging_loss, own_optimizers
 from phenaki.training.layers import prepare_layers
 from phenaki.training.optim import OptimizerConfig, Optimizers, averaged
 from phenaki.training.run import Run, RunConfig
-from phenaki.training.sharding import whole
-from phenaki.training.track import Drawn
+from phenaki.training.sharding import gather_full
+from phenaki.training.track import Preview
 from phenaki.worlds.shapes import check
 
 _MOST_PROMPTS = 32  # drawn at once
@@ -60,8 +60,8 @@ class PrefixConfig:
         if min(self.steps, default=-1) < 0:
             raise PhenakiError(f"prefix.steps {self.steps} must be numbers of time steps, each 0 or more")
         for shares in (self.shares, self.continued_shares):
-            whole = min(shares, default=-1) >= 0 and abs(sum(shares) - 1) <= 1e-6  # NaN is neither
-            if len(shares) != len(self.steps) or not whole:
+            gather_full = min(shares, default=-1) >= 0 and abs(sum(shares) - 1) <= 1e-6  # NaN is neither
+            if len(shares) != len(self.steps) or not gather_full:
                 raise PhenakiError(f"prefix.steps {self.steps} need one share each, 1 in all, not {shares}")
 
         for name in ("last", "box", "alone"):
@@ -170,10 +170,10 @@ def train_generator(
         averages = {name: averaged(network, recipe.optimizer.ema_decay) for name, network in networks.items()}
         prepare_layers(networks.values(), recipe.run, device, averages.values())
         optimizers = Optimizers(learning, recipe.optimizer, recipe.run.steps)
-        averaging = run.averaging(optimizers.parameters)
+        reducer = run.gradient_reducer(optimizers.parameters)
         if critic is not None:
             critic_optimizers = own_optimizers(critic, recipe.critic, recipe.optimizer, recipe.run.steps)
-            critic_averaging = run.averaging(critic_optimizers.parameters)
+            critic_reducer = run.gradient_reducer(critic_optimizers.parameters)
         data = given.batches(recipe.data, run)
         parts = networks | {f"{name}_ema": average for name, average in averages.items()}
         parts |= {"optimizers": optimizers, "data": data}
@@ -195,18 +195,18 @@ def train_generator(
             weight = torch.ones(ids.shape, device=device)
             weight[:, 0] = recipe.loss.first_frame_weight
             loss = masked_cross_entropy(logits, ids[masked], weight[masked], recipe.loss.label_smoothing)
-            objective, figures = loss, {}
+            objective, metrics = loss, {}
             if critic is not None:
                 told = read, dropped, ids, masked, free, logits
                 with autocast(device, recipe.run.precision):
-                    judged, figures = judging_loss(critic, generator, *told, recipe.critic.temperature, rng)
+                    judged, metrics = judging_loss(critic, generator, *told, recipe.critic.temperature, rng)
                 objective = loss + recipe.critic.weight * judged
             objective.backward()
-            averaging.finish(objective)
+            reducer.finish(objective)
             norm = optimizers.update(step)
             if critic is not None:
-                critic_averaging.finish(objective)
-                figures["critic_grad_norm"] = critic_optimizers.update(step)
+                critic_reducer.finish(objective)
+                metrics["critic_grad_norm"] = critic_optimizers.update(step)
             if math.isfinite(norm):  # else no step was taken
                 for name, average in averages.items():
                     average.update_parameters(networks[name])
@@ -216,10 +216,10 @@ def train_generator(
                 accuracy=(logits.argmax(-1) == ids[masked]).float().mean().item(),
                 grad_norm=norm,
                 lr=optimizers.lr(step),
-                **figures,
+                **metrics,
             )
             if run.completes(recipe.run.picture_every):
-                means = {name: whole(average.module).eval() for name, average in averages.items()}
+                means = {name: gather_full(average.module).eval() for name, average in averages.items()}
                 _show(run, recipe, clips, prompts, given, means)
     return run.folder / "model"
 
@@ -232,13 +232,13 @@ def _show(
         return
     networks = means["generator"], given.tokenizer, means.get("text_encoder", given.text_encoder)
     critic = means.get("critic")
-    figures, picture = look(recipe, clips, given, *networks, critic)
-    run.record(figures)
+    metrics, picture = evaluate(recipe, clips, given, *networks, critic)
+    run.record(metrics)
     if picture is not None:
         run.show("samples", picture, given.facts.fps)
     if prompts:
         made = drawn(prompts, *networks, recipe.sampling, critic)
-        run.show("prompts", Drawn(made, prompts), given.facts.fps)
+        run.show("prompts", Preview(made, prompts), given.facts.fps)
     save_model(run.folder / "model", *networks, recipe.sampling, given.fingerprint, critic=critic)
 
 
@@ -258,7 +258,7 @@ def check_batches(data: DataConfig, optimizer: OptimizerConfig, frames: int) -> 
 
 
 @torch.no_grad()
-def look(
+def evaluate(
     recipe: GeneratorRecipe,
     clips: Shown,
     given: Inputs,
@@ -266,7 +266,7 @@ def look(
     tokenizer: Tokenizer | None,
     text_encoder: TextEncoder | None,
     critic: Critic | None,
-) -> tuple[dict[str, float], Drawn | None]:
+) -> tuple[dict[str, float], Preview | None]:
     """Figures on clips and their captions, and, where there are networks to make them, samples.
 
     The loss is that of training (weights, smoothing and text dropping aside) at one mask share after another.
@@ -282,14 +282,14 @@ def look(
         masked = random_mask(free, counts, torch.Generator().manual_seed(0)).to(device)
         logits = generator(ids.masked_fill(masked, generator.mask_id), text)
     targets = ids.masked_fill(~masked, -100)
-    figures = {"loss_first": _cross_entropy(logits[:, :1], targets[:, :1])}
+    metrics = {"loss_first": _cross_entropy(logits[:, :1], targets[:, :1])}
     if ids.shape[1] > 1:
-        figures["loss_rest"] = _cross_entropy(logits[:, 1:], targets[:, 1:])
-    figures, picture = {f"{clips.name}/{name}": value for name, value in figures.items()}, None
+        metrics["loss_rest"] = _cross_entropy(logits[:, 1:], targets[:, 1:])
+    metrics, picture = {f"{clips.name}/{name}": value for name, value in metrics.items()}, None
     if tokenizer is not None and text_encoder is not None:
         made, picture = sampled(clips, tokenizer, generator, text_encoder, recipe.sampling, critic)
-        figures |= made
-    return figures, picture
+        metrics |= made
+    return metrics, picture
 
 
 def sampled(
@@ -299,18 +299,18 @@ def sampled(
     text_encoder: TextEncoder,
     sampling: SamplingConfig,
     critic: Critic | None,
-) -> tuple[dict[str, float], Drawn]:
+) -> tuple[dict[str, float], Preview]:
     """What is made of the clips' captions and, in the procedural world, figures: the share of prompts, and of single
     claims, that the checker finds true."""
-    captions, figures = [sample.caption for sample in clips.samples], {}
+    captions, metrics = [sample.caption for sample in clips.samples], {}
     made, labels = drawn(captions, generator, tokenizer, text_encoder, sampling, critic), captions
     if clips.checkable:
         reports = [check(clip, caption) for clip, caption in zip(made, captions, strict=True)]
-        figures[f"{clips.name}/fulfilled"] = float(np.mean([report.fulfilled for report in reports]))
+        metrics[f"{clips.name}/fulfilled"] = float(np.mean([report.fulfilled for report in reports]))
         claims = [finding.fulfilled for report in reports for finding in report.findings]
-        figures[f"{clips.name}/claims_fulfilled"] = float(np.mean(claims))
+        metrics[f"{clips.name}/claims_fulfilled"] = float(np.mean(claims))
         labels = [f"{'+' if report.fulfilled else '-'} {text}" for report, text in zip(reports, captions, strict=True)]
-    return figures, Drawn(made[:12], labels[:12])
+    return metrics, Preview(made[:12], labels[:12])
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ class _Sent(NamedTuple):
     work: dist.Work
 
 
-class Averaging:
+class GradientReducer:
     """Averages the gradients of some parameters: a backward pass, or `passes` of them that add up, then `finish`.
 
     A gradient is sent once it is whole and those that are ready fill a transfer. Which are ready when is a matter of
@@ -49,7 +49,7 @@ class Averaging:
             return
         self._ready.append(parameter)
         if sum(ready.grad.nbytes for ready in self._ready) > _AT_ONCE:
-            self._send(self._ready[:-1])  # the last one waits for `finish`, which may have to spoil it
+            self._send(self._ready[:-1])  # the last one waits for `finish`, which may have to poison it
             self._ready = self._ready[-1:]
 
     def _send(self, parameters: list[Tensor]) -> None:
@@ -65,7 +65,7 @@ class Averaging:
         not finite, so that none takes the step."""
         gone = {id(parameter) for sent in self._sent for parameter in sent.parameters}
         rest = [parameter for parameter in self._parameters if parameter.grad is not None and id(parameter) not in gone]
-        spoil(rest, loss)
+        poison(rest, loss)
         if self._processes.count == 1:
             return
         self._send(rest)
@@ -80,7 +80,7 @@ class Averaging:
 
 
 @torch.no_grad()
-def spoil(parameters: Sequence[Tensor], loss: Tensor | float) -> None:
+def poison(parameters: Sequence[Tensor], loss: Tensor | float) -> None:
     """Make a gradient not a number if the loss is not finite; nothing waits for the device to find out."""
     if parameters:
         parameters[0].grad += 0 * loss

@@ -26,7 +26,7 @@ class Alarm(NamedTuple):
     """What may go wrong: for how many steps in a row before it is said, and the sentence, with the step's values."""
 
     name: str
-    patience: int
+    steps: int
     sentence: str
 
 
@@ -67,12 +67,12 @@ class Health:
         self._lasting: dict[str, int] = {}
         self._log_norm, self._norms = 0.0, 0
 
-    def check(self, figures: Mapping[str, float], usable: float) -> dict[str, str]:
+    def check(self, metrics: Mapping[str, float], usable: float) -> dict[str, str]:
         """The figures of a step, as `TokenizerTraining.update` gives them -> sentences to be said now, by their alarm.
 
         usable: the share of all codes (0 to 1) that can occur in the step's ids, if these are fewer than the codes.
         """
-        norm = figures["grad_norm"]
+        norm = metrics["grad_norm"]
         if not math.isfinite(norm):  # the step was not taken
             return {}
         usual = math.exp(self._log_norm)
@@ -81,27 +81,27 @@ class Health:
             self._norms += 1
             self._log_norm += (math.log(norm) - self._log_norm) / min(self._norms, _SETTLED)
         wrong = {
-            COLLAPSE: figures["perplexity"] < _LEAST_PERPLEXITY or figures["used"] < _LEAST_USED * usable,
-            FLAT_COLOUR: figures["contrast"] < _LEAST_CONTRAST,
-            TOO_STRONG: _too_strong(figures),
+            COLLAPSE: metrics["perplexity"] < _LEAST_PERPLEXITY or metrics["used"] < _LEAST_USED * usable,
+            FLAT_COLOUR: metrics["contrast"] < _LEAST_CONTRAST,
+            TOO_STRONG: _too_strong(metrics),
             DEAD: norm < _DEAD,
             EXPLODING: exploding,
         }
         return {
-            alarm.name: alarm.sentence.format_map({**figures, "usual": usual})
+            alarm.name: alarm.sentence.format_map({**metrics, "usual": usual})
             for alarm, is_wrong in wrong.items()
             if self._begins(alarm, is_wrong)
         }
 
     def _begins(self, alarm: Alarm, wrong: bool) -> bool:
         self._lasting[alarm.name] = self._lasting.get(alarm.name, 0) + 1 if wrong else 0
-        return self._lasting[alarm.name] == alarm.patience
+        return self._lasting[alarm.name] == alarm.steps
 
 
-def _too_strong(figures: Mapping[str, float]) -> bool:
-    if "discriminator_loss" not in figures:
+def _too_strong(metrics: Mapping[str, float]) -> bool:
+    if "discriminator_loss" not in metrics:
         return False
-    return figures["discriminator_accuracy"] == 1 or figures["discriminator_loss"] < _SILENT
+    return metrics["discriminator_accuracy"] == 1 or metrics["discriminator_loss"] < _SILENT
 
 
 @torch.no_grad()
@@ -140,7 +140,7 @@ def check_clips(clips: Shown, size: tuple[int, int]) -> None:
         )
 
 
-def verdict(history: Sequence[Mapping[str, float]], alarms: Sequence[str]) -> str:
+def diagnosis(history: Sequence[Mapping[str, float]], alarms: Sequence[str]) -> str:
     """Why a network has not learned one clip by heart, in a sentence: from the figures of each step, and the alarms."""
     if alarms:
         return "; ".join(alarms)
@@ -162,4 +162,4 @@ def verdict(history: Sequence[Mapping[str, float]], alarms: Sequence[str]) -> st
 
 
 def _mean_psnr(history: Sequence[Mapping[str, float]]) -> float:
-    return sum(figures["psnr"] for figures in history) / len(history)
+    return sum(metrics["psnr"] for metrics in history) / len(history)

@@ -63,7 +63,7 @@ class Inputs:
             run.world_size,
             self.captions,
             check_caption=self.check_caption,
-            on_bad=run.leave_out,
+            on_bad=run.skip_sample,
         )
 
 

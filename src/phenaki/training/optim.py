@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from phenaki.core.errors import PhenakiError
 from phenaki.nn.transformer import Layer
-from phenaki.training.sharding import apart, local
+from phenaki.training.sharding import local, partition_sharded
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class OptimizerConfig:
     warmup_steps: int = 1000
     final_lr: float = 0.0
     """Share of `lr` that the cosine ends at."""
-    cooldown_share: float = 1.0
+    cooldown_fraction: float = 1.0
     """Share of the steps, at the end, over which the cosine falls; before it the rate is constant."""
     clip: float = 10.0
     accumulate: int = 1
@@ -49,8 +49,8 @@ class OptimizerConfig:
                 raise PhenakiError(f"optimizer.{name} {getattr(self, name)} must not be below 0")
         if not 0 <= self.ema_decay < 1:
             raise PhenakiError(f"optimizer.ema_decay {self.ema_decay} must be from 0 to below 1")
-        if not 0 < self.cooldown_share <= 1:
-            raise PhenakiError(f"optimizer.cooldown_share {self.cooldown_share} must be above 0 and at most 1")
+        if not 0 < self.cooldown_fraction <= 1:
+            raise PhenakiError(f"optimizer.cooldown_fraction {self.cooldown_fraction} must be above 0 and at most 1")
 
 
 class Optimizers:
@@ -73,7 +73,7 @@ class Optimizers:
                     other.append(parameter)
         self.parameters: list[Tensor] = hidden + decayed + other
         self.optimizers: list[torch.optim.Optimizer] = []
-        for some, rest in zip(apart(decayed), apart(other), strict=True):
+        for some, rest in zip(partition_sharded(decayed), partition_sharded(other), strict=True):
             if some or rest or not self.optimizers:
                 groups = [{"params": some, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
                 self.optimizers.append(torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True))
@@ -86,7 +86,7 @@ class Optimizers:
         """Learning rate at a step: linear warm-up, constant, then half a cosine down to `final_lr` of it."""
         config = self.config
         warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-        cooldown = max(1, round(self.steps * config.cooldown_share))
+        cooldown = max(1, round(self.steps * config.cooldown_fraction))
         progress = min(1.0, max(0.0, (step - (self.steps - cooldown)) / cooldown))
         cosine = config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
         return config.lr * warm * cosine
@@ -115,12 +115,12 @@ class Optimizers:
 def clip_gradients(parameters: Iterable[Tensor], most: float) -> Tensor:
     """Scale the gradients together to a norm of at most `most`; returns the norm before. It is that of whole tensors
     where some are sharded, and all processes call."""
-    whole, sharded = apart(parameter for parameter in parameters if parameter.grad is not None)
+    full, sharded = partition_sharded(parameter for parameter in parameters if parameter.grad is not None)
     if not sharded:
-        return nn.utils.clip_grad_norm_(whole, most)
-    norms = [nn.utils.get_total_norm([parameter.grad for parameter in some]) for some in (whole, sharded)]
+        return nn.utils.clip_grad_norm_(full, most)
+    norms = [nn.utils.get_total_norm([parameter.grad for parameter in some]) for some in (full, sharded)]
     norm = torch.linalg.vector_norm(torch.stack([norms[0], norms[1].full_tensor()]))
-    for some in (whole, sharded):
+    for some in (full, sharded):
         nn.utils.clip_grads_with_norm_(some, most, norm)
     return norm
 

@@ -25,7 +25,7 @@ from torch.distributed.distributed_c10d import _get_default_store, _set_pg_timeo
 from phenaki.core.errors import PhenakiError
 
 _JOINING = timedelta(minutes=10)  # until all are there: machines start at their own pace
-_BEATS = 6  # signs of life of the main process within the time that the others have patience
+_BEATS = 6  # signs of life of the main process within the time that the others have timeout
 _LOST = re.compile("timed? ?out|closed by peer|reset by peer|broken pipe|refused|failed to recv|not connected", re.I)
 _PORT_TAKEN = re.compile("EADDRINUSE|address already in use", re.I)
 _meetings = itertools.count()  # of all runs of this process: the keys of a store are never used twice
@@ -37,11 +37,11 @@ class Processes:
     """All processes of a run, of which this is one, as torchrun and its like start them.
 
     Whatever is computed together raises PhenakiError where another process has ended, or does not come for more than
-    `patience` seconds.
+    `timeout` seconds.
     """
 
-    def __init__(self, device: torch.device, patience: float):
-        self.device, self.patience = device, patience
+    def __init__(self, device: torch.device, timeout: float):
+        self.device, self.timeout = device, timeout
         self.rank, self.count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self._left = threading.Event()
 
@@ -60,7 +60,7 @@ class Processes:
                 backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
                 dist.init_process_group(backend, timeout=_JOINING)
             atexit.register(dist.destroy_process_group)  # not before the end: another run in it goes on with the group
-        _set_pg_timeout(timedelta(seconds=self.patience))
+        _set_pg_timeout(timedelta(seconds=self.timeout))
         self._store = _get_default_store()
         if self.is_main:
             self._heart = threading.Thread(target=self._beat, daemon=True)
@@ -117,7 +117,7 @@ class Processes:
     def _lost(self) -> PhenakiError:
         return PhenakiError(
             f"process {self.rank} of {self.count} waited in vain for another one, which has ended or did not come for "
-            f"{self.patience:g} s (run.patience): look at what that one said. The same command goes on from the newest "
+            f"{self.timeout:g} s (run.timeout): look at what that one said. The same command goes on from the newest "
             "checkpoint"
         )
 
@@ -135,7 +135,7 @@ class Processes:
                 beat = self._store.get("phenaki/beat") if self._store.check(["phenaki/beat"]) else b""
                 if beat != last:
                     last, since = beat, time.monotonic()
-                elif time.monotonic() - since > self.patience:
+                elif time.monotonic() - since > self.timeout:
                     raise self._lost()
                 time.sleep(0.02)
 
@@ -145,7 +145,7 @@ class Processes:
                 self._store.set("phenaki/beat", str(time.time()))
             except RuntimeError:  # the store is gone: whoever waits for it says so
                 return
-            self._left.wait(self.patience / _BEATS)
+            self._left.wait(self.timeout / _BEATS)
 
     # ---- computing together
 
@@ -177,14 +177,14 @@ class Processes:
             dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
         return values[0]
 
-    def take_from_main(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite the tensors of all by those of the main one."""
         if self.count > 1:
             with self.answered():
                 for tensor in tensors:
                     dist.broadcast(tensor, 0)
 
-    def sum(self, tensors: Iterable[Tensor]) -> None:
+    def all_reduce(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite the tensors of all by their sum."""
         if self.count > 1:
             with self.answered():

@@ -61,7 +61,7 @@ def cvivit_shapes_64() -> TokenizerRecipe:
         ),
         data=DataConfig(batch=6, lengths=(1, 3, 11), length_shares=(0.1, 0.4, 0.5)),
         loss=TokenizerLossConfig(alike=0.01),
-        optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=100, cooldown_share=0.5, clip=0.03),
+        optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=100, cooldown_fraction=0.5, clip=0.03),
         run=RunConfig(steps=12_000, log_every=25, picture_every=500, checkpoint_every=500),
     )
 
@@ -147,7 +147,7 @@ def masked_shapes_64() -> GeneratorRecipe:
             alone=0.2,
         ),
         loss=GeneratorLossConfig(label_smoothing=0.02, text_drop=0.1, first_frame_weight=2.0),
-        optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=200, cooldown_share=0.35, clip=1.0),
+        optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=200, cooldown_fraction=0.35, clip=1.0),
         sampling=SamplingConfig(
             steps=8,
             guidance=1.5,
@@ -169,7 +169,7 @@ def base_128() -> GeneratorRecipe:
         generator=MaskedTransformerSizes(frames=11, width=768, layers=12),
         text=T5Config("google/t5-v1_1-base", width=768),
         data=DataConfig(size=128, batch=64, lengths=(1, 11), length_shares=(0.2, 0.8), workers=8, seed=1),
-        optimizer=OptimizerConfig(kind="muon", lr=1e-3, warmup_steps=2000, cooldown_share=0.35, clip=1.0),
+        optimizer=OptimizerConfig(kind="muon", lr=1e-3, warmup_steps=2000, cooldown_fraction=0.35, clip=1.0),
         sampling=SamplingConfig(steps=24, guidance=4.0, prime_frames=5),
         run=RunConfig(steps=200_000, log_every=100, picture_every=5000, checkpoint_every=1000),
     )

@@ -28,16 +28,16 @@ from phenaki.core.progress import progress_bar
 from phenaki.media.video import contact_sheet, mosaic, write_image, write_video
 from phenaki.training import checkpoints
 from phenaki.training.checkpoints import Checkpoints
-from phenaki.training.gradients import Averaging
+from phenaki.training.gradients import GradientReducer
 from phenaki.training.processes import Processes
 from phenaki.training.runs import write_state
-from phenaki.training.sharding import Strategy, apart, check_shardable, local, mesh_of_all
-from phenaki.training.track import Drawn, Pace, Tracker, TrackerName, check_trackers, open_trackers
+from phenaki.training.sharding import Strategy, check_shardable, local, mesh_of_all, partition_sharded
+from phenaki.training.track import Preview, ThroughputMeter, Tracker, TrackerName, check_trackers, open_trackers
 
 BAD_SAMPLES = "bad_samples.txt"
 _SHOWN_BAD = 10
 _MAY_CHANGE = {f"run.{key}" for key in ("steps", "device", "log_every", "picture_every", "checkpoint_every")}
-_MAY_CHANGE |= {f"run.{key}" for key in ("trackers", "prompts", "keep", "keep_every", "bad_steps", "patience")}
+_MAY_CHANGE |= {f"run.{key}" for key in ("trackers", "prompts", "keep", "keep_every", "bad_steps", "timeout")}
 _MAY_CHANGE |= {"run.checkpointing", "run.compile"}
 _MAY_CHANGE |= {"data.bad_share", "data.validation", "loss.lpips_weights", "loss.i3d_weights"}
 _MAY_DIFFER = ("optimizer", "loss", "run", "sampling")  # from the recipe of a checkpoint that is named
@@ -54,7 +54,7 @@ class RunConfig:
     TensorBoard is written where it is installed. `prompts`: a file with a prompt a line, which a generator draws each
     time there are pictures; "" for none. Of the checkpoints the newest `keep` stay, and those after steps that are
     multiples of `keep_every`, if that is not 0. A step whose loss or gradients are not finite is not taken; `bad_steps`
-    in a row end the run, and so does a process that the others wait for longer than `patience` seconds.
+    in a row end the run, and so does a process that the others wait for longer than `timeout` seconds.
     `checkpointing`: each layer keeps its input alone and runs once more in the backward pass, for less memory.
     `compile`: the layers run as torch.compile makes them. `strategy`: how several processes share the work; "ddp" holds
     all weights in each and averages gradients, "fsdp" holds a shard of the layers' in each (torch's FSDP2).
@@ -72,13 +72,13 @@ class RunConfig:
     keep: int = 2
     keep_every: int = 0
     bad_steps: int = 10
-    patience: float = 60.0
+    timeout: float = 60.0
     checkpointing: bool = False
     compile: bool = False
     strategy: Strategy = "ddp"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "picture_every", "checkpoint_every", "keep", "bad_steps", "patience"):
+        for name in ("steps", "log_every", "picture_every", "checkpoint_every", "keep", "bad_steps", "timeout"):
             if not getattr(self, name) >= 1:
                 raise PhenakiError(f"run.{name} {getattr(self, name)} must be 1 or more")
         if self.keep_every < 0:
@@ -113,7 +113,7 @@ class Run:
     ):
         self.folder, self.config = Path(folder), config
         self.device = _device(config.device)
-        self.processes = Processes(self.device, config.patience)
+        self.processes = Processes(self.device, config.timeout)
         self.rank, self.world_size = self.processes.rank, self.processes.count
         self.step = self.skipped = self._skipped_in_a_row = 0
         self._saved = -1
@@ -122,7 +122,7 @@ class Run:
         self._recent: dict[str, list[float]] = {}
         self._left_out: set[str] = set()
         self._trackers: list[Tracker] = []
-        self._pace = Pace(self.device, self.world_size)
+        self._pace = ThroughputMeter(self.device, self.world_size)
         self._frozen = dict(frozen or {})
         if config.strategy == "fsdp":
             check_shardable(recipe.optimizer.kind, self.world_size)
@@ -418,7 +418,7 @@ class Run:
             means = _means(self.processes.gather(self._recent))
             means |= {"skipped": self.skipped} if self.skipped else {}
             if self.is_main:
-                self._track(means | self._pace.figures())
+                self._track(means | self._pace.metrics())
                 self._tell(means)
             self._recent.clear()
 
@@ -451,7 +451,7 @@ class Run:
     def _track(self, values: Mapping[str, float]) -> None:
         for tracker in self._trackers:
             with self._recording():
-                tracker.figures(values, self.step + 1)
+                tracker.metrics(values, self.step + 1)
 
     @contextmanager
     def _recording(self) -> Iterator[None]:
@@ -471,7 +471,7 @@ class Run:
             said = f"step {step}/{self.config.steps} {shown}, {rate:.2f} steps/s, {left} left"
             print(said, file=sys.stderr, flush=True)
 
-    def show(self, name: str, drawn: Drawn, fps: float) -> None:
+    def show(self, name: str, drawn: Preview, fps: float) -> None:
         """Write clips of the step now running, frame by frame as name_STEP.png and playing as name_STEP.mp4, and hand
         both to all trackers."""
         step = self.step + 1
@@ -487,7 +487,7 @@ class Run:
         """The next batch; how long it takes to come is recorded."""
         return self._pace.next(batches)
 
-    def leave_out(self, sentence: str) -> None:
+    def skip_sample(self, sentence: str) -> None:
         """Name a sample that cannot be used, and why, once in bad_samples.txt; the first few on the screen too.
 
         The reason may tell a random instant of the file, so it is the name alone that is compared.
@@ -506,19 +506,19 @@ class Run:
         path = self.folder / BAD_SAMPLES
         return set(map(_name, path.read_text(encoding="utf-8").splitlines())) if path.exists() else set()
 
-    def take_from_main(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite the tensors of all processes by those of the main one."""
-        self.processes.take_from_main(tensors)
+        self.processes.broadcast(tensors)
 
-    def sum_over_processes(self, tensors: Iterable[Tensor]) -> None:
+    def all_reduce(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite the tensors of all processes by their sum."""
-        self.processes.sum(tensors)
+        self.processes.all_reduce(tensors)
 
-    def averaging(self, parameters: Iterable[Tensor], passes: int = 1) -> Averaging:
+    def gradient_reducer(self, parameters: Iterable[Tensor], passes: int = 1) -> GradientReducer:
         """What averages the gradients of some parameters over all processes. Those of shards are means already: the
         backward pass averages them."""
-        whole, _ = apart(parameters)
-        return Averaging(whole, self.processes, passes, early=self.config.strategy == "ddp")
+        full, _ = partition_sharded(parameters)
+        return GradientReducer(full, self.processes, passes, early=self.config.strategy == "ddp")
 
 
 def _means(processes: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, float]:

@@ -75,7 +75,7 @@ def is_sharded(tensor: object) -> bool:
     return isinstance(tensor, DTensor)
 
 
-def apart(tensors: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def partition_sharded(tensors: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     """Those that are whole, and those that are sharded: torch's operations on lists take no mixture of both."""
     tensors = list(tensors)
     return [t for t in tensors if not is_sharded(t)], [t for t in tensors if is_sharded(t)]
@@ -87,7 +87,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def whole(network: Network) -> Network:
+def gather_full(network: Network) -> Network:
     """The network, or, if it is sharded, a copy with all of its weights; all processes call."""
     if not any(map(is_sharded, network.parameters())):
         return network

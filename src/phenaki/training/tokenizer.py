@@ -38,12 +38,12 @@ from phenaki.tokenizers.losses import (
     pixel_losses,
     seen_frames,
 )
-from phenaki.training.health import Health, check_clips, contrast, verdict
+from phenaki.training.health import Health, check_clips, contrast, diagnosis
 from phenaki.training.layers import prepare_layers
 from phenaki.training.optim import OptimizerConfig, Optimizers, averaged
 from phenaki.training.run import Run, RunConfig
-from phenaki.training.sharding import whole
-from phenaki.training.track import Drawn
+from phenaki.training.sharding import gather_full
+from phenaki.training.track import Preview
 
 Figures = dict[str, float]
 
@@ -82,14 +82,14 @@ class TokenizerTraining:
         self.ema = averaged(self.tokenizer, recipe.optimizer.ema_decay)
         prepare_layers([self.tokenizer], recipe.run, run.device, [self.ema])
         self.optimizers = Optimizers([self.tokenizer], recipe.optimizer, recipe.run.steps)
-        self.averaging = run.averaging(self.optimizers.parameters, recipe.optimizer.accumulate)
+        self.reducer = run.gradient_reducer(self.optimizers.parameters, recipe.optimizer.accumulate)
         self.parts = {"tokenizer": self.tokenizer, "ema": self.ema, "optimizers": self.optimizers}
         if self.discriminator is not None:
             self.discriminator.to(run.device)
             config = discriminator_optimizer(recipe)
             self.discriminator_optimizers = Optimizers([self.discriminator], config, recipe.run.steps)
             own = self.discriminator_optimizers.parameters
-            self.discriminator_averaging = run.averaging(own, recipe.optimizer.accumulate)
+            self.discriminator_reducer = run.gradient_reducer(own, recipe.optimizer.accumulate)
             self.parts["discriminator"] = self.discriminator
             self.parts["discriminator_optimizers"] = self.discriminator_optimizers
 
@@ -100,7 +100,7 @@ class TokenizerTraining:
         adversarial = self.discriminator is not None and step >= recipe.discriminator.start
         rng = run.rng(step)
         seen = seen_frames(video.shape[2], recipe.loss, rng)
-        figures: Figures = defaultdict(float)
+        metrics: Figures = defaultdict(float)
         made, ids, statistics = [], [], []
 
         for part in video.chunk(recipe.optimizer.accumulate):
@@ -113,31 +113,31 @@ class TokenizerTraining:
                 losses["adversarial"] = self._adversarial(out.video, seen, sum(losses.values()))
             loss, share = sum(losses.values()), len(part) / len(video)
             (share * loss).backward()
-            _add(figures, {"loss": loss} | losses, share)
+            _add(metrics, {"loss": loss} | losses, share)
             made.append(out.video.detach())
             ids.append(out.quantized.ids)
             statistics.append(quantizer.statistics(out.quantized))
 
-        self.averaging.finish(figures["loss"])
-        figures["grad_norm"] = self.optimizers.update(step)
-        if not math.isfinite(figures["grad_norm"]):  # the step was not taken, in no process
-            return figures
+        self.reducer.finish(metrics["loss"])
+        metrics["grad_norm"] = self.optimizers.update(step)
+        if not math.isfinite(metrics["grad_norm"]):  # the step was not taken, in no process
+            return metrics
         summed = tuple(map(sum, zip(*statistics, strict=True)))
-        run.sum_over_processes(summed)
-        figures["restarted"] = quantizer.update(summed, out.quantized, rng)
-        run.take_from_main(quantizer.state_dict().values())  # each process restarts by its own batch
+        run.all_reduce(summed)
+        metrics["restarted"] = quantizer.update(summed, out.quantized, rng)
+        run.broadcast(quantizer.state_dict().values())  # each process restarts by its own batch
         self.ema.update_parameters(tokenizer)
         if adversarial:
-            figures |= self._update_discriminator(made, video, seen, step)
+            metrics |= self._update_discriminator(made, video, seen, step)
 
         made = torch.cat(made).float()
-        figures["perplexity"], figures["used"] = code_usage(torch.cat(ids), tokenizer.vocab_size)
-        figures["contrast"] = contrast(made, video)
-        figures["psnr"] = -10 * math.log10(max(1e-10, (made - video).square().mean().item()))
-        figures["lr"] = self.optimizers.lr(step)
+        metrics["perplexity"], metrics["used"] = code_usage(torch.cat(ids), tokenizer.vocab_size)
+        metrics["contrast"] = contrast(made, video)
+        metrics["psnr"] = -10 * math.log10(max(1e-10, (made - video).square().mean().item()))
+        metrics["lr"] = self.optimizers.lr(step)
         if adversarial:
-            figures["discriminator_lr"] = self.discriminator_optimizers.lr(step)
-        return figures
+            metrics["discriminator_lr"] = self.discriminator_optimizers.lr(step)
+        return metrics
 
     def _adversarial(self, made: Tensor, seen: Tensor, others: Tensor) -> Tensor:
         """What the tokenizer hears of its reconstructions (B, 3, T, H, W), weighted; `others`: its other losses."""
@@ -151,7 +151,7 @@ class TokenizerTraining:
 
     def _update_discriminator(self, made: list[Tensor], video: Tensor, seen: Tensor, step: int) -> Figures:
         """The discriminator's update: `made`, the reconstructions of the parts of `video`, come without gradient."""
-        config, figures = self.recipe.discriminator, defaultdict(float)
+        config, metrics = self.recipe.discriminator, defaultdict(float)
         for fake, real in zip(made, video.chunk(self.recipe.optimizer.accumulate), strict=True):
             fake, real = self._shown(fake, seen), self._shown(real, seen)
             with autocast(self.run.device, self.recipe.run.precision):
@@ -163,20 +163,20 @@ class TokenizerTraining:
             share = len(real) / len(video)
             (share * sum(losses.values())).backward()
             right = ((real_scores > 0).float().mean() + (fake_scores < 0).float().mean()) / 2
-            _add(figures, losses | {"discriminator_accuracy": right}, share)
-        self.discriminator_averaging.finish(figures["discriminator_loss"])
-        figures["discriminator_grad_norm"] = self.discriminator_optimizers.update(step)
-        return figures
+            _add(metrics, losses | {"discriminator_accuracy": right}, share)
+        self.discriminator_reducer.finish(metrics["discriminator_loss"])
+        metrics["discriminator_grad_norm"] = self.discriminator_optimizers.update(step)
+        return metrics
 
     def _shown(self, video: Tensor, seen: Tensor) -> Tensor:
         """The frames that the discriminator sees: one of clips sees them all."""
         return video[:, :, seen] if self.recipe.discriminator.sees == "frames" else video
 
 
-def _add(figures: Figures, terms: dict[str, Tensor], share: float) -> None:
+def _add(metrics: Figures, terms: dict[str, Tensor], share: float) -> None:
     """Add the terms of a part that is such a share of the batch."""
     for name, term in terms.items():
-        figures[name] += share * term.item()
+        metrics[name] += share * term.item()
 
 
 def load_judges(config: TokenizerLossConfig, device: torch.device) -> Judges:
@@ -196,17 +196,17 @@ def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path, resume: str = "
     with Run(folder, recipe.run, recipe, resume=resume, overwrite=overwrite) as run:
         training, health = TokenizerTraining(recipe, run), Health()
         period = training.tokenizer.patch[0]
-        data = Batches(recipe.data, period, run.rank, run.world_size, captions=False, on_bad=run.leave_out)
+        data = Batches(recipe.data, period, run.rank, run.world_size, captions=False, on_bad=run.skip_sample)
         parts = training.parts | {"data": data}
         run.restore(parts)
 
         for step in run.steps(parts, data.prepare):
             video = to_float(run.next(data)["video"]).to(run.device)
-            figures = training.update(video, step)
-            run.log(**figures)
-            _raise_alarms(run, health, training.tokenizer, video, figures)
+            metrics = training.update(video, step)
+            run.log(**metrics)
+            _raise_alarms(run, health, training.tokenizer, video, metrics)
             if run.completes(recipe.run.picture_every):
-                _show(run, recipe, clips, whole(training.ema.module))
+                _show(run, recipe, clips, gather_full(training.ema.module))
     return run.folder / "tokenizer"
 
 
@@ -214,7 +214,7 @@ def _show(run: Run, recipe: TokenizerRecipe, clips: Shown, tokenizer: Tokenizer)
     """Record what a tokenizer makes of clips, and save it; the main process alone does."""
     if not run.is_main:
         return
-    test, picture = look(tokenizer, clips)
+    test, picture = evaluate(tokenizer, clips)
     run.record(test)
     run.show("reconstruction", picture, recipe.tokenizer.fps)
     save_component(tokenizer, run.folder / "tokenizer")
@@ -245,8 +245,8 @@ def overfit_one(recipe: TokenizerRecipe, folder: str | Path, steps: int = 1000, 
                 return f"one clip was learned by heart: {goal:g} dB at step {step + 1}"
     if len(history) < steps:
         raise KeyboardInterrupt
-    best = max(figures["psnr"] for figures in history)
-    wrong = verdict(history, alarms)
+    best = max(metrics["psnr"] for metrics in history)
+    wrong = diagnosis(history, alarms)
     raise PhenakiError(f"one clip was not learned by heart: {best:.1f} dB and not {goal:g} in {steps} steps; {wrong}")
 
 
@@ -267,17 +267,17 @@ def _clips(recipe: TokenizerRecipe) -> Shown:
     return clips
 
 
-def _raise_alarms(run: Run, health: Health, tokenizer: Tokenizer, video: Tensor, figures: Figures) -> list[str]:
+def _raise_alarms(run: Run, health: Health, tokenizer: Tokenizer, video: Tensor, metrics: Figures) -> list[str]:
     """Say what goes wrong with the step now running; the names of the alarms."""
     ids = len(video) * math.prod(tokenizer.grid(*video.shape[2:]))
-    alarms = health.check(figures, min(1.0, ids / tokenizer.vocab_size))
+    alarms = health.check(metrics, min(1.0, ids / tokenizer.vocab_size))
     for name, sentence in alarms.items():
         run.alarm(name, sentence)
     return [f"{name}: {sentence}" for name, sentence in alarms.items()]
 
 
 @torch.no_grad()
-def look(tokenizer: Tokenizer, clips: Shown) -> tuple[dict[str, float], Drawn]:
+def evaluate(tokenizer: Tokenizer, clips: Shown) -> tuple[dict[str, float], Preview]:
     """Figures on clips (PSNR in dB, mean over clips; of first and other frames; code usage), and some of the clips
     beside their reconstructions."""
     originals = np.stack([sample.video for sample in clips.samples])
@@ -286,13 +286,13 @@ def look(tokenizer: Tokenizer, clips: Shown) -> tuple[dict[str, float], Drawn]:
     decoded = tokenizer.decode(ids)
     error = (decoded - video).square()
     perplexity, used = code_usage(ids, tokenizer.vocab_size)
-    figures = {
+    metrics = {
         f"{clips.name}/psnr": float(np.mean(psnr(error))),
         f"{clips.name}/psnr_first": float(np.mean(psnr(error[:, :, :1]))),
         f"{clips.name}/perplexity": perplexity,
         f"{clips.name}/used": used,
     }
     if video.shape[2] > 1:
-        figures[f"{clips.name}/psnr_rest"] = float(np.mean(psnr(error[:, :, 1:])))
+        metrics[f"{clips.name}/psnr_rest"] = float(np.mean(psnr(error[:, :, 1:])))
     rows = [clip for pair in zip(originals[:6], to_uint8(decoded[:6]), strict=True) for clip in pair]
-    return figures, Drawn(rows, ["original", "reconstruction"] * (len(rows) // 2))
+    return metrics, Preview(rows, ["original", "reconstruction"] * (len(rows) // 2))

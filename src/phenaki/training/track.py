@@ -27,7 +27,7 @@ _LATER = "set WANDB_MODE=offline and send the run later with `wandb sync`"
 _WITHOUT = "leave wandb out of run.trackers"
 
 
-class Drawn(NamedTuple):
+class Preview(NamedTuple):
     """Clips uint8 (T, H, W, 3) of one size that show how far a training is, with a label each, or without."""
 
     clips: list[Frames]
@@ -37,7 +37,7 @@ class Drawn(NamedTuple):
 class Tracker:
     """One of the places. Steps are counted from 1; what a place cannot show it leaves out."""
 
-    def figures(self, values: Mapping[str, float], step: int) -> None:
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Values of a step by name; a name may have a group, as in test/psnr."""
 
     def alarm(self, name: str, sentence: str, step: int) -> None:
@@ -69,7 +69,7 @@ class Metrics(Tracker):
             with write_atomic(self._path, "w") as file:
                 file.writelines(kept)
 
-    def figures(self, values: Mapping[str, float], step: int) -> None:
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
         self._write(step, {name: float(f"{value:.5g}") for name, value in values.items()})
 
     def alarm(self, name: str, sentence: str, step: int) -> None:
@@ -88,7 +88,7 @@ class TensorBoard(Tracker):
 
         self._writer = SummaryWriter(folder, purge_step=step + 1)
 
-    def figures(self, values: Mapping[str, float], step: int) -> None:
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
@@ -128,7 +128,7 @@ class WandB(Tracker):
         except wandb.errors.Error as error:
             raise _unreachable(error) from error
 
-    def figures(self, values: Mapping[str, float], step: int) -> None:
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
         self._run.log(dict(values), step=step)
 
     def alarm(self, name: str, sentence: str, step: int) -> None:
@@ -195,7 +195,7 @@ def open_trackers(names: Sequence[TrackerName], folder: Path, recipe: Mapping[st
     return [Metrics(folder, step), *others]
 
 
-class Pace:
+class ThroughputMeter:
     """How fast a run goes, of all its processes, and what memory this one takes."""
 
     def __init__(self, device: torch.device, world_size: int):
@@ -214,17 +214,17 @@ class Pace:
         self._clips += len(batch["captions"])
         return batch
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Since the last time: clips per second, the share of the time that was spent waiting for data, and the peak of
         the memory in GB (since the start: of the GPU, else of the process)."""
         taken = time.perf_counter() - self._began
-        figures = {
+        metrics = {
             "speed/clips_per_second": self._world_size * self._clips / taken,
             "speed/waiting_for_data": self._waited / taken,
             "speed/memory_gb": peak_memory(self._device) / 1e9,
         }
         self.begin()
-        return figures
+        return metrics
 
 
 def peak_memory(device: torch.device) -> int:
