@@ -1,7 +1,7 @@
-"""Checkpoints of the earlier reproductions' own code with random weights, and what that code made of them.
+"""Checkpoints of the original projects with random weights, and what their code computed from them.
 
 tests/golden/*.safetensors hold the weights ("state.", or "tokenizer." and "maskgit."), inputs and outputs; their
-metadata the arguments of the constructors.
+metadata has the arguments of the constructors.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ ALL = (OBVIOUS, COSINE, LOOKUP_FREE)
 
 class Golden(NamedTuple):
     source: str
-    held: dict[str, Tensor]
+    tensors: dict[str, Tensor]
     arguments: dict[str, dict[str, Any]]  # of "tokenizer" and "maskgit"
 
     def state(self, part: str) -> dict[str, Tensor]:
         prefix = "state." if self.source == "obvious-cvivit" else f"{part}."
-        return {name.removeprefix(prefix): t for name, t in self.held.items() if name.startswith(prefix)}
+        return {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
 
 
 def golden(name: str) -> Golden:
     with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
-        held = {key: file.get_tensor(key) for key in file.keys()}
-        said = {key: json.loads(value) for key, value in file.metadata().items()}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
+        metadata = {key: json.loads(value) for key, value in file.metadata().items()}
     if name == OBVIOUS:
-        return Golden("obvious-cvivit", held, {"tokenizer": said["config"]})
-    return Golden("phenaki-pytorch", held, {"tokenizer": said["cvivit"], "maskgit": said["maskgit"]})
+        return Golden("obvious-cvivit", tensors, {"tokenizer": metadata["config"]})
+    return Golden("phenaki-pytorch", tensors, {"tokenizer": metadata["cvivit"], "maskgit": metadata["maskgit"]})
 
 
 def files(folder: Path, state: dict[str, Any], arguments: dict[str, Any]) -> tuple[Path, Path]:

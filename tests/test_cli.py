@@ -190,7 +190,7 @@ def test_a_folder_that_may_not_be_written(monkeypatch: pytest.MonkeyPatch) -> No
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(files, "open", denied, raising=False)
-    assert "permission is denied" in refused(run("generate", "a", "-o", "a.mp4"))
+    assert "permission denied" in refused(run("generate", "a", "-o", "a.mp4"))
     assert os.listdir() == []
 
 

@@ -1,4 +1,4 @@
-"""Imported networks do what the code that trained them did."""
+"""Imported networks compute what the original code computed."""
 
 from __future__ import annotations
 
@@ -51,22 +51,22 @@ def imported(case: Golden, tmp_path_factory: pytest.TempPathFactory) -> PegCViVi
     return tokenizer_of(case, tmp_path_factory.mktemp("imported"))
 
 
-# ---- as theirs
+# ---- equal to the originals
 
 
-def test_ids_and_pixels_are_theirs(case: Golden, imported: PegCViViT) -> None:
-    video, ids = case.held["video"], case.held["ids"]
+def test_ids_and_pixels_equal_the_originals(case: Golden, imported: PegCViViT) -> None:
+    video, ids = case.tensors["video"], case.tensors["ids"]
     assert torch.equal(imported.encode(video), ids)
     with torch.no_grad():
         pixels = imported.reconstruct(imported.quantizer.embed(ids))
-        assert (imported(video).video - case.held["reconstruction"]).abs().max() < 1e-4
-    assert (pixels - case.held["reconstruction"]).abs().max() < 1e-4
+        assert (imported(video).video - case.tensors["reconstruction"]).abs().max() < 1e-4
+    assert (pixels - case.tensors["reconstruction"]).abs().max() < 1e-4
     assert torch.equal(imported.decode(ids), pixels.clamp(0, 1))
 
 
 @pytest.mark.parametrize("name", [COSINE, LOOKUP_FREE])
-def test_logits_with_text_and_without_are_theirs(name: str, tmp_path: Path) -> None:
-    held, generator = golden(name).held, maskgit_of(golden(name), tmp_path)
+def test_logits_with_and_without_text_equal_the_originals(name: str, tmp_path: Path) -> None:
+    held, generator = golden(name).tensors, maskgit_of(golden(name), tmp_path)
     text = Text(held["text"], held["text_mask"])
     for wanted, dropped in (("logits", False), ("null_logits", True)):
         with torch.no_grad():
@@ -74,8 +74,8 @@ def test_logits_with_text_and_without_are_theirs(name: str, tmp_path: Path) -> N
         assert (logits.flatten(1, 3) - held[wanted]).abs().max() < 1e-4
 
 
-def test_hidden_text_changes_nothing(tmp_path: Path) -> None:
-    held, generator = golden(LOOKUP_FREE).held, maskgit_of(golden(LOOKUP_FREE), tmp_path)
+def test_masked_text_has_no_effect(tmp_path: Path) -> None:
+    held, generator = golden(LOOKUP_FREE).tensors, maskgit_of(golden(LOOKUP_FREE), tmp_path)
     mask = held["text_mask"]
     assert not mask.all()
     changed = torch.where(mask[..., None], held["text"], 7.0)
@@ -85,14 +85,14 @@ def test_hidden_text_changes_nothing(tmp_path: Path) -> None:
     assert torch.equal(*logits) and not torch.allclose(logits[0], unseen, atol=1e-3)
 
 
-def test_each_sample_is_encoded_by_itself(case: Golden, imported: PegCViViT) -> None:
-    other = torch.rand(case.held["video"].shape, generator=torch.Generator().manual_seed(1))
-    together = imported.encode(torch.cat((case.held["video"], other)))
-    assert torch.equal(together[: len(other)], case.held["ids"])
+def test_samples_of_a_batch_are_independent(case: Golden, imported: PegCViViT) -> None:
+    other = torch.rand(case.tensors["video"].shape, generator=torch.Generator().manual_seed(1))
+    together = imported.encode(torch.cat((case.tensors["video"], other)))
+    assert torch.equal(together[: len(other)], case.tensors["ids"])
     assert torch.equal(together[len(other) :], imported.encode(other))
 
 
-def test_images_and_rectangles_have_grids_of_their_own(imported: PegCViViT) -> None:
+def test_images_and_rectangles_have_their_own_grids(imported: PegCViViT) -> None:
     for shape in ((2, 3, 1, 32, 32), (1, 3, 3, 16, 40)):
         video = torch.rand(shape, generator=torch.Generator().manual_seed(2))
         ids = imported.encode(video)
@@ -103,7 +103,7 @@ def test_images_and_rectangles_have_grids_of_their_own(imported: PegCViViT) -> N
 def test_a_network_of_255_bgr_reads_and_writes_rgb_from_0_to_1(case: Golden, imported: PegCViViT) -> None:
     theirs = PegCViViT(replace(imported.config, pixels="bgr255")).eval()
     theirs.load_state_dict(imported.state_dict())
-    video = case.held["video"][:1]
+    video = case.tensors["video"][:1]
     with torch.no_grad():
         assert torch.equal(theirs.latents(video), imported.latents(video[:, [2, 1, 0]] * 255))
         latents = imported.latents(video)
@@ -111,28 +111,32 @@ def test_a_network_of_255_bgr_reads_and_writes_rgb_from_0_to_1(case: Golden, imp
         assert torch.allclose(theirs.reconstruct(latents), wanted)
 
 
-def test_the_bias_of_a_pair_of_places_depends_on_its_offset_alone() -> None:
+def test_position_bias_depends_only_on_the_offset() -> None:
     torch.manual_seed(0)
     bias, grid = PositionBias(3, 8, 5), (2, 3, 4)
-    places = torch.cartesian_prod(*(torch.arange(size) for size in grid)).float()
-    offsets = places[:, None] - places
+    positions = torch.cartesian_prod(*(torch.arange(size) for size in grid)).float()
+    offsets = positions[:, None] - positions
     wanted = nn.Sequential(*bias.net)(offsets.sign() * torch.log(offsets.abs() + 1)).permute(2, 0, 1)
     assert torch.allclose(bias(grid), wanted, atol=1e-6)
 
 
 def test_slopes_of_any_number_of_heads() -> None:
     bias = _linear_bias(3, 4, torch.device("cpu"))
-    assert bias[:, 3, 2].tolist() == [-1 / 16, -1 / 256, -1 / 4]  # those of 2 heads, then the first of 4 between them
+    assert bias[:, 3, 2].tolist() == [
+        -1 / 16,
+        -1 / 256,
+        -1 / 4,
+    ]  # as for 2 heads, then the first of those for 4 between them
     assert bias[0, 3].tolist() == [-3 / 16, -2 / 16, -1 / 16, 0] and bias[0, 1, 2] == -math.inf
 
 
 # ---- not causal
 
 
-def test_they_are_not_causal_and_say_so(case: Golden, imported: PegCViViT, tmp_path: Path) -> None:
-    video = case.held["video"]
+def test_imported_tokenizers_are_marked_not_causal(case: Golden, imported: PegCViViT, tmp_path: Path) -> None:
+    video = case.tensors["video"]
     later = torch.cat((video[:, :, :-1], 1 - video[:, :, -1:]), dim=2)
-    assert not torch.equal(imported.encode(later)[:, :-1], case.held["ids"][:, :-1])
+    assert not torch.equal(imported.encode(later)[:, :-1], case.tensors["ids"][:, :-1])
     assert imported.causal is False and imported.config.causal is False
     tokenizer_of(case, tmp_path)
     assert json.loads((tmp_path / "tokenizer" / "config.json").read_text())["config"]["causal"] is False
@@ -141,14 +145,14 @@ def test_they_are_not_causal_and_say_so(case: Golden, imported: PegCViViT, tmp_p
         list(imported.encode_stream([video]))
 
 
-def test_given_time_steps_are_refused_where_their_ids_tell_of_later_frames() -> None:
+def test_prefixes_are_refused_if_their_ids_depend_on_later_frames() -> None:
     with pytest.raises(PhenakiError, match=r"prefix.steps \(0, 1, 3\): this tokenizer is not causal"):
         PrefixConfig().check_causal(False)
     PrefixConfig().check_causal(True)
     PrefixConfig(steps=(0,), shares=(1.0,), continued_shares=(1.0,)).check_causal(False)
 
 
-def test_ids_of_long_clips_are_not_cut_to_those_of_short_ones(clips: Path, tmp_path: Path) -> None:
+def test_ids_of_long_clips_are_not_cropped_to_short_ones(clips: Path, tmp_path: Path) -> None:
     tokenizer = tokenizer_of(golden(COSINE), tmp_path)
     place = str(tmp_path / "tokens")
     tokenize(TokenizeConfig(SourceConfig(str(clips)), frames=5, samples=1), place, tokenizer)
@@ -196,7 +200,7 @@ def letters(monkeypatch: pytest.MonkeyPatch) -> Iterator[Letters]:
 
 
 @pytest.mark.parametrize("name", [COSINE, LOOKUP_FREE])
-def test_both_parts_make_a_model_that_generates(name: str, letters: Letters, tmp_path: Path) -> None:
+def test_tokenizer_and_generator_make_a_model(name: str, letters: Letters, tmp_path: Path) -> None:
     tokenizer = tokenizer_of(golden(name), tmp_path)
     generator = maskgit_of(golden(name), tmp_path, frames=5)
     sampling = SamplingConfig(steps=2, prime_frames=3)
@@ -206,7 +210,7 @@ def test_both_parts_make_a_model_that_generates(name: str, letters: Letters, tmp
     story = model.generate(["a cat", "it jumps"], seed=1)
     assert story.video.shape == (1, 3, 9, 32, 32) and story.scenes == (0, 5)
     assert not torch.equal(story.video, model.generate(["a dog", "it jumps"], seed=1).video)
-    with pytest.raises(PhenakiError, match="are 144, and this generator holds 128"):
+    with pytest.raises(PhenakiError, match="has 144 ids, and this generator has positions for 128"):
         generator(torch.zeros(1, 9, 4, 4, dtype=torch.long), Text(torch.zeros(1, 1, 40), torch.ones(1, 1).bool()))
 
 

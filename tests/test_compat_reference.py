@@ -1,4 +1,4 @@
-"""Imported networks beside phenaki-pytorch itself, of other sizes than tests/golden shows."""
+"""Imported networks compared with phenaki-pytorch itself, in more sizes than tests/golden has."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ QUANTIZERS = {
 
 
 def disturbed(network: nn.Module) -> nn.Module:
-    """No weight is what it was initialised to, so that none can be forgotten."""
-    numbers = torch.Generator().manual_seed(0)
+    """Change every parameter from its initial value, so that a forgotten one shows."""
+    rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=numbers))
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=rng))
     return network.eval()
 
 
@@ -55,13 +55,13 @@ def as_obvious(network: nn.Module, arguments: dict[str, Any], code_dim: int) -> 
 
 
 def same(theirs: nn.Module, source: str, arguments: dict[str, Any], folder: Path) -> None:
-    """Ids and pixels of images and clips, one or several."""
+    """Compare ids and pixels of images and clips, of one sample and several."""
     checkpoint, config = files(folder, disturbed(theirs).state_dict(), arguments)
     ours = import_tokenizer(checkpoint, folder / "out", source, config).module
     height, width = ours.config.image_size
     for samples, steps in ((1, 1), (3, 4), (1, 7)):
-        numbers = torch.Generator().manual_seed(steps)
-        video = torch.rand(samples, 3, ours.frames(steps), height, width, generator=numbers)
+        rng = torch.Generator().manual_seed(steps)
+        video = torch.rand(samples, 3, ours.frames(steps), height, width, generator=rng)
         with torch.no_grad():
             ids = theirs(video, return_only_codebook_ids=True)
             pixels = theirs.decode_from_codebook_indices(ids.flatten(1))
@@ -84,8 +84,8 @@ def test_obvious_tokenizers(code_dim: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
     arguments = TOKENIZERS["rectangles"] | QUANTIZERS["cosine"] | dict(spatial_depth=1, temporal_depth=2)
     theirs = reference.CViViT(**arguments, use_vgg_and_gan=False)
-    said = arguments | dict(ff_mult=3, codebook_dim=code_dim)
-    same(as_obvious(theirs, arguments, code_dim), "obvious-cvivit", said, tmp_path)
+    config = arguments | dict(ff_mult=3, codebook_dim=code_dim)
+    same(as_obvious(theirs, arguments, code_dim), "obvious-cvivit", config, tmp_path)
 
 
 def test_generators(tmp_path: Path) -> None:
@@ -95,10 +95,10 @@ def test_generators(tmp_path: Path) -> None:
     sizes = dict(image_size=[24, 40], patch_size=[4, 8], temporal_patch_size=3)
     checkpoint, config = files(tmp_path, theirs.state_dict(), arguments | sizes | dict(ff_mult=3))
     ours = import_maskgit(checkpoint, tmp_path / "out", config).module
-    numbers = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(1)
     for grid in ((2, 6, 5), (1, 3, 7), (4, 2, 2)):
-        ids = torch.randint(0, 51, (2, *grid), generator=numbers)
-        text = Text(torch.randn(2, 9, 20, generator=numbers), torch.arange(9) < torch.tensor([[9], [4]]))
+        ids = torch.randint(0, 51, (2, *grid), generator=rng)
+        text = Text(torch.randn(2, 9, 20, generator=rng), torch.arange(9) < torch.tensor([[9], [4]]))
         for dropped in (False, True):
             with torch.no_grad():
                 wanted = theirs(ids, cond_drop_prob=float(dropped), text_mask=text.mask, context=text.embeddings)

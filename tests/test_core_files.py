@@ -1,4 +1,4 @@
-"""Files and folders appear whole under their names, or not at all."""
+"""Files and folders are complete under their names, or absent."""
 
 from __future__ import annotations
 
@@ -39,32 +39,32 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, raised: B
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "permission is denied"), (errno.EROFS, "is read-only")],
+    [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "permission denied"), (errno.EROFS, "is read-only")],
 )
-def test_what_the_system_refuses_is_a_sentence(tmp_path: Path, number: int, said: str) -> None:
+def test_system_errors_become_messages(tmp_path: Path, number: int, said: str) -> None:
     with pytest.raises(PhenakiError, match=rf"a\.bin': .*{said}"), write_atomic(tmp_path / "a.bin"):
-        raise OSError(number, "as the system says it")
+        raise OSError(number, "the system's wording")
     with pytest.raises(PhenakiError, match=rf"folder': .*{said}"), write_folder_atomic(tmp_path / "folder"):
-        raise OSError(number, "as the system says it")
+        raise OSError(number, "the system's wording")
     assert os.listdir(tmp_path) == []
 
 
-def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+def test_paths_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for write in (write_atomic, write_folder_atomic):
         with pytest.raises(PhenakiError, match="missing' does not exist"), write(tmp_path / "missing" / "a"):
             pass
         with pytest.raises(PhenakiError, match="name is too long|does not exist"), write(tmp_path / ("n" * 300)):
             pass
-    with pytest.raises(PhenakiError, match="that is a folder"), write_atomic(tmp_path):
+    with pytest.raises(PhenakiError, match="it is a folder"), write_atomic(tmp_path):
         pass
-    with pytest.raises(PhenakiError, match="a file of that name"), write_folder_atomic(tmp_path / "file"):
+    with pytest.raises(PhenakiError, match="it is a file"), write_folder_atomic(tmp_path / "file"):
         pass
-    with pytest.raises(PhenakiError, match="no ordinary file"), write_atomic("/dev/null"):
+    with pytest.raises(PhenakiError, match="not a regular file"), write_atomic("/dev/null"):
         pass
 
 
-def test_folder_appears_whole_and_keeps_strangers(tmp_path: Path) -> None:
+def test_a_folder_is_complete_and_keeps_other_files(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     for text in ("first", "second"):
         with write_folder_atomic(path) as folder:
@@ -72,12 +72,12 @@ def test_folder_appears_whole_and_keeps_strangers(tmp_path: Path) -> None:
             (folder / "deep" / "a").write_text(text)
             assert not path.exists() or (path / "deep" / "a").read_text() == "first"
         assert (path / "deep" / "a").read_text() == text
-        (path / "stranger").write_text("stays")
-    assert sorted(os.listdir(path)) == ["deep", "stranger"] and os.listdir(tmp_path) == ["folder"]
+        (path / "other").write_text("stays")
+    assert sorted(os.listdir(path)) == ["deep", "other"] and os.listdir(tmp_path) == ["folder"]
 
 
-def moves_watched(monkeypatch: pytest.MonkeyPatch, seen: Callable[[int], None]) -> None:
-    """Call `seen` with the number of each move of a file, before it is done."""
+def watch_moves(monkeypatch: pytest.MonkeyPatch, seen: Callable[[int], None]) -> None:
+    """Call `seen` with the number of each file move, before it happens."""
     replace, count = os.replace, itertools.count()
 
     def watched(source: Path, target: Path) -> None:
@@ -98,17 +98,17 @@ def contents(folder: Path) -> set[str]:
     return {file.read_text() for file in folder.rglob("text")}
 
 
-def test_old_and_new_files_never_lie_beside_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, looks = tmp_path / "folder", []
+def test_old_and_new_files_are_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, snapshots = tmp_path / "folder", []
     fill(folder, "old", "abc")
-    moves_watched(monkeypatch, lambda _: looks.append(contents(folder)))
+    watch_moves(monkeypatch, lambda _: snapshots.append(contents(folder)))
     fill(folder, "new", "abc")
-    assert {"old"} in looks and {"new"} in looks and {"old", "new"} not in looks
+    assert {"old"} in snapshots and {"new"} in snapshots and {"old", "new"} not in snapshots
     assert contents(folder) == {"new"}
 
 
 @pytest.mark.parametrize("failing", range(5))
-def test_a_folder_that_cannot_be_replaced_stays_as_it_was(
+def test_a_folder_that_cannot_be_replaced_is_unchanged(
     failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "folder"
@@ -118,20 +118,20 @@ def test_a_folder_that_cannot_be_replaced_stays_as_it_was(
         if move == failing:
             raise OSError(errno.EIO, "input/output error")
 
-    moves_watched(monkeypatch, fail)
+    watch_moves(monkeypatch, fail)
     with pytest.raises(PhenakiError, match="input/output error"):
         fill(folder, "new", "abc")
     assert [(folder / name / "text").read_text() for name in "bc"] == ["old", "old"]
     assert contents(folder) == {"old"} and os.listdir(tmp_path) == ["folder"]
 
 
-def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
+def test_permissions_are_those_of_a_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").write_bytes(b"")
     (tmp_path / "plain folder").mkdir()
-    with write_atomic(tmp_path / "whole"), write_folder_atomic(tmp_path / "whole folder"):
+    with write_atomic(tmp_path / "atomic"), write_folder_atomic(tmp_path / "atomic folder"):
         pass
     for name in ("", " folder"):
-        assert (tmp_path / f"whole{name}").stat().st_mode == (tmp_path / f"plain{name}").stat().st_mode
+        assert (tmp_path / f"atomic{name}").stat().st_mode == (tmp_path / f"plain{name}").stat().st_mode
 
 
 def test_the_nearest_name() -> None:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phenaki.core.errors import counted
+from phenaki.core.errors import pluralize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +63,7 @@ class Output:
         """Tell on the terminal what was written; `new`: how many of the frames were made in so many seconds."""
         height, width = self.size
         print(
-            f"{self.path}: {counted(frames, 'frame')} of {width}x{height} at {self.rate:g} per second, "
+            f"{self.path}: {pluralize(frames, 'frame')} of {width}x{height} at {self.rate:g} per second, "
             f"seed {self.seed}; made in {seconds:.1f} s, {(new or frames) / seconds:.1f} frames per second",
             file=sys.stderr if self.path == PIPE else sys.stdout,
         )

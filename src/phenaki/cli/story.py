@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phenaki.cli.output import PIPE, Output
-from phenaki.core.errors import PhenakiError, counted
+from phenaki.core.errors import PhenakiError, pluralize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -160,11 +160,11 @@ class Unfinished:
                 yield writer
                 if self._read_scenes < self.told:
                     raise PhenakiError(
-                        f"'{self.video}' holds {counted(self.told, 'scene')}, and the story has {self._read_scenes}"
+                        f"'{self.video}' holds {pluralize(self.told, 'scene')}, and the story has {self._read_scenes}"
                     )
             except BaseException:
                 if self.told:
-                    held = counted(self.told, "scene")
+                    held = pluralize(self.told, "scene")
                     print(f"phenaki: '{self.video}' holds {held}: go on with --resume", file=sys.stderr)
                 else:
                     self.video.unlink()
@@ -178,7 +178,7 @@ class Unfinished:
         self._digest = hashlib.sha256(f"{self._digest}{scene}".encode()).hexdigest()
         self._read_scenes += 1
         if self._read_scenes == self.told and self._digest != self._facts["digest"]:
-            held = counted(self.told, "scene")
+            held = pluralize(self.told, "scene")
             raise PhenakiError(f"'{self.video}' holds {held}, and the story now begins with others")
         return self._read_scenes <= self.told
 

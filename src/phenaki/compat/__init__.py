@@ -1,7 +1,7 @@
-"""Architectures of the earlier reproductions, and how their checkpoints become components: docs/import.md.
+"""Architectures of earlier reproductions, and the import of their checkpoints: docs/import.md.
 
-Importing this package registers their types. `phenaki.pipeline`, which puts models together, does that, so that
-`phenaki.load` takes imported components; the command line calls the importers. Nothing else imports it.
+Importing this package registers their types. `phenaki.pipeline` does so, for `phenaki.load` to take imported
+components, and the command line calls the importers; nothing else imports it.
 """
 
 from phenaki.compat.cvivit import PegCViViT, PegCViViTConfig

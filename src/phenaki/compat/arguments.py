@@ -1,4 +1,4 @@
-"""What a checkpoint's shapes tell of the network, and what its user has to."""
+"""Configurations of imported networks: read off the weights' shapes, completed by the user's --config file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from phenaki.compat.checkpoint import Part
+from phenaki.compat.checkpoint import NetworkState
 from phenaki.compat.cvivit import PegCViViTConfig, Pixels
 from phenaki.compat.maskgit import PegMaskGitConfig
 from phenaki.core.config import bounded, configclass, from_dict, to_dict
@@ -20,7 +20,7 @@ Arguments = TypeVar("Arguments")
 
 CHANNELS = 3
 
-# Arguments of their constructors that shape the training alone.
+# Arguments of the original constructors that affect training only; they are ignored.
 _TRAINING = set(
     "discr_base_dim use_vgg_and_gan vgg discr_attn_res_layers use_hinge_loss attn_dropout ff_dropout "
     "wandb_mode local_vgg force_cpu i3d_model_path commit_loss_w gen_loss_w perceptual_loss_w i3d_loss_w recon_loss_w "
@@ -36,9 +36,9 @@ Sides = int | tuple[int, int]
 
 @configclass
 class CViViTArguments:
-    """Arguments of their C-ViViT's constructor, as --config gives them, with `fps` and `pixels` (`PegCViViTConfig`).
+    """Arguments of the original C-ViViT's constructor, from --config, with `fps` and `pixels` of `PegCViViTConfig`.
 
-    What the weights show needs not be given; if it is, it must agree.
+    Those that follow from the weights are optional, and must agree with them.
     """
 
     image_size: Sides | None = bounded(None, above=0)
@@ -61,16 +61,15 @@ class CViViTArguments:
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.lookup_free_quantization_kwargs) - _LOOKUP_FREE_TRAINING):
             raise PhenakiError(
-                f"lookup_free_quantization_kwargs {', '.join(unknown)}: only networks that leave them at their "
-                "defaults can be imported"
+                f"lookup_free_quantization_kwargs {', '.join(unknown)}: only networks with their defaults are supported"
             )
 
 
 @configclass
 class MaskGitArguments:
-    """Arguments of phenaki-pytorch's MaskGit, and of the C-ViViT whose ids it writes, as --config gives them.
+    """Arguments of phenaki-pytorch's MaskGit, and of the C-ViViT whose ids it generates, from --config.
 
-    frames: the longest clip it was trained on; as many as its places hold if not given.
+    frames: the longest clip it was trained on; by default as many as its positions allow.
     """
 
     image_size: Sides | None = bounded(None, above=0)
@@ -89,43 +88,49 @@ class MaskGitArguments:
     fps: float = bounded(8.0, above=0)
 
 
-def read_arguments(kind: type[Arguments], file: Path | None) -> Arguments:
-    """Those in a JSON file, or none. Raises PhenakiError for what is no argument, and for values of a wrong type."""
+def read_arguments(cls: type[Arguments], file: Path | None) -> Arguments:
+    """The arguments in a JSON file, if any. Raises PhenakiError for unknown arguments and wrong types."""
     if file is None:
-        return kind()
+        return cls()
     if not file.is_file():
-        raise PhenakiError(f"there is no file '{file}' for --config")
+        raise PhenakiError(f"there is no --config file '{file}'")
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PhenakiError(f"'{file}' cannot be read as JSON: {error}") from error
     if not isinstance(data, dict):
         raise PhenakiError(f"'{file}' must hold a JSON object, not a {type(data).__name__}")
-    return from_dict(kind, {name: value for name, value in data.items() if name not in _TRAINING}, where=f"'{file}'")
+    return from_dict(cls, {name: value for name, value in data.items() if name not in _TRAINING}, where=f"'{file}'")
 
 
-def cvivit_config(part: Part, given: CViViTArguments, image_size: Sides | None = None) -> PegCViViTConfig:
-    """What the weights show, and what is `given` beside; `image_size` if it is not given. Raises PhenakiError where
-    these contradict each other, and for what neither tells."""
-    width, first = part.shape("to_patch_emb_first_frame.2.weight", 2)
-    _, rest = part.shape("to_patch_emb.2.weight", 2)
-    heads, _ = part.shape("spatial_rel_pos_bias.net.2.weight", 2)
-    (head_dim,) = part.shape("enc_spatial_transformer.layers.0.1.q_scale", 1)
-    _, hidden = part.shape("enc_spatial_transformer.layers.0.3.4.weight", 2)
-    lookup_free = "vq.mask" in part.tensors
+def cvivit_config(
+    network: NetworkState, arguments: CViViTArguments, default_size: Sides | None = None
+) -> PegCViViTConfig:
+    """The configuration that follows from the weights and the user's arguments; `default_size` if neither has a size.
+
+    Raises PhenakiError where they contradict each other, and for what neither determines.
+    """
+    width, first = network.shape("to_patch_emb_first_frame.2.weight", 2)
+    _, rest = network.shape("to_patch_emb.2.weight", 2)
+    heads, _ = network.shape("spatial_rel_pos_bias.net.2.weight", 2)
+    (head_dim,) = network.shape("enc_spatial_transformer.layers.0.1.q_scale", 1)
+    _, hidden = network.shape("enc_spatial_transformer.layers.0.3.4.weight", 2)
+    lookup_free = "vq.mask" in network.tensors
     if lookup_free:
-        (code_dim,) = part.shape("vq.mask", 1)
+        (code_dim,) = network.shape("vq.mask", 1)
         codebook_size = 2**code_dim
     else:
-        _, codebook_size, code_dim = part.shape("vq._codebook.embed", 3)
-    sides = _patch(part, first, given.patch_size)
+        _, codebook_size, code_dim = network.shape("vq._codebook.embed", 3)
+    sides = _patch(network, first, arguments.patch_size)
     if rest % first:
-        raise PhenakiError(f"{part.where}: patches of {rest} numbers in time and {first} in the first frame do not fit")
-    shown = {
+        raise PhenakiError(
+            f"{network.file}: patches of {rest} values and first-frame patches of {first} values do not fit together"
+        )
+    found = {
         "dim": width,
         "temporal_patch_size": rest // first,
-        "spatial_depth": part.layers("enc_spatial_transformer"),
-        "temporal_depth": part.layers("enc_temporal_transformer"),
+        "spatial_depth": network.layers("enc_spatial_transformer"),
+        "temporal_depth": network.layers("enc_temporal_transformer"),
         "dim_head": head_dim,
         "heads": heads,
         "channels": CHANNELS,
@@ -133,118 +138,128 @@ def cvivit_config(part: Part, given: CViViTArguments, image_size: Sides | None =
         "codebook_dim": code_dim,
         "lookup_free_quantization": lookup_free,
     }
-    _agree(part, given, shown, hidden)
+    _check_agreement(network, arguments, found, hidden)
     return PegCViViTConfig(
-        image_size=_pair(_needed(part, "image_size", given.image_size or image_size)),
+        image_size=_pair(_required(network, "image_size", arguments.image_size or default_size)),
         patch=(rest // first, *sides),
         width=width,
-        spatial_layers=shown["spatial_depth"],
-        temporal_layers=shown["temporal_depth"],
+        spatial_layers=found["spatial_depth"],
+        temporal_layers=found["temporal_depth"],
         heads=heads,
         head_dim=head_dim,
         hidden=hidden,
         quantizer="lookup_free" if lookup_free else "cosine",
         codebook_size=codebook_size,
         code_dim=code_dim,
-        everywhere="enc_spatial_transformer.layers.0.0.dsconv.weight" in part.tensors,
-        fps=given.fps,
-        pixels=given.pixels,
+        spatial_peg="enc_spatial_transformer.layers.0.0.dsconv.weight" in network.tensors,
+        fps=arguments.fps,
+        pixels=arguments.pixels,
     )
 
 
-def maskgit_config(part: Part, given: MaskGitArguments, tokenizer: Part | None) -> PegMaskGitConfig:
-    """What the weights show, and those of the `tokenizer` in the same file, and what is `given` beside."""
-    vocab_size, width = part.shape("to_logits.weight", 2)
-    places, _ = part.shape("pos_emb.weight", 2)
-    heads, head_dim = part.shape("continuous_pos_bias.net.2.weight", 2)
-    _, hidden = part.shape("transformer.layers.0.3.4.weight", 2)
-    if "transformer.layers.0.2.null_kv" not in part.tensors:
-        raise PhenakiError(f"{part.where}: this MaskGIT was trained without text (unconditional), which is needed here")
-    (text_width,) = part.shape("transformer.layers.0.2.context_norm.gamma", 1)
-    shown = {
+def maskgit_config(
+    network: NetworkState, arguments: MaskGitArguments, tokenizer: NetworkState | None
+) -> PegMaskGitConfig:
+    """The configuration from the weights, the user's arguments, and the `tokenizer` if it is in the same file."""
+    vocab_size, width = network.shape("to_logits.weight", 2)
+    positions, _ = network.shape("pos_emb.weight", 2)
+    heads, head_dim = network.shape("continuous_pos_bias.net.2.weight", 2)
+    _, hidden = network.shape("transformer.layers.0.3.4.weight", 2)
+    if "transformer.layers.0.2.null_kv" not in network.tensors:
+        raise PhenakiError(
+            f"{network.file}: this MaskGIT was trained without text (unconditional); one with text is needed"
+        )
+    (text_width,) = network.shape("transformer.layers.0.2.context_norm.gamma", 1)
+    found = {
         "dim": width,
         "num_tokens": vocab_size,
-        "max_seq_len": places,
-        "depth": part.layers("transformer"),
+        "max_seq_len": positions,
+        "depth": network.layers("transformer"),
         "dim_head": head_dim,
         "heads": heads,
         "dim_context": text_width,
         "unconditional": False,
     }
-    _agree(part, given, shown, hidden)
-    facts = _facts(part, given, tokenizer, vocab_size)
-    step = (facts.image_size[0] // facts.patch[1]) * (facts.image_size[1] // facts.patch[2])
-    if not 1 <= step <= places:
+    _check_agreement(network, arguments, found, hidden)
+    spec = _tokenizer_spec(network, arguments, tokenizer, vocab_size)
+    per_frame = (spec.image_size[0] // spec.patch[1]) * (spec.image_size[1] // spec.patch[2])
+    if not 1 <= per_frame <= positions:
         raise PhenakiError(
-            f"{part.where}: images of {facts.image_size} pixels are {step} patches of {facts.patch[1:]}, and this "
-            f"MaskGIT holds 1 to {places}: check image_size and patch_size"
+            f"{network.file}: images of {spec.image_size} pixels are {per_frame} patches of {spec.patch[1:]}, and this "
+            f"MaskGIT has positions for 1 to {positions}: check image_size and patch_size"
         )
     return PegMaskGitConfig(
-        tokenizer=facts,
+        tokenizer=spec,
         text_width=text_width,
-        frames=given.frames or frame_count(places // step, facts.patch[0]),
-        places=places,
+        frames=arguments.frames or frame_count(positions // per_frame, spec.patch[0]),
+        positions=positions,
         width=width,
-        layers=shown["depth"],
+        layers=found["depth"],
         heads=heads,
         head_dim=head_dim,
         hidden=hidden,
     )
 
 
-def _facts(part: Part, given: MaskGitArguments, tokenizer: Part | None, vocab_size: int) -> TokenizerFacts:
+def _tokenizer_spec(
+    network: NetworkState, arguments: MaskGitArguments, tokenizer: NetworkState | None, vocab_size: int
+) -> TokenizerFacts:
     if tokenizer is not None:
         names = ("image_size", "patch_size", "temporal_patch_size", "fps")
-        config = cvivit_config(tokenizer, CViViTArguments(**{name: getattr(given, name) for name in names}))
+        config = cvivit_config(tokenizer, CViViTArguments(**{name: getattr(arguments, name) for name in names}))
         if config.codebook_size != vocab_size:
             raise PhenakiError(
-                f"{part.where}: its MaskGIT writes {vocab_size} codes and its C-ViViT has {config.codebook_size}"
+                f"{network.file}: its MaskGIT predicts {vocab_size} codes, its C-ViViT has {config.codebook_size}"
             )
         return TokenizerFacts(vocab_size, config.patch, config.image_size, config.fps)
-    period = _needed(part, "temporal_patch_size", given.temporal_patch_size)
-    patch = (period, *_pair(_needed(part, "patch_size", given.patch_size)))
-    return TokenizerFacts(vocab_size, patch, _pair(_needed(part, "image_size", given.image_size)), given.fps)
+    period = _required(network, "temporal_patch_size", arguments.temporal_patch_size)
+    patch = (period, *_pair(_required(network, "patch_size", arguments.patch_size)))
+    image_size = _pair(_required(network, "image_size", arguments.image_size))
+    return TokenizerFacts(vocab_size, patch, image_size, arguments.fps)
 
 
-def _agree(part: Part, given: Any, shown: dict[str, Any], hidden: int) -> None:
-    """Raise PhenakiError, naming each, for arguments that are not what the weights show."""
-    if given.ff_mult is not None:
-        shown = shown | {"ff_mult": given.ff_mult if int(given.ff_mult * (2 / 3) * shown["dim"]) == hidden else None}
-    told = to_dict(given)
+def _check_agreement(network: NetworkState, arguments: Any, found: dict[str, Any], hidden: int) -> None:
+    """Raise PhenakiError that names each argument that contradicts the weights."""
+    if arguments.ff_mult is not None:
+        fits = int(arguments.ff_mult * (2 / 3) * found["dim"]) == hidden
+        found = found | {"ff_mult": arguments.ff_mult if fits else None}
+    given = to_dict(arguments)
     wrong = [
-        f"{name} {told[name]}" + (f" where the weights have {value}" if value is not None else " does not fit them")
-        for name, value in shown.items()
-        if told[name] is not None and told[name] != value
+        f"{name} {given[name]}" + (f", but the weights have {value}" if value is not None else " does not fit them")
+        for name, value in found.items()
+        if given[name] is not None and given[name] != value
     ]
     if wrong:
-        raise PhenakiError(f"{part.where} is not of this configuration: {'; '.join(wrong)}")
+        raise PhenakiError(f"{network.file} does not match the --config: {'; '.join(wrong)}")
 
 
-def _patch(part: Part, numbers: int, given: Sides | None) -> tuple[int, int]:
-    """Height and width of the patches of `numbers` numbers, square ones unless they are given."""
-    if numbers % CHANNELS:
-        raise PhenakiError(f"{part.where}: patches of {numbers} numbers are not of 3 colours; only RGB can be imported")
-    area = numbers // CHANNELS
+def _patch(network: NetworkState, values: int, given: Sides | None) -> tuple[int, int]:
+    """Height and width of patches of so many values; square unless given."""
+    if values % CHANNELS:
+        raise PhenakiError(
+            f"{network.file}: patches of {values} values do not have 3 channels; only RGB can be imported"
+        )
+    area = values // CHANNELS
     sides = _pair(given) if given is not None else (math.isqrt(area), math.isqrt(area))
     if sides[0] * sides[1] == area:
         return sides
     if given is None:
-        raise PhenakiError(f"{part.where}: patches of {area} pixels are not square: {_way_out('patch_size')}")
+        raise PhenakiError(f"{network.file}: patches of {area} pixels are not square: {_hint('patch_size')}")
     raise PhenakiError(
-        f"{part.where} is not of this configuration: patch_size {sides[0]}x{sides[1]} where the weights have patches "
+        f"{network.file} does not match the --config: patch_size {sides[0]}x{sides[1]}, but the weights have patches "
         f"of {area} pixels"
     )
 
 
-def _needed(part: Part, name: str, value: Any) -> Any:
+def _required(network: NetworkState, name: str, value: Any) -> Any:
     if value is None:
-        raise PhenakiError(f"{part.where} does not tell {name}: {_way_out(name)}")
+        raise PhenakiError(f"{network.file} does not determine {name}: {_hint(name)}")
     return value
 
 
-def _way_out(name: str) -> str:
+def _hint(name: str) -> str:
     example = {"image_size": 128, "patch_size": [8, 4], "temporal_patch_size": 2}[name]
-    return f"give it in a file, with --config FILE.json, such as {json.dumps({name: example})}"
+    return f"set it with --config FILE.json, such as {json.dumps({name: example})}"
 
 
 def _pair(sides: Sides) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""C-ViViT as phenaki-pytorch has it, and Obvious Research's fork. It is not causal: `Peg` says why.
+"""C-ViViT of phenaki-pytorch and of Obvious Research's fork. It is not causal; `Peg` explains why.
 
 Shapes: B batch, T frames, H, W pixels; t, h, w token grid; D width; d code dimension.
 """
@@ -19,17 +19,17 @@ from phenaki.tokenizers.cvivit import patchify, unpatchify
 from phenaki.tokenizers.quantizers.base import Quantized, in_float32
 
 Pixels = Literal["rgb", "bgr255"]
-_ROWS = 8192  # latents that are compared with all codes at once
+_ROWS = 8192  # latents compared with all codes at a time
 
 
 @configclass
 class PegCViViTConfig:
     """Sizes of the network. `hidden`: of the feed-forward networks.
 
-    everywhere: convolutions in the spatial layers too, and temporal attention over all times, as Obvious Research and
-    early versions of phenaki-pytorch have it; later ones have convolutions and causal attention in the temporal layers.
-    pixels: what it was trained on, RGB from 0 to 1, or BGR from 0 to 255, as phenaki-pytorch's own data set reads .mp4
-    files. causal: no such network is.
+    spatial_peg: position-generating convolutions in the spatial layers too, and temporal attention without a causal
+    mask, as in Obvious Research's and early versions of phenaki-pytorch; later ones have convolutions in the temporal
+    layers only, and causal attention there. pixels: of the training videos, RGB from 0 to 1, or BGR from 0 to 255 as
+    phenaki-pytorch's own data set reads .mp4 files. causal: always False.
     """
 
     image_size: tuple[int, int]
@@ -43,7 +43,7 @@ class PegCViViTConfig:
     quantizer: Literal["cosine", "lookup_free"]
     codebook_size: int
     code_dim: int
-    everywhere: bool
+    spatial_peg: bool
     fps: float = bounded(8.0, above=0)
     pixels: Pixels = "rgb"
     causal: Literal[False] = False
@@ -54,7 +54,7 @@ class PegCViViTConfig:
 
 
 class PegCViViT(Tokenizer):
-    """A tokenizer that gives the ids and pixels that the network it was imported from gives, in float32."""
+    """A tokenizer with the ids and pixels of the original network, in float32."""
 
     causal = False
 
@@ -68,8 +68,8 @@ class PegCViViT(Tokenizer):
         self.to_patch_emb_first_frame = _embedding(first, width)
         self.to_patch_emb = _embedding(rest, width)
         sizes = (config.heads, config.head_dim, config.hidden)
-        spatial: dict[str, Any] = {"peg": config.everywhere}
-        temporal: dict[str, Any] = {"causal": not config.everywhere}
+        spatial: dict[str, Any] = {"peg": config.spatial_peg}
+        temporal: dict[str, Any] = {"causal": not config.spatial_peg}
         self.enc_spatial_transformer = Transformer(width, config.spatial_layers, *sizes, **spatial)
         self.enc_temporal_transformer = Transformer(width, config.temporal_layers, *sizes, **temporal)
         quantizer = CosineCodes if config.quantizer == "cosine" else LookupFree
@@ -83,21 +83,21 @@ class PegCViViT(Tokenizer):
     def quantizer(self) -> CosineCodes | LookupFree:
         return self.vq
 
-    @in_float32  # in bfloat16 some ids would be others than theirs
+    @in_float32  # in bfloat16 some ids would differ from the original's
     def latents(self, video: Tensor, past: None = None) -> Tensor:
-        """As `Tokenizer.latents`; `past` is None, since a network that is not causal has no streams."""
+        """As `Tokenizer.latents`; `past` is None, as there are no streams without causality."""
         self.grid(*video.shape[2:])
         if self.config.pixels == "bgr255":
             video = video.flip(1) * 255
         x = self._embed(video.float())
-        x = _over_space(self.enc_spatial_transformer, x, self.spatial_rel_pos_bias)
-        return _over_time(self.enc_temporal_transformer, x)
+        x = _attend_space(self.enc_spatial_transformer, x, self.spatial_rel_pos_bias)
+        return _attend_time(self.enc_temporal_transformer, x)
 
     @in_float32
     def reconstruct(self, latents: Tensor, past: None = None) -> Tensor:
         """As `Tokenizer.reconstruct`, without streams."""
-        x = _over_time(self.dec_temporal_transformer, latents)
-        x = _over_space(self.dec_spatial_transformer, x, self.spatial_rel_pos_bias)
+        x = _attend_time(self.dec_temporal_transformer, latents)
+        x = _attend_space(self.dec_spatial_transformer, x, self.spatial_rel_pos_bias)
         video = self._pixels(x)
         return video.flip(1) / 255 if self.config.pixels == "bgr255" else video
 
@@ -117,7 +117,7 @@ class PegCViViT(Tokenizer):
 
 
 class CosineCodes(nn.Module):
-    """The code of the largest cosine; codes may be of fewer dimensions than the latents."""
+    """Codebook with cosine similarity; codes may have fewer dimensions than the latents."""
 
     def __init__(self, width: int, code_dim: int, vocab_size: int):
         super().__init__()
@@ -141,13 +141,13 @@ class CosineCodes(nn.Module):
 
 
 class LookupFree(nn.Module):
-    """The sign of each of d numbers (2310.05737): 2^d codes without a table."""
+    """Lookup-free quantization (2310.05737): the signs of d values, 2^d codes without a table."""
 
     def __init__(self, width: int, code_dim: int, vocab_size: int):
         super().__init__()
         self.vocab_size = vocab_size
         self.project_in, self.project_out = _projections(width, code_dim)
-        self.register_buffer("mask", 2 ** torch.arange(code_dim - 1, -1, -1))  # what each sign counts in the id
+        self.register_buffer("mask", 2 ** torch.arange(code_dim - 1, -1, -1))  # the place value of each sign in an id
 
     @in_float32
     def forward(self, latents: Tensor) -> Quantized:
@@ -166,19 +166,19 @@ class LookupFree(nn.Module):
 
 
 def _projections(width: int, code_dim: int) -> tuple[nn.Module, nn.Module]:
-    """To and from the codes' dimension; none where it is the width."""
+    """To and from the codes' dimension, the identity if it is the width."""
     if width == code_dim:
         return nn.Identity(), nn.Identity()
     return nn.Linear(width, code_dim), nn.Linear(code_dim, width)
 
 
 def _embedding(inputs: int, width: int) -> nn.Sequential:
-    """The identity stands where their rearrangement was."""
+    """The identity replaces the original's rearrangement, to keep the names of the weights."""
     return nn.Sequential(nn.Identity(), nn.LayerNorm(inputs), nn.Linear(inputs, width), nn.LayerNorm(width))
 
 
 def _patches(video: Tensor, patch: tuple[int, int, int]) -> Tensor:
-    """(B, 3, t*p, h*ph, w*pw) -> (B, t, h, w, 3*p*ph*pw), all of a colour together."""
+    """(B, 3, t*p, h*ph, w*pw) -> (B, t, h, w, 3*p*ph*pw), channel by channel."""
     return patchify(video, patch).unflatten(-1, (-1, 3)).transpose(-1, -2).flatten(-2)
 
 
@@ -187,14 +187,14 @@ def _video(x: Tensor, patch: tuple[int, int, int]) -> Tensor:
     return unpatchify(x.unflatten(-1, (3, -1)).transpose(-1, -2).flatten(-2), patch)
 
 
-def _over_space(transformer: Transformer, x: Tensor, position_bias: PositionBias) -> Tensor:
+def _attend_space(transformer: Transformer, x: Tensor, position_bias: PositionBias) -> Tensor:
     """(B, t, h, w, D) in and out."""
     B, t, h, w, D = x.shape
     x = transformer(x.reshape(B * t, h * w, D), (B, t, h, w), position_bias((h, w)))
     return x.view(B, t, h, w, D)
 
 
-def _over_time(transformer: Transformer, x: Tensor) -> Tensor:
+def _attend_time(transformer: Transformer, x: Tensor) -> Tensor:
     """(B, t, h, w, D) in and out."""
     B, t, h, w, D = x.shape
     x = transformer(x.permute(0, 2, 3, 1, 4).reshape(B * h * w, t, D), (B, t, h, w))

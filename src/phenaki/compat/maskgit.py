@@ -1,4 +1,4 @@
-"""phenaki-pytorch's second stage, with what the sampler asks of a generator.
+"""MaskGit of phenaki-pytorch as a generator.
 
 Shapes: B batch, t, h, w token grid, N = t * h * w, L text positions, D width, V vocabulary.
 """
@@ -18,13 +18,13 @@ from phenaki.tokenizers.base import TokenizerFacts
 
 @configclass
 class PegMaskGitConfig:
-    """Sizes of the network. `frames`: the longest clip it writes. `places`: the ids it can hold (their max_seq_len).
+    """Sizes of the network. `frames`: of the longest clip. `positions`: of its embedding (the original's max_seq_len).
     `hidden`: of the feed-forward networks."""
 
     tokenizer: TokenizerFacts
     text_width: int
     frames: int
-    places: int
+    positions: int
     width: int
     layers: int
     heads: int
@@ -36,9 +36,10 @@ class PegMaskGitConfig:
         if height % ph or width % pw:
             raise PhenakiError(f"image_size {(height, width)} is not a multiple of the patch {(ph, pw)}")
         ids = latent_frames(self.frames, p) * (height // ph) * (width // pw)
-        if ids > self.places:
+        if ids > self.positions:
             raise PhenakiError(
-                f"{self.frames} frames of {height}x{width} are {ids} ids, and this generator holds {self.places}"
+                f"{self.frames} frames of {height}x{width} are {ids} ids, and this generator has positions for "
+                f"{self.positions}"
             )
 
 
@@ -50,7 +51,7 @@ class PegMaskGit(Generator):
         self.config = config
         vocab_size, width, heads = config.tokenizer.vocab_size, config.width, config.heads
         self.token_emb = nn.Embedding(vocab_size + 1, width)
-        self.pos_emb = nn.Embedding(config.places, width)
+        self.pos_emb = nn.Embedding(config.positions, width)
         self.continuous_pos_bias = PositionBias(3, config.head_dim, heads)
         self.transformer = Transformer(
             width,
@@ -77,14 +78,14 @@ class PegMaskGit(Generator):
 
     def features(self, ids: Tensor, context: Context, text_mask: Tensor) -> Tensor:
         """ids (B, t, h, w) -> features (B, t, h, w, D), of which `head` makes logits. Raises PhenakiError for more ids
-        than it has places."""
+        than it has positions."""
         B, *grid = ids.shape
-        places = ids[0].numel()
-        if places > self.config.places:
+        positions = ids[0].numel()
+        if positions > self.config.positions:
             raise PhenakiError(
-                f"{'x'.join(map(str, grid))} ids are {places}, and this generator holds {self.config.places}: "
-                "make a shorter or smaller video"
+                f"a grid of {'x'.join(map(str, grid))} has {positions} ids, and this generator has positions for "
+                f"{self.config.positions}: make a shorter or smaller video"
             )
-        x = self.token_emb(ids.flatten(1)) + self.pos_emb.weight[:places]
+        x = self.token_emb(ids.flatten(1)) + self.pos_emb.weight[:positions]
         x = self.transformer(x, (B, *grid), self.continuous_pos_bias(grid), context, text_mask)
         return x.view(B, *grid, -1)

@@ -1,6 +1,6 @@
-"""The transformer that phenaki-pytorch and its forks build both stages from. States are named as in their checkpoints.
+"""The transformer of both stages of phenaki-pytorch and its forks. Parameters are named as in their checkpoints.
 
-Shapes: B batch, t, h, w token grid, N places, M keys, D width, H heads, K head width, L text positions, C text width.
+Shapes: B batch, t, h, w token grid, N positions, M keys, D width, H heads, K head width, L text length, C text width.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_SCALE = 8.0  # of the cosines of queries and keys
-_NULLS = 2  # keys beside those of a text
+_SCALE = 8.0  # of attention scores, which are cosines
+_NULLS = 2  # learned keys beside those of the text
 KeysValues = tuple[Tensor, Tensor]
 
 
 class Transformer(nn.Module):
-    """Layers of position-generating convolution, self-attention, cross-attention and feed-forward network.
-
-    The convolution is there with `peg`, cross-attention with a `context_width`.
-    """
+    """Layers of position-generating convolution (with `peg`), self-attention, cross-attention (with a `context_width`)
+    and feed-forward network."""
 
     def __init__(
         self,
@@ -57,10 +55,10 @@ class Transformer(nn.Module):
         context: Sequence[KeysValues] = (),
         context_mask: Tensor | None = None,
     ) -> Tensor:
-        """x: (_, N, D) -> (_, N, D), B t h w places in all.
+        """x: (_, N, D) -> (_, N, D), B t h w positions in total.
 
-        grid: (B, t, h, w), the shape that the convolutions read the places in. bias: (H, N, N), added to the scores of
-        self-attention. context, context_mask: of each layer's `CrossAttention.keys_values`, and its `mask`.
+        grid: (B, t, h, w), the shape in which the convolutions see the positions. bias: (H, N, N), added to the scores
+        of self-attention. context, context_mask: `CrossAttention.keys_values` of each layer, and the `mask`.
         """
         if self.causal:
             bias = _linear_bias(self.heads, x.shape[1], x.device)
@@ -75,7 +73,7 @@ class Transformer(nn.Module):
 
 
 class Norm(nn.Module):
-    """Layer normalisation with a scale that is learned; the shift stays what it was saved as (zero)."""
+    """Layer normalization with a learned scale; the shift is a constant (zero) of the checkpoint."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -87,7 +85,7 @@ class Norm(nn.Module):
 
 
 def _feed_forward(width: int, hidden: int) -> nn.Sequential:
-    """The identity stands where their dropout was."""
+    """The identity replaces the original's dropout, to keep the names of the weights."""
     widen, narrow = nn.Linear(width, 2 * hidden, bias=False), nn.Linear(hidden, width, bias=False)
     return nn.Sequential(nn.LayerNorm(width), widen, _Gated(), nn.Identity(), narrow)
 
@@ -103,9 +101,9 @@ class _Gated(nn.Module):
 class Peg(nn.Module):
     """Position-generating convolution (2102.10882): depthwise, 3 x 3 x 3.
 
-    `causal` pads it on the past side alone. That does not make its temporal use causal: there x is (B h w, t, D), and
-    it is read as (B, t, h, w, D) without moving axes, so that each place meets others of any time. Kept, for these
-    weights were trained with it; it stays within a sample, whatever the batch.
+    `causal` pads only the past side. In temporal layers that does not make it causal: x is (B h w, t, D) there, and is
+    viewed as (B, t, h, w, D) without permuting the axes, which mixes different times. Kept, since the weights were
+    trained with it; it never mixes samples of a batch.
     """
 
     def __init__(self, width: int, causal: bool):
@@ -114,13 +112,13 @@ class Peg(nn.Module):
         self.dsconv = nn.Conv3d(width, width, 3, groups=width)
 
     def forward(self, x: Tensor, grid: tuple[int, int, int, int]) -> Tensor:
-        places = x.reshape(*grid, -1).permute(0, 4, 1, 2, 3)
-        moved = self.dsconv(F.pad(places, (1, 1, 1, 1, self.past, self.future)))
-        return moved.permute(0, 2, 3, 4, 1).reshape(x.shape)
+        grid_x = x.reshape(*grid, -1).permute(0, 4, 1, 2, 3)
+        out = self.dsconv(F.pad(grid_x, (1, 1, 1, 1, self.past, self.future)))
+        return out.permute(0, 2, 3, 4, 1).reshape(x.shape)
 
 
 class Attention(nn.Module):
-    """Self-attention by the cosine of queries and keys, each dimension scaled. Queries alone are of normalised x."""
+    """Self-attention with cosine scores and per-dimension scales. Only the queries see the normalized input."""
 
     def __init__(self, width: int, heads: int, head_dim: int, context_width: int = 0):
         super().__init__()
@@ -138,7 +136,7 @@ class Attention(nn.Module):
         return self._attend(x, (F.normalize(k, dim=-1) * self.k_scale, v), bias)
 
     def _attend(self, x: Tensor, keys_values: KeysValues, mask: Tensor | None) -> Tensor:
-        """x: (B, N, D); mask: broadcast to (B, H, N, M), bool or added to the scores."""
+        """x: (B, N, D); mask: broadcastable to (B, H, N, M), bool or added to the scores."""
         k, v = keys_values
         q = F.normalize(self._split(self.to_q(self.norm(x))), dim=-1) * self.q_scale
         if mask is not None and mask.is_floating_point():
@@ -151,7 +149,7 @@ class Attention(nn.Module):
 
 
 class CrossAttention(Attention):
-    """Attention to a text, and to learned null keys that are always seen."""
+    """Attention to a text, and to learned null keys that are never masked."""
 
     def __init__(self, width: int, heads: int, head_dim: int, context_width: int):
         super().__init__(width, heads, head_dim, context_width)
@@ -159,12 +157,12 @@ class CrossAttention(Attention):
         self.null_kv = nn.Parameter(torch.randn(heads, 2 * _NULLS, head_dim))  # key, value, key, value
 
     def forward(self, x: Tensor, keys_values: KeysValues, mask: Tensor) -> Tensor:
-        """x: (B, N, D) -> (B, N, D); mask: bool (B, L), True where there is text."""
+        """x: (B, N, D) -> (B, N, D); mask: bool (B, L), True at text."""
         mask = F.pad(mask, (_NULLS, 0), value=True)
         return self._attend(x, keys_values, mask[:, None, None])
 
     def keys_values(self, context: Tensor) -> KeysValues:
-        """Keys and values (B, H, M, K) of a text (B, L, C), those of the null keys in front."""
+        """Keys and values (B, H, M, K) of a text (B, L, C), after the null keys."""
         k, v = self.to_kv(self.context_norm(context)).chunk(2, dim=-1)
         null_k, null_v = (self.null_kv[:, i::2].to(k.dtype).expand(len(context), -1, -1, -1) for i in (0, 1))
         k, v = torch.cat((null_k, self._split(k)), dim=2), torch.cat((null_v, self._split(v)), dim=2)
@@ -172,7 +170,7 @@ class CrossAttention(Attention):
 
 
 class PositionBias(nn.Module):
-    """A bias for each pair of places of a grid, by a network of the logarithm of their offset (2111.09883)."""
+    """Continuous relative position bias (2111.09883): an MLP of the logarithm of the offset of two positions."""
 
     def __init__(self, axes: int, hidden: int, heads: int):
         super().__init__()
@@ -185,24 +183,24 @@ class PositionBias(nn.Module):
         )
 
     def forward(self, grid: Sequence[int]) -> Tensor:
-        """Sizes of the grid along each axis -> float (H, N, N). The network sees each offset once, not each pair."""
+        """Grid sizes -> float (H, N, N). The MLP runs once per offset, not per pair."""
         device = self.net[-1].weight.device
         offsets = torch.cartesian_prod(*(torch.arange(1 - size, size, device=device) for size in grid)).float()
         table = offsets.view(-1, len(grid)).sign() * offsets.view(-1, len(grid)).abs().log1p()
         for layer in self.net:
             table = layer(table)
-        # An offset's number in the table is linear in its coordinates: the numbers of two places give that of the pair.
-        numbers = torch.arange(len(table), device=device).view([2 * size - 1 for size in grid])
-        places = numbers[tuple(slice(size) for size in grid)].flatten()
-        return table.T[:, places[:, None] - places + places[-1]]
+        # Row-major indices are linear in the coordinates, so the indices of two positions give that of their offset.
+        indices = torch.arange(len(table), device=device).view([2 * size - 1 for size in grid])
+        positions = indices[tuple(slice(size) for size in grid)].flatten()
+        return table.T[:, positions[:, None] - positions + positions[-1]]
 
 
-def _linear_bias(heads: int, places: int, device: torch.device) -> Tensor:
-    """Causal attention's bias (H, N, N): a head's slope times the distance, minus infinity ahead (ALiBi 2108.12409)."""
+def _linear_bias(heads: int, length: int, device: torch.device) -> Tensor:
+    """Causal ALiBi bias (2108.12409), (H, N, N): per-head slope times distance, -inf for later positions."""
     power = 1 << (heads.bit_length() - 1)
     slopes = [2.0 ** (-8 * i / power) for i in range(1, power + 1)]
     slopes += [2.0 ** (-4 * i / power) for i in range(1, 2 * power + 1, 2)][: heads - power]
-    steps = torch.arange(places, device=device)
+    steps = torch.arange(length, device=device)
     distance = steps[:, None] - steps
     bias = -distance * torch.tensor(slopes, device=device)[:, None, None]
     return bias.masked_fill(distance < 0, float("-inf"))

@@ -1,4 +1,4 @@
-"""Files and folders that appear under their name whole, or not at all."""
+"""Atomic writing of files and folders: complete under their final name, or not there at all."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from typing import IO
 from phenaki.core.errors import PhenakiError
 
 _REASONS = {
-    errno.ENOSPC: "the disk is full; free some space or choose another place",
-    errno.EDQUOT: "the disk quota is used up; free some space or choose another place",
-    errno.EFBIG: "it is larger than a file may be there",
-    errno.EROFS: "that file system is read-only; choose another place",
-    errno.EACCES: "permission is denied; choose a place you may write to",
-    errno.EPERM: "permission is denied; choose a place you may write to",
-    errno.EIO: "the disk reports an input/output error",
+    errno.ENOSPC: "the disk is full; free some space or write elsewhere",
+    errno.EDQUOT: "the disk quota is exceeded; free some space or write elsewhere",
+    errno.EFBIG: "it exceeds the largest file size of that file system",
+    errno.EROFS: "that file system is read-only; write elsewhere",
+    errno.EACCES: "permission denied; write to a folder that you own",
+    errno.EPERM: "permission denied; write to a folder that you own",
+    errno.EIO: "the disk reported an input/output error",
     errno.ENAMETOOLONG: "the name is too long",
-    errno.ENOTDIR: "a part of that path is a file and no folder",
+    errno.ENOTDIR: "part of that path is a file, not a folder",
 }
 
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turn the system's errors about writing to `path` into a PhenakiError; other errors pass."""
+    """Turn system errors about writing to `path` into a PhenakiError; other errors pass through."""
     try:
         yield
     except OSError as error:
@@ -40,21 +40,21 @@ def writing(path: str | Path) -> Iterator[None]:
 def _temporary_beside(path: Path) -> Path:
     if not path.parent.is_dir():
         raise PhenakiError(f"Cannot write '{path}': the folder '{path.parent}' does not exist. Create it first.")
-    return path.parent / f".phenaki-{secrets.token_hex(6)}.tmp"  # of one length, so that a long name stays possible
+    return path.parent / f".phenaki-{secrets.token_hex(6)}.tmp"  # of constant length, so that long names work
 
 
 @contextmanager
 def write_atomic(path: str | Path, mode: str = "wb") -> Iterator[IO]:
-    """Open a file for writing that takes the name `path` only when the block ends without an error.
+    """Open a file for writing that is renamed to `path` only if the block ends without an error.
 
-    The block writes into a temporary file beside it (its path is the handle's `.name`), which is flushed to the disk
-    and renamed, or removed if anything is raised. Text is UTF-8. Raises PhenakiError for a missing or unwritable
-    folder, a full disk, and a path that names something else than a file.
+    The block writes to a temporary file in the same folder (the handle's `.name`), which is then synced to disk and
+    renamed, or removed on an error. Text is UTF-8. Raises PhenakiError for a missing or read-only folder, a full disk,
+    and a path that is not a regular file.
     """
     path = Path(path)
     with writing(path):
-        if path.exists() and not path.is_file():  # a rename would put a file in the place of /dev/null
-            raise PhenakiError(f"Cannot write '{path}': that is {'a folder' if path.is_dir() else 'no ordinary file'}.")
+        if path.exists() and not path.is_file():  # a rename would replace /dev/null
+            raise PhenakiError(f"Cannot write '{path}': it is {'a folder' if path.is_dir() else 'not a regular file'}.")
         temporary = _temporary_beside(path)
         try:
             with open(temporary, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
@@ -68,17 +68,16 @@ def write_atomic(path: str | Path, mode: str = "wb") -> Iterator[IO]:
 
 @contextmanager
 def write_folder_atomic(path: str | Path) -> Iterator[Path]:
-    """A temporary folder to fill, whose files get their places under `path` only when the block ends without an error.
+    """A temporary folder whose files are moved to `path` only if the block ends without an error.
 
-    A new folder appears in one rename. In a folder that is there already files are replaced after all the new ones are
-    on the disk; other files in it stay. The old ones leave before the first new one comes: a crash in between leaves
-    files missing, which is seen, and never old weights beside a new configuration, which is not. Raises PhenakiError as
-    `write_atomic` does.
+    A new folder appears in one rename. In an existing folder, files of the same names are replaced and others kept. All
+    old files are removed before the first new one is moved in: a crash in between leaves files missing, which is
+    noticed, rather than old weights beside a new configuration, which is not. Raises PhenakiError as `write_atomic`.
     """
     path = Path(path)
     with writing(path):
         if path.exists() and not path.is_dir():
-            raise PhenakiError(f"Cannot write the folder '{path}': there is a file of that name.")
+            raise PhenakiError(f"Cannot write the folder '{path}': it is a file.")
         temporary = _temporary_beside(path)
         try:
             temporary.mkdir()
@@ -96,19 +95,19 @@ def write_folder_atomic(path: str | Path) -> Iterator[Path]:
 
 
 def _replace(folder: Path, new: Path, names: list[Path]) -> None:
-    """Move the files of these names from `new` to `folder`, all of them or, if anything is raised, none."""
+    """Move the named files from `new` to `folder`: all of them or, on an error, none."""
     old = _temporary_beside(folder)
     try:
         with ExitStack() as undo:
             for name in names:
-                place, aside = folder / name, old / name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                if place.exists():
-                    aside.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(place, aside)
-                    undo.callback(os.replace, aside, place)
+                current, backup = folder / name, old / name
+                current.parent.mkdir(parents=True, exist_ok=True)
+                if current.exists():
+                    backup.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(current, backup)
+                    undo.callback(os.replace, backup, current)
                 else:
-                    undo.callback(place.unlink, missing_ok=True)
+                    undo.callback(current.unlink, missing_ok=True)
             for name in names:
                 os.replace(new / name, folder / name)
             undo.pop_all()

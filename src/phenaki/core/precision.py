@@ -1,4 +1,4 @@
-"""The one policy on device and precision: float32 master weights, bfloat16 matrix products where those are faster."""
+"""Device and precision policy: float32 master weights, bfloat16 matrix products where they are faster."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def best_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
+    """CUDA if available, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def autocast(device: torch.device, precision: Precision = "auto") -> torch.autocast:
     """The autocast region in which every forward pass of training and inference runs.
 
-    "auto" takes bfloat16 on CUDA and on CPUs with instructions for it (AMX, AVX512-BF16), float32 elsewhere. Losses,
-    quantizers and softmax statistics stay in float32: the code that computes them casts by itself.
+    "auto" is bfloat16 on CUDA and on CPUs with instructions for it (AMX, AVX512-BF16), float32 elsewhere. Losses,
+    quantizers and softmax statistics stay in float32: the code that computes them casts.
     """
     use_bfloat16 = precision == "bfloat16" or (precision == "auto" and prefers_bfloat16(device))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bfloat16)

@@ -1,4 +1,4 @@
-"""The one progress bar: how many, how fast, how long still."""
+"""The progress bar: count, rate, remaining time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rich.text import Text
 
 Item = TypeVar("Item")
 
-_SAID_EVERY = 60  # seconds, where there is no terminal
-_PERIOD = 300  # seconds over which the rate is taken: a training step alone may last a minute
+_LINE_INTERVAL = 60  # seconds, without a terminal
+_RATE_PERIOD = 300  # seconds to average the rate over: one training step may take a minute
 
 
 class _Rate(ProgressColumn):
@@ -23,9 +23,9 @@ class _Rate(ProgressColumn):
 
 
 def progress_bar(*more: ProgressColumn, shown: bool = True, transient: bool = False) -> Progress:
-    """A bar on standard error, quiet where that is no terminal: description, count, bar, rate, remaining time, `more`.
+    """A bar on standard error: description, count, bar, rate, remaining time, `more`. Hidden without a terminal.
 
-    `transient`: it vanishes when it is done.
+    `transient`: remove it when done.
     """
     console = Console(stderr=True)
     return Progress(
@@ -38,16 +38,16 @@ def progress_bar(*more: ProgressColumn, shown: bool = True, transient: bool = Fa
         console=console,
         transient=transient,
         disable=not (shown and console.is_terminal),
-        speed_estimate_period=_PERIOD,
+        speed_estimate_period=_RATE_PERIOD,
     )
 
 
-def tracked(items: Sequence[Item], doing: str, shown: bool = True) -> Iterator[Item]:
-    """The items, with a bar; where standard error is no terminal, with a line there every minute."""
+def track(items: Sequence[Item], description: str, shown: bool = True) -> Iterator[Item]:
+    """The items, with a progress bar; without a terminal, with a line on standard error every minute."""
     with progress_bar(shown=shown) as bar:
-        said = time.monotonic()
-        for number, item in enumerate(bar.track(items, description=doing)):
-            if shown and bar.disable and time.monotonic() - said >= _SAID_EVERY:
-                print(f"{doing}: {number:,} of {len(items):,}", file=sys.stderr, flush=True)
-                said = time.monotonic()
+        printed = time.monotonic()
+        for number, item in enumerate(bar.track(items, description=description)):
+            if shown and bar.disable and time.monotonic() - printed >= _LINE_INTERVAL:
+                print(f"{description}: {number:,} of {len(items):,}", file=sys.stderr, flush=True)
+                printed = time.monotonic()
             yield item

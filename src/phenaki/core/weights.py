@@ -17,19 +17,19 @@ from phenaki.core.errors import PhenakiError, shortened
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors in a .safetensors file, or in what `torch.save` wrote, on the CPU; nested dictionaries give a.b.c.
+    """All tensors of a .safetensors file or a `torch.save` file, on the CPU; keys of nested dictionaries become a.b.c.
 
-    Raises PhenakiError for what cannot be read, and for a pickle that would run code, which is not run.
+    Raises PhenakiError for an unreadable file, and for a pickle that would run code, which is not run.
     """
     if path.is_dir():
-        inside = ", ".join(sorted(file.name for file in path.iterdir() if file.is_file())) or "no file"
-        raise PhenakiError(f"'{path}' is a folder: name the file of the weights in it. It holds {inside}")
+        inside = ", ".join(sorted(file.name for file in path.iterdir() if file.is_file())) or "no files"
+        raise PhenakiError(f"'{path}' is a folder: pass the weights file in it. It contains {inside}")
     if not path.is_file():
         raise PhenakiError(f"there is no checkpoint '{path}'")
-    held = read_safetensors(path) if path.suffix == ".safetensors" else _unpickle(path)
-    tensors = dict(_flat(held))
+    content = read_safetensors(path) if path.suffix == ".safetensors" else _unpickle(path)
+    tensors = dict(_flat(content))
     if not tensors:
-        raise PhenakiError(f"'{path}' holds no tensors, but a {type(held).__name__}: give a state dictionary")
+        raise PhenakiError(f"'{path}' holds a {type(content).__name__} without tensors: save a state_dict()")
     return tensors
 
 
@@ -66,25 +66,25 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], where: str | Pa
 
 
 def _unpickle(path: Path) -> Any:
-    path.open("rb").close()  # the system's own errors pass; below, a file that is cut off raises them too
+    path.open("rb").close()  # raises system errors, which below could also mean a truncated file
     try:
-        with warnings.catch_warnings(action="ignore"):  # about pickles of an unusual kind, which are refused if need be
+        with warnings.catch_warnings(action="ignore"):  # about unusual pickles; dangerous ones raise
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # where a broken file breaks decides what is raised
+    except Exception as error:  # the type depends on where a broken file breaks
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise PhenakiError(
-                f"'{path}' holds more than tensors: reading it would run {found[1]}, which was not done. "
-                "Save the network's state_dict() alone, best as .safetensors"
+                f"'{path}' holds more than tensors: loading it would run {found[1]}, so it was not loaded. "
+                "Save only the network's state_dict(), preferably as .safetensors"
             ) from error
         raise PhenakiError(
-            f"'{path}' ({path.stat().st_size:,} bytes) is no whole checkpoint of torch.save, and nothing in it was "
-            "run: copy or download it again"
+            f"'{path}' ({path.stat().st_size:,} bytes) is not a complete torch.save file; no code in it was run. "
+            "Copy or download it again"
         ) from error
 
 
-def _flat(held: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    if isinstance(held, Tensor):
-        yield name, held
-    elif isinstance(held, Mapping):
-        for key, value in held.items():
+def _flat(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(content, Tensor):
+        yield name, content
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
             yield from _flat(value, f"{name}.{key}" if name else str(key))

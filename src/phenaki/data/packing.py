@@ -29,7 +29,7 @@ import numpy as np
 
 from phenaki.core.config import to_dict
 from phenaki.core.errors import BadSample, PhenakiError
-from phenaki.core.progress import tracked
+from phenaki.core.progress import track
 from phenaki.data.captions import USUAL_COLUMNS, CaptionTable, Columns, check_template
 from phenaki.data.cuts import CutClip, Cutting, cut_clips
 from phenaki.data.folder import Folder
@@ -163,7 +163,7 @@ def pack(config: PackConfig, progress: bool = True) -> PackReport:
         todo = journal.todo(sources.numbers)
         work = stack.enter_context(closing(_made(sources, todo, config.cutting, processes)))
         left = set(todo)
-        for number in stack.enter_context(closing(tracked(sources.numbers, "packing", progress))):
+        for number in stack.enter_context(closing(track(sources.numbers, "packing", progress))):
             if number in left:
                 packing.take(number, *next(work))
             else:
