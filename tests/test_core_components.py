@@ -1,4 +1,4 @@
-"""A component's folder alone rebuilds the model; a broken one is refused in words."""
+"""A component's folder alone rebuilds the module; a broken one is refused with a message."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TinyConfig:
 
 
 class Tiny(nn.Module):
-    """Has tied weights, an integer buffer, a buffer without dimensions and one that is not saved."""
+    """Tied weights, an integer buffer, a scalar buffer and a non-persistent one."""
 
     def __init__(self, config: TinyConfig) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ def folder(tmp_path: Path, tiny: Tiny) -> Path:
     return tmp_path / "new" / "model"
 
 
-def test_the_folder_alone_rebuilds_the_model(folder: Path, tiny: Tiny) -> None:
+def test_a_folder_alone_rebuilds_the_module(folder: Path, tiny: Tiny) -> None:
     assert sorted(os.listdir(folder)) == ["config.json", "weights.safetensors"]
     loaded = components.load_component(folder, "toy")
     assert isinstance(loaded, Tiny) and loaded.config == tiny.config and not loaded.training
@@ -69,7 +69,9 @@ def test_the_folder_alone_rebuilds_the_model(folder: Path, tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_the_size_and_back_in_the_dtype_of_the_module(tmp_path: Path, tiny: Tiny, dtype: torch.dtype) -> None:
+def test_half_precision_storage_loads_in_the_dtype_of_the_module(
+    tmp_path: Path, tiny: Tiny, dtype: torch.dtype
+) -> None:
     components.save_component(tiny, tmp_path / "half", dtype=dtype)
     _, _, state = components.read_component(tmp_path / "half")
     assert state["inner.weight"].dtype == dtype and state["counts"].dtype == torch.int64
@@ -78,20 +80,20 @@ def test_half_the_size_and_back_in_the_dtype_of_the_module(tmp_path: Path, tiny:
     assert components.fingerprint(loaded) == components.fingerprint(tmp_path / "half") != components.fingerprint(tiny)
 
 
-def test_fingerprint_survives_the_disk_and_tells_models_apart(folder: Path, tiny: Tiny) -> None:
-    mark = components.fingerprint(tiny)
-    assert len(mark) == 64 and mark == components.fingerprint(folder) == components.fingerprint(str(folder))
-    assert mark == components.fingerprint(components.load_component(folder, "toy"))
+def test_fingerprint_survives_saving_and_distinguishes_models(folder: Path, tiny: Tiny) -> None:
+    original = components.fingerprint(tiny)
+    assert len(original) == 64 and original == components.fingerprint(folder) == components.fingerprint(str(folder))
+    assert original == components.fingerprint(components.load_component(folder, "toy"))
     with torch.no_grad():
         tiny.inner.bias[0] += 1e-6
-    assert components.fingerprint(tiny) != mark
+    assert components.fingerprint(tiny) != original
     tiny.inner.bias.data[0] -= 1e-6
     other = Tiny(TinyConfig(sizes=(1, 3)))
     other.load_state_dict(tiny.state_dict())
     assert components.fingerprint(other) != components.fingerprint(tiny)
 
 
-def test_fingerprint_is_the_same_when_a_field_comes_new(folder: Path, tiny: Tiny) -> None:
+def test_a_new_field_with_a_default_does_not_change_the_fingerprint(folder: Path, tiny: Tiny) -> None:
     @dataclass(frozen=True)
     class LaterConfig(TinyConfig):
         later: tuple[int, ...] = field(default_factory=tuple)
@@ -113,7 +115,7 @@ def test_truncated_weights(folder: Path, kept: int) -> None:
         components.read_component(folder)
 
 
-def test_missing_pieces_are_named(folder: Path, tmp_path: Path) -> None:
+def test_missing_files_are_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(PhenakiError, match="nowhere' does not exist"):
         components.read_component(tmp_path / "nowhere")
     with pytest.raises(PhenakiError, match="is a file, not a folder"):
@@ -129,7 +131,7 @@ def test_missing_pieces_are_named(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('{"type": "tiny"', "cannot be read as JSON.*line 1 column"),
         ("\xff\x00", "cannot be read as JSON"),
@@ -147,9 +149,9 @@ def test_missing_pieces_are_named(folder: Path, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_bad_config_is_a_sentence(folder: Path, text: str, said: str) -> None:
+def test_a_bad_config_is_an_error_message(folder: Path, text: str, message: str) -> None:
     (folder / "config.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(PhenakiError, match=said):
+    with pytest.raises(PhenakiError, match=message):
         components.load_component(folder, "toy")
 
 
@@ -162,7 +164,7 @@ def test_weights_of_another_module(tiny: Tiny) -> None:
     assert all(torch.equal(value, before[name]) for name, value in tiny.state_dict().items())
 
 
-def test_a_failed_save_leaves_what_was_there(folder: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_changes_nothing(folder: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
     def full(state: object, path: Path, metadata: object) -> None:
@@ -171,14 +173,14 @@ def test_a_failed_save_leaves_what_was_there(folder: Path, tiny: Tiny, monkeypat
 
     monkeypatch.setattr(components, "save_file", full)
     other = Tiny(TinyConfig(width=5))
-    for place in (folder, folder.parent / "another"):
+    for target in (folder, folder.parent / "another"):
         with pytest.raises(PhenakiError, match="the disk is full"):
-            components.save_component(other, place)
+            components.save_component(other, target)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert os.listdir(folder.parent) == ["model"]
 
 
-def test_whoever_may_read_the_configuration_may_read_the_weights(folder: Path) -> None:
+def test_weights_have_the_permissions_of_the_configuration(folder: Path) -> None:
     modes = {name: (folder / name).stat().st_mode for name in ("config.json", "weights.safetensors")}
     assert modes["weights.safetensors"] == modes["config.json"]
 

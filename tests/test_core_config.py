@@ -1,4 +1,4 @@
-"""Configurations survive the way to plain data and back, and refuse in words what they cannot hold."""
+"""Configurations survive conversion to plain data and back, and refuse invalid values with a message."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_round_trip_through_json(config: Run) -> None:
     assert from_dict(Run, json.loads(json.dumps(to_dict(config)))) == config
 
 
-def test_overrides_are_typed_and_leave_the_original_alone() -> None:
+def test_overrides_are_typed_and_do_not_change_the_original() -> None:
     changed = override(
         Run(1),
         ["optimizer.lr=1e-3", "steps=2e4", "levels=[3,4,5]", "clip=null", "ema=false", "mix.clips=1", "out=a/b"]
@@ -66,7 +66,7 @@ def test_later_override_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("optimizer.rl=1", r"'optimizer\.rl'.*Did you mean 'lr'"),
         ("nonsense=1", r"Unknown key 'nonsense'.*steps, name"),
@@ -89,8 +89,8 @@ def test_later_override_wins() -> None:
         ("name=${", "cannot be read"),
     ],
 )
-def test_a_bad_override_is_a_sentence(change: str, said: str) -> None:
-    with pytest.raises(PhenakiError, match=said):
+def test_a_bad_override_is_a_sentence(change: str, message: str) -> None:
+    with pytest.raises(PhenakiError, match=message):
         override(Run(1), [change])
 
 
@@ -129,7 +129,7 @@ class Outer:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"lr": 0}, r"lr 0\.0 must be above 0"),
         ({"lr": float("nan")}, "lr nan must be finite and above 0"),
@@ -139,19 +139,19 @@ class Outer:
         ({"seed": 13}, "13 brings bad luck"),
     ],
 )
-def test_bounds_hold_however_a_configuration_is_made(values: dict[str, Any], said: str) -> None:
-    with pytest.raises(PhenakiError, match=f"^{said}$"):
+def test_bounds_hold_however_a_configuration_is_made(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(PhenakiError, match=f"^{message}$"):
         from_dict(Bounded, values)
-    said_inside = said if said.startswith("13") else rf"inner\.{said}"
-    with pytest.raises(PhenakiError, match=f"^{said_inside}$"):
+    nested = message if message.startswith("13") else rf"inner\.{message}"
+    with pytest.raises(PhenakiError, match=f"^{nested}$"):
         from_dict(Outer, {"inner": values})
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     for kind in (Bounded, MoreBounded):
-        with pytest.raises(PhenakiError, match=said.replace(r"0\.0", "0")):
+        with pytest.raises(PhenakiError, match=message.replace(r"0\.0", "0")):
             kind(**values)
 
 
-def test_a_subclass_has_bounds_of_its_own_and_values_at_them_are_allowed() -> None:
+def test_a_subclass_adds_bounds_and_limits_are_inclusive_where_declared() -> None:
     with pytest.raises(PhenakiError, match="^steps 0 must be at least 1$"):
         MoreBounded(steps=0)
     assert MoreBounded(None, 0, (0, 1), steps=1).lr is None

@@ -1,4 +1,4 @@
-"""Names lead to model folders: in the package, on disk, on the Hugging Face hub."""
+"""Names resolve to model folders: in the package, on disk, on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from phenaki.core import hub
 from phenaki.core.errors import PhenakiError
 
 
-def test_names_lead_to_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_resolve_to_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("shapes-64", "__pycache__"):
         (tmp_path / "models" / name).mkdir(parents=True)
     (tmp_path / "models" / "shapes-64" / "model.json").write_text("{}")
@@ -24,12 +24,12 @@ def test_names_lead_to_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(PhenakiError, match="is a file; pass a model folder, or one of: shapes-64"):
         hub.resolve(tmp_path / "models" / "notes.txt")
     with pytest.raises(PhenakiError, match="There is no model or folder"):
-        hub.resolve(Path("owner/name"))  # a Path is never a name of the hub
+        hub.resolve(Path("owner/name"))  # a Path is never a name on the hub
     with pytest.raises(PhenakiError, match="There is no model or folder"):
         hub.resolve("n" * 10_000)
 
 
-def test_the_hub_is_asked_last_and_its_errors_are_sentences(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_hub_is_asked_last_and_its_errors_are_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import huggingface_hub
 
     asked = []
@@ -43,7 +43,7 @@ def test_the_hub_is_asked_last_and_its_errors_are_sentences(monkeypatch: pytest.
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", found)
     assert hub.resolve("owner/name") == tmp_path
-    assert asked == [("owner/name", ["*.json", "*.safetensors"])]  # nothing that could hold a pickle
+    assert asked == [("owner/name", ["*.json", "*.safetensors"])]  # no pickles
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     with pytest.raises(PhenakiError, match="no folder 'owner/name'.*not in the local cache.*hf download owner/name"):
         hub.resolve("owner/name")

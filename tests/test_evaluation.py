@@ -1,4 +1,4 @@
-"""Figures are true: an oracle reaches all, a wrong model nothing, and each figure carries its protocol."""
+"""Metrics are right: an oracle reaches 100 %, a wrong model nothing, and each metric has its protocol."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(evaluation, name, count)
 
 
-# ---- what evaluate gives
+# ---- evaluate
 
 
 def test_a_quick_run_gives_metrics_with_their_protocol(model: Phenaki, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_the_same_seed_gives_the_same_metrics(model: Phenaki, few: None) -> None
     assert (one != two).any()
 
 
-def test_what_cannot_be_evaluated_is_refused_in_words(model: Phenaki) -> None:
+def test_what_cannot_be_evaluated_is_refused(model: Phenaki) -> None:
     with pytest.raises(PhenakiError, match="Did you mean 'stories'"):
         evaluate(model, ["storys"], ShapesEval)
     with pytest.raises(PhenakiError, match="tokenizer alone"):
@@ -114,7 +114,7 @@ class PlainConfig:
 
 
 class Remembering(Tokenizer):
-    """Gives back the clips it was last shown, with `damage` done to them."""
+    """Decodes to the clips it last encoded, with `damage` applied."""
 
     def __init__(self, damage: Callable[[Tensor], Tensor] = lambda video: video) -> None:
         super().__init__()
@@ -122,14 +122,14 @@ class Remembering(Tokenizer):
         self.patch = (2, 16, 16)
         self.quantizer = build_quantizer(QuantizerConfig(levels=(4, 4)), 8)
         self.damage = damage
-        self.shown = torch.empty(0)
+        self.clips = torch.empty(0)
 
     def latents(self, video: Tensor, past: Past | None = None) -> Tensor:
-        self.shown = video
+        self.clips = video
         return torch.zeros(len(video), *self.grid(*video.shape[2:]), 8)
 
     def reconstruct(self, latents: Tensor, past: Past | None = None) -> Tensor:
-        return self.damage(self.shown)
+        return self.damage(self.clips)
 
 
 def test_perfect_reconstruction_has_the_highest_psnr() -> None:
@@ -143,7 +143,7 @@ def test_perfect_reconstruction_has_the_highest_psnr() -> None:
     assert sum(each["count"] for each in metrics["fulfilled"].values()) == 51
 
 
-def test_psnr_tells_the_first_frame_from_the_others() -> None:
+def test_psnr_separates_the_first_frame() -> None:
     def damage(video: Tensor) -> Tensor:
         error = torch.full_like(video, 0.01)
         error[:, :, 0] = 0.1
@@ -156,7 +156,7 @@ def test_psnr_tells_the_first_frame_from_the_others() -> None:
     assert metrics["psnr"] == pytest.approx(-10 * math.log10((1e-2 + 10 * 1e-4) / 11), abs=1e-3)
 
 
-def test_what_the_tokenizer_loses_is_no_longer_as_told() -> None:
+def test_claims_fail_where_the_reconstruction_loses_them() -> None:
     tokenizer = Remembering(lambda video: video.flip(2))
     metrics = evaluation.reconstruction(
         tokenizer, Clips(tokenizer, ShapesEval((64, 64)), count=30), advance=lambda _: None
@@ -182,8 +182,8 @@ def test_psnr_is_the_mean_over_clips_not_over_their_errors() -> None:
 # ---- an oracle and a wrong model
 
 
-class Told:
-    """Stands in for `story`: the world's own video for each caption, or the video of another one."""
+class Oracle:
+    """Replaces `story`: returns the world's own video of each caption, or that of another caption."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer, shift: int = 0) -> None:
         self.videos: dict[tuple[str, ...], np.ndarray] = {}
@@ -193,8 +193,8 @@ class Told:
             samples = [world[i] for i in range(evaluation.PROMPTS)]
             self._learn([((s.caption,), s.video) for s in samples], shift)
         world = unseen.world("one_object")
-        told = [world.story(i) for i in range(evaluation.STORIES)]
-        self._learn([(each.captions, each.video) for each in told], shift)
+        stories = [world.story(i) for i in range(evaluation.STORIES)]
+        self._learn([(each.captions, each.video) for each in stories], shift)
         monkeypatch.setattr("phenaki.evaluation.generate.story", self)
 
     def _learn(self, pairs: Sequence[tuple[tuple[str, ...], np.ndarray]], shift: int) -> None:
@@ -203,7 +203,9 @@ class Told:
 
     def __call__(self, *args: Any, samples: int, **named: Any) -> Iterator[Tensor]:
         scenes: Sequence[Scene] = args[3]
-        videos = to_float(np.stack([self.videos[told] for told in zip(*(s.prompt for s in scenes), strict=True)]))
+        videos = to_float(
+            np.stack([self.videos[captions] for captions in zip(*(s.prompt for s in scenes), strict=True)])
+        )
         assert len(videos) == samples
         yield from videos.split([scene.frames for scene in scenes], dim=2)
 
@@ -225,7 +227,7 @@ def parts(generator: MaskedTransformer, text_encoder: WordEncoder) -> Parts:
 
 
 def test_an_oracle_fulfils_everything(parts: Parts, few: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    Told(monkeypatch, parts.tokenizer)
+    Oracle(monkeypatch, parts.tokenizer)
     metrics = evaluate(parts, ["prompts", "stories"], ShapesEval)
     for kind in ("one_object", "held_out_pairs", "two_objects"):
         assert metrics["prompts"][kind]["rate"] == 1
@@ -236,15 +238,15 @@ def test_an_oracle_fulfils_everything(parts: Parts, few: None, monkeypatch: pyte
     assert [place["rate"] for place in metrics["stories"]["scenes"]["by_position"]] == [1, 1, 1]
 
 
-def test_videos_of_other_prompts_fulfil_next_to_nothing(
+def test_videos_of_other_prompts_fulfil_almost_nothing(
     parts: Parts, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Told(monkeypatch, parts.tokenizer, shift=1)
+    Oracle(monkeypatch, parts.tokenizer, shift=1)
     metrics = evaluate(parts, ["prompts", "stories"], ShapesEval)
     for kind in ("one_object", "held_out_pairs", "two_objects"):
         assert metrics["prompts"][kind]["rate"] <= 0.1
         claims = metrics["prompts"][kind]["claims"]
-        assert claims["rest"]["rate"] == 1  # they are clean videos, only of other things
+        assert claims["rest"]["rate"] == 1  # clean videos, but of other things
         assert claims["shape"]["rate"] < 0.5
     assert metrics["stories"]["scenes"]["rate"] <= 0.15
     assert metrics["stories"]["fulfilled"]["rate"] == 0
@@ -253,22 +255,22 @@ def test_videos_of_other_prompts_fulfil_next_to_nothing(
 def test_a_change_of_object_between_scenes_is_not_persistent(
     parts: Parts, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = Told(monkeypatch, parts.tokenizer)
-    stories = [(captions, video) for captions, video in told.videos.items() if len(captions) == 3]
+    oracle = Oracle(monkeypatch, parts.tokenizer)
+    stories = [(captions, video) for captions, video in oracle.videos.items() if len(captions) == 3]
     for (captions, video), (_, other) in zip(stories, stories[1:] + stories[:1], strict=True):
-        told.videos[captions] = np.concatenate((video[:11], other[11:]))
+        oracle.videos[captions] = np.concatenate((video[:11], other[11:]))
     metrics = evaluate(parts, ["stories"], ShapesEval)["stories"]
     assert metrics["scenes"]["by_position"][0]["rate"] == 1
     assert metrics["persistent"]["rate"] == 0
 
 
-# ---- side by side
+# ---- batches
 
 
 def test_each_sample_follows_its_own_prompt(
     tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder
 ) -> None:
-    """Where nothing is drawn by lot, exchanging the prompts of two samples exchanges their videos."""
+    """Without randomness, swapping the prompts of two samples swaps their videos."""
     config = SamplingConfig(steps=2, temperature=0, choice_temperature=0, prime_frames=1)
 
     def made(*prompts: str) -> Tensor:
@@ -285,7 +287,7 @@ def test_each_sample_follows_its_own_prompt(
         next(story(tokenizer, generator, text_encoder, scenes, config, torch.Generator(), 3))
 
 
-def test_large_models_make_fewer_clips_at_a_time(model: Phenaki) -> None:
+def test_large_models_have_smaller_batches(model: Phenaki) -> None:
     assert batch_size(model) == 10
 
     class Large(Remembering):
@@ -298,8 +300,8 @@ def test_large_models_make_fewer_clips_at_a_time(model: Phenaki) -> None:
     assert batch_size(Parts(Large(), model.generator, model.text_encoder, model.sampling)) == 1
 
 
-def test_batches_made_at_once_give_what_they_give_one_by_one(model: Phenaki, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = [(f"a {colour} circle",) for colour in ("red", "green", "blue", "yellow", "white")]
+def test_parallel_batches_equal_sequential_ones(model: Phenaki, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [(f"a {colour} circle",) for colour in ("red", "green", "blue", "yellow", "white")]
     monkeypatch.setitem(MAX_CLIPS, "cpu", 2)
 
     def videos(threads: int) -> tuple[list[tuple[np.ndarray, Sequence[str], int]], set[int]]:
@@ -307,12 +309,12 @@ def test_batches_made_at_once_give_what_they_give_one_by_one(model: Phenaki, mon
         torch.set_num_threads(threads)
         makers: set[int] = set()
 
-        def judge(video: np.ndarray, captions: Sequence[str]) -> tuple[np.ndarray, Sequence[str], int]:
+        def score(video: np.ndarray, captions: Sequence[str]) -> tuple[np.ndarray, Sequence[str], int]:
             makers.add(threading.get_ident())
             return video, captions, torch.get_num_threads()
 
         try:
-            found = score_videos(model, told, judge, 3, lambda _: None)
+            found = score_videos(model, prompts, score, 3, lambda _: None)
             assert torch.get_num_threads() == threads
         finally:
             torch.set_num_threads(before)
@@ -321,17 +323,17 @@ def test_batches_made_at_once_give_what_they_give_one_by_one(model: Phenaki, mon
     (one_by_one, makers), (at_once, several) = videos(1), videos(2)
     assert len(makers) == 1
     assert threading.get_ident() not in several
-    for (video, captions, inner), (other, _, _), asked in zip(at_once, one_by_one, told, strict=True):
+    for (video, captions, inner), (other, _, _), asked in zip(at_once, one_by_one, prompts, strict=True):
         assert np.array_equal(video, other)
         assert captions == asked
         assert inner == 1
 
 
 @pytest.mark.parametrize("error", [PhenakiError, KeyboardInterrupt])
-def test_what_stops_one_batch_stops_all(
+def test_an_error_in_one_batch_stops_all(
     model: Phenaki, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One batch fails in its first step: another that is being made, of very many steps, ends as well."""
+    """When one batch fails, others with very many steps to go end too."""
     monkeypatch.setitem(MAX_CLIPS, "cpu", 1)
     model.sampling = SamplingConfig(steps=2000)
     steps: list[float] = []
@@ -357,7 +359,7 @@ def test_what_stops_one_batch_stops_all(
 # ---- rates
 
 
-def test_the_interval_holds_the_share_and_narrows_with_the_count() -> None:
+def test_the_interval_contains_the_rate_and_narrows_with_the_count() -> None:
     for hits, count in itertools.product((0, 0.3, 0.5, 1), (10, 100, 1000)):
         low, high = wilson(hits * count, count)
         assert 0 <= low <= hits + 1e-12 and hits - 1e-12 <= high <= 1
@@ -394,16 +396,16 @@ def metrics(model: Phenaki, few: None) -> dict[str, Any]:
     return evaluate(model, world=ShapesEval, quick=True, clips=10)
 
 
-def shown(metrics: dict[str, Any]) -> str:
+def rendered(metrics: dict[str, Any]) -> str:
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(report(metrics), markup=False, highlight=False)
     return console.export_text()
 
 
-def test_the_report_shows_each_bar_and_whether_it_is_met(metrics: dict[str, Any]) -> None:
+def test_the_report_shows_each_target_and_whether_it_is_met(metrics: dict[str, Any]) -> None:
     metrics["prompts"]["one_object"] |= {"rate": 0.951, "interval": [0.92, 0.97]}
     metrics["reconstruction"]["psnr"] = 29.99
-    lines = shown(metrics).splitlines()
+    lines = rendered(metrics).splitlines()
     (one,) = [line for line in lines if line.strip().startswith("one object ")]
     assert one.split(maxsplit=2)[2].split("  ")[0] == "95.1 %"
     assert "92.0 % to 97.0 %" in one
@@ -412,7 +414,7 @@ def test_the_report_shows_each_bar_and_whether_it_is_met(metrics: dict[str, Any]
     assert sum("quick" in line for line in lines) == 3
 
 
-def test_metrics_of_one_protocol_come_together_in_a_file(metrics: dict[str, Any], tmp_path: Path) -> None:
+def test_metrics_of_one_protocol_are_merged_in_a_file(metrics: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     for name in ("stories", "reconstruction", "prompts"):
         assert write_metrics(path, {name: metrics[name]}) == []
@@ -436,7 +438,7 @@ def test_metrics_of_two_protocols_are_not_mixed(
     assert list(json.loads(path.read_text())) == ["stories"]
 
 
-def test_a_place_that_cannot_be_written_is_told_before(tmp_path: Path, metrics: dict[str, Any]) -> None:
+def test_an_unwritable_file_is_reported_before_the_work(tmp_path: Path, metrics: dict[str, Any]) -> None:
     assert write_metrics(tmp_path / "new.json", {}) == []
     assert not list(tmp_path.iterdir())
     with pytest.raises(PhenakiError, match="does not exist"):

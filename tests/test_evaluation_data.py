@@ -1,4 +1,4 @@
-"""Reconstruction of any data: metrics as others compute them, with a protocol, compared only where it is the same."""
+"""Reconstruction of any data: standard metrics with a protocol, compared only if it is the same."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from phenaki.tokenizers import CViViT
 
 
 class Perfect(CViViT):
-    """Gives back what it was last shown, darker by `damage`."""
+    """Decodes to the clip it last encoded, darker by `damage`."""
 
     damage = 0.0
 
     def latents(self, video: Tensor, past: Past | None = None) -> Tensor:
-        self.shown = video
+        self.clip = video
         return super().latents(video, past)
 
     def reconstruct(self, latents: Tensor, past: Past | None = None) -> Tensor:
-        return self.shown * (1 - self.damage)
+        return self.clip * (1 - self.damage)
 
 
 @pytest.fixture
@@ -58,15 +58,15 @@ def judges() -> Judges:
     return Judges(lpips.eval().requires_grad_(False), i3d.eval().requires_grad_(False))
 
 
-def measured(tokenizer: CViViT, place: Path, **changes: Any) -> dict[str, Any]:
-    arguments = {"suites": ["reconstruction"], "data": str(place), "frames": 9, "progress": False}
+def measured(tokenizer: CViViT, source: Path, **changes: Any) -> dict[str, Any]:
+    arguments = {"suites": ["reconstruction"], "data": str(source), "frames": 9, "progress": False}
     return evaluate(tokenizer, **arguments | changes)["reconstruction"]
 
 
 # ---- metrics
 
 
-def test_psnr_and_ssim_are_those_of_torchmetrics() -> None:
+def test_psnr_and_ssim_equal_torchmetrics() -> None:
     functional = pytest.importorskip("torchmetrics.functional.image")
     rng = torch.Generator().manual_seed(0)
     a = torch.rand(2, 3, 2, 16, 20, generator=rng)
@@ -128,7 +128,7 @@ def test_the_protocol_says_what_was_measured(tokenizer: CViViT, clips: Path, jud
     assert every["clips_sha256"] != protocol["clips_sha256"]
 
 
-def test_clips_that_cannot_be_used_are_counted_and_named(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
+def test_unusable_clips_are_skipped_and_named(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(clips, tmp_path / "clips")
     (folder / "3.mp4").write_bytes(b"no video")
     metrics = measured(tokenizer, folder)
@@ -148,7 +148,7 @@ def test_clips_that_cannot_be_used_are_counted_and_named(tokenizer: CViViT, clip
 
 @pytest.fixture
 def two(perfect: Perfect, clips: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """Files of a perfect and of a worse reconstruction, measured alike."""
+    """Files of a perfect and a worse reconstruction, measured the same way."""
     paths = tmp_path / "one.json", tmp_path / "two.json"
     for path, damage in zip(paths, (0.0, 0.3), strict=True):
         perfect.damage = damage
@@ -162,27 +162,27 @@ def change(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(metrics))
 
 
-def shown(*paths: Path) -> list[str]:
+def rendered(*paths: Path) -> list[str]:
     console = Console(width=200, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(compare(paths))
     return console.export_text().splitlines()
 
 
-def test_what_was_measured_alike_stands_side_by_side(two: tuple[Path, Path]) -> None:
+def test_comparable_metrics_are_shown_side_by_side(two: tuple[Path, Path]) -> None:
     one, other = (json.loads(path.read_text())["reconstruction"] for path in two)
-    (line,) = [line for line in shown(*two) if "SSIM" in line]
+    (line,) = [line for line in rendered(*two) if "SSIM" in line]
     assert line.split()[1:] == [f"{each['ssim']:.4f}" for each in (one, other)] + [
         f"-{one['ssim'] - other['ssim']:.4f}"
     ]
     change(two[1], commit="abc", data="elsewhere", seconds=9, model={"tokenizer": "another"})
-    assert any("different commit: " in line and "abc" in line for line in shown(*two))
+    assert any("different commit: " in line and "abc" in line for line in rendered(*two))
     third = shutil.copy(two[0], two[0].with_name("three.json"))
-    (line,) = [line for line in shown(*two, third) if "SSIM" in line]
+    (line,) = [line for line in rendered(*two, third) if "SSIM" in line]
     assert line.split()[1:] == [f"{each['ssim']:.4f}" for each in (one, other, one)]
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"frames": 11}, "frames is 9 and 11"),
         ({"clips_sha256": "f" * 64}, r"clips_sha256 is \w{12}... and ffffffffffff..."),
@@ -191,9 +191,9 @@ def test_what_was_measured_alike_stands_side_by_side(two: tuple[Path, Path]) -> 
         ({"resize": "nearest"}, "resize is short side"),
     ],
 )
-def test_other_protocols_are_not_compared(two: tuple[Path, Path], changes: dict[str, Any], told: str) -> None:
+def test_different_protocols_are_not_compared(two: tuple[Path, Path], changes: dict[str, Any], message: str) -> None:
     change(two[1], **changes)
-    with pytest.raises(PhenakiError, match=f"one.json' and '.*two.json' cannot be compared.*{told}"):
+    with pytest.raises(PhenakiError, match=f"one.json' and '.*two.json' cannot be compared.*{message}"):
         compare(two)
 
 
@@ -211,7 +211,7 @@ def test_files_without_common_metrics_are_refused(two: tuple[Path, Path], tmp_pa
 # ---- the command
 
 
-def test_the_command_measures_and_compares(
+def test_the_commands_evaluate_and_compare(
     tokenizer: CViViT, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PHENAKI_CACHE", str(tmp_path))
@@ -227,9 +227,9 @@ def test_the_command_measures_and_compares(
         assert result.exit_code == 0, result.output
         assert f"Reconstruction of 5 clips of {clips}" in result.output
         assert "bits per pixel" in result.output
-        assert "met" not in result.output  # the bars are those of the procedural world
+        assert "met" not in result.output  # the targets are those of the procedural world
         assert "LPIPS and rFVD are left out" in result.stderr
-        assert len(result.stderr.splitlines()) == 1  # the whole story is for those who ask for it
+        assert len(result.stderr.splitlines()) == 1  # details are in `phenaki doctor`
     result = run("compare", *files)
     assert result.exit_code == 0, result.output
     assert "+0.00 dB" in result.output
@@ -238,7 +238,7 @@ def test_the_command_measures_and_compares(
     assert "there is no file or folder" in result.stderr and "get rgb_imagenet.pt from" in result.stderr
 
 
-def test_a_part_that_makes_no_video_is_refused(generator: MaskedTransformer, tmp_path: Path) -> None:
+def test_a_component_that_makes_no_video_is_refused(generator: MaskedTransformer, tmp_path: Path) -> None:
     save_component(generator, tmp_path / "generator")
     result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "generator")])
     assert result.exit_code == 2, result.output
