@@ -19,6 +19,6 @@ def test_without_a_terminal_progress_is_a_line_a_minute(
         seconds[0] += 0.125
     assert items == list(range(1000, 2000))
     assert capsys.readouterr().err == "packing: 480 of 1,000\npacking: 960 of 1,000\n"
-    for _ in track(range(1000), "packing", shown=False):
+    for _ in track(range(1000), "packing", visible=False):
         seconds[0] += 0.125
     assert not capsys.readouterr().err

@@ -644,7 +644,7 @@ def laid_out(video: Tensor, factor: int = 1) -> Frames:
 @contextmanager
 def step_bar(shown: bool = True) -> Iterator[OnStep]:
     """A progress bar that vanishes when done."""
-    with progress_bar(shown=shown, transient=True) as bar:
+    with progress_bar(visible=shown, transient=True) as bar:
         task = bar.add_task("generating, step", total=None)
 
         def on_step(finished: int, total: int | None) -> None:

@@ -216,7 +216,7 @@ def tokenize(
     first_stage = load_part(tokenizer, "tokenizer").to(device)
     reader = load_text_encoder(text_encoder).to(device) if text_encoder else None
     left_out: deque[str] = deque(maxlen=20)
-    with progress_bar(shown=rank == 0, transient=True) as bar:
+    with progress_bar(visible=rank == 0, transient=True) as bar:
         task = bar.add_task("tokens of samples", total=None)
 
         def advance(written: int) -> None:

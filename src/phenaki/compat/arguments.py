@@ -223,30 +223,30 @@ def _check_agreement(network: NetworkState, arguments: Any, found: dict[str, Any
     if arguments.ff_mult is not None:
         fits = int(arguments.ff_mult * (2 / 3) * found["dim"]) == hidden
         found = found | {"ff_mult": arguments.ff_mult if fits else None}
-    given = to_dict(arguments)
+    values = to_dict(arguments)
     wrong = [
-        f"{name} {given[name]}" + (f", but the weights have {value}" if value is not None else " does not fit them")
+        f"{name} {values[name]}" + (f", but the weights have {value}" if value is not None else " does not fit them")
         for name, value in found.items()
-        if given[name] is not None and given[name] != value
+        if values[name] is not None and values[name] != value
     ]
     if wrong:
         raise PhenakiError(f"{network.file} does not match the --config: {'; '.join(wrong)}")
 
 
-def _patch(network: NetworkState, values: int, given: Sides | None) -> tuple[int, int]:
+def _patch(network: NetworkState, values: int, sides: Sides | None) -> tuple[int, int]:
     """Height and width of patches of so many values; square unless given."""
     if values % CHANNELS:
         raise PhenakiError(
             f"{network.file}: patches of {values} values do not have 3 channels; only RGB can be imported"
         )
     area = values // CHANNELS
-    sides = _pair(given) if given is not None else (math.isqrt(area), math.isqrt(area))
-    if sides[0] * sides[1] == area:
-        return sides
-    if given is None:
+    height, width = _pair(math.isqrt(area) if sides is None else sides)
+    if height * width == area:
+        return height, width
+    if sides is None:
         raise PhenakiError(f"{network.file}: patches of {area} pixels are not square: {_hint('patch_size')}")
     raise PhenakiError(
-        f"{network.file} does not match the --config: patch_size {sides[0]}x{sides[1]}, but the weights have patches "
+        f"{network.file} does not match the --config: patch_size {height}x{width}, but the weights have patches "
         f"of {area} pixels"
     )
 

@@ -252,5 +252,5 @@ def _name(kind: Any) -> str:
 
 
 def _wrong(at: str, wanted: str, value: Any) -> PhenakiError:
-    given = "null" if value is None else f"{value!r} ({_WORDS.get(type(value), type(value).__name__)})"
-    return PhenakiError(f"{at} must be {wanted}, not {given}.")
+    found = "null" if value is None else f"{value!r} ({_WORDS.get(type(value), type(value).__name__)})"
+    return PhenakiError(f"{at} must be {wanted}, not {found}.")

@@ -22,7 +22,7 @@ class _Rate(ProgressColumn):
         return Text(f"{task.finished_speed or task.speed or 0:.2f}/s")
 
 
-def progress_bar(*more: ProgressColumn, shown: bool = True, transient: bool = False) -> Progress:
+def progress_bar(*more: ProgressColumn, visible: bool = True, transient: bool = False) -> Progress:
     """A bar on standard error: description, count, bar, rate, remaining time, `more`. Hidden without a terminal.
 
     `transient`: remove it when done.
@@ -37,17 +37,17 @@ def progress_bar(*more: ProgressColumn, shown: bool = True, transient: bool = Fa
         *more,
         console=console,
         transient=transient,
-        disable=not (shown and console.is_terminal),
+        disable=not (visible and console.is_terminal),
         speed_estimate_period=_RATE_PERIOD,
     )
 
 
-def track(items: Sequence[Item], description: str, shown: bool = True) -> Iterator[Item]:
+def track(items: Sequence[Item], description: str, visible: bool = True) -> Iterator[Item]:
     """The items, with a progress bar; without a terminal, with a line on standard error every minute."""
-    with progress_bar(shown=shown) as bar:
+    with progress_bar(visible=visible) as bar:
         printed = time.monotonic()
         for number, item in enumerate(bar.track(items, description=description)):
-            if shown and bar.disable and time.monotonic() - printed >= _LINE_INTERVAL:
+            if visible and bar.disable and time.monotonic() - printed >= _LINE_INTERVAL:
                 print(f"{description}: {number:,} of {len(items):,}", file=sys.stderr, flush=True)
                 printed = time.monotonic()
             yield item

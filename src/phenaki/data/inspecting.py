@@ -134,7 +134,7 @@ def inspect_data(place: str, out: Path, samples: int = 1000, seed: int = 0, prog
     total, items = _open(place, samples, rng)
     summary = DataSummary(total)
     shown: list[Encoded] = []
-    with progress_bar(shown=progress, transient=True) as bar:
+    with progress_bar(visible=progress, transient=True) as bar:
         for item in bar.track(items, total=min(samples, total or samples), description="inspecting"):
             summary.looked_at += 1
             try:

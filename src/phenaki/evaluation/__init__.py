@@ -93,7 +93,7 @@ def evaluate(
         measures["prompts"] = (prompt_count * len(unseen.kinds), partial(prompts, model, unseen, prompt_count, seed))
         measures["stories"] = (story_count, partial(stories, model, unseen, story_count, seed))
     metrics: dict[str, Any] = {}
-    with progress_bar(shown=progress) as bar:
+    with progress_bar(visible=progress) as bar:
         for name in dict.fromkeys(suites):
             total, measure = measures[name]
             task = bar.add_task(name, total=total)

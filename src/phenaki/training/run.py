@@ -131,7 +131,7 @@ class Run:
         self._resume = resume
         self._removes = self._check_folder(overwrite)
         self._checkpoints = Checkpoints(self.folder, config.keep, config.keep_every, self._say)
-        self._progress = progress_bar(TextColumn("{task.fields[losses]}"), shown=self.is_main)
+        self._progress = progress_bar(TextColumn("{task.fields[losses]}"), visible=self.is_main)
         if self.is_main:
             check_trackers(config.trackers)
 
