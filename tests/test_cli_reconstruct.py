@@ -16,8 +16,9 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from phenaki.cli import app
+from phenaki.cli.reconstruct import _unique_names
 from phenaki.core.components import save_component
-from phenaki.evaluation.files import COLUMNS, _ContactSheet, reconstruct_stream, unique_names
+from phenaki.evaluation.files import COLUMNS, _ContactSheet, reconstruct_stream
 from phenaki.evaluation.pixels import psnr
 from phenaki.media.reader import read_frames
 from phenaki.media.resample import resample
@@ -90,7 +91,7 @@ def test_folders_pictures_and_names_that_are_the_same(clips: Path) -> None:
     assert [each["frames"] for each in metrics["files"]] == [9, 1, 9]
     assert metrics["mean"]["psnr"] == pytest.approx(np.mean([each["psnr"] for each in metrics["files"]]))
     assert "mean" in result.output
-    assert unique_names([Path("a/x.mp4"), Path("x_2.mp4"), Path("x.mp4")]) == ["x", "x_2", "x_3"]
+    assert _unique_names([Path("a/x.mp4"), Path("x_2.mp4"), Path("x.mp4")]) == ["x", "x_2", "x_3"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 11, 12, 25, 30])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated
 
@@ -43,11 +45,11 @@ def reconstruct(
     from phenaki.core.precision import best_device
     from phenaki.core.progress import progress_bar
     from phenaki.evaluation.file_metrics import metrics_json, metrics_table
-    from phenaki.evaluation.files import find_files, reconstruct_file, unique_names
+    from phenaki.evaluation.files import reconstruct_file
     from phenaki.perceptual import load_lpips
     from phenaki.pipeline import load_part
 
-    files = find_files(videos)
+    files = _find_files(videos)
     if out.is_file():
         raise PhenakiError(f"'{out}' is a file: name a folder to write to with --out")
     tokenizer = load_part(model, "tokenizer").to(best_device())
@@ -61,7 +63,7 @@ def reconstruct(
         out.mkdir(parents=True, exist_ok=True)
     done, refused = [], 0
     with progress_bar(transient=True) as bar:
-        for file, name in zip(files, unique_names(files), strict=True):
+        for file, name in zip(files, _unique_names(files), strict=True):
             task = bar.add_task(f"frames of {file.name}", total=None)
             try:
                 done.append(reconstruct_file(file, tokenizer, out / name, wanted, judge, partial(bar.advance, task)))
@@ -77,3 +79,28 @@ def reconstruct(
         print(f"videos, sheets and metrics.json are in {out}")
     if refused:
         raise typer.Exit(BAD_INPUT)
+
+
+def _unique_names(files: Sequence[Path]) -> list[str]:
+    """An output name for each file: its stem, numbered where several files share one."""
+    names: list[str] = []
+    for file in files:
+        candidates = chain([file.stem], (f"{file.stem}_{number}" for number in count(2)))
+        names.append(next(name for name in candidates if name not in names))
+    return names
+
+
+def _find_files(paths: Iterable[Path]) -> list[Path]:
+    """The files, and the videos and images in the folders. Raises PhenakiError for a missing path."""
+    from phenaki.data.folder import Folder
+
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise PhenakiError(f"there is no file or folder '{path}'")
+        if path.is_dir():
+            folder = Folder(path)
+            files += [folder.path(index) for index in range(len(folder))]
+        else:
+            files.append(path)
+    return files

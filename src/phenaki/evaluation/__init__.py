@@ -22,7 +22,7 @@ from phenaki.evaluation.protocol import provenance
 from phenaki.evaluation.reconstruction import PIXELS_ONLY, reconstruction
 from phenaki.evaluation.report import report
 from phenaki.evaluation.stories import stories
-from phenaki.evaluation.world import World, WorldFactory
+from phenaki.evaluation.world import World
 from phenaki.perceptual import Judges
 from phenaki.tokenizers import Tokenizer
 
@@ -47,7 +47,7 @@ PROMPTS, STORIES = 500, 200
 def evaluate(
     model: Model | Tokenizer,
     suites: Sequence[str] = SUITES,
-    world: WorldFactory | None = None,
+    world: type[World] | None = None,
     *,
     data: str | None = None,
     quick: bool = False,

@@ -15,7 +15,7 @@ from phenaki.data.opening import check_holds_clips, keeps_back, open_source
 from phenaki.data.sources import Sample, Stream
 from phenaki.evaluation.generate import FRAMES
 from phenaki.evaluation.protocol import PREPROCESSING
-from phenaki.evaluation.world import World, WorldClip
+from phenaki.evaluation.world import World
 from phenaki.media.reader import ClipView
 from phenaki.tokenizers import Tokenizer
 
@@ -44,7 +44,7 @@ class Clips:
             raise PhenakiError(f"cannot measure {self.count} clips: give 1 or more")
         self.tokenizer.grid(self.frames, *self.tokenizer.config.image_size)
 
-    def __iter__(self) -> Iterator[Sample | WorldClip]:
+    def __iter__(self) -> Iterator[Any]:
         """Samples, each with its `video` uint8 (T, H, W, 3); those of a world with `caption` and `kind`.
 
         Raises PhenakiError for a source without a usable clip, and as `open_source` does.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, count, islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from phenaki.core.errors import BadSample, PhenakiError
-from phenaki.data.folder import Folder
 from phenaki.evaluation.file_metrics import FileMetrics
 from phenaki.evaluation.pixels import decibels, ssim
 from phenaki.media.reader import ClipView, MediaFacts, probe, read_clip, read_frames
@@ -34,29 +33,6 @@ _MIN_HEIGHT = 256  # pixels; smaller frames are enlarged in the side-by-side vid
 
 Pair = tuple[Frames, Tensor]
 """A chunk of a clip, uint8 (n, H, W, 3), and its reconstruction, float32 (1, 3, n, H, W) in [0, 1]."""
-
-
-def unique_names(files: Sequence[Path]) -> list[str]:
-    """An output name for each file: its stem, numbered where several files share one."""
-    names: list[str] = []
-    for file in files:
-        candidates = chain([file.stem], (f"{file.stem}_{number}" for number in count(2)))
-        names.append(next(name for name in candidates if name not in names))
-    return names
-
-
-def find_files(paths: Iterable[Path]) -> list[Path]:
-    """The files, and the videos and images in the folders. Raises PhenakiError for a missing path."""
-    files: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise PhenakiError(f"there is no file or folder '{path}'")
-        if path.is_dir():
-            folder = Folder(path)
-            files += [folder.path(index) for index in range(len(folder))]
-        else:
-            files.append(path)
-    return files
 
 
 def reconstruct_file(

@@ -1,6 +1,6 @@
-"""What the evaluation needs from a procedural world: unseen captioned clips, and a checker of claims in pixels.
+"""What the evaluation needs of a procedural world: unseen clips and prompts, and a checker of captions in pixels.
 
-`phenaki.worlds.shapes.evaluation: ShapesEval` is one. The evaluation receives it and imports none.
+The evaluation receives a world, such as `phenaki.worlds.shapes.evaluation.ShapesEval`, and imports none.
 """
 
 from __future__ import annotations
@@ -11,23 +11,15 @@ from typing import Any, Protocol
 import numpy as np
 
 
-class Finding(Protocol):
-    """One claim of a caption: of which kind, the value claimed, and whether the video shows it."""
-
-    kind: str
-    claimed: str
-    fulfilled: bool
-
-
 class Report(Protocol):
-    """`fulfilled`: the video shows all claims of its caption."""
+    """`findings`: one per claim of the caption, with `kind`, the value `claimed`, and whether it is `fulfilled`."""
 
-    findings: Sequence[Finding]
+    findings: Sequence[Any]
     fulfilled: bool
 
 
 class StoryReport(Protocol):
-    """`fulfilled`: all scenes are, and objects and background are the same in all of them."""
+    """`fulfilled`: all scenes are, with the same objects and background."""
 
     scenes: Sequence[Report]
     same_objects: bool
@@ -35,35 +27,20 @@ class StoryReport(Protocol):
     fulfilled: bool
 
 
-class WorldClip(Protocol):
-    """video: uint8 (T, H, W, 3). kind: of `World.kinds`."""
-
-    video: np.ndarray
-    caption: str
-    kind: str
-
-
 class World(Protocol):
-    """Always the same test clips, prompts and stories, for frames of one size and clips of one length.
+    """Always the same clips and prompts, for frames of one `size` (height, width) and clips of one length.
 
-    kinds: of prompts by name, each with what its protocol states, such as the split.
+    `kinds`: of prompts by name, each with what its protocol states, such as the split. `clips` have a `video` uint8
+    (T, H, W, 3), a `caption` and a `kind`; `stories` are the captions of their scenes. `protocol` describes one kind of
+    clips, or all test clips.
     """
 
     kinds: Mapping[str, Mapping[str, Any]]
 
-    def clips(self, count: int) -> Iterable[WorldClip]: ...
-
+    def __init__(self, size: tuple[int, int], frames: int) -> None: ...
+    def clips(self, count: int) -> Iterable[Any]: ...
     def prompts(self, kind: str, count: int) -> Sequence[str]: ...
-
     def stories(self, count: int, scenes: int) -> Sequence[Sequence[str]]: ...
-
-    def protocol(self, kind: str = "") -> dict[str, Any]:
-        """The settings of the clips of one kind, of all test clips without."""
-
+    def protocol(self, kind: str = "") -> dict[str, Any]: ...
     def check(self, video: np.ndarray, caption: str) -> Report: ...
-
     def check_story(self, video: np.ndarray, captions: Sequence[str]) -> StoryReport: ...
-
-
-class WorldFactory(Protocol):
-    def __call__(self, size: tuple[int, int], frames: int) -> World: ...
