@@ -1,4 +1,4 @@
-"""Text to video: a causal video tokenizer, a masked video transformer, and the kit to train, sample and judge them."""
+"""Text to video: a causal video tokenizer, a masked video transformer, and tools to train, sample and evaluate them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from phenaki.core.errors import PhenakiError
+from phenaki.core.version import __version__
 
 if TYPE_CHECKING:
     from phenaki.pipeline import Generation, Phenaki, load
 
-__version__ = "0.1.0"
-__all__ = ["Generation", "Phenaki", "PhenakiError", "load"]
+__all__ = ["Generation", "Phenaki", "PhenakiError", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """What needs torch is imported when it is first asked for: `import phenaki` itself is quick."""
+    """Import the public names on first use, so that `import phenaki` does not load torch."""
     if name not in __all__:
         raise AttributeError(f"module 'phenaki' has no attribute '{name}'")
     value = getattr(import_module("phenaki.pipeline"), name)

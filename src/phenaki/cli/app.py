@@ -12,8 +12,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from phenaki import __version__
 from phenaki.core.errors import PhenakiError, PhenakiWarning
+from phenaki.core.version import __version__
 
 BAD_INPUT, INTERRUPTED = 2, 130
 _NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.IGNORECASE)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import typer
 
-from phenaki import __version__
 from phenaki.cli.app import app
+from phenaki.core.version import __version__
 
 if TYPE_CHECKING:
     import torch

@@ -1,1 +1,1 @@
-"""What every package stands on: errors, files, configurations, devices, components on disk."""
+"""Foundations of all packages: errors, files, configurations, devices, components on disk."""

@@ -15,11 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from phenaki import __version__
 from phenaki.core.config import from_dict, non_default, to_dict
 from phenaki.core.errors import PhenakiError, did_you_mean, shortened
 from phenaki.core.files import write_folder_atomic, writing
 from phenaki.core.registry import REGISTRIES
+from phenaki.core.version import __version__
 from phenaki.core.weights import load_weights, read_safetensors
 
 CONFIG_FILE = "config.json"

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from phenaki import __version__
 from phenaki.core.components import fingerprint
+from phenaki.core.version import __version__
 from phenaki.evaluation.generate import Model
 from phenaki.tokenizers import Tokenizer
 

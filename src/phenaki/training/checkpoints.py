@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.device_mesh import DeviceMesh
 
-from phenaki import __version__
 from phenaki.core.errors import PhenakiError
 from phenaki.core.files import write_atomic, writing
+from phenaki.core.version import __version__
 from phenaki.training.processes import Processes
 from phenaki.training.sharding import empty_shard, is_sharded
 
