@@ -77,7 +77,7 @@ def test_later_override_wins() -> None:
         ("steps=true", "steps must be an integer"),
         ("ema=1", "ema must be true or false, not 1"),
         ("name=3", "name must be text, not 3"),
-        ("optimizer=fast", "optimizer must be the keys of Optimizer"),
+        ("optimizer=fast", "optimizer must be a mapping with keys of Optimizer"),
         ("optimizer.lr=fast", r"optimizer\.lr must be a number, not 'fast'"),
         ("optimizer.betas=[0.1]", r"optimizer\.betas must have 2 values, not 1"),
         ("levels=[1,a]", r"levels\[1\] must be an integer, not 'a'"),
@@ -97,7 +97,7 @@ def test_a_bad_override_is_a_sentence(change: str, message: str) -> None:
 def test_missing_key_and_source_are_named() -> None:
     with pytest.raises(PhenakiError, match=r"^model/config\.json: The key 'steps' of Run is missing"):
         from_dict(Run, {"name": "a"}, where="model/config.json")
-    with pytest.raises(PhenakiError, match="Run must be the keys of Run, not"):
+    with pytest.raises(PhenakiError, match="Run must be a mapping with keys of Run, not"):
         from_dict(Run, [1])  # type: ignore[arg-type]
 
 

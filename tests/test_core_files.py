@@ -38,13 +38,13 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path, raised: B
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "message"),
     [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "permission denied"), (errno.EROFS, "is read-only")],
 )
-def test_system_errors_become_messages(tmp_path: Path, number: int, said: str) -> None:
-    with pytest.raises(PhenakiError, match=rf"a\.bin': .*{said}"), write_atomic(tmp_path / "a.bin"):
+def test_system_errors_become_messages(tmp_path: Path, number: int, message: str) -> None:
+    with pytest.raises(PhenakiError, match=rf"a\.bin': .*{message}"), write_atomic(tmp_path / "a.bin"):
         raise OSError(number, "the system's wording")
-    with pytest.raises(PhenakiError, match=rf"folder': .*{said}"), write_folder_atomic(tmp_path / "folder"):
+    with pytest.raises(PhenakiError, match=rf"folder': .*{message}"), write_folder_atomic(tmp_path / "folder"):
         raise OSError(number, "the system's wording")
     assert os.listdir(tmp_path) == []
 
@@ -94,17 +94,17 @@ def fill(folder: Path, text: str, names: str) -> None:
             (new / name / "text").write_text(text)
 
 
-def contents(folder: Path) -> set[str]:
+def texts(folder: Path) -> set[str]:
     return {file.read_text() for file in folder.rglob("text")}
 
 
 def test_old_and_new_files_are_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, snapshots = tmp_path / "folder", []
     fill(folder, "old", "abc")
-    watch_moves(monkeypatch, lambda _: snapshots.append(contents(folder)))
+    watch_moves(monkeypatch, lambda _: snapshots.append(texts(folder)))
     fill(folder, "new", "abc")
     assert {"old"} in snapshots and {"new"} in snapshots and {"old", "new"} not in snapshots
-    assert contents(folder) == {"new"}
+    assert texts(folder) == {"new"}
 
 
 @pytest.mark.parametrize("failing", range(5))
@@ -122,7 +122,7 @@ def test_a_folder_that_cannot_be_replaced_is_unchanged(
     with pytest.raises(PhenakiError, match="input/output error"):
         fill(folder, "new", "abc")
     assert [(folder / name / "text").read_text() for name in "bc"] == ["old", "old"]
-    assert contents(folder) == {"old"} and os.listdir(tmp_path) == ["folder"]
+    assert texts(folder) == {"old"} and os.listdir(tmp_path) == ["folder"]
 
 
 def test_permissions_are_those_of_a_new_file(tmp_path: Path) -> None:

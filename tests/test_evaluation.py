@@ -235,7 +235,7 @@ def test_an_oracle_fulfils_everything(parts: Parts, few: None, monkeypatch: pyte
         assert all(each["rate"] == 1 for each in metrics["prompts"][kind]["claims"].values())
     for name in ("scenes", "persistent", "same_object", "same_background", "fulfilled"):
         assert metrics["stories"][name]["rate"] == 1
-    assert [place["rate"] for place in metrics["stories"]["scenes"]["by_position"]] == [1, 1, 1]
+    assert [each["rate"] for each in metrics["stories"]["scenes"]["by_position"]] == [1, 1, 1]
 
 
 def test_videos_of_other_prompts_fulfil_almost_nothing(

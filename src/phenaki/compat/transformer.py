@@ -108,12 +108,12 @@ class Peg(nn.Module):
 
     def __init__(self, width: int, causal: bool):
         super().__init__()
-        self.past, self.future = (2, 0) if causal else (1, 1)
+        self.before, self.after = (2, 0) if causal else (1, 1)
         self.dsconv = nn.Conv3d(width, width, 3, groups=width)
 
     def forward(self, x: Tensor, grid: tuple[int, int, int, int]) -> Tensor:
         grid_x = x.reshape(*grid, -1).permute(0, 4, 1, 2, 3)
-        out = self.dsconv(F.pad(grid_x, (1, 1, 1, 1, self.past, self.future)))
+        out = self.dsconv(F.pad(grid_x, (1, 1, 1, 1, self.before, self.after)))
         return out.permute(0, 2, 3, 4, 1).reshape(x.shape)
 
 
@@ -132,7 +132,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """x: (B, N, D) -> (B, N, D); bias: float (H, N, N) or None."""
-        k, v = (self._split(part) for part in self.to_kv(x).chunk(2, dim=-1))
+        k, v = (self._split(half) for half in self.to_kv(x).chunk(2, dim=-1))
         return self._attend(x, (F.normalize(k, dim=-1) * self.k_scale, v), bias)
 
     def _attend(self, x: Tensor, keys_values: KeysValues, mask: Tensor | None) -> Tensor:

@@ -132,14 +132,14 @@ def override(config: Config, overrides: Sequence[str]) -> Config:
 
 
 def _check_bounds(name: str, value: Any, bounds: Mapping[str, float]) -> None:
-    numbers = value if isinstance(value, (tuple, list)) else (value,)
-    for number in numbers:
+    each = isinstance(value, (tuple, list))
+    for number in value if each else (value,):
         if not isinstance(number, (int, float)) or isinstance(number, bool):
             continue
         finite = math.isfinite(number)
         if not finite or not all(_HOLDS[word](number, limit) for word, limit in bounds.items()):
             wanted = " and ".join(["finite"] * (not finite) + [f"{word} {limit}" for word, limit in bounds.items()])
-            raise OutOfBoundsError(f"{name} {value} must be {wanted}{', each' if numbers is value else ''}")
+            raise OutOfBoundsError(f"{name} {value} must be {wanted}{', each' if each else ''}")
 
 
 def _plain(value: Any) -> Any:
@@ -156,7 +156,7 @@ def _build(cls: type[Config], data: Any, at: str) -> Config:
     if isinstance(data, cls):
         return data
     if not isinstance(data, Mapping):
-        raise _wrong(at or cls.__name__, f"the keys of {cls.__name__}", data)
+        raise _wrong(at or cls.__name__, f"a mapping with keys of {cls.__name__}", data)
     fields = _fields(cls)
     inside = f"{at}." if at else ""
     for key in data:

@@ -38,8 +38,8 @@ def compare(paths: Sequence[str | Path]) -> Group:
     first, *others = files
     names = [name for name in SUITES if all(name in metrics for metrics in files.values())]
     if not names:
-        contents = "; ".join(f"'{file}' holds {', '.join(metrics) or 'none'}" for file, metrics in files.items())
-        raise PhenakiError(f"these files have no metrics in common: {contents}")
+        listing = "; ".join(f"'{file}' holds {', '.join(metrics) or 'none'}" for file, metrics in files.items())
+        raise PhenakiError(f"these files have no metrics in common: {listing}")
     for name in names:
         for other in others:
             _check_comparable(name, (first, files[first][name]), (other, files[other][name]))

@@ -60,30 +60,30 @@ def reconstruct_file(
 
 def _pairs(file: Path, tokenizer: Tokenizer, frames: int | None) -> Iterator[Pair]:
     ending, size, fps = file.suffix.lower(), tuple(tokenizer.config.image_size), tokenizer.config.fps
-    facts = probe(file, ending)
-    _check_size(facts, tokenizer)
+    info = probe(file, ending)
+    _check_size(info, tokenizer)
     if frames is None:
         yield from reconstruct_stream(tokenizer, resample(read_frames(file, ending, size), fps))
         return
-    frames = 1 if facts.frames == 1 else frames
-    _check_length(facts, frames, fps)
+    frames = 1 if info.frames == 1 else frames
+    _check_length(info, frames, fps)
     clip = read_clip(file, ending, ClipView(frames, fps, size, random=False), np.random.default_rng(0))
     yield clip, tokenizer.decode(tokenizer.encode(_video(clip, tokenizer)))
 
 
-def _check_size(facts: MediaFacts, tokenizer: Tokenizer) -> None:
+def _check_size(info: MediaFacts, tokenizer: Tokenizer) -> None:
     _, height, width = tokenizer.patch
-    if facts.height < height or facts.width < width:
+    if info.height < height or info.width < width:
         raise BadSample(
-            f"its frames of {facts.width}x{facts.height} pixels are smaller than one patch of this tokenizer, "
+            f"its frames of {info.width}x{info.height} pixels are smaller than one patch of this tokenizer, "
             f"{width}x{height}"
         )
 
 
-def _check_length(facts: MediaFacts, frames: int, fps: float) -> None:
-    if facts.frames > 1 and facts.seconds <= (frames - 1) / fps:
+def _check_length(info: MediaFacts, frames: int, fps: float) -> None:
+    if info.frames > 1 and info.seconds <= (frames - 1) / fps:
         raise BadSample(
-            f"{facts.seconds:.2f} s of video ({facts.frames} frames) are too short for a clip of {frames} frames at "
+            f"{info.seconds:.2f} s of video ({info.frames} frames) are too short for a clip of {frames} frames at "
             f"{fps:g} fps: use fewer --frames, or --all-frames"
         )
 
