@@ -32,7 +32,7 @@ from phenaki.tokenizers import Tokenizer
 from phenaki.tokenizers.discriminator import DiscriminatorConfig
 from phenaki.training.recipes import cvivit_shapes_64
 from phenaki.training.run import Run
-from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTraining
+from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTrainer
 from phenaki.worlds.shapes.evaluation import ShapesEval
 
 ARMS = {
@@ -56,7 +56,7 @@ def trained(arm: str, steps: int) -> tuple[Tokenizer, float]:
     """The tokenizer after so many steps more, and the seconds of their updates."""
     recipe, seconds = recipe_of(arm, steps), 0.0
     with tempfile.TemporaryDirectory() as folder, Run(folder, recipe.run, recipe) as run:
-        training = TokenizerTraining(recipe, run)
+        training = TokenizerTrainer(recipe, run)
         released = phenaki.load("shapes-64").tokenizer.state_dict()
         for tokenizer in (training.tokenizer, training.ema.module):
             tokenizer.load_state_dict(released)

@@ -36,7 +36,7 @@ from phenaki.training.generator import train_generator
 from phenaki.training.optim import Optimizers
 from phenaki.training.recipes import cvivit_debug, cvivit_shapes_64, masked_debug
 from phenaki.training.run import Run
-from phenaki.training.tokenizer import TokenizerTraining, train_tokenizer
+from phenaki.training.tokenizer import TokenizerTrainer, train_tokenizer
 
 Train = Callable[[Path], object]
 
@@ -172,7 +172,7 @@ def cost(rounds: int, steps: int) -> None:
     recipe = replace(recipe, run=replace(recipe.run, steps=10**6, log_every=5))
     video = torch.rand(recipe.data.batch, 3, max(recipe.data.lengths), 64, 64)
     with tempfile.TemporaryDirectory() as place, Run(Path(place), recipe.run, recipe) as run:
-        training = TokenizerTraining(recipe, run)
+        training = TokenizerTrainer(recipe, run)
         ours_steps = run.steps(training.parts)
 
         def ours(step: int) -> None:

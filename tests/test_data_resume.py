@@ -21,7 +21,8 @@ from pathlib import Path
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.mixing import Batches
 from phenaki.training.recipes import cvivit_debug
-from phenaki.training.run import Run, RunConfig
+from phenaki.training.config import RunConfig
+from phenaki.training.run import Run
 
 def train(name, stop_after=None):
     '''Sees the captions of the steps that remain, and writes them down.'''

@@ -25,10 +25,11 @@ from phenaki.tokenizers import CViViT, QuantizerConfig
 from phenaki.tokenizers.losses import TokenizerLossConfig
 from phenaki.tokenizers.quantizers import FSQ
 from phenaki.training.checkpoints import Checkpoints, load
+from phenaki.training.config import RunConfig
 from phenaki.training.generator import PrefixConfig, train_generator
 from phenaki.training.optim import OptimizerConfig, Optimizers, averaged
 from phenaki.training.recipes import cvivit_debug, cvivit_debug_codebook, masked_debug
-from phenaki.training.run import Run, RunConfig
+from phenaki.training.run import Run
 from phenaki.training.tokenizer import TokenizerRecipe, train_tokenizer
 
 
@@ -289,7 +290,7 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
         "from phenaki.training.recipes import cvivit_debug\n"
         "from phenaki.training import gradients\n"
         "from phenaki.training.tokenizer import train_tokenizer\n"
-        "gradients._AT_ONCE = 20_000\n"  # several transfers
+        "gradients._BUCKET = 20_000\n"  # several transfers
         "recipe = cvivit_debug()\n"
         "optimizer = replace(recipe.optimizer, kind='adamw', lr=1e-4)\n"
         "run = replace(recipe.run, steps=6, precision='float32')\n"
@@ -313,7 +314,7 @@ def test_gradients_are_averaged_while_the_backward_pass_goes_on(tmp_path: Path) 
         "from phenaki.training.recipes import cvivit_debug\n"
         "from phenaki.training import gradients\n"
         "from phenaki.training.run import Run\n"
-        "gradients._AT_ONCE = 40\n"  # bytes: a matrix of 3 x 3, and what comes next
+        "gradients._BUCKET = 40\n"  # bytes: a matrix of 3 x 3, and what comes next
         "recipe, found = cvivit_debug(), []\n"
         "with Run(Path(sys.argv[1]) / 'run', recipe.run, recipe) as run:\n"
         "    torch.manual_seed(0)\n"
@@ -483,7 +484,7 @@ def test_lines_tell_the_rate_and_the_time_that_is_left(
     done: int, left: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("phenaki.training.run.time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
+    monkeypatch.setattr("phenaki.training.metrics.time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
     recipe = lasting(cvivit_debug(), 4001)
     with Run(tmp_path, recipe.run, recipe) as run:
         run.step = done

@@ -18,11 +18,12 @@ from phenaki.generators.losses import masked_cross_entropy
 from phenaki.tokenizers import TokenizerFacts, build_tokenizer
 from phenaki.tokenizers.discriminator import DiscriminatorConfig
 from phenaki.training import recipes
-from phenaki.training.cost import PeakMemory, step_cost
+from phenaki.training.cost import step_cost
+from phenaki.training.counting import PeakMemory
 from phenaki.training.generator import GeneratorRecipe
 from phenaki.training.optim import Optimizers
 from phenaki.training.run import Run
-from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTraining
+from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTrainer
 
 
 def facts(name: str) -> TokenizerFacts:
@@ -88,7 +89,7 @@ def adversarial() -> TokenizerRecipe:
 )
 def test_operations_of_a_tokenizer_are_those_of_torchs_counter(recipe: TokenizerRecipe, tmp_path: Path) -> None:
     recipe = in_float32(recipe)
-    training = TokenizerTraining(recipe, Run(tmp_path, recipe.run, recipe))
+    training = TokenizerTrainer(recipe, Run(tmp_path, recipe.run, recipe))
     video = torch.rand(4, 3, 5, 32, 32)
     assert step_cost(recipe).flops == counted_by_torch(lambda: training.update(video, 0))
 

@@ -21,9 +21,10 @@ from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.media.video import write_video
 from phenaki.pipeline import Phenaki
 from phenaki.tokenizers import CViViT
+from phenaki.training.bad_samples import FILE as BAD_SAMPLES
 from phenaki.training.generator import GeneratorRecipe, train_generator
 from phenaki.training.recipes import cvivit_debug, masked_debug
-from phenaki.training.run import BAD_SAMPLES, Run
+from phenaki.training.run import Run
 from phenaki.training.tokenizer import train_tokenizer
 from test_training import saved
 

@@ -15,8 +15,8 @@ from phenaki.core.precision import Precision, autocast
 from phenaki.generators import MaskedTransformer
 from phenaki.tokenizers import build_tokenizer
 from phenaki.training import recipes
+from phenaki.training.config import RunConfig
 from phenaki.training.layers import check_compiles, layers, prepare_layers
-from phenaki.training.run import RunConfig
 
 CPU = torch.device("cpu")
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}

@@ -20,11 +20,11 @@ from phenaki.core.components import load_component, save_component
 from phenaki.core.errors import PhenakiError
 from phenaki.pipeline import load as load_model
 from phenaki.tokenizers import CViViT
-from phenaki.training.checkpoints import Checkpoints, load, read_whole
+from phenaki.training.checkpoints import Checkpoints, load, read
+from phenaki.training.config import RunConfig
 from phenaki.training.cost import step_cost
 from phenaki.training.generator import GeneratorRecipe, train_generator
 from phenaki.training.recipes import cvivit_debug, masked_debug
-from phenaki.training.run import RunConfig
 from phenaki.training.tokenizer import TokenizerRecipe, train_tokenizer
 
 CPU = torch.device("cpu")
@@ -137,10 +137,10 @@ def test_a_missing_or_broken_shard_is_a_sentence(runs: Path, tmp_path: Path) -> 
     (file,) = newest.glob("shard-00002-*")
     file.write_bytes(bytes(len(file.read_bytes())))
     with pytest.raises(PhenakiError, match="broken or cut off in shard-00002"):
-        read_whole(newest)
+        read(newest)
     file.unlink()
     with pytest.raises(PhenakiError, match="of the files of 2 processes shard-00002.* cannot be read"):
-        read_whole(newest)
+        read(newest)
     said: list[str] = []
     assert load(Checkpoints(tmp_path / "run", 2, 0, said.append).newest(), CPU)["step"] == 2
     assert "passed over" in said[0]

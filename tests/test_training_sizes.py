@@ -22,7 +22,7 @@ from phenaki.pipeline import Phenaki
 from phenaki.tokenizers import CViViT
 from phenaki.training.generator import GeneratorRecipe, train_generator
 from phenaki.training.recipes import conv3d_debug, cvivit_debug, masked_debug
-from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTraining, train_tokenizer
+from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTrainer, train_tokenizer
 from test_training import lasting, stop_after, weights
 
 WIDE = (16, 48)
@@ -51,7 +51,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> set[tuple[int, ...]]:
 
         monkeypatch.setattr(network, method, wrapper)
 
-    record(TokenizerTraining, "update")
+    record(TokenizerTrainer, "update")
     record(MaskedTransformer, "features")
     return shapes
 

@@ -22,9 +22,10 @@ from phenaki.perceptual import I3D, LPIPS
 from phenaki.tokenizers.discriminator import DiscriminatorConfig
 from phenaki.training.health import check_clips
 from phenaki.training.optim import Optimizers
+from phenaki.training.previews import evaluate_tokenizer
 from phenaki.training.recipes import cvivit_debug, cvivit_debug_codebook
 from phenaki.training.run import Run
-from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTraining, evaluate, overfit_one, train_tokenizer
+from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTrainer, overfit_one, train_tokenizer
 from test_training import lasting, saved, stop_after, weights
 
 
@@ -59,8 +60,8 @@ def i3d(monkeypatch: pytest.MonkeyPatch) -> I3D:
     return network
 
 
-def training(recipe: TokenizerRecipe, folder: Path) -> TokenizerTraining:
-    return TokenizerTraining(recipe, Run(folder, recipe.run, recipe))
+def training(recipe: TokenizerRecipe, folder: Path) -> TokenizerTrainer:
+    return TokenizerTrainer(recipe, Run(folder, recipe.run, recipe))
 
 
 def clip(batch: int = 4, frames: int = 3) -> torch.Tensor:
@@ -266,7 +267,7 @@ def test_clips_longer_than_the_window_are_refused(tmp_path: Path) -> None:
 def test_a_picture_says_which_rows_are_reconstructions(tmp_path: Path) -> None:
     tokenizer = training(tiny(), tmp_path).tokenizer.eval()
     clips = to_uint8(clip(2))
-    _, picture = evaluate(tokenizer, Shown([Sample(video, "") for video in clips], "test", False))
+    _, picture = evaluate_tokenizer(tokenizer, Shown([Sample(video, "") for video in clips], "test", False))
     rows = list(zip(picture.labels, picture.clips, strict=True))
     assert np.array_equal([row for label, row in rows if label == "original"], clips)
     reconstructed = to_uint8(tokenizer.decode(tokenizer.encode(to_float(clips))))

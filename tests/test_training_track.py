@@ -19,9 +19,10 @@ from phenaki.core.components import load_component
 from phenaki.core.errors import PhenakiError
 from phenaki.media.video import mosaic, read_video
 from phenaki.tokenizers import CViViT
+from phenaki.training.config import RunConfig
 from phenaki.training.generator import train_generator
 from phenaki.training.recipes import cvivit_debug, masked_debug
-from phenaki.training.run import Run, RunConfig
+from phenaki.training.run import Run
 from phenaki.training.tokenizer import TokenizerRecipe, train_tokenizer
 from phenaki.training.track import Preview, ThroughputMeter
 
@@ -105,7 +106,7 @@ def test_wandb_without_package_key_or_network_is_a_sentence(
 ) -> None:
     recipe = short(cvivit_debug(), trackers=("wandb",))
     wandb.key = False
-    assert "there is no key for it: run `wandb login`" in refused(recipe, tmp_path / "run")
+    assert "which has no key: run `wandb login`" in refused(recipe, tmp_path / "run")
     wandb.key, wandb.answers = True, False
     assert "cannot be reached (the server is silent): set WANDB_MODE" in refused(recipe, tmp_path / "run")
     wandb.answers, wandb.reachable = True, False
@@ -188,7 +189,7 @@ def test_pace_tells_waiting_from_working() -> None:
             yield {"captions": ["a", "b", "c"]}
 
     batches = slow()
-    pace.begin()
+    pace.reset()
     for _ in range(2):
         pace.next(batches)
         time.sleep(0.01)
@@ -213,7 +214,7 @@ def test_what_cannot_be_recorded_is_said_and_the_training_goes_on(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     recipe = short(cvivit_debug(), steps=3, trackers=())
-    for name in ("phenaki.training.track.Metrics._write", "phenaki.training.run.write_image"):
+    for name in ("phenaki.training.track.Metrics._write", "phenaki.training.metrics.write_image"):
         monkeypatch.setattr(name, full)
     model = train_tokenizer(recipe, tmp_path)
     said = capsys.readouterr()

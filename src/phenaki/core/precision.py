@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
 
+from phenaki.core.errors import PhenakiError
+
 Precision = Literal["auto", "float32", "bfloat16"]
+Autocast = Callable[[], AbstractContextManager]
 
 
 def best_device() -> torch.device:
-    """CUDA if available, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """CUDA if available, else the CPU; several processes on one machine (torchrun) take a GPU each."""
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    )
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name; "auto" and "cuda" are `best_device`. Raises PhenakiError if it cannot be used."""
+    if name == "auto" or (name == "cuda" and torch.cuda.is_available()):
+        return best_device()
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # which of them depends on how torch was built
+        raise PhenakiError(f"run.device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def autocast(device: torch.device, precision: Precision = "auto") -> torch.autocast:

@@ -71,7 +71,7 @@ class Checkpoints:
         files = self.found()
         for path in files:
             try:
-                return read_whole(path)
+                return read(path)
             except PhenakiError as error:
                 broken = str(error)
                 self._say(f"passed over: {broken}")
@@ -166,7 +166,7 @@ def _described(step: int, state: dict[str, Any]) -> dict[str, Any]:
     return {"format": _FORMAT, "version": __version__, "step": step} | state
 
 
-def read_whole(path: Path) -> Content:
+def read(path: Path) -> Content:
     """A checkpoint. Raises PhenakiError unless all of it is there, and as it was written."""
     if not path.is_dir():
         return Content(path, _read_archive(path))

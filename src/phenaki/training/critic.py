@@ -15,12 +15,13 @@ from phenaki.data.config import DataConfig
 from phenaki.data.eval_samples import Shown, shown
 from phenaki.generators.critic import CriticConfig, build_critic
 from phenaki.pipeline import Phenaki
+from phenaki.training.config import RunConfig
 from phenaki.training.generator import PrefixConfig, check_batches, drawn, read_prompts, sampled
 from phenaki.training.inputs import open_inputs
 from phenaki.training.judging import judging_loss, own_optimizers
 from phenaki.training.layers import prepare_layers
 from phenaki.training.optim import OptimizerConfig, averaged
-from phenaki.training.run import Run, RunConfig
+from phenaki.training.run import Run
 from phenaki.training.sharding import gather_full
 from phenaki.training.track import Preview
 

@@ -15,7 +15,7 @@ from phenaki.core.errors import PhenakiError
 from phenaki.core.files import write_folder_atomic, writing
 from phenaki.core.hub import MODEL_FILE
 from phenaki.core.weights import load_weights
-from phenaki.training.checkpoints import Checkpoints, load, read_whole
+from phenaki.training.checkpoints import Checkpoints, load, read
 
 _AVERAGES = {"ema": "tokenizer", "generator_ema": "generator", "text_encoder_ema": "text", "critic_ema": "critic"}
 
@@ -29,7 +29,7 @@ def export(run: Path, out: Path, checkpoint: Path | None = None) -> None:
     """
     if out.exists():
         raise PhenakiError(f"'{out}' exists: name a new folder")
-    content = read_whole(checkpoint) if checkpoint else Checkpoints(run, 1, 0, _say).newest()
+    content = read(checkpoint) if checkpoint else Checkpoints(run, 1, 0, _say).newest()
     if content is None:
         raise PhenakiError(f"'{run}' holds no checkpoint: name the folder of a run")
     parts = load(content, torch.device("cpu"))["parts"]

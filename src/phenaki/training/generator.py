@@ -25,11 +25,12 @@ from phenaki.media.video import Frames, to_uint8
 from phenaki.pipeline import save_model
 from phenaki.sampling import SamplingConfig, Scene, story
 from phenaki.tokenizers import Tokenizer
+from phenaki.training.config import RunConfig
 from phenaki.training.inputs import Inputs, open_inputs
 from phenaki.training.judging import judging_loss, own_optimizers
 from phenaki.training.layers import prepare_layers
 from phenaki.training.optim import OptimizerConfig, Optimizers, averaged
-from phenaki.training.run import Run, RunConfig
+from phenaki.training.run import Run
 from phenaki.training.sharding import gather_full
 from phenaki.training.track import Preview
 from phenaki.worlds.shapes import check

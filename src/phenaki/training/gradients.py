@@ -1,9 +1,9 @@
-"""The mean of the gradients over all processes, on its way while the backward pass still goes on."""
+"""Gradients: accumulated over the parts of a batch, averaged over processes while the backward pass still runs."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,43 +12,49 @@ from torch import Tensor
 
 from phenaki.training.processes import Processes
 
-_AT_ONCE = 25 << 20  # bytes, as in torch's DDP: fewer do not fill the wire, more leave less of the pass to hide behind
+_BUCKET = 25 << 20  # bytes, as in torch's DDP: smaller ones waste bandwidth, larger ones overlap less with the pass
 
 
-class _Sent(NamedTuple):
+def add_weighted(totals: dict[str, Tensor], terms: Mapping[str, Tensor], weight: float) -> None:
+    """Add the terms of a part of the batch, without their graph, to the totals of the batch."""
+    for name, term in terms.items():
+        term = weight * term.detach()
+        totals[name] = totals[name] + term if name in totals else term
+
+
+class _Bucket(NamedTuple):
     parameters: list[Tensor]
     gradients: Tensor
     work: dist.Work
 
 
 class GradientReducer:
-    """Averages the gradients of some parameters: a backward pass, or `passes` of them that add up, then `finish`.
+    """All-reduces the gradients of some parameters: after `passes` backward passes that accumulate, call `finish`.
 
-    A gradient is sent once it is whole and those that are ready fill a transfer. Which are ready when is a matter of
-    the graph, and that is the same in all processes, since the batches of a step are of one length and source;
-    parameters that have no gradient in it stay without, as they would with one process. Unless `early`, all wait for
-    `finish`.
+    Gradients are sent in buckets as soon as they are complete. The order in which they complete is a property of the
+    graph, which is the same in all processes, since the batches of a step have one length and source; parameters
+    outside of the graph keep no gradient, as with one process. Unless `early`, all are sent by `finish`.
     """
 
     def __init__(self, parameters: Iterable[Tensor], processes: Processes, passes: int = 1, early: bool = True):
         self._parameters, self._processes, self._passes = list(parameters), processes, passes
-        self._forget()
+        self._reset()
         if processes.count > 1 and early:
             for parameter in self._parameters:
-                parameter.register_post_accumulate_grad_hook(self._one_more)
+                parameter.register_post_accumulate_grad_hook(self._accumulated)
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._seen: Counter[int] = Counter()
         self._ready: list[Tensor] = []
-        self._sent: list[_Sent] = []
+        self._sent: list[_Bucket] = []
 
-    def _one_more(self, parameter: Tensor) -> None:
+    def _accumulated(self, parameter: Tensor) -> None:
         """A backward pass has added to the parameter's gradient."""
         self._seen[id(parameter)] += 1
         if self._seen[id(parameter)] < self._passes:
             return
         self._ready.append(parameter)
-        if sum(ready.grad.nbytes for ready in self._ready) > _AT_ONCE:
+        if sum(ready.grad.nbytes for ready in self._ready) > _BUCKET:
             self._send(self._ready[:-1])  # the last one waits for `finish`, which may have to poison it
             self._ready = self._ready[-1:]
 
@@ -57,14 +63,14 @@ class GradientReducer:
             gradients = torch.cat([parameter.grad.flatten() for parameter in parameters])
             with self._processes.answered():
                 work = dist.all_reduce(gradients, async_op=True)
-            self._sent.append(_Sent(parameters, gradients, work))
+            self._sent.append(_Bucket(parameters, gradients, work))
 
     @torch.no_grad()
     def finish(self, loss: Tensor | float) -> None:
-        """Put the mean of all processes in the place of each gradient: not a number where the `loss` of any of them is
-        not finite, so that none takes the step."""
-        gone = {id(parameter) for sent in self._sent for parameter in sent.parameters}
-        rest = [parameter for parameter in self._parameters if parameter.grad is not None and id(parameter) not in gone]
+        """Replace each gradient by its mean over all processes: by NaN if the `loss` of any process is not finite, so
+        that none takes the step."""
+        sent = {id(parameter) for bucket in self._sent for parameter in bucket.parameters}
+        rest = [parameter for parameter in self._parameters if parameter.grad is not None and id(parameter) not in sent]
         poison(rest, loss)
         if self._processes.count == 1:
             return
@@ -76,11 +82,11 @@ class GradientReducer:
             parts = gradients.split([parameter.numel() for parameter in parameters])
             for parameter, part in zip(parameters, parts, strict=True):
                 parameter.grad = part.view_as(parameter)
-        self._forget()
+        self._reset()
 
 
 @torch.no_grad()
 def poison(parameters: Sequence[Tensor], loss: Tensor | float) -> None:
-    """Make a gradient not a number if the loss is not finite; nothing waits for the device to find out."""
+    """Make a gradient NaN if the loss is not finite, without waiting for the device to find out."""
     if parameters:
         parameters[0].grad += 0 * loss

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from phenaki.core.errors import PhenakiError
 from phenaki.nn.transformer import Layer
 from phenaki.tokenizers.conv3d import Block
-from phenaki.training.run import RunConfig
+from phenaki.training.config import RunConfig
 from phenaki.training.sharding import shard
 
 _KINDS = 64  # of widths, lengths and sizes that are compiled before torch goes on without

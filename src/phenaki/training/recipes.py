@@ -16,10 +16,10 @@ from phenaki.sampling import SamplingConfig
 from phenaki.tokenizers import Conv3DConfig, CViViTConfig, QuantizerConfig
 from phenaki.tokenizers.discriminator import DiscriminatorConfig
 from phenaki.tokenizers.losses import TokenizerLossConfig
+from phenaki.training.config import RunConfig
 from phenaki.training.critic import CriticRecipe
 from phenaki.training.generator import GeneratorRecipe, PrefixConfig
 from phenaki.training.optim import OptimizerConfig
-from phenaki.training.run import RunConfig
 from phenaki.training.tokenizer import TokenizerRecipe
 
 Recipe = TypeVar("Recipe")

@@ -1,28 +1,28 @@
-"""Training of the first stage. One update, one screen: forward, each loss by name, backward, the optimizers' step."""
+"""Training of the first stage: the losses of a step, the update, the run."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
 from phenaki.core.components import save_component
 from phenaki.core.errors import PhenakiError
-from phenaki.core.precision import autocast
+from phenaki.core.precision import Autocast, autocast
 from phenaki.data.config import DataConfig
 from phenaki.data.eval_samples import Shown, shown
 from phenaki.data.mixing import Batches
 from phenaki.data.opening import check_holds_clips
-from phenaki.evaluation.pixels import psnr
-from phenaki.media.video import to_float, to_uint8
+from phenaki.media.video import to_float
 from phenaki.perceptual import Judges, load_i3d, load_lpips
 from phenaki.tokenizers import CViViTConfig, Tokenizer, TokenizerConfig, build_tokenizer, code_usage
+from phenaki.tokenizers.base import Reconstruction
 from phenaki.tokenizers.discriminator import (
     Discriminator,
     DiscriminatorConfig,
@@ -38,19 +38,22 @@ from phenaki.tokenizers.losses import (
     pixel_losses,
     seen_frames,
 )
+from phenaki.tokenizers.quantizers import Quantized
+from phenaki.training.config import RunConfig
+from phenaki.training.gradients import add_weighted
 from phenaki.training.health import Health, check_clips, contrast, diagnosis
 from phenaki.training.layers import prepare_layers
 from phenaki.training.optim import OptimizerConfig, Optimizers, averaged
-from phenaki.training.run import Run, RunConfig
+from phenaki.training.previews import evaluate_tokenizer
+from phenaki.training.run import Run
 from phenaki.training.sharding import gather_full
-from phenaki.training.track import Preview
 
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
 class TokenizerRecipe:
-    """All that decides a first-stage run."""
+    """The complete configuration of a first-stage run."""
 
     tokenizer: TokenizerConfig = field(default_factory=CViViTConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -60,127 +63,190 @@ class TokenizerRecipe:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-def discriminator_optimizer(recipe: TokenizerRecipe) -> OptimizerConfig:
-    """That of the tokenizer, with what the discriminator has of its own."""
-    own = {"kind": "adamw", "lr": recipe.discriminator.lr, "betas": recipe.discriminator.betas}
-    return replace(recipe.optimizer, **own)
+@dataclass(frozen=True)
+class TokenizerNetworks:
+    """The tokenizer and what its losses need: a discriminator that learns too, and frozen perceptual networks."""
+
+    tokenizer: Tokenizer
+    discriminator: Discriminator | None
+    perceptual: Judges
 
 
-class TokenizerTraining:
-    """The networks of a first-stage run, their optimizers, and one update of them.
+@dataclass(frozen=True)
+class TokenizerBatch:
+    """video: float (B, 3, T, H, W) in [0, 1]. frames: int64 (k,), the frames that losses of single frames see."""
 
-    `parts`: what a checkpoint holds. The frozen judges of the losses are in neither.
+    video: Tensor
+    frames: Tensor
+
+    def split(self, parts: int) -> list[TokenizerBatch]:
+        """At most so many batches, for gradient accumulation."""
+        return [replace(self, video=video) for video in self.video.chunk(parts)]
+
+    def discriminator_input(self, video: Tensor, config: DiscriminatorConfig) -> Tensor:
+        """What the discriminator scores of `video`, this one or its reconstruction."""
+        return video[:, :, self.frames] if config.sees == "frames" else video
+
+
+def compute_loss(
+    networks: TokenizerNetworks, batch: TokenizerBatch, recipe: TokenizerRecipe, autocast: Autocast, adversarial: bool
+) -> tuple[dict[str, Tensor], Reconstruction]:
+    """The weighted loss terms by name, float32 scalars, and the reconstruction."""
+    with autocast():
+        out = networks.tokenizer(batch.video)
+    losses = pixel_losses(out.video, batch.video, recipe.loss)
+    losses |= perceptual_losses(out.video, batch.video, batch.frames, networks.perceptual, recipe.loss)
+    losses |= code_losses(out, batch.video, networks.tokenizer, recipe.loss)
+    if adversarial:
+        config, discriminator = recipe.discriminator, networks.discriminator
+        weights = {name: weight.detach() for name, weight in discriminator.named_parameters()}  # it learns elsewhere
+        with autocast():
+            scores = functional_call(discriminator, weights, batch.discriminator_input(out.video, config))
+        loss = adversarial_loss(scores, config.loss)
+        if config.adaptive:
+            loss = adaptive_weight(sum(losses.values()), loss, networks.tokenizer.last_layer) * loss
+        losses["adversarial"] = recipe.loss.adversarial * loss
+    return losses, out
+
+
+def compute_discriminator_loss(
+    networks: TokenizerNetworks,
+    batch: TokenizerBatch,
+    made: Tensor,
+    recipe: TokenizerRecipe,
+    autocast: Autocast,
+    penalize: bool,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The discriminator's weighted loss terms by name, and its accuracy. made: reconstruction without gradient."""
+    config, discriminator = recipe.discriminator, networks.discriminator
+    fake, real = batch.discriminator_input(made, config), batch.discriminator_input(batch.video, config)
+    with autocast():
+        fake_scores, real_scores = discriminator(fake), discriminator(real)
+    losses = {"discriminator_loss": discriminator_loss(real_scores, fake_scores, config.loss)}
+    if penalize:
+        losses["penalty"] = config.penalty_every * config.penalty * gradient_penalty(discriminator, real)
+    return losses, ((real_scores > 0).float().mean() + (fake_scores < 0).float().mean()) / 2
+
+
+def accumulate_gradients(
+    networks: TokenizerNetworks,
+    parts: Sequence[TokenizerBatch],
+    recipe: TokenizerRecipe,
+    autocast: Autocast,
+    adversarial: bool,
+) -> tuple[dict[str, Tensor], list[Reconstruction]]:
+    """Forward and backward pass of the tokenizer for the parts of a batch. Returns the batch's losses by name, and the
+    reconstruction of each part."""
+    total, metrics, outputs = sum(len(part.video) for part in parts), {}, []
+    for part in parts:
+        losses, out = compute_loss(networks, part, recipe, autocast, adversarial)
+        loss, fraction = sum(losses.values()), len(part.video) / total
+        (fraction * loss).backward()
+        add_weighted(metrics, {"loss": loss} | losses, fraction)
+        outputs.append(Reconstruction(out.video.detach(), out.quantized))
+    return metrics, outputs
+
+
+def accumulate_discriminator_gradients(
+    networks: TokenizerNetworks,
+    parts: Sequence[TokenizerBatch],
+    outputs: Sequence[Reconstruction],
+    recipe: TokenizerRecipe,
+    autocast: Autocast,
+    penalize: bool,
+) -> dict[str, Tensor]:
+    """Forward and backward pass of the discriminator for the parts of a batch and their reconstructions."""
+    total, metrics = sum(len(part.video) for part in parts), {}
+    for part, out in zip(parts, outputs, strict=True):
+        losses, accuracy = compute_discriminator_loss(networks, part, out.video, recipe, autocast, penalize)
+        fraction = len(part.video) / total
+        (fraction * sum(losses.values())).backward()
+        add_weighted(metrics, losses | {"discriminator_accuracy": accuracy}, fraction)
+    return metrics
+
+
+def build_optimizers(networks: TokenizerNetworks, recipe: TokenizerRecipe) -> list[Optimizers]:
+    """That of the tokenizer, and that of the discriminator if there is one."""
+    steps, config = recipe.run.steps, recipe.discriminator
+    optimizers = [Optimizers([networks.tokenizer], recipe.optimizer, steps)]
+    if networks.discriminator is not None:
+        own = replace(recipe.optimizer, kind="adamw", lr=config.lr, betas=config.betas)
+        optimizers.append(Optimizers([networks.discriminator], own, steps))
+    return optimizers
+
+
+class TokenizerTrainer:
+    """The networks of a first-stage run, their optimizers and moving average, and the update of them all.
+
+    `parts`: what a checkpoint holds; the frozen networks are not in it.
     """
 
     def __init__(self, recipe: TokenizerRecipe, run: Run):
         self.recipe, self.run = recipe, run
+        self.autocast = partial(autocast, run.device, recipe.run.precision)
         with run.initializing():
-            self.tokenizer = build_tokenizer(recipe.tokenizer)
-            self.discriminator = Discriminator(recipe.discriminator) if recipe.loss.adversarial else None
-        self.tokenizer.to(run.device)
-        self.judges = load_judges(recipe.loss, run.device)
-        self.ema = averaged(self.tokenizer, recipe.optimizer.ema_decay)
-        prepare_layers([self.tokenizer], recipe.run, run.device, [self.ema])
-        self.optimizers = Optimizers([self.tokenizer], recipe.optimizer, recipe.run.steps)
+            tokenizer = build_tokenizer(recipe.tokenizer).to(run.device)
+            discriminator = Discriminator(recipe.discriminator).to(run.device) if recipe.loss.adversarial else None
+        self.networks = TokenizerNetworks(tokenizer, discriminator, load_judges(recipe.loss, run.device))
+        self.tokenizer, self.discriminator = tokenizer, discriminator
+        self.ema = averaged(tokenizer, recipe.optimizer.ema_decay)
+        prepare_layers([tokenizer], recipe.run, run.device, [self.ema])
+        self.optimizers, *others = build_optimizers(self.networks, recipe)
         self.reducer = run.gradient_reducer(self.optimizers.parameters, recipe.optimizer.accumulate)
-        self.parts = {"tokenizer": self.tokenizer, "ema": self.ema, "optimizers": self.optimizers}
-        if self.discriminator is not None:
-            self.discriminator.to(run.device)
-            config = discriminator_optimizer(recipe)
-            self.discriminator_optimizers = Optimizers([self.discriminator], config, recipe.run.steps)
-            own = self.discriminator_optimizers.parameters
-            self.discriminator_reducer = run.gradient_reducer(own, recipe.optimizer.accumulate)
-            self.parts["discriminator"] = self.discriminator
-            self.parts["discriminator_optimizers"] = self.discriminator_optimizers
+        self.parts = {"tokenizer": tokenizer, "ema": self.ema, "optimizers": self.optimizers}
+        for optimizers in others:
+            self.discriminator_optimizers = optimizers
+            self.discriminator_reducer = run.gradient_reducer(optimizers.parameters, recipe.optimizer.accumulate)
+            self.parts |= {"discriminator": discriminator, "discriminator_optimizers": optimizers}
 
-    def update(self, video: Tensor, step: int) -> dict[str, float]:
-        """One update with a batch, float (B, 3, T, H, W) in [0, 1], on the run's device. Returns what to record: the
-        losses and the gradients' norm alone where one of these is not finite, and the step is not taken."""
-        recipe, run, tokenizer, quantizer = self.recipe, self.run, self.tokenizer, self.tokenizer.quantizer
+    def update(self, video: Tensor, step: int) -> Metrics:
+        """One update with a batch, float (B, 3, T, H, W) in [0, 1] on the run's device. Returns the metrics: losses and
+        gradient norm only, if one of these is not finite and the step was skipped."""
+        recipe, networks, rng = self.recipe, self.networks, self.run.rng(step)
         adversarial = self.discriminator is not None and step >= recipe.discriminator.start
-        rng = run.rng(step)
-        seen = seen_frames(video.shape[2], recipe.loss, rng)
-        metrics: Figures = defaultdict(float)
-        made, ids, statistics = [], [], []
+        batch = TokenizerBatch(video, seen_frames(video.shape[2], recipe.loss, rng))
+        parts = batch.split(recipe.optimizer.accumulate)
 
-        for part in video.chunk(recipe.optimizer.accumulate):
-            with autocast(run.device, recipe.run.precision):
-                out = tokenizer(part)
-            losses = pixel_losses(out.video, part, recipe.loss)
-            losses |= perceptual_losses(out.video, part, seen, self.judges, recipe.loss)
-            losses |= code_losses(out, part, tokenizer, recipe.loss)
-            if adversarial:
-                losses["adversarial"] = self._adversarial(out.video, seen, sum(losses.values()))
-            loss, share = sum(losses.values()), len(part) / len(video)
-            (share * loss).backward()
-            _add(metrics, {"loss": loss} | losses, share)
-            made.append(out.video.detach())
-            ids.append(out.quantized.ids)
-            statistics.append(quantizer.statistics(out.quantized))
-
-        self.reducer.finish(metrics["loss"])
+        losses, outputs = accumulate_gradients(networks, parts, recipe, self.autocast, adversarial)
+        statistics = [self.tokenizer.quantizer.statistics(out.quantized) for out in outputs]
+        self.reducer.finish(losses["loss"])
+        metrics = {name: loss.item() for name, loss in losses.items()}
         metrics["grad_norm"] = self.optimizers.update(step)
-        if not math.isfinite(metrics["grad_norm"]):  # the step was not taken, in no process
+        if not math.isfinite(metrics["grad_norm"]):  # no process took the step
             return metrics
-        summed = tuple(map(sum, zip(*statistics, strict=True)))
-        run.all_reduce(summed)
-        metrics["restarted"] = quantizer.update(summed, out.quantized, rng)
-        run.broadcast(quantizer.state_dict().values())  # each process restarts by its own batch
-        self.ema.update_parameters(tokenizer)
-        if adversarial:
-            metrics |= self._update_discriminator(made, video, seen, step)
+        metrics["restarted"] = self._update_quantizer(statistics, outputs[-1].quantized, rng)
+        self.ema.update_parameters(self.tokenizer)
 
-        made = torch.cat(made).float()
-        metrics["perplexity"], metrics["used"] = code_usage(torch.cat(ids), tokenizer.vocab_size)
-        metrics["contrast"] = contrast(made, video)
-        metrics["psnr"] = -10 * math.log10(max(1e-10, (made - video).square().mean().item()))
-        metrics["lr"] = self.optimizers.lr(step)
         if adversarial:
+            penalize = bool(recipe.discriminator.penalty) and step % recipe.discriminator.penalty_every == 0
+            losses = accumulate_discriminator_gradients(networks, parts, outputs, recipe, self.autocast, penalize)
+            self.discriminator_reducer.finish(losses["discriminator_loss"])
+            metrics |= {name: loss.item() for name, loss in losses.items()}
+            metrics["discriminator_grad_norm"] = self.discriminator_optimizers.update(step)
             metrics["discriminator_lr"] = self.discriminator_optimizers.lr(step)
-        return metrics
+        return metrics | self._describe(outputs, video) | {"lr": self.optimizers.lr(step)}
 
-    def _adversarial(self, made: Tensor, seen: Tensor, others: Tensor) -> Tensor:
-        """What the tokenizer hears of its reconstructions (B, 3, T, H, W), weighted; `others`: its other losses."""
-        config = self.recipe.discriminator
-        with autocast(self.run.device, self.recipe.run.precision):
-            weights = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
-            scores = functional_call(self.discriminator, weights, self._shown(made, seen))  # it learns elsewhere
-        loss = adversarial_loss(scores, config.loss)
-        weight = adaptive_weight(others, loss, self.tokenizer.last_layer) if config.adaptive else 1.0
-        return self.recipe.loss.adversarial * weight * loss
+    def _update_quantizer(
+        self, statistics: Sequence[tuple[Tensor, ...]], last: Quantized, rng: torch.Generator
+    ) -> float:
+        """What the quantizer learns without gradients, from the statistics of all processes."""
+        quantizer = self.tokenizer.quantizer
+        summed = tuple(map(sum, zip(*statistics, strict=True)))
+        self.run.processes.all_reduce(summed)
+        restarted = quantizer.update(summed, last, rng)
+        self.run.processes.broadcast(quantizer.state_dict().values())  # each process resets codes from its own batch
+        return restarted
 
-    def _update_discriminator(self, made: list[Tensor], video: Tensor, seen: Tensor, step: int) -> Figures:
-        """The discriminator's update: `made`, the reconstructions of the parts of `video`, come without gradient."""
-        config, metrics = self.recipe.discriminator, defaultdict(float)
-        for fake, real in zip(made, video.chunk(self.recipe.optimizer.accumulate), strict=True):
-            fake, real = self._shown(fake, seen), self._shown(real, seen)
-            with autocast(self.run.device, self.recipe.run.precision):
-                fake_scores, real_scores = self.discriminator(fake), self.discriminator(real)
-            losses = {"discriminator_loss": discriminator_loss(real_scores, fake_scores, config.loss)}
-            if config.penalty and step % config.penalty_every == 0:
-                penalty = gradient_penalty(self.discriminator, real)
-                losses["penalty"] = config.penalty_every * config.penalty * penalty
-            share = len(real) / len(video)
-            (share * sum(losses.values())).backward()
-            right = ((real_scores > 0).float().mean() + (fake_scores < 0).float().mean()) / 2
-            _add(metrics, losses | {"discriminator_accuracy": right}, share)
-        self.discriminator_reducer.finish(metrics["discriminator_loss"])
-        metrics["discriminator_grad_norm"] = self.discriminator_optimizers.update(step)
-        return metrics
-
-    def _shown(self, video: Tensor, seen: Tensor) -> Tensor:
-        """The frames that the discriminator sees: one of clips sees them all."""
-        return video[:, :, seen] if self.recipe.discriminator.sees == "frames" else video
-
-
-def _add(metrics: Figures, terms: dict[str, Tensor], share: float) -> None:
-    """Add the terms of a part that is such a share of the batch."""
-    for name, term in terms.items():
-        metrics[name] += share * term.item()
+    def _describe(self, outputs: Sequence[Reconstruction], video: Tensor) -> Metrics:
+        made = torch.cat([out.video for out in outputs]).float()
+        ids = torch.cat([out.quantized.ids for out in outputs])
+        perplexity, used = code_usage(ids, self.tokenizer.vocab_size)
+        psnr = -10 * math.log10(max(1e-10, (made - video).square().mean().item()))
+        return {"perplexity": perplexity, "used": used, "contrast": contrast(made, video), "psnr": psnr}
 
 
 def load_judges(config: TokenizerLossConfig, device: torch.device) -> Judges:
-    """The frozen networks that the losses ask. Raises PhenakiError where their weights are missing."""
+    """The frozen networks of the perceptual losses. Raises PhenakiError if their weights are missing."""
     return Judges(
         load_lpips(config.lpips_weights or None) if config.lpips else None,
         load_i3d(config.i3d_weights or None) if config.i3d else None,
@@ -188,70 +254,66 @@ def load_judges(config: TokenizerLossConfig, device: torch.device) -> Judges:
 
 
 def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path, resume: str = "auto", overwrite: bool = False) -> Path:
-    """Train a tokenizer, or go on where the run in `folder` stopped. Returns the folder of the averaged weights.
+    """Train a tokenizer, or resume the run in `folder`. Returns the folder of the averaged weights.
 
     `resume` and `overwrite` are those of `Run`.
     """
-    clips = _clips(recipe)
+    clips = _check_clips(recipe)
     with Run(folder, recipe.run, recipe, resume=resume, overwrite=overwrite) as run:
-        training, health = TokenizerTraining(recipe, run), Health()
-        period = training.tokenizer.patch[0]
+        trainer, health = TokenizerTrainer(recipe, run), Health()
+        period = trainer.tokenizer.patch[0]
         data = Batches(recipe.data, period, run.rank, run.world_size, captions=False, on_bad=run.skip_sample)
-        parts = training.parts | {"data": data}
+        parts = trainer.parts | {"data": data}
         run.restore(parts)
 
         for step in run.steps(parts, data.prepare):
             video = to_float(run.next(data)["video"]).to(run.device)
-            metrics = training.update(video, step)
+            metrics = trainer.update(video, step)
             run.log(**metrics)
-            _raise_alarms(run, health, training.tokenizer, video, metrics)
+            _raise_alarms(run, health, trainer.tokenizer, video, metrics)
             if run.completes(recipe.run.picture_every):
-                _show(run, recipe, clips, gather_full(training.ema.module))
+                averaged_tokenizer = gather_full(trainer.ema.module)  # all processes call
+                if run.is_main:
+                    metrics, preview = evaluate_tokenizer(averaged_tokenizer, clips)
+                    run.record(metrics)
+                    run.show("reconstruction", preview, recipe.tokenizer.fps)
+                    save_component(averaged_tokenizer, run.folder / "tokenizer")
     return run.folder / "tokenizer"
 
 
-def _show(run: Run, recipe: TokenizerRecipe, clips: Shown, tokenizer: Tokenizer) -> None:
-    """Record what a tokenizer makes of clips, and save it; the main process alone does."""
-    if not run.is_main:
-        return
-    test, picture = evaluate(tokenizer, clips)
-    run.record(test)
-    run.show("reconstruction", picture, recipe.tokenizer.fps)
-    save_component(tokenizer, run.folder / "tokenizer")
-
-
 def overfit_one(recipe: TokenizerRecipe, folder: str | Path, steps: int = 1000, goal: float = 35.0) -> str:
-    """Train on one fixed clip in a new folder: whoever cannot learn that by heart learns nothing.
+    """Train on one fixed clip in a new folder: a setup that cannot memorise it will learn nothing.
 
-    The recipe's losses and peak learning rate, without long warm-up and without decay. Returns a sentence about the
-    step at which `goal` dB of PSNR were reached. Raises PhenakiError with what is wrong if `steps` were not enough.
+    Takes the recipe's losses and peak learning rate, with a short warm-up and no decay. Returns a sentence with the
+    step that reached `goal` dB of PSNR. Raises PhenakiError with a diagnosis if `steps` were not enough.
     """
     if (Path(folder) / "recipe.json").exists():
-        raise PhenakiError(f"the folder '{folder}' holds a run: name a new one for --overfit-one")
-    clip = _clips(recipe).samples[0].video
+        raise PhenakiError(f"the folder '{folder}' already holds a run: name a new one for --overfit-one")
+    clip = _check_clips(recipe).samples[0].video
     optimizer = replace(recipe.optimizer, warmup_steps=min(10, recipe.optimizer.warmup_steps), final_lr=1.0)
     run_config = replace(recipe.run, steps=steps, checkpoint_every=steps)
     recipe = replace(recipe, optimizer=replace(optimizer, accumulate=1), run=run_config)
     with Run(folder, recipe.run, recipe) as run:
-        training, health = TokenizerTraining(recipe, run), Health()
+        trainer, health = TokenizerTrainer(recipe, run), Health()
         video = to_float(clip).to(run.device)
-        history: list[Figures] = []
+        history: list[Metrics] = []
         alarms: list[str] = []
-        for step in run.steps(training.parts):
-            history.append(training.update(video, step))
+        for step in run.steps(trainer.parts):
+            history.append(trainer.update(video, step))
             run.log(**history[-1])
-            alarms += _raise_alarms(run, health, training.tokenizer, video, history[-1])
+            alarms += _raise_alarms(run, health, trainer.tokenizer, video, history[-1])
             if history[-1]["psnr"] >= goal:
-                return f"one clip was learned by heart: {goal:g} dB at step {step + 1}"
+                return f"one clip was memorised: {goal:g} dB at step {step + 1}"
     if len(history) < steps:
         raise KeyboardInterrupt
     best = max(metrics["psnr"] for metrics in history)
-    wrong = diagnosis(history, alarms)
-    raise PhenakiError(f"one clip was not learned by heart: {best:.1f} dB and not {goal:g} in {steps} steps; {wrong}")
+    raise PhenakiError(
+        f"one clip was not memorised: {best:.1f} dB instead of {goal:g} in {steps} steps; {diagnosis(history, alarms)}"
+    )
 
 
-def _clips(recipe: TokenizerRecipe) -> Shown:
-    """The clips by which a run is judged. Raises PhenakiError for a recipe whose parts, or clips, do not fit."""
+def _check_clips(recipe: TokenizerRecipe) -> Shown:
+    """The clips for evaluation. Raises PhenakiError for a recipe whose parts, or clips, do not fit."""
     recipe.data.check_tokenizer(recipe.tokenizer.image_size, recipe.tokenizer.fps, recipe.tokenizer.patch)
     if isinstance(recipe.tokenizer, CViViTConfig):
         recipe.tokenizer.check_length(max(recipe.data.lengths))
@@ -259,7 +321,7 @@ def _clips(recipe: TokenizerRecipe) -> Shown:
         for size in recipe.data.sizes:
             recipe.discriminator.check_size(*size)
     if recipe.run.prompts:
-        raise PhenakiError(f"run.prompts '{recipe.run.prompts}' are for a generator: a tokenizer reads none")
+        raise PhenakiError(f"run.prompts '{recipe.run.prompts}': a tokenizer reads no prompts; leave it empty")
     for place in recipe.data.places:
         check_holds_clips(place)
     clips = shown(recipe.data, captions=False)
@@ -267,32 +329,10 @@ def _clips(recipe: TokenizerRecipe) -> Shown:
     return clips
 
 
-def _raise_alarms(run: Run, health: Health, tokenizer: Tokenizer, video: Tensor, metrics: Figures) -> list[str]:
-    """Say what goes wrong with the step now running; the names of the alarms."""
+def _raise_alarms(run: Run, health: Health, tokenizer: Tokenizer, video: Tensor, metrics: Metrics) -> list[str]:
+    """Report the problems of this step; returns them as sentences."""
     ids = len(video) * math.prod(tokenizer.grid(*video.shape[2:]))
     alarms = health.check(metrics, min(1.0, ids / tokenizer.vocab_size))
     for name, sentence in alarms.items():
         run.alarm(name, sentence)
     return [f"{name}: {sentence}" for name, sentence in alarms.items()]
-
-
-@torch.no_grad()
-def evaluate(tokenizer: Tokenizer, clips: Shown) -> tuple[dict[str, float], Preview]:
-    """Figures on clips (PSNR in dB, mean over clips; of first and other frames; code usage), and some of the clips
-    beside their reconstructions."""
-    originals = np.stack([sample.video for sample in clips.samples])
-    video = to_float(originals).to(next(tokenizer.parameters()).device)
-    ids = tokenizer.encode(video)
-    decoded = tokenizer.decode(ids)
-    error = (decoded - video).square()
-    perplexity, used = code_usage(ids, tokenizer.vocab_size)
-    metrics = {
-        f"{clips.name}/psnr": float(np.mean(psnr(error))),
-        f"{clips.name}/psnr_first": float(np.mean(psnr(error[:, :, :1]))),
-        f"{clips.name}/perplexity": perplexity,
-        f"{clips.name}/used": used,
-    }
-    if video.shape[2] > 1:
-        metrics[f"{clips.name}/psnr_rest"] = float(np.mean(psnr(error[:, :, 1:])))
-    rows = [clip for pair in zip(originals[:6], to_uint8(decoded[:6]), strict=True) for clip in pair]
-    return metrics, Preview(rows, ["original", "reconstruction"] * (len(rows) // 2))

@@ -1,4 +1,4 @@
-"""Where the figures, pictures and videos of a run go: metrics.jsonl, TensorBoard and Weights & Biases."""
+"""Trackers of a run's metrics, pictures and videos: metrics.jsonl, TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from phenaki.training.runs import METRICS, read_record
 
 TrackerName = Literal["tensorboard", "wandb"]
 _WANDB_ID = "wandb_id"
-_WANDB_SECONDS = 30  # that its server may take to answer
-_LATER = "set WANDB_MODE=offline and send the run later with `wandb sync`"
-_WITHOUT = "leave wandb out of run.trackers"
+_WANDB_TIMEOUT = 30  # seconds
+_OFFLINE = "set WANDB_MODE=offline and upload the run later with `wandb sync`"
+_WITHOUT = "remove wandb from run.trackers"
 
 
 class Preview(NamedTuple):
-    """Clips uint8 (T, H, W, 3) of one size that show how far a training is, with a label each, or without."""
+    """Clips uint8 (T, H, W, 3) of one size, with a label each or none."""
 
     clips: list[Frames]
     labels: list[str] | None = None
 
 
 class Tracker:
-    """One of the places. Steps are counted from 1; what a place cannot show it leaves out."""
+    """A destination of records. Steps count from 1; a tracker ignores what it cannot show."""
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Values of a step by name; a name may have a group, as in test/psnr."""
+        """Values of a step by name, which may have a group, as in test/psnr."""
 
     def alarm(self, name: str, sentence: str, step: int) -> None:
-        """What goes wrong at a step."""
+        """A problem at a step."""
 
     def picture(self, name: str, file: Path, step: int) -> None:
         """A PNG file that the run has written."""
@@ -50,14 +50,12 @@ class Tracker:
         """An mp4 file that the run has written."""
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """No more records follow."""
 
 
 class Metrics(Tracker):
-    """A line of JSON for each record, of steps after `step`: those that are to run again lose their lines.
-
-    After a hard kill the file goes further than the checkpoint, and may end in half a line.
-    """
+    """A line of JSON for each record. Lines after `step` are removed, as those steps run again: after a hard kill the
+    file is ahead of the checkpoint, and may end in half a line."""
 
     def __init__(self, folder: Path, step: int):
         self._path = folder / METRICS
@@ -81,7 +79,7 @@ class Metrics(Tracker):
 
 
 class TensorBoard(Tracker):
-    """Curves, alarms as text, and pictures; older records from `step` on are hidden. Its videos would need moviepy."""
+    """Curves, alarms as text, and pictures; records after `step` are hidden. No videos: they would need moviepy."""
 
     def __init__(self, folder: Path, step: int):
         from torch.utils.tensorboard import SummaryWriter
@@ -106,10 +104,8 @@ class TensorBoard(Tracker):
 
 
 class WandB(Tracker):
-    """A run in the project $WANDB_PROJECT, or "phenaki"; one that goes on stays the same run there.
-
-    $WANDB_MODE=offline writes to the folder alone, for `wandb sync`.
-    """
+    """A run in the project $WANDB_PROJECT, or "phenaki"; resumed runs keep their id. $WANDB_MODE=offline writes to the
+    folder only, for `wandb sync`."""
 
     def __init__(self, folder: Path, recipe: Mapping[str, Any]):
         import wandb
@@ -123,7 +119,7 @@ class WandB(Tracker):
                 config=dict(recipe),
                 id=_wandb_id(folder),
                 resume="allow",
-                settings=wandb.Settings(init_timeout=_WANDB_SECONDS),
+                settings=wandb.Settings(init_timeout=_WANDB_TIMEOUT),
             )
         except wandb.errors.Error as error:
             raise _unreachable(error) from error
@@ -145,11 +141,11 @@ class WandB(Tracker):
 
 
 def _unreachable(error: Exception) -> PhenakiError:
-    return PhenakiError(f"wandb cannot be reached ({str(error).splitlines()[0]}): {_LATER}, or {_WITHOUT}")
+    return PhenakiError(f"wandb cannot be reached ({str(error).splitlines()[0]}): {_OFFLINE}, or {_WITHOUT}")
 
 
 def _wandb_id(folder: Path) -> str:
-    """That of the run in the folder, made up when it starts."""
+    """The id of the run in the folder, made up when it starts."""
     path = folder / _WANDB_ID
     if not path.exists():
         with write_atomic(path, "w") as file:
@@ -158,10 +154,7 @@ def _wandb_id(folder: Path) -> str:
 
 
 def check_trackers(names: Sequence[TrackerName]) -> None:
-    """Raise PhenakiError for a tracker that cannot be used here, before a run begins. Nothing is asked on a terminal.
-
-    TensorBoard is not looked for: without it a run has its metrics.jsonl.
-    """
+    """Raise PhenakiError, before a run begins, if wandb is named and cannot be used. Never prompts."""
     if "wandb" not in names:
         return
     if importlib.util.find_spec("wandb") is None:
@@ -177,15 +170,15 @@ def check_trackers(names: Sequence[TrackerName]) -> None:
         raise _unreachable(error) from error
     if not usable:
         raise PhenakiError(
-            "run.trackers names wandb, and there is no key for it: run `wandb login`, or set WANDB_API_KEY, or "
-            f"{_LATER}, or {_WITHOUT}"
+            "run.trackers names wandb, which has no key: run `wandb login`, or set WANDB_API_KEY, or "
+            f"{_OFFLINE}, or {_WITHOUT}"
         )
 
 
 def open_trackers(names: Sequence[TrackerName], folder: Path, recipe: Mapping[str, Any], step: int) -> list[Tracker]:
-    """metrics.jsonl and the trackers of these names, for a run in `folder` that goes on after `step` steps.
+    """metrics.jsonl and the named trackers, for a run in `folder` that continues after `step`.
 
-    TensorBoard is left out where it is not installed. Raises PhenakiError where wandb cannot be reached.
+    TensorBoard is skipped if it is not installed. Raises PhenakiError if wandb cannot be reached.
     """
     others: list[Tracker] = []
     if "wandb" in names:  # the first, as it alone may fail
@@ -196,18 +189,18 @@ def open_trackers(names: Sequence[TrackerName], folder: Path, recipe: Mapping[st
 
 
 class ThroughputMeter:
-    """How fast a run goes, of all its processes, and what memory this one takes."""
+    """Throughput of all processes of a run, and the memory of this one."""
 
     def __init__(self, device: torch.device, world_size: int):
         self._device, self._world_size = device, world_size
-        self.begin()
+        self.reset()
 
-    def begin(self) -> None:
-        """Count anew from now on."""
-        self._began, self._waited, self._clips = time.perf_counter(), 0.0, 0
+    def reset(self) -> None:
+        """Start counting from now."""
+        self._start, self._waited, self._clips = time.perf_counter(), 0.0, 0
 
     def next(self, batches: Iterator[Any]) -> Any:
-        """The next batch, and how long it took."""
+        """The next batch; the time and its clips are counted."""
         asked = time.perf_counter()
         batch = next(batches)
         self._waited += time.perf_counter() - asked
@@ -215,20 +208,20 @@ class ThroughputMeter:
         return batch
 
     def metrics(self) -> dict[str, float]:
-        """Since the last time: clips per second, the share of the time that was spent waiting for data, and the peak of
-        the memory in GB (since the start: of the GPU, else of the process)."""
-        taken = time.perf_counter() - self._began
+        """Since the last call: clips per second and the fraction of time spent waiting for data; since the start: peak
+        memory in GB, of the GPU, else of the process."""
+        taken = time.perf_counter() - self._start
         metrics = {
             "speed/clips_per_second": self._world_size * self._clips / taken,
             "speed/waiting_for_data": self._waited / taken,
             "speed/memory_gb": peak_memory(self._device) / 1e9,
         }
-        self.begin()
+        self.reset()
         return metrics
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that tensors on a GPU took, or that this process had in memory."""
+    """Bytes: the most that tensors took on the GPU, else that this process had in memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,148 @@
+"""Counting the operations and the memory of code that runs on the meta device, where tensors have no data."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+
+from phenaki.core.precision import Precision, prefers_bfloat16
+
+Hardware = Literal["cuda", "cpu"]
+
+
+def _attention_flops(q: Tensor, k: Tensor, v: Tensor) -> int:
+    return sdpa_flop_count(q.shape, k.shape, v.shape)
+
+
+_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+class Flops(TorchDispatchMode):
+    """Counts the floating-point operations inside the block: `.total`, by torch's formulas.
+
+    Unlike `FlopCounterMode` it counts the CPU's fused attention, and allows second derivatives.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        if function._overloadpacket is _ATTENTION:
+            self.total += _attention_flops(*args[:3])
+        elif function._overloadpacket is _ATTENTION_BACKWARD:
+            self.total += 2 * _attention_flops(*args[1:4])
+        elif formula := flop_registry.get(function._overloadpacket):
+            self.total += formula(*args, **(kwargs or {}), out_val=made)
+        return made
+
+
+class PeakMemory(TorchDispatchMode):
+    """The most bytes that tensors made inside the block hold at once: `.bytes` without the gradients of parameters, and
+    `.with_gradients`. Meta tensors count as if they had memory."""
+
+    def __init__(self, parameters: Iterable[Tensor]):
+        super().__init__()
+        self.bytes = self.with_gradients = 0
+        self._now = self._gradients = 0
+        self._alive: set[int] = set()
+        for parameter in parameters:
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(self._exclude)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._track(tensor.untyped_storage())
+        self.bytes = max(self.bytes, self._now)
+        self.with_gradients = max(self.with_gradients, self._now + self._gradients)
+        return made
+
+    def _track(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._alive:
+            self._alive.add(key)
+            self._now += storage.nbytes()
+            weakref.finalize(storage, self._freed, key, storage.nbytes())
+
+    def _freed(self, key: int, size: int) -> None:
+        if key in self._alive:
+            self._alive.remove(key)
+            self._now -= size
+
+    def _exclude(self, parameter: Tensor) -> None:
+        storage = parameter.grad.untyped_storage()
+        if storage._cdata in self._alive:
+            self._freed(storage._cdata, storage.nbytes())
+            self._gradients += storage.nbytes()
+
+
+_IN_BFLOAT16 = {F.linear, F.conv2d, F.conv3d, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm}
+
+
+class HardwareMode(TorchFunctionMode):
+    """Makes the meta device run what the hardware would run in the precision of training.
+
+    Attention is the kernel that `nn/attention.py: attend` chooses; inside `autocast()` matrix products are bfloat16,
+    each weight being cast once, and norms on GPUs float32.
+    """
+
+    def __init__(self, hardware: Hardware, precision: Precision):
+        super().__init__()
+        self._gpu = hardware == "cuda"
+        automatic = self._gpu or prefers_bfloat16(torch.device("cpu"))
+        self._bfloat16 = precision == "bfloat16" or (precision == "auto" and automatic)
+        self._casts: dict[int, Tensor] = {}
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        torch.set_autocast_enabled("cuda", self._bfloat16)  # the flag that code which stays in float32 clears
+        yield
+        torch.set_autocast_enabled("cuda", False)
+        self._casts.clear()
+
+    @contextmanager
+    def recompute(self) -> Iterator[None]:
+        """As in the forward pass, for blocks that run again in the backward pass."""
+        with torch.device("meta"), self, self.autocast():
+            yield
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if torch.is_autocast_enabled("cuda"):
+            if function in _IN_BFLOAT16:
+                args = tuple(self._cast(value, torch.bfloat16) for value in args)
+            elif function is F.layer_norm and self._gpu:
+                args = tuple(self._cast(value, torch.float32) for value in args)
+        if function is F.scaled_dot_product_attention:
+            return self._attention(*args, mask=(kwargs or {})["attn_mask"])
+        return function(*args, **(kwargs or {}))
+
+    def _attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        if self._gpu or q.dtype != torch.bfloat16:  # fused: no scores are stored
+            return _ATTENTION(q, k, v)[0]
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        return scores.softmax(dim=-1) @ v
+
+    def _cast(self, value: Any, kind: torch.dtype) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.dtype == kind:
+            return value
+        if not isinstance(value, nn.Parameter):
+            return value.to(kind)
+        if id(value) not in self._casts:
+            self._casts[id(value)] = value.to(kind)
+        return self._casts[id(value)]

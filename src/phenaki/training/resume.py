@@ -1,0 +1,128 @@
+"""Which run a folder holds, and whether a new one may resume it or replace it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from phenaki.core.config import changes, to_dict
+from phenaki.core.errors import PhenakiError
+from phenaki.training import checkpoints
+from phenaki.training.checkpoints import Checkpoints
+
+# Keys that may change when a run resumes, as they leave its updates as they are.
+_FREE = {f"run.{key}" for key in ("steps", "device", "log_every", "picture_every", "checkpoint_every")}
+_FREE |= {f"run.{key}" for key in ("trackers", "prompts", "keep", "keep_every", "bad_steps", "timeout")}
+_FREE |= {"run.checkpointing", "run.compile"}
+_FREE |= {"data.bad_share", "data.max_bad_fraction", "data.validation", "loss.lpips_weights", "loss.i3d_weights"}
+_FREE_SECTIONS = ("optimizer", "loss", "run", "sampling")  # may differ where --resume names a checkpoint
+_WRITTEN = ("recipe.json", "metrics.jsonl", "state.json", "wandb_id", "checkpoint.pt", "events.out.tfevents.*")
+_WRITTEN += ("*_[0-9][0-9]*.png", "*_[0-9][0-9]*.mp4")
+
+
+class ResumePolicy:
+    """Decides what a run starts from.
+
+    `resume`: "auto" takes the newest checkpoint in the folder, if there is one, "never" starts from scratch, a path
+    takes that checkpoint. `frozen`: fingerprints, by name, of the networks that the run builds on.
+
+    Raises PhenakiError for a folder with a run of another recipe, or with any run if `resume` is "never", unless
+    `overwrite` is set: then `replaces` is True, and that run is to be removed.
+    """
+
+    def __init__(self, folder: Path, recipe: Any, frozen: Mapping[str, str], resume: str, overwrite: bool):
+        self._folder, self._resume = folder, resume
+        self.frozen = dict(frozen)
+        self.recipe = _plain(recipe)
+        self._defaults = {section: _plain(type(getattr(recipe, section))()) for section in self.recipe}
+        self._named = resume not in ("auto", "never")
+        self.replaces = self._check_folder(overwrite)
+
+    def _check_folder(self, overwrite: bool) -> bool:
+        path = self._folder / "recipe.json"
+        if not path.exists():
+            return False
+        own = self._named and Path(self._resume).resolve().is_relative_to(self._folder.resolve())
+        try:
+            checkpoints.check_version(self._folder)
+            if self._resume == "never" or (self._named and not own):
+                raise PhenakiError(f"the folder '{self._folder}' already holds a run: name another one")
+            if changed := self._changed(json.loads(path.read_text())):
+                raise PhenakiError(
+                    f"the run in {self._folder} was started with another recipe (changed: {'; '.join(changed)}): "
+                    "name another folder, or keep the recipe"
+                )
+        except PhenakiError as error:
+            if not overwrite:
+                raise PhenakiError(f"{error}, or remove that run with --overwrite") from None
+            if own:
+                raise PhenakiError(
+                    f"--overwrite would remove '{self._resume}' together with its run: name another folder"
+                ) from error
+            return True
+        return False
+
+    def find(self, found: Checkpoints) -> checkpoints.Content | None:
+        """The checkpoint to resume from, if there is one."""
+        if self._named:
+            return checkpoints.read(Path(self._resume))
+        return None if self.replaces else found.newest()
+
+    def check(self, saved: dict[str, Any], parts: Mapping[str, Any]) -> None:
+        """Raise PhenakiError for the checkpoint of another recipe, or of a run that builds on other networks."""
+        strategy, own = saved["recipe"]["run"].get("strategy", "ddp"), self.recipe["run"]["strategy"]
+        if strategy != own:
+            self.refuse(f"it was written with run.strategy={strategy}")
+        if saved["frozen"].keys() != self.frozen.keys():
+            self.refuse("it belongs to another stage")
+        for name, fingerprint in self.frozen.items():
+            if saved["frozen"][name] != fingerprint:
+                raise PhenakiError(
+                    f"the run in {self._folder} builds on another {name}: name that one, or another folder"
+                )
+        if changed := self._changed(saved["recipe"], _FREE_SECTIONS if self._named else ()):
+            self.refuse(f"it belongs to another recipe (changed: {'; '.join(changed)})")
+        if saved["parts"].keys() != parts.keys():
+            self.refuse("it has other networks")
+
+    def refuse(self, why: str, error: Exception | None = None) -> NoReturn:
+        path = self._folder if self._resume == "auto" else self._resume
+        raise PhenakiError(
+            f"the checkpoint in '{path}' does not fit this run: {why}. Keep its recipe, or name another checkpoint"
+        ) from error
+
+    def _changed(self, before: dict[str, Any], free: Sequence[str] = ()) -> list[str]:
+        """How this recipe differs from an earlier one, keys that are free to change aside."""
+        before = _completed(before, self._defaults)
+        return [
+            f"{name} from {old} to {new}"
+            for section, values in self.recipe.items()
+            if section not in free
+            for key, value in values.items()
+            if f"{section}.{key}" not in _FREE
+            for name, old, new in changes(before[section].get(key), value, f"{section}.{key}")
+        ]
+
+
+def remove_run(folder: Path) -> None:
+    """Remove the records and checkpoints of a run; the weights it exported stay until they are overwritten."""
+    for path in [path for pattern in _WRITTEN for path in folder.glob(pattern)]:
+        path.unlink(missing_ok=True)
+    shutil.rmtree(folder / checkpoints.FOLDER, ignore_errors=True)
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A configuration as it is read back from JSON."""
+    return json.loads(json.dumps(to_dict(config)))
+
+
+def _completed(before: Any, defaults: Any) -> Any:
+    """Settings of an older version with today's keys: a key that did not exist yet acted as its default does."""
+    if isinstance(before, list) and isinstance(defaults, list) and defaults:
+        return [_completed(item, defaults[0]) for item in before]
+    if not (isinstance(before, dict) and isinstance(defaults, dict)):
+        return before
+    return {key: _completed(before.get(key, default), default) for key, default in defaults.items()}
