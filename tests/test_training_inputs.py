@@ -202,8 +202,8 @@ def test_a_training_goes_on_past_broken_files_and_names_them(
     named = (tmp_path / "run" / BAD_SAMPLES).read_text().splitlines()
     assert sorted(line.partition(": ")[0] for line in named) == ["empty.mp4", "text.mp4"]
     said = capsys.readouterr().err
-    assert all(f"left out: {line}" in said for line in named)
-    assert re.search(r"2 samples could not be used and were left out; they are named in .*bad_samples.txt\n$", said)
+    assert all(f"skipped: {line}" in said for line in named)
+    assert re.search(r"2 samples were unusable and skipped; .*bad_samples.txt names them\n$", said)
     longer = replace(recipe, run=replace(recipe.run, steps=30))
     train_tokenizer(longer, tmp_path / "run")  # each is named once, also by a resumed run
     assert (tmp_path / "run" / BAD_SAMPLES).read_text().splitlines() == named

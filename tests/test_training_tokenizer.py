@@ -218,7 +218,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_the_last_good_checkpoint(
         return {key: term * factor for key, term in value.items()} if isinstance(value, dict) else value * factor
 
     monkeypatch.setattr(f"phenaki.training.tokenizer.{loss}", breaking)
-    with pytest.raises(PhenakiError, match=f"the {name} became nan at step 5, .*: go on from the last good checkpoint"):
+    with pytest.raises(
+        PhenakiError, match=f"the {name} became nan at step 5, .*: resume from the last good checkpoint"
+    ):
         train_tokenizer(recipe, tmp_path)
     last = saved(tmp_path)
     assert last["step"] == 4
@@ -276,7 +278,7 @@ def test_a_picture_says_which_rows_are_reconstructions(tmp_path: Path) -> None:
 
 def test_one_clip_is_learned_by_heart(tmp_path: Path) -> None:
     said = overfit_one(lasting(tiny(), 5), tmp_path, steps=80, goal=16.0)
-    assert said.startswith("one clip was learned by heart: 16 dB at step ")
+    assert said.startswith("one clip was memorised: 16 dB at step ")
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["psnr"] >= 16 > lines[-2]["psnr"]
     with pytest.raises(PhenakiError, match="name a new one"):
@@ -305,8 +307,8 @@ def test_the_command_ends_with_the_sentence(tmp_path: Path, monkeypatch: pytest.
     assert result.exit_code == 0 and "learned by heart" in result.output
 
     def failing(recipe: TokenizerRecipe, folder: Path) -> str:
-        raise PhenakiError("not learned by heart")
+        raise PhenakiError("not memorised")
 
     monkeypatch.setattr("phenaki.training.tokenizer.overfit_one", failing)
     result = CliRunner().invoke(app, command)
-    assert result.exit_code == 2 and "phenaki: not learned by heart" in result.output
+    assert result.exit_code == 2 and "phenaki: not memorised" in result.output

@@ -162,7 +162,7 @@ def test_prompts_that_cannot_be_drawn(text: str | None, said: str, tmp_path: Pat
 
 
 def test_a_tokenizer_reads_no_prompts(tmp_path: Path) -> None:
-    assert "are for a generator" in refused(short(cvivit_debug(), prompts="p.txt"), tmp_path / "run")
+    assert "a tokenizer reads no prompts" in refused(short(cvivit_debug(), prompts="p.txt"), tmp_path / "run")
 
 
 def test_alarms_and_values_reach_all_and_pictures_tensorboard(tmp_path: Path) -> None:

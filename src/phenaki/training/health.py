@@ -162,4 +162,4 @@ def diagnosis(history: Sequence[Mapping[str, float]], alarms: Sequence[str]) -> 
 
 
 def _mean_psnr(history: Sequence[Mapping[str, float]]) -> float:
-    return sum(metrics["psnr"] for metrics in history) / len(history)
+    return sum(metrics.get("psnr", 0.0) for metrics in history) / len(history)

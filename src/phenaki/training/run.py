@@ -271,8 +271,8 @@ class Run:
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row == self.config.bad_steps:
             raise PhenakiError(
-                f"{problem} at step {self.step}, the {self.config.bad_steps}th step in a row that was skipped as not "
-                f"finite (run.bad_steps): {self._way_back()}"
+                f"{problem} at step {self.step}; {self.config.bad_steps} steps in a row were skipped as not finite "
+                f"(run.bad_steps): {self._way_back()}"
             )
         if self._skipped_in_a_row == 1:
             self.alarm("step skipped", f"{problem}, so the weights were not updated")

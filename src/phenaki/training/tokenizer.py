@@ -302,11 +302,11 @@ def overfit_one(recipe: TokenizerRecipe, folder: str | Path, steps: int = 1000, 
             history.append(trainer.update(video, step))
             run.log(**history[-1])
             alarms += _raise_alarms(run, health, trainer.tokenizer, video, history[-1])
-            if history[-1]["psnr"] >= goal:
+            if history[-1].get("psnr", 0.0) >= goal:
                 return f"one clip was memorised: {goal:g} dB at step {step + 1}"
     if len(history) < steps:
         raise KeyboardInterrupt
-    best = max(metrics["psnr"] for metrics in history)
+    best = max(metrics.get("psnr", 0.0) for metrics in history)
     raise PhenakiError(
         f"one clip was not memorised: {best:.1f} dB instead of {goal:g} in {steps} steps; {diagnosis(history, alarms)}"
     )
