@@ -381,7 +381,7 @@ def test_evaluate_prints_and_writes_metrics(monkeypatch: pytest.MonkeyPatch, pac
     result = run("evaluate", packaged / "tokenizer", "--quick", "--out", "metrics.json")
     assert result.exit_code == 0, result.output
     assert "PSNR" in result.output
-    metrics = json.loads(Path("figures.json").read_text())
+    metrics = json.loads(Path("metrics.json").read_text())
     assert list(metrics) == ["reconstruction"]
     assert "tokenizer alone" in refused(run("evaluate", packaged / "tokenizer", "--what", "prompts"))
     assert "does not exist" in refused(run("evaluate", "shapes-64", "--out", "nowhere/metrics.json"))

@@ -277,6 +277,6 @@ def test_files_of_something_else_are_refused(
             with pytest.raises(PhenakiError, match=f"{name}': the weights do not fit"):
                 load(name)
         for name in ("list.pt", "trap.pt", "trap.pickle", "broken.pt", "broken.safetensors", "empty.pt", "script.pt"):
-            with pytest.raises(PhenakiError, match=rf"'{name}' (holds|(\([\d,]+ bytes\) )?is no whole)"):
+            with pytest.raises(PhenakiError, match=rf"'{name}' (holds|(\([\d,]+ bytes\) )?is not a complete)"):
                 load(name)
     assert not Path("sprung").exists()

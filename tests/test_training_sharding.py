@@ -73,7 +73,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frozen = CViViT(cvivit_debug().tokenizer)
     save_component(frozen, folder / "frozen")
     script = f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-    script += f"from test_train_sharding import train_all\ntrain_all(Path({str(folder)!r}))\n"
+    script += f"from test_training_sharding import train_all\ntrain_all(Path({str(folder)!r}))\n"
     (folder / "train.py").write_text(script)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}

@@ -498,7 +498,7 @@ def test_another_number_of_processes_goes_on_and_says_so(tmp_path: Path, capsys:
     script.write_text(
         "import sys\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from test_train_surviving import tiny\n"
+        "from test_training_surviving import tiny\n"
         "from phenaki.training.tokenizer import train_tokenizer\n"
         "train_tokenizer(tiny(int(sys.argv[2])), sys.argv[1])\n"
     )
