@@ -8,4 +8,4 @@ phenaki train tokenizer --recipe cvivit_shapes_64 --out checkpoints/shapes-64/to
 phenaki train generator --recipe masked_shapes_64 --tokenizer checkpoints/shapes-64/tokenizer/tokenizer \
     --out checkpoints/shapes-64/generator
 python runs/release.py checkpoints/shapes-64/generator/model src/phenaki/zoo/shapes-64
-phenaki evaluate shapes-64 --out src/phenaki/zoo/shapes-64/figures.json
+phenaki evaluate shapes-64 --out src/phenaki/zoo/shapes-64/metrics.json
