@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: waiting threads must not slow the busy ones
+# Before torch is imported. One thread a process, since `make test` runs one process a core; idle threads sleep.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from pathlib import Path
 

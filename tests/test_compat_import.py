@@ -15,11 +15,11 @@ from torch import Tensor
 from typer.testing import CliRunner, Result
 
 import phenaki
+from helpers.reproductions import COSINE, LOOKUP_FREE, OBVIOUS, files, golden
 from phenaki.cli import app
 from phenaki.compat import importing
 from phenaki.core.components import component_kind
 from phenaki.tokenizers import CViViT
-from reproductions import COSINE, LOOKUP_FREE, OBVIOUS, files, golden
 
 State = dict[str, Tensor]
 

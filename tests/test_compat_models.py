@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import phenaki
+from helpers.reproductions import ALL, COSINE, LOOKUP_FREE, OBVIOUS, Golden, files, golden, maskgit_of, tokenizer_of
 from phenaki.compat import PegCViViT, PegMaskGit
-from phenaki.compat.importing import import_maskgit, import_tokenizer
+from phenaki.compat.importing import import_tokenizer
 from phenaki.compat.transformer import PositionBias, _linear_bias
 from phenaki.conditioning import Text, TextEncoder, WordEncoderConfig
 from phenaki.core.errors import PhenakiError
@@ -25,20 +26,6 @@ from phenaki.pipeline import Phenaki
 from phenaki.sampling import SamplingConfig
 from phenaki.training.generator import PrefixConfig
 from phenaki.training.inputs import open_inputs
-from reproductions import ALL, COSINE, LOOKUP_FREE, OBVIOUS, Golden, files, golden
-
-
-def tokenizer_of(case: Golden, folder: Path) -> PegCViViT:
-    checkpoint, config = files(folder, case.state("tokenizer"), case.arguments["tokenizer"])
-    import_tokenizer(checkpoint, folder / "tokenizer", case.source, config)
-    return phenaki.load(folder / "tokenizer", device="cpu")
-
-
-def maskgit_of(case: Golden, folder: Path, **changes: object) -> PegMaskGit:
-    sizes = {name: case.arguments["tokenizer"][name] for name in ("image_size", "patch_size", "temporal_patch_size")}
-    checkpoint, config = files(folder, case.state("maskgit"), case.arguments["maskgit"] | sizes | changes)
-    import_maskgit(checkpoint, folder / "maskgit", config)
-    return phenaki.load(folder / "maskgit", device="cpu")
 
 
 @pytest.fixture(scope="module", params=ALL)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.reproductions import files
 from phenaki.compat.importing import import_maskgit, import_tokenizer
 from phenaki.conditioning import Text
-from reproductions import files
 
 reference = pytest.importorskip("phenaki_pytorch", reason="phenaki-pytorch is not installed")
 pytestmark = pytest.mark.slow

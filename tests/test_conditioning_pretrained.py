@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from encoders import tiny_clip, tiny_t5
+from helpers.encoders import tiny_clip, tiny_t5
+from helpers.reproductions import COSINE, golden, maskgit_of, tokenizer_of
 from phenaki.compat import PegMaskGit
 from phenaki.conditioning import CLIPConfig, CLIPEncoder, T5Config, T5Encoder, TextEncoder, named_config
 from phenaki.core.components import fingerprint, read_component
@@ -20,8 +21,6 @@ from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
 from phenaki.pipeline import Phenaki, load, load_text_encoder
 from phenaki.sampling import SamplingConfig
 from phenaki.tokenizers import CViViT
-from reproductions import COSINE, golden
-from test_compat_models import maskgit_of, tokenizer_of
 
 PROMPTS = ["a red circle moves to the right", "a cat", ""]
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from encoders import tiny_clip, tiny_t5
+from helpers.encoders import tiny_clip, tiny_t5
+from helpers.training import saved
 from phenaki.cli import app
 from phenaki.conditioning import NoText, NoTextConfig, T5Config, T5Encoder
 from phenaki.core.components import fingerprint, save_component
@@ -22,7 +23,6 @@ from phenaki.pipeline import load, load_text_encoder
 from phenaki.tokenizers import CViViT
 from phenaki.training.generator import GeneratorRecipe, train_generator
 from phenaki.training.recipes import masked_debug
-from test_training import saved
 
 
 @pytest.fixture(scope="module")

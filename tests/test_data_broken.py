@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import broken
-from broken import even, video
+from helpers import broken
+from helpers.broken import even, video
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.mixing import Batches
 from phenaki.data.packing import PackConfig, pack

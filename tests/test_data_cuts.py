@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import broken
+from helpers import broken
 from phenaki.data.cuts import THUMBNAIL, Cutting, cut_clips, find_cuts
 from phenaki.media.reader import read_frames
 

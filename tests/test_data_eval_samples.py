@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import broken
+from helpers import broken
 from phenaki.core.errors import PhenakiError
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.eval_samples import shown

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import broken
+from helpers import broken
+from helpers.servers import serve_files
 from phenaki.core.errors import PhenakiError
 from phenaki.data import inspecting as inspect
 from phenaki.data.config import SourceConfig
@@ -19,7 +20,6 @@ from phenaki.data.inspecting import DataSummary, draw_histograms, inspect_data
 from phenaki.data.packing import PackConfig, pack
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.tokenizers import CViViT
-from servers import serve_files
 
 
 @pytest.fixture(scope="module")

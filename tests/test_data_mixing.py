@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
+from helpers.servers import FileServer, serve_files
 from phenaki.core.errors import PhenakiError
 from phenaki.data import mixing as mix
 from phenaki.data import storage
@@ -33,7 +34,6 @@ from phenaki.data.shards import ShardWriter
 from phenaki.data.sources import FolderSource, ShardSource, Source, Stream
 from phenaki.data.tokens import Tokens
 from phenaki.media.video import write_video
-from servers import FileServer, serve_files
 
 WORLD = DataConfig(size=32, batch=4, lengths=(1, 5), length_shares=(0.5, 0.5), workers=0)
 

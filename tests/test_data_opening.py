@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import broken
+from helpers import broken
+from helpers.servers import BUCKET, FileServer, serve_files, serve_s3
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data import storage
 from phenaki.data.config import DataConfig, SourceConfig
@@ -26,7 +27,6 @@ from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.data.tokens import TokenSource
 from phenaki.tokenizers import CViViT
 from phenaki.worlds.shapes import ShapesWorld
-from servers import BUCKET, FileServer, serve_files, serve_s3
 
 DATA = DataConfig(size=32, batch=2, lengths=(5,), workers=0)
 VIEW = replace(DATA.view(5, SourceConfig()), random=False)

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import broken
+from helpers import broken
+from helpers.servers import BUCKET, serve_s3
 from phenaki.core import files
 from phenaki.core.errors import PhenakiError
 from phenaki.data import packing as pack_module
@@ -32,7 +33,6 @@ from phenaki.data.packing import PackConfig, pack
 from phenaki.data.sample import Encoded
 from phenaki.data.shards import read_shard
 from phenaki.data.storage import expand
-from servers import BUCKET, serve_s3
 
 
 def clip(number: int, seconds: float = 1.0) -> bytes:

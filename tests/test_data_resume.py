@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from helpers.processes import torchrun
 from phenaki.data.shards import ShardWriter
 
 STEPS, STOPPED_AFTER = 14, 5
@@ -48,12 +46,6 @@ else:
 """
 
 
-def launch(script: Path, *arguments: object) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    subprocess.run([*command, *map(str, arguments)], env=environment, check=True)
-
-
 def test_a_run_that_is_resumed_sees_what_an_uninterrupted_one_would_have_seen(tmp_path: Path) -> None:
     with ShardWriter(str(tmp_path / "shards"), max_samples=5) as writer:
         for number in range(23):
@@ -62,8 +54,8 @@ def test_a_run_that_is_resumed_sees_what_an_uninterrupted_one_would_have_seen(tm
             writer.write(f"{number:02d}", fields)
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
-    launch(script, tmp_path, "first")
-    launch(script, tmp_path, "again")
+    torchrun(script, tmp_path, "first")
+    torchrun(script, tmp_path, "again")
     for rank in range(2):
         (whole,) = read(tmp_path / f"whole_{rank}.jsonl")
         before, after = read(tmp_path / f"parts_{rank}.jsonl")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from helpers.servers import BUCKET, CuttingProxy, FileServer, serve_files, serve_s3
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data import shards, storage
 from phenaki.data.sample import Encoded
 from phenaki.data.shards import END, ShardWriter, read_shard
-from servers import BUCKET, CuttingProxy, FileServer, serve_files, serve_s3
 
 Members = list[tuple[str, bytes]]
 

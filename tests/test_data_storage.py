@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers.servers import BUCKET, CuttingProxy, FileServer, forget_s3, serve_files, serve_s3
 from phenaki.core.errors import PhenakiError
 from phenaki.data import storage
 from phenaki.data.storage import expand, open_from, put_whole, read_if_there
-from servers import BUCKET, CuttingProxy, FileServer, forget_s3, serve_files, serve_s3
 
 DATA = random.Random(0).randbytes(3_000_000)
 

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import load, save
 
+from helpers.servers import BUCKET, serve_files, serve_s3
 from phenaki.conditioning import WordEncoder, WordEncoderConfig
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.precision import autocast
@@ -35,7 +36,6 @@ from phenaki.media.reader import ClipView, read_clip
 from phenaki.media.video import to_float
 from phenaki.tokenizers import CViViT, CViViTConfig, QuantizerConfig
 from phenaki.worlds.shapes import ShapesWorld
-from servers import BUCKET, serve_files, serve_s3
 
 FIXED = ClipView(5, 8, (32, 32), random=False)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.training import lasting, stop_after, weights
 from phenaki.conditioning import Text, WordEncoder
 from phenaki.core.components import load_component
 from phenaki.core.config import override
@@ -25,7 +26,6 @@ from phenaki.training.critic import train_critic
 from phenaki.training.generator import train_generator
 from phenaki.training.judging import accuracy, judging_loss, own_optimizers
 from phenaki.training.recipes import critic_debug, masked_debug
-from test_training import lasting, stop_after, weights
 
 KINDS = ("token", "self")
 PROMPTS = ("a red circle", "a blue star moves up")

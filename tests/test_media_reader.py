@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import broken
-from broken import even, index_of, video
+from helpers import broken
+from helpers.broken import even, index_of, video
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.media import reader as media
 from phenaki.media.reader import ClipView, StillPicture, probe, read_clip

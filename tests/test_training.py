@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from helpers.processes import torchrun
+from helpers.training import lasting, saved, stop_after, weights
 from phenaki.conditioning import Text
 from phenaki.core.components import load_component
 from phenaki.core.errors import PhenakiError
@@ -24,55 +22,12 @@ from phenaki.generators.losses import GeneratorLossConfig
 from phenaki.tokenizers import CViViT, QuantizerConfig
 from phenaki.tokenizers.losses import TokenizerLossConfig
 from phenaki.tokenizers.quantizers import FSQ
-from phenaki.training.checkpoints import Checkpoints, load
 from phenaki.training.config import RunConfig
 from phenaki.training.generator import PrefixConfig, train_generator
 from phenaki.training.optim import OptimizerConfig, Optimizers, averaged
 from phenaki.training.recipes import cvivit_debug, cvivit_debug_codebook, masked_debug
 from phenaki.training.run import Run
 from phenaki.training.tokenizer import TokenizerRecipe, train_tokenizer
-
-
-def lasting(recipe, steps: int, **changes):
-    """The recipe for so many steps, looked at only at the end."""
-    run = replace(recipe.run, steps=steps, picture_every=10_000, checkpoint_every=10_000, log_every=1, **changes)
-    return replace(recipe, run=run)
-
-
-def saved(folder: Path) -> dict:
-    """What the newest checkpoint of a run holds."""
-    newest = Checkpoints(folder, 1, 0, print).newest()
-    assert newest is not None
-    return load(newest, torch.device("cpu"))
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    flat: dict[str, torch.Tensor] = {}
-
-    def collect(prefix: str, value) -> None:
-        if isinstance(value, torch.Tensor):
-            flat[prefix] = value
-        elif isinstance(value, dict):
-            for key, item in value.items():
-                collect(f"{prefix}.{key}", item)
-        elif isinstance(value, list):
-            for index, item in enumerate(value):
-                collect(f"{prefix}.{index}", item)
-
-    collect("", saved(folder)["parts"])
-    return flat
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """As if Ctrl-C was pressed while `step` ran."""
-    log = Run.log
-
-    def log_and_stop(self: Run, **values: float) -> None:
-        log(self, **values)
-        if self.step == step:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(Run, "log", log_and_stop)
 
 
 def averaged_codebook() -> TokenizerRecipe:
@@ -298,7 +253,7 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
         "train_tokenizer(replace(recipe, data=data, optimizer=optimizer, run=run), sys.argv[1])\n"
     )
     for processes in (1, 2):
-        torchrun(processes, script, tmp_path / str(processes))
+        torchrun(script, tmp_path / str(processes), processes=processes)
     one, two = (saved(tmp_path / str(n))["parts"] for n in (1, 2))
     for name, value in one["tokenizer"].items():
         assert torch.allclose(value, two["tokenizer"][name], atol=2e-5), name
@@ -334,7 +289,7 @@ def test_gradients_are_averaged_while_the_backward_pass_goes_on(tmp_path: Path) 
         "        layers.zero_grad()\n"
         "    torch.save(found, Path(sys.argv[1]) / f'{run.rank}.pt')\n"
     )
-    torchrun(2, script, tmp_path)
+    torchrun(script, tmp_path)
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     for step, (first, second) in enumerate(zip(one, two, strict=True)):
         assert first["early"] == second["early"] >= 2
@@ -376,7 +331,7 @@ def test_processes_keep_one_codebook(tmp_path: Path) -> None:
         "Codebook.update = spied_update\n"
         "train_tokenizer(replace(recipe, run=replace(recipe.run, steps=3)), sys.argv[1])\n"
     )
-    torchrun(2, script, tmp_path / "run")
+    torchrun(script, tmp_path / "run")
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     for name, value in one.items():
         assert torch.equal(value, two[name]), name
@@ -412,7 +367,7 @@ def test_processes_without_a_common_disk_resume_together(tmp_path: Path) -> None
         "threads = ' '.join(Path(f'/proc/self/task/{t}/comm').read_text() for t in os.listdir('/proc/self/task'))\n"
         "assert 'gloo' in threads\n"
     )
-    torchrun(2, script, tmp_path)
+    torchrun(script, tmp_path)
     assert not (tmp_path / "1").exists()
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
@@ -440,15 +395,9 @@ def test_processes_end_together_where_one_has_no_further_batch(tmp_path: Path) -
         "except PhenakiError as error:\n"
         "    (folder / f'{run.rank}.txt').write_text(str(error))\n"
     )
-    torchrun(2, script, tmp_path)
+    torchrun(script, tmp_path)
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == ["no further batch"] * 2
     assert saved(tmp_path)["step"] == 3
-
-
-def torchrun(processes: int, script: Path, *arguments: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    subprocess.run([*launch, str(script), *map(str, arguments)], env=environment, check=True)
 
 
 def recorded(folder: Path) -> list[int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.training import lasting, random_clips, tiny_recipe, trainer
 from phenaki.training import health
 from phenaki.training.health import (
     COLLAPSE,
@@ -23,8 +24,6 @@ from phenaki.training.health import (
 )
 from phenaki.training.recipes import cvivit_debug_codebook
 from phenaki.training.tokenizer import train_tokenizer
-from test_training import lasting
-from test_training_tokenizer import clip, tiny, training
 
 HEALTHY = {"perplexity": 20.0, "used": 0.1, "contrast": 0.9, "grad_norm": 0.01}
 TOLD_APART = {"discriminator_accuracy": 1.0, "discriminator_loss": 0.1}
@@ -82,36 +81,36 @@ def colourless(tokenizer: torch.nn.Module) -> None:
 
 @pytest.mark.parametrize(("sabotage", "alarm"), [(collapsed, COLLAPSE), (colourless, FLAT_COLOUR)])
 def test_what_is_broken_shows_in_the_figures_of_an_update(sabotage, alarm: Alarm, tmp_path: Path) -> None:
-    recipe = tiny(cvivit_debug_codebook())
+    recipe = tiny_recipe(cvivit_debug_codebook())
     recipe = replace(recipe, optimizer=replace(recipe.optimizer, lr=1e-12))
     found = []
     for break_it in (lambda tokenizer: None, sabotage):
-        sound = training(recipe, tmp_path)
+        sound = trainer(recipe, tmp_path)
         break_it(sound.tokenizer)
-        watch, metrics = Health(), sound.update(clip(), 0)
+        watch, metrics = Health(), sound.update(random_clips(), 0)
         found.append([name for _ in range(alarm.steps) for name in watch.check(metrics, 1.0)])
     assert found == [[], [alarm.name]]
 
 
 def test_a_discriminator_that_tells_all_apart_is_too_strong(tmp_path: Path) -> None:
-    recipe = tiny(adversarial=1e-9)
+    recipe = tiny_recipe(adversarial=1e-9)
     recipe = replace(
         recipe,
         optimizer=replace(recipe.optimizer, lr=1e-12),
         discriminator=replace(recipe.discriminator, lr=3e-2, penalty=0.0),
     )
-    both, watch = training(recipe, tmp_path), Health()
+    both, watch = trainer(recipe, tmp_path), Health()
     colourless(both.tokenizer)
-    first = both.update(clip(), 20)
+    first = both.update(random_clips(), 20)
     for step in range(21, 45):
-        last = both.update(clip(), step)
+        last = both.update(random_clips(), step)
     assert first["discriminator_accuracy"] < 1
     assert not any(TOO_STRONG.name in watch.check(first, 1.0) for _ in range(TOO_STRONG.steps))
     assert any(TOO_STRONG.name in watch.check(last, 1.0) for _ in range(TOO_STRONG.steps))
 
 
 def test_an_alarm_is_on_the_screen_and_in_the_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train_tokenizer(lasting(tiny(l2=1e-30), DEAD.steps + 3), tmp_path)
+    train_tokenizer(lasting(tiny_recipe(l2=1e-30), DEAD.steps + 3), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     alarms = [line for line in lines if "alarm" in line]
     assert [(line["alarm"], line["step"]) for line in alarms] == [("dead gradients", DEAD.steps)]
@@ -123,13 +122,13 @@ def test_a_healthy_run_raises_no_alarm(tmp_path: Path, monkeypatch: pytest.Monke
     for name in ("COLLAPSE", "FLAT_COLOUR", "TOO_STRONG", "DEAD", "EXPLODING"):
         alarm = getattr(health, name)
         monkeypatch.setattr(health, name, alarm._replace(steps=min(15, alarm.steps)))
-    train_tokenizer(lasting(tiny(adversarial=0.01), 40), tmp_path)
+    train_tokenizer(lasting(tiny_recipe(adversarial=0.01), 40), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert not [line for line in lines if "alarm" in line]
 
 
 def test_contrast_is_a_share_of_the_originals() -> None:
-    video = clip()
+    video = random_clips()
     assert contrast(video, video) == pytest.approx(1)
     assert contrast(video / 4 + 0.5, video) == pytest.approx(0.25)
     each_frame_flat = video.mean((3, 4), keepdim=True).expand_as(video)

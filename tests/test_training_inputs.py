@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.training import saved
 from phenaki.conditioning import WordEncoder
 from phenaki.core.errors import PhenakiError
 from phenaki.data.config import DataConfig, SourceConfig
@@ -26,7 +27,6 @@ from phenaki.training.generator import GeneratorRecipe, train_generator
 from phenaki.training.recipes import cvivit_debug, masked_debug
 from phenaki.training.run import Run
 from phenaki.training.tokenizer import train_tokenizer
-from test_training import saved
 
 Write = Callable[..., str]
 

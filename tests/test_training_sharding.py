@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from helpers.processes import torchrun
+from helpers.training import saved
 from phenaki.cli import app
 from phenaki.core.components import load_component, save_component
 from phenaki.core.errors import PhenakiError
@@ -72,18 +72,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     frozen = CViViT(cvivit_debug().tokenizer)
     save_component(frozen, folder / "frozen")
-    script = f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-    script += f"from test_training_sharding import train_all\ntrain_all(Path({str(folder)!r}))\n"
-    (folder / "train.py").write_text(script)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    subprocess.run([*launch, str(folder / "train.py")], env=environment, check=True)
+    (folder / "train.py").write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from test_training_sharding import train_all\n"
+        "train_all(Path(sys.argv[1]))\n"
+    )
+    torchrun(folder / "train.py", folder)
     train_tokenizer(first_stage("ddp"), folder / "one")
     return folder
-
-
-def saved(run: Path) -> dict:
-    return load(Checkpoints(run, 1, 0, print).newest(), CPU)
 
 
 def metrics(run: Path) -> list[dict]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.training import lasting, stop_after, weights
 from phenaki.conditioning import WordEncoder
 from phenaki.core.errors import PhenakiError
 from phenaki.data.config import SourceConfig
@@ -23,7 +24,6 @@ from phenaki.tokenizers import CViViT
 from phenaki.training.generator import GeneratorRecipe, train_generator
 from phenaki.training.recipes import conv3d_debug, cvivit_debug, masked_debug
 from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTrainer, train_tokenizer
-from test_training import lasting, stop_after, weights
 
 WIDE = (16, 48)
 

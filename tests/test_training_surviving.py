@@ -21,6 +21,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from helpers.processes import torchrun
+from helpers.training import checkpointing_recipe, lasting, saved, weights
 from phenaki.cli import app
 from phenaki.core import files
 from phenaki.core.errors import PhenakiError
@@ -33,21 +35,9 @@ from phenaki.training.generator import train_generator
 from phenaki.training.optim import OptimizerConfig, Optimizers
 from phenaki.training.recipes import cvivit_debug, masked_debug
 from phenaki.training.run import Run
-from phenaki.training.tokenizer import TokenizerRecipe, train_tokenizer
-from test_training import lasting, saved, weights
+from phenaki.training.tokenizer import train_tokenizer
 
 CPU = torch.device("cpu")
-
-
-def tiny(steps: int, **run: object) -> TokenizerRecipe:
-    """Clips of 16 pixels, for so many steps, with a checkpoint after every second one."""
-    recipe = lasting(cvivit_debug(), steps)
-    return replace(
-        recipe,
-        tokenizer=replace(recipe.tokenizer, image_size=(16, 16)),
-        data=replace(recipe.data, size=16, lengths=(1, 3), length_shares=(0.2, 0.8)),
-        run=replace(recipe.run, precision="float32", checkpoint_every=2, **run),
-    )
 
 
 def kept(folder: Path) -> list[int]:
@@ -157,18 +147,18 @@ def test_a_checkpoint_of_a_newer_version_is_refused_in_a_sentence(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "_FORMAT", 3)
         patch.setattr(checkpoints, "__version__", "9.1")
-        train_tokenizer(tiny(2), tmp_path)
+        train_tokenizer(checkpointing_recipe(2), tmp_path)
     with pytest.raises(PhenakiError, match=r"written by phenaki 9.1, which is newer than this one .*: go on with that"):
-        train_tokenizer(tiny(3), tmp_path)
+        train_tokenizer(checkpointing_recipe(3), tmp_path)
 
 
 def test_a_run_of_an_older_version_is_refused_and_can_be_removed(tmp_path: Path) -> None:
-    train_tokenizer(tiny(2), tmp_path)
+    train_tokenizer(checkpointing_recipe(2), tmp_path)
     (tmp_path / "checkpoints").rename(tmp_path / "gone")
     (tmp_path / "checkpoint.pt").write_bytes(b"old")
     with pytest.raises(PhenakiError, match="of an older version, whose checkpoint.pt .* --overwrite"):
-        train_tokenizer(tiny(3), tmp_path)
-    train_tokenizer(tiny(3), tmp_path, overwrite=True)
+        train_tokenizer(checkpointing_recipe(3), tmp_path)
+    train_tokenizer(checkpointing_recipe(3), tmp_path, overwrite=True)
     assert saved(tmp_path)["step"] == 3 and not (tmp_path / "checkpoint.pt").exists()
 
 
@@ -182,13 +172,13 @@ def lines(folder: Path) -> list[int]:
 def test_a_run_goes_on_from_the_checkpoint_before_a_broken_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train_tokenizer(tiny(4), tmp_path / "parts")
+    train_tokenizer(checkpointing_recipe(4), tmp_path / "parts")
     newest = tmp_path / "parts" / "checkpoints" / "step_0000004.pt"
     newest.write_bytes(newest.read_bytes()[:3000])
     stale = newest.parent / ".phenaki-000000000000.tmp"
     stale.write_bytes(b"of a kill in the middle of writing")
     capsys.readouterr()
-    train_tokenizer(tiny(6), tmp_path / "parts")
+    train_tokenizer(checkpointing_recipe(6), tmp_path / "parts")
     assert "passed over" in capsys.readouterr().err
     assert not stale.exists()
     assert kept(tmp_path / "parts") == [6, 4]
@@ -196,7 +186,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_broken_one(
 
 
 def test_resume_from_a_file_takes_that_one_back(tmp_path: Path) -> None:
-    recipe = tiny(6, keep=9)
+    recipe = checkpointing_recipe(6, keep=9)
     train_tokenizer(recipe, tmp_path / "a")
     first = weights(tmp_path / "a")
     second = tmp_path / "a" / "checkpoints" / "step_0000002.pt"
@@ -215,38 +205,39 @@ def test_resume_from_a_file_takes_that_one_back(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path, tokenizer: CViViT) -> None:
-    train_tokenizer(tiny(2), tmp_path / "a")
+    train_tokenizer(checkpointing_recipe(2), tmp_path / "a")
     file = str(tmp_path / "a" / "checkpoints" / "step_0000002.pt")
-    other = replace(tiny(2), tokenizer=replace(tiny(2).tokenizer, width=128))
+    recipe = checkpointing_recipe(2)
+    other = replace(recipe, tokenizer=replace(recipe.tokenizer, width=128))
     with pytest.raises(PhenakiError, match=r"step_0000002.pt' does not fit this run: .*tokenizer.width from 64 to 128"):
         train_tokenizer(other, tmp_path / "b", resume=file)
     with pytest.raises(PhenakiError, match="does not fit this run: it belongs to another stage"):
         train_generator(lasting(masked_debug(), 1), tmp_path / "c", tokenizer, resume=file)
-    loss, small = replace(tiny(2).loss, adversarial=0.1), replace(tiny(2).discriminator, width=4, blocks=2)
-    adversarial = replace(tiny(2), loss=loss, discriminator=small)
+    small = replace(recipe.discriminator, width=4, blocks=2)
+    adversarial = replace(recipe, loss=replace(recipe.loss, adversarial=0.1), discriminator=small)
     with pytest.raises(PhenakiError, match="does not fit this run: .*discriminator.width|has other networks"):
         train_tokenizer(adversarial, tmp_path / "f", resume=file)
-    adam = replace(tiny(2), optimizer=replace(tiny(2).optimizer, kind="adamw"))
+    adam = replace(checkpointing_recipe(2), optimizer=replace(checkpointing_recipe(2).optimizer, kind="adamw"))
     with pytest.raises(PhenakiError, match="its optimizers has other parts or sizes"):
         train_tokenizer(adam, tmp_path / "d", resume=file)
     torch.save({"weight": torch.ones(2)}, tmp_path / "foreign.pt")
     with pytest.raises(PhenakiError, match="no checkpoint of a run"):
-        train_tokenizer(tiny(2), tmp_path / "e", resume=str(tmp_path / "foreign.pt"))
+        train_tokenizer(checkpointing_recipe(2), tmp_path / "e", resume=str(tmp_path / "foreign.pt"))
 
 
 def test_a_run_is_removed_only_where_that_is_said(tmp_path: Path) -> None:
-    train_tokenizer(tiny(2), tmp_path)
+    train_tokenizer(checkpointing_recipe(2), tmp_path)
     (tmp_path / "mine.txt").write_text("not the run's")
-    other = replace(tiny(2), loss=replace(tiny(2).loss, l1=0.5))
+    other = replace(checkpointing_recipe(2), loss=replace(checkpointing_recipe(2).loss, l1=0.5))
     before = sorted(path.name for path in tmp_path.rglob("*"))
     with pytest.raises(PhenakiError, match=r"loss.l1 from 0.0 to 0.5.*--overwrite"):
         train_tokenizer(other, tmp_path)
     with pytest.raises(PhenakiError, match=r"already holds a run: name another one.*--overwrite"):
-        train_tokenizer(tiny(2), tmp_path, resume="never")
+        train_tokenizer(checkpointing_recipe(2), tmp_path, resume="never")
     with pytest.raises(PhenakiError, match="--overwrite would remove .* together with its run"):
         train_tokenizer(other, tmp_path, resume=str(Checkpoints(tmp_path, 1, 0, print).found()[0]), overwrite=True)
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
-    train_tokenizer(tiny(4), tmp_path, overwrite=True)  # the same recipe: it goes on
+    train_tokenizer(checkpointing_recipe(4), tmp_path, overwrite=True)  # the same recipe: it goes on
     assert lines(tmp_path) == [1, 2, 2, 3, 4, 4]
     train_tokenizer(other, tmp_path, overwrite=True)
     assert kept(tmp_path) == [2] and set(lines(tmp_path)) == {1, 2}
@@ -256,7 +247,7 @@ def test_a_run_is_removed_only_where_that_is_said(tmp_path: Path) -> None:
 
 
 def test_the_command_line_knows_how_to_go_on(tmp_path: Path) -> None:
-    train_tokenizer(tiny(2), tmp_path)
+    train_tokenizer(checkpointing_recipe(2), tmp_path)
     command = ["train", "tokenizer", "--recipe", "cvivit_debug", "--out", str(tmp_path)]
     result = CliRunner().invoke(app, [*command, "run.steps=2"])
     assert result.exit_code == 2 and "started with another recipe" in result.stderr
@@ -313,7 +304,7 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(stage: str, tmp_path: 
 
     def train(name: str) -> object:
         if stage == "first":
-            return train_tokenizer(tiny(9), tmp_path / name)
+            return train_tokenizer(checkpointing_recipe(9), tmp_path / name)
         return train_generator(second, tmp_path / name, tokenizer)
 
     train("whole")
@@ -351,10 +342,10 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Spoiler(monkeypatch, {2, 3})
-    train_tokenizer(tiny(2), tmp_path)
+    train_tokenizer(checkpointing_recipe(2), tmp_path)
     before = weights(tmp_path)
     Spoiler(monkeypatch, set(range(2)))
-    train_tokenizer(tiny(4), tmp_path)
+    train_tokenizer(checkpointing_recipe(4), tmp_path)
     after = weights(tmp_path)
     changed = {name.split(".")[1] for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed == set()
@@ -364,7 +355,7 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(
     assert [line["skipped"] for line in records if "skipped" in line] == [1, 2]
     assert [line["step"] for line in records if line.get("alarm") == "step skipped"] == [3]
     Spoiler(monkeypatch, set())
-    train_tokenizer(tiny(6), tmp_path)  # it learns again, and still knows how many
+    train_tokenizer(checkpointing_recipe(6), tmp_path)  # it learns again, and still knows how many
     assert saved(tmp_path)["skipped"] == 2
     assert not all(torch.equal(value, after[name]) for name, value in weights(tmp_path).items())
 
@@ -372,11 +363,11 @@ def test_a_step_that_is_not_finite_changes_no_weight_and_is_counted(
 def test_several_in_a_row_end_the_run_and_leave_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train_tokenizer(tiny(2), tmp_path)
+    train_tokenizer(checkpointing_recipe(2), tmp_path)
     before = weights(tmp_path)
     Spoiler(monkeypatch, set(range(99)) - {2})  # two, a good one, then three
     with pytest.raises(PhenakiError, match=r"loss became inf at step 7; 3 steps .*--resume .*step_0000006.pt"):
-        train_tokenizer(tiny(99, bad_steps=3), tmp_path)
+        train_tokenizer(checkpointing_recipe(99, bad_steps=3), tmp_path)
     assert saved(tmp_path)["step"] == 6
     assert before.keys() == weights(tmp_path).keys()
     assert all(value.isfinite().all() for value in weights(tmp_path).values() if value.is_floating_point())
@@ -497,15 +488,12 @@ def test_another_number_of_processes_goes_on_and_says_so(tmp_path: Path, capsys:
     script = tmp_path / "train.py"
     script.write_text(
         "import sys\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from test_training_surviving import tiny\n"
+        "from helpers.training import checkpointing_recipe\n"
         "from phenaki.training.tokenizer import train_tokenizer\n"
-        "train_tokenizer(tiny(int(sys.argv[2])), sys.argv[1])\n"
+        "train_tokenizer(checkpointing_recipe(int(sys.argv[2])), sys.argv[1])\n"
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*launch, str(tmp_path / "run"), "3"], env=environment, check=True)
-    train_tokenizer(tiny(5), tmp_path / "run")
+    torchrun(script, tmp_path / "run", 3)
+    train_tokenizer(checkpointing_recipe(5), tmp_path / "run")
     assert "written by 2 processes and is resumed by 1: the data come in another order" in capsys.readouterr().err
     assert saved(tmp_path / "run")["step"] == 5
     (process,) = saved(tmp_path / "run")["parts"]["data"]["processes"]
@@ -536,7 +524,7 @@ def test_streams_of_another_number_go_on_as_far_into_the_data() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_within_the_step(number: signal.Signals, tmp_path: Path) -> None:
-    recipe = tiny(10)
+    recipe = checkpointing_recipe(10)
     linear = torch.nn.Linear(2, 2)
     with Run(tmp_path, replace(recipe.run, checkpoint_every=100), recipe) as run:
         for step in run.steps({"linear": linear}):
@@ -561,7 +549,7 @@ def test_a_run_waits_for_what_is_being_written(tmp_path: Path, monkeypatch: pyte
         write(*arguments)
 
     monkeypatch.setattr(files.os, "replace", slowly)
-    recipe = tiny(10)
+    recipe = checkpointing_recipe(10)
     with pytest.raises(RuntimeError, match="a bug"), Run(tmp_path, recipe.run, recipe) as run:
         for step in run.steps({}):
             order.append(f"step {step}")

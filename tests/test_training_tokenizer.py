@@ -13,34 +13,19 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from helpers.training import lasting, random_clips, saved, stop_after, tiny_recipe, trainer, weights
 from phenaki.cli import app
 from phenaki.core.errors import PhenakiError
 from phenaki.data.eval_samples import Shown
 from phenaki.data.sources import Sample
 from phenaki.media.video import to_float, to_uint8, write_video
 from phenaki.perceptual import I3D, LPIPS
-from phenaki.tokenizers.discriminator import DiscriminatorConfig
 from phenaki.training.health import check_clips
 from phenaki.training.optim import Optimizers
 from phenaki.training.previews import evaluate_tokenizer
 from phenaki.training.recipes import cvivit_debug, cvivit_debug_codebook
 from phenaki.training.run import Run
-from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTrainer, overfit_one, train_tokenizer
-from test_training import lasting, saved, stop_after, weights
-
-
-def tiny(recipe: TokenizerRecipe | None = None, **loss: float) -> TokenizerRecipe:
-    """Clips of 16 pixels in float32; an adversary that begins at once, where it has a weight."""
-    recipe = recipe or cvivit_debug()
-    small = DiscriminatorConfig(width=4, blocks=2, penalty_every=2)
-    return replace(
-        recipe,
-        tokenizer=replace(recipe.tokenizer, image_size=(16, 16)),
-        data=replace(recipe.data, size=16, lengths=(1, 3), length_shares=(0.2, 0.8)),
-        loss=replace(recipe.loss, **loss),
-        discriminator=small if loss.get("adversarial") else recipe.discriminator,
-        run=replace(recipe.run, precision="float32"),
-    )
+from phenaki.training.tokenizer import TokenizerRecipe, overfit_one, train_tokenizer
 
 
 @pytest.fixture
@@ -60,23 +45,15 @@ def i3d(monkeypatch: pytest.MonkeyPatch) -> I3D:
     return network
 
 
-def training(recipe: TokenizerRecipe, folder: Path) -> TokenizerTrainer:
-    return TokenizerTrainer(recipe, Run(folder, recipe.run, recipe))
-
-
-def clip(batch: int = 4, frames: int = 3) -> torch.Tensor:
-    return torch.rand(batch, 3, frames, 16, 16, generator=torch.Generator().manual_seed(3))
-
-
 def gradients(parameters: Iterator[torch.nn.Parameter]) -> list[torch.Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 @pytest.mark.parametrize("sees", ["frames", "clips"])
 def test_each_side_learns_from_its_own_step_alone(sees: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = tiny(adversarial=0.5)
+    recipe = tiny_recipe(adversarial=0.5)
     recipe = replace(recipe, discriminator=replace(recipe.discriminator, sees=sees, adaptive=True))
-    both = training(recipe, tmp_path)
+    both = trainer(recipe, tmp_path)
     update, turns = Optimizers.update, []
 
     def spied(self: Optimizers, step: int) -> float:
@@ -86,7 +63,7 @@ def test_each_side_learns_from_its_own_step_alone(sees: str, tmp_path: Path, mon
         return update(self, step)
 
     monkeypatch.setattr(Optimizers, "update", spied)
-    metrics = both.update(clip(), 0)
+    metrics = both.update(random_clips(), 0)
     (first, *own), (second, *other) = turns
     assert first is both.optimizers and own[0] > 0 and own[1] == 0
     assert second is both.discriminator_optimizers and other[0] == 0 and other[1] > 0
@@ -95,8 +72,8 @@ def test_each_side_learns_from_its_own_step_alone(sees: str, tmp_path: Path, mon
 
 
 def test_each_parameter_has_one_optimizer_and_guests_have_none(tmp_path: Path, lpips: LPIPS, i3d: I3D) -> None:
-    recipe = tiny(adversarial=0.1, lpips=0.1, i3d=1.0)
-    both = training(recipe, tmp_path)
+    recipe = tiny_recipe(adversarial=0.1, lpips=0.1, i3d=1.0)
+    both = trainer(recipe, tmp_path)
     guests = [*lpips.parameters(), *lpips.buffers(), *i3d.parameters(), *i3d.buffers()]
     before = [tensor.clone() for tensor in guests]
     for network, optimizers in (
@@ -105,7 +82,7 @@ def test_each_parameter_has_one_optimizer_and_guests_have_none(tmp_path: Path, l
     ):
         held = [p for o in optimizers.optimizers for group in o.param_groups for p in group["params"]]
         assert sorted(map(id, held)) == sorted(map(id, network.parameters()))
-    metrics = both.update(clip(1), 0)
+    metrics = both.update(random_clips(1), 0)
     assert {"lpips", "i3d"} < metrics.keys()
     assert all(torch.equal(one, other) for one, other in zip(before, guests, strict=True))
     assert all(tensor.grad is None for tensor in guests)
@@ -117,26 +94,26 @@ def test_each_parameter_has_one_optimizer_and_guests_have_none(tmp_path: Path, l
 def test_a_term_of_weight_0_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("load_lpips", "load_i3d", "Discriminator"):
         monkeypatch.setattr(f"phenaki.training.tokenizer.{name}", lambda *_: pytest.fail("loaded"))
-    alone = training(tiny(), tmp_path)
+    alone = trainer(tiny_recipe(), tmp_path)
     terms = {"l1", "lpips", "i3d", "adversarial", "alike", "entropy", "discriminator_loss"}
-    assert not terms & alone.update(clip(), 0).keys()
+    assert not terms & alone.update(random_clips(), 0).keys()
     assert alone.parts.keys() == {"tokenizer", "ema", "optimizers"}
 
 
 def test_the_adversary_is_neither_heard_nor_taught_before_its_start(tmp_path: Path) -> None:
-    recipe = tiny(adversarial=0.1)
-    both = training(replace(recipe, discriminator=replace(recipe.discriminator, start=2)), tmp_path)
+    recipe = tiny_recipe(adversarial=0.1)
+    both = trainer(replace(recipe, discriminator=replace(recipe.discriminator, start=2)), tmp_path)
     before = [parameter.clone() for parameter in both.discriminator.parameters()]
-    assert "adversarial" not in both.update(clip(), 1)
+    assert "adversarial" not in both.update(random_clips(), 1)
     assert all(torch.equal(*pair) for pair in zip(before, both.discriminator.parameters(), strict=True))
-    assert "adversarial" in both.update(clip(), 2)
+    assert "adversarial" in both.update(random_clips(), 2)
     assert not all(torch.equal(*pair) for pair in zip(before, both.discriminator.parameters(), strict=True))
 
 
 def test_interrupted_and_resumed_equals_uninterrupted_with_an_adversary(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lpips: LPIPS
 ) -> None:
-    recipe = lasting(tiny(cvivit_debug_codebook(), adversarial=0.1, lpips=0.1, frames=1), 6)
+    recipe = lasting(tiny_recipe(cvivit_debug_codebook(), adversarial=0.1, lpips=0.1, frames=1), 6)
     recipe = replace(recipe, discriminator=replace(recipe.discriminator, start=1, adaptive=True))
     train_tokenizer(recipe, tmp_path / "whole")
     with monkeypatch.context() as patch:
@@ -151,7 +128,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_with_an_adversary(
 
 @pytest.mark.parametrize("make", [cvivit_debug, cvivit_debug_codebook])
 def test_parts_of_a_batch_do_what_the_whole_batch_does(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = tiny(make(), adversarial=0.1, l1=0.5)
+    recipe = tiny_recipe(make(), adversarial=0.1, l1=0.5)
     update, found = Optimizers.update, []
 
     def spied(self: Optimizers, step: int) -> float:
@@ -162,7 +139,7 @@ def test_parts_of_a_batch_do_what_the_whole_batch_does(make, tmp_path: Path, mon
     metrics = []
     for accumulate in (1, 2, 3):
         parts = replace(recipe, optimizer=replace(recipe.optimizer, accumulate=accumulate, lr=1e-12))
-        metrics.append(training(parts, tmp_path).update(clip(5), 0))
+        metrics.append(trainer(parts, tmp_path).update(random_clips(5), 0))
     for other in (2, 4):  # the tokenizer's gradients and the discriminator's, of each run
         for uninterrupted, parts in zip(found[0] + found[1], found[other] + found[other + 1], strict=True):
             assert torch.allclose(uninterrupted, parts, rtol=1e-3, atol=1e-6)
@@ -171,7 +148,7 @@ def test_parts_of_a_batch_do_what_the_whole_batch_does(make, tmp_path: Path, mon
 
 
 def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
-    train_tokenizer(lasting(tiny(), 1), tmp_path)
+    train_tokenizer(lasting(tiny_recipe(), 1), tmp_path)
     path = tmp_path / "recipe.json"
     older = json.loads(path.read_text())
     del older["discriminator"], older["loss"]["lpips"], older["optimizer"]["accumulate"]
@@ -179,9 +156,9 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     older["loss"]["gone"] = 1.0
     path.write_text(json.dumps(older))
     with pytest.raises(PhenakiError, match=r"loss.adversarial from 0.0 to 0.1"):
-        train_tokenizer(lasting(tiny(adversarial=0.1), 2), tmp_path)
+        train_tokenizer(lasting(tiny_recipe(adversarial=0.1), 2), tmp_path)
     path.write_text(json.dumps(older))
-    train_tokenizer(lasting(tiny(), 2), tmp_path)
+    train_tokenizer(lasting(tiny_recipe(), 2), tmp_path)
     assert saved(tmp_path)["step"] == 2
 
 
@@ -189,7 +166,7 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(tmp_path: Path) -> None:
-    recipe = lasting(tiny(), 2)
+    recipe = lasting(tiny_recipe(), 2)
     linear = torch.nn.Linear(2, 2)
     with Run(tmp_path, recipe.run, recipe) as run:
         run.save({"tokenizer": linear})
@@ -206,7 +183,7 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(tmp_path: Path)
 def test_a_loss_that_is_not_finite_ends_the_run_at_the_last_good_checkpoint(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = lasting(tiny(adversarial=0.1), 9)
+    recipe = lasting(tiny_recipe(adversarial=0.1), 9)
     recipe = replace(recipe, run=replace(recipe.run, checkpoint_every=2, bad_steps=1))
     loss = "pixel_losses" if name == "loss" else "discriminator_loss"
     original = getattr(__import__("phenaki.training.tokenizer", fromlist=[loss]), loss)
@@ -246,7 +223,7 @@ def test_clips_of_another_size_or_range_are_refused() -> None:
 def test_a_run_on_black_clips_does_not_begin(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     write_video(tmp_path / "clips" / "black.mp4", np.zeros((6, 16, 16, 3), np.uint8), 8)
-    recipe = tiny()
+    recipe = tiny_recipe()
     sources = (replace(recipe.data.sources[0], place=str(tmp_path / "clips")),)
     with pytest.raises(PhenakiError, match="these clips are black"):
         train_tokenizer(replace(recipe, data=replace(recipe.data, sources=sources)), tmp_path / "run")
@@ -254,7 +231,7 @@ def test_a_run_on_black_clips_does_not_begin(tmp_path: Path) -> None:
 
 
 def test_clips_longer_than_the_window_are_refused(tmp_path: Path) -> None:
-    recipe = tiny()
+    recipe = tiny_recipe()
     recipe = replace(recipe, tokenizer=replace(recipe.tokenizer, window=2))
     train_tokenizer(replace(recipe, run=replace(recipe.run, steps=1)), tmp_path / "run")
     longer = replace(recipe.data, lengths=(1, 5))
@@ -267,8 +244,8 @@ def test_clips_longer_than_the_window_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_picture_says_which_rows_are_reconstructions(tmp_path: Path) -> None:
-    tokenizer = training(tiny(), tmp_path).tokenizer.eval()
-    clips = to_uint8(clip(2))
+    tokenizer = trainer(tiny_recipe(), tmp_path).tokenizer.eval()
+    clips = to_uint8(random_clips(2))
     _, picture = evaluate_tokenizer(tokenizer, Shown([Sample(video, "") for video in clips], "test", False))
     rows = list(zip(picture.labels, picture.clips, strict=True))
     assert np.array_equal([row for label, row in rows if label == "original"], clips)
@@ -277,12 +254,12 @@ def test_a_picture_says_which_rows_are_reconstructions(tmp_path: Path) -> None:
 
 
 def test_one_clip_is_learned_by_heart(tmp_path: Path) -> None:
-    said = overfit_one(lasting(tiny(), 5), tmp_path, steps=80, goal=16.0)
+    said = overfit_one(lasting(tiny_recipe(), 5), tmp_path, steps=80, goal=16.0)
     assert said.startswith("one clip was memorised: 16 dB at step ")
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["psnr"] >= 16 > lines[-2]["psnr"]
     with pytest.raises(PhenakiError, match="name a new one"):
-        overfit_one(tiny(), tmp_path)
+        overfit_one(tiny_recipe(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +271,7 @@ def test_one_clip_is_learned_by_heart(tmp_path: Path) -> None:
     ],
 )
 def test_a_clip_that_is_not_learned_says_why(changes: dict, wrong: str, tmp_path: Path) -> None:
-    recipe = tiny()
+    recipe = tiny_recipe()
     recipe = replace(recipe, **{room: replace(getattr(recipe, room), **values) for room, values in changes.items()})
     with pytest.raises(PhenakiError, match=wrong):
         overfit_one(recipe, tmp_path, steps=25)

@@ -14,7 +14,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-GOLDEN = Path(__file__).parent / "golden"
+import phenaki
+from phenaki.compat import PegCViViT, PegMaskGit
+from phenaki.compat.importing import import_maskgit, import_tokenizer
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 OBVIOUS, COSINE, LOOKUP_FREE = "obvious_cvivit_tiny", "lucidrains_vq_tiny", "lucidrains_lfq_tiny"
 ALL = (OBVIOUS, COSINE, LOOKUP_FREE)
 
@@ -44,3 +48,16 @@ def files(folder: Path, state: dict[str, Any], arguments: dict[str, Any]) -> tup
     torch.save(state, checkpoint)
     config.write_text(json.dumps(arguments))
     return checkpoint, config
+
+
+def tokenizer_of(case: Golden, folder: Path) -> PegCViViT:
+    checkpoint, config = files(folder, case.state("tokenizer"), case.arguments["tokenizer"])
+    import_tokenizer(checkpoint, folder / "tokenizer", case.source, config)
+    return phenaki.load(folder / "tokenizer", device="cpu")
+
+
+def maskgit_of(case: Golden, folder: Path, **changes: object) -> PegMaskGit:
+    sizes = {name: case.arguments["tokenizer"][name] for name in ("image_size", "patch_size", "temporal_patch_size")}
+    checkpoint, config = files(folder, case.state("maskgit"), case.arguments["maskgit"] | sizes | changes)
+    import_maskgit(checkpoint, folder / "maskgit", config)
+    return phenaki.load(folder / "maskgit", device="cpu")
