@@ -46,7 +46,7 @@ def perfect(tokenizer: CViViT) -> Perfect:
 
 
 @pytest.fixture
-def judges() -> Judges:
+def perceptual() -> Judges:
     torch.manual_seed(0)
     lpips, i3d = LPIPS(width=8), I3D(narrow=8)
     for name, weights in [*lpips.named_parameters(), *i3d.named_parameters()]:
@@ -81,9 +81,9 @@ def test_psnr_and_ssim_equal_torchmetrics() -> None:
         ssim(a[:, :, :, :10, :16], a[:, :, :, :10, :16])
 
 
-def test_a_perfect_reconstruction_has_no_distance(perfect: Perfect, clips: Path, judges: Judges) -> None:
+def test_a_perfect_reconstruction_has_no_distance(perfect: Perfect, clips: Path, perceptual: Judges) -> None:
     pytest.importorskip("torchmetrics")
-    metrics = measured(perfect, clips, judges=judges, clips=2)
+    metrics = measured(perfect, clips, perceptual=perceptual, clips=2)
     assert (metrics["psnr"], metrics["psnr_first"], metrics["first_minus_rest"]) == (100, 100, 0)
     assert metrics["ssim"] == pytest.approx(1)
     assert metrics["lpips"] == 0
@@ -92,18 +92,18 @@ def test_a_perfect_reconstruction_has_no_distance(perfect: Perfect, clips: Path,
     assert "fulfilled" not in metrics
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     perfect.damage = 0.3
-    worse = measured(perfect, clips, judges=judges, clips=2)
+    worse = measured(perfect, clips, perceptual=perceptual, clips=2)
     assert worse["psnr"] < 30 and worse["ssim"] < 0.99 and worse["lpips"] > 0 and worse["rfvd"] > 0.01
 
 
-def test_rfvd_is_the_frechet_distance_of_the_logits(perfect: Perfect, clips: Path, judges: Judges) -> None:
+def test_rfvd_is_the_frechet_distance_of_the_logits(perfect: Perfect, clips: Path, perceptual: Judges) -> None:
     pytest.importorskip("torchmetrics")
     perfect.damage = 0.3
     few = Clips(perfect, str(clips), 3, frames=9)
-    found = reconstruction(perfect, few, lambda _: None, judges)["rfvd"]
+    found = reconstruction(perfect, few, lambda _: None, perceptual)["rfvd"]
     videos = torch.cat([to_float(sample.video) for sample in few])
     with torch.no_grad():
-        real, made = (judges.i3d(each).double() for each in (videos, videos * 0.7))
+        real, made = (perceptual.i3d(each).double() for each in (videos, videos * 0.7))
     # with 3 clips in 400 dimensions: tr sqrt(A B) is the nuclear norm of X Y^T for A = X^T X, B = Y^T Y
     x, y = ((each - each.mean(0)) / 2**0.5 for each in (real, made))
     expected = (real.mean(0) - made.mean(0)).square().sum() + x.square().sum() + y.square().sum()
@@ -114,12 +114,14 @@ def test_rfvd_is_the_frechet_distance_of_the_logits(perfect: Perfect, clips: Pat
 # ---- protocol
 
 
-def test_the_protocol_says_what_was_measured(tokenizer: CViViT, clips: Path, judges: Judges, tmp_path: Path) -> None:
+def test_the_protocol_says_what_was_measured(
+    tokenizer: CViViT, clips: Path, perceptual: Judges, tmp_path: Path
+) -> None:
     pytest.importorskip("torchmetrics")
-    protocol = measured(tokenizer, clips, judges=judges, seed=3, clips=3)["protocol"]
+    protocol = measured(tokenizer, clips, perceptual=perceptual, seed=3, clips=3)["protocol"]
     expected = {"data": str(clips), "split": "train", "seed": 3, "clips": 3, "frames": 9, "fps": 8, "size": [32, 32]}
     assert expected.items() <= protocol.items()
-    assert (protocol["lpips"], protocol["i3d"]) == (judges.lpips.files, judges.i3d.files)
+    assert (protocol["lpips"], protocol["i3d"]) == (perceptual.lpips.files, perceptual.i3d.files)
     assert {"temporal_crop", "resize", "crop", "range", "clips_sha256", "commit", "torch"} <= set(protocol)
     again = measured(tokenizer, shutil.copytree(clips, tmp_path / "copy"), seed=3, clips=3)["protocol"]
     assert again["clips_sha256"] == protocol["clips_sha256"]

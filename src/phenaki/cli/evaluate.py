@@ -104,15 +104,15 @@ def evaluate(
     parts: tuple[str, ...] = (what.value,)
     if what is What.all:
         parts = ("reconstruction",) if isinstance(loaded, Tokenizer) or data != SHAPES else SUITES
-    judges = Judges()
+    perceptual = Judges()
     if "reconstruction" in parts:
-        judges = Judges(if_there(load_lpips, lpips), if_there(load_i3d, i3d))
-        say_left_out(LPIPS=judges.lpips, rFVD=judges.i3d)
+        perceptual = Judges(if_there(load_lpips, lpips), if_there(load_i3d, i3d))
+        say_left_out(LPIPS=perceptual.lpips, rFVD=perceptual.i3d)
     if out is not None:
         write_metrics(out, {})  # fails before the work if it cannot be written
     for part in parts:  # each is written as it is done, so that Ctrl-C loses no more than one
         uri = None if data == SHAPES else data
-        options = {"quick": quick, "clips": clips, "frames": frames, "judges": judges}
+        options = {"quick": quick, "clips": clips, "frames": frames, "perceptual": perceptual}
         metrics = evaluate(loaded, (part,), ShapesEval, data=uri, **options)
         Console().print(report(metrics))
         for sentence in write_metrics(out, metrics) if out is not None else ():

@@ -55,7 +55,7 @@ def evaluate(
     progress: bool = True,
     clips: int = CLIPS,
     frames: int = FRAMES,
-    judges: Judges = PIXELS_ONLY,
+    perceptual: Judges = PIXELS_ONLY,
 ) -> dict[str, Any]:
     """Metrics of a model, or of a tokenizer alone, as JSON-serialisable data: a block per suite, by its name.
 
@@ -68,7 +68,7 @@ def evaluate(
         seed: of sampling, and of the choice of clips from `data`; clips and prompts of a world are always the same.
         progress: show a progress bar, in a terminal.
         clips, frames: how many clips to reconstruct, and their length.
-        judges: networks for further reconstruction metrics (LPIPS, rFVD).
+        perceptual: networks for further reconstruction metrics (LPIPS, rFVD).
 
     Raises PhenakiError for an unknown suite, for prompts and stories of a tokenizer or without a world, and for data
     without usable clips.
@@ -87,7 +87,7 @@ def evaluate(
     clip_count, prompt_count, story_count = (max(1, n // 10) if quick else n for n in (clips, PROMPTS, STORIES))
     size = tuple(tokenizer.config.image_size)
     samples = Clips(tokenizer, data or world(size, frames), clip_count, frames, seed)
-    measures = {"reconstruction": (clip_count, partial(reconstruction, tokenizer, samples, judges=judges))}
+    measures = {"reconstruction": (clip_count, partial(reconstruction, tokenizer, samples, perceptual=perceptual))}
     if not data:
         unseen = world(size, FRAMES)
         measures["prompts"] = (prompt_count * len(unseen.kinds), partial(prompts, model, unseen, prompt_count, seed))

@@ -26,7 +26,7 @@ PIXELS_ONLY = Judges()
 
 
 def reconstruction(
-    tokenizer: Tokenizer, clips: Clips, advance: Advance, judges: Judges = PIXELS_ONLY
+    tokenizer: Tokenizer, clips: Clips, advance: Advance, perceptual: Judges = PIXELS_ONLY
 ) -> dict[str, Any]:
     """Distances between `clips` and their reconstructions, and codebook usage.
 
@@ -37,7 +37,7 @@ def reconstruction(
     caption claims, an upper bound for any generator of these ids.
     """
     device = next(tokenizer.parameters()).device
-    lpips, i3d = judges.to(device)
+    lpips, i3d = perceptual.to(device)
     frechet = _frechet(i3d) if i3d is not None else None
     height, width = tokenizer.config.image_size
     pixels = clips.frames * height * width
@@ -66,7 +66,7 @@ def reconstruction(
     if frechet is not None:
         means["rfvd"] = _frechet_distance(frechet, clips)
     metrics = {
-        "protocol": clips.protocol | judges.protocol,
+        "protocol": clips.protocol | perceptual.protocol,
         **means,
         "codes_used": used,
         "perplexity": perplexity,
