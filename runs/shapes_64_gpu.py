@@ -208,7 +208,7 @@ def train(start: Phenaki, samples: Samples, recipe: GeneratorRecipe, out: Path, 
         if step % EVERY == 0:
             samples.receive()
         ids, words, continued = samples.batch(recipe.data.batch * (4 if alone else 1), cpu, alone)
-        free = recipe.prefix.free(continued, tuple(ids.shape[1:]), cpu).to(device, non_blocking=True)
+        free = recipe.prefix.draw_free(continued, tuple(ids.shape[1:]), cpu).to(device, non_blocking=True)
         count = masked_count(torch.rand(len(ids), generator=gpu, device=device), free.flatten(1).sum(1))
         masked = random_mask(free, count, gpu)
         dropped = torch.rand(len(ids), generator=gpu, device=device) < recipe.loss.text_drop

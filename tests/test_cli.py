@@ -360,7 +360,7 @@ def test_both_stages_are_trained_and_the_result_makes_a_video() -> None:
         (["-r", "cvivit_debug", "steps"], "'steps' is not an override. Write key=value"),
         (["-r", "cvivit_debug", "run.steps=many"], "run.steps must be an integer"),
         (["-r", "cvivit_debug", "run.steps=0"], "run.steps 0 must be at least 1"),
-        (["-r", "masked_debug"], "'masked_debug' is a generator's recipe, for `phenaki train generator`.*cvivit_paper"),
+        (["-r", "masked_debug"], "'masked_debug' is a generator recipe, for `phenaki train generator`.*cvivit_paper"),
         ([], "--recipe"),
     ],
 )

@@ -24,8 +24,8 @@ from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import SamplingConfig
-from phenaki.training.generator import PrefixConfig
 from phenaki.training.inputs import open_inputs
+from phenaki.training.masking import PrefixConfig
 
 
 @pytest.fixture(scope="module", params=ALL)
@@ -133,10 +133,10 @@ def test_imported_tokenizers_are_marked_not_causal(case: Golden, imported: PegCV
 
 
 def test_prefixes_are_refused_if_their_ids_depend_on_later_frames() -> None:
-    with pytest.raises(PhenakiError, match=r"prefix.steps \(0, 1, 3\): this tokenizer is not causal"):
+    with pytest.raises(PhenakiError, match=r"prefix.latent_frames \(0, 1, 3\): this tokenizer is not causal"):
         PrefixConfig().check_causal(False)
     PrefixConfig().check_causal(True)
-    PrefixConfig(steps=(0,), shares=(1.0,), continued_shares=(1.0,)).check_causal(False)
+    PrefixConfig(latent_frames=(0,), probabilities=(1.0,), continued_probabilities=(1.0,)).check_causal(False)
 
 
 def test_ids_of_long_clips_are_not_cropped_to_short_ones(clips: Path, tmp_path: Path) -> None:
@@ -149,7 +149,9 @@ def test_ids_of_long_clips_are_not_cropped_to_short_ones(clips: Path, tmp_path: 
         return DataConfig(sources=(SourceConfig(place),), size=(32, 32), lengths=lengths, length_shares=shares)
 
     assert open_inputs(data(5), WordEncoderConfig(), None, None).causal is False
-    with pytest.raises(PhenakiError, match="are of 5 frames, and their tokenizer is not causal: those of 1 frames"):
+    with pytest.raises(
+        PhenakiError, match="are of 5 frames, and their tokenizer is not causal: their first ones are not those of 1"
+    ):
         open_inputs(data(5, 1), WordEncoderConfig(), None, None)
 
 

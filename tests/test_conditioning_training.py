@@ -78,7 +78,7 @@ def test_cached_embeddings_train_as_those_made_on_the_way(
     train_generator(recipe(tmp_path / "both"), tmp_path / "moved_run", None, load_text_encoder(tmp_path / "moved"))
     other = load_text_encoder(tiny_t5(tmp_path / "other", seed=5))
     for wrong in (other, T5Encoder(replace(encoder.config, length=64))):
-        with pytest.raises(PhenakiError, match="are of another text encoder than the one given"):
+        with pytest.raises(PhenakiError, match="are of another text encoder than"):
             train_generator(recipe(tmp_path / "both"), tmp_path / "wrong", tokenizer, wrong)
 
 

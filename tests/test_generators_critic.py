@@ -21,10 +21,10 @@ from phenaki.pipeline import Phenaki, load
 from phenaki.sampling import SamplingConfig
 from phenaki.sampling.critic import judged
 from phenaki.tokenizers import CViViT
-from phenaki.training import judging
-from phenaki.training.critic import train_critic
+from phenaki.training import critic as critic_training
+from phenaki.training.critic import accuracy, critic_optimizers, score_sampled, train_critic
 from phenaki.training.generator import train_generator
-from phenaki.training.judging import accuracy, judging_loss, own_optimizers
+from phenaki.training.masking import make_batch
 from phenaki.training.recipes import critic_debug, masked_debug
 
 KINDS = ("token", "self")
@@ -67,6 +67,23 @@ def batch(generator: MaskedTransformer) -> tuple[torch.Tensor, ...]:
 # ---- what they learn
 
 
+def critic_loss(
+    critic: Critic,
+    generator: MaskedTransformer,
+    text: Text,
+    dropped: torch.Tensor,
+    ids: torch.Tensor,
+    masked: torch.Tensor,
+    free: torch.Tensor,
+    logits: torch.Tensor,
+    temperature: float,
+    rng: torch.Generator,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    uniform = torch.rand(len(logits), 1, generator=rng)
+    (part,) = make_batch(ids, text, (free, masked), dropped, uniform)
+    return score_sampled(critic, generator, text, part, logits, temperature)
+
+
 def test_only_ids_that_were_replaced_by_others_are_false(
     critic: Critic, generator: MaskedTransformer, text_encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,10 +93,10 @@ def test_only_ids_that_were_replaced_by_others_are_false(
     drawn[::2] = (drawn[::2] + 1) % generator.vocab_size
     logits = torch.nn.functional.one_hot(drawn, generator.vocab_size) * 100.0
     seen: list[torch.Tensor] = []
-    loss = judging.critic_loss
-    monkeypatch.setattr(judging, "critic_loss", lambda odds, real: (seen.append(real), loss(odds, real))[1])
+    loss = critic_training.critic_loss
+    monkeypatch.setattr(critic_training, "critic_loss", lambda odds, real: (seen.append(real), loss(odds, real))[1])
     text = text_encoder.encode(PROMPTS)
-    judging_loss(critic, generator, text, nobody(2), ids, masked, free, logits, 1.0, random())
+    critic_loss(critic, generator, text, nobody(2), ids, masked, free, logits, 1.0, random())
     false = torch.zeros_like(masked)
     false[masked] = torch.arange(len(drawn)) % 2 == 0
     assert false.any() and (masked & ~false).any() and (free & ~masked).any()
@@ -97,7 +114,7 @@ def test_the_ids_to_judge_are_drawn_at_the_temperature(
     trunk.features = lambda filled, *rest: (seen.append(filled), features(filled, *rest))[1]
     for seed in (0, 1):
         told = text_encoder.encode(PROMPTS), nobody(2), ids, masked, free, logits
-        judging_loss(critic, generator, *told, temperature, random(seed))
+        critic_loss(critic, generator, *told, temperature, random(seed))
     assert all(torch.equal(filled[~masked], ids[~masked]) for filled in seen)
     assert torch.equal(*seen) == (temperature == 0)
     if temperature == 0:
@@ -109,7 +126,7 @@ def test_a_token_critic_teaches_no_one_but_itself(generator: MaskedTransformer, 
     ids, masked, free, logits = batch(generator)
     logits.requires_grad_()
     told = text_encoder.encode(PROMPTS), nobody(2), ids, masked, free, logits
-    judging_loss(critic, generator, *told, 1.0, random())[0].backward()
+    critic_loss(critic, generator, *told, 1.0, random())[0].backward()
     assert all(parameter.grad is not None for parameter in critic.parameters())
     for other in (*generator.parameters(), *text_encoder.parameters(), logits):
         assert other.grad is None
@@ -122,7 +139,7 @@ def test_a_self_critic_teaches_the_generators_features_and_not_its_logits(
     ids, masked, free, logits = batch(generator)
     logits.requires_grad_()
     told = text_encoder.encode(PROMPTS), nobody(2), ids, masked, free, logits
-    judging_loss(critic, generator, *told, 1.0, random())[0].backward()
+    critic_loss(critic, generator, *told, 1.0, random())[0].backward()
     assert logits.grad is None and generator.head.weight.grad is None
     for taught in (*critic.parameters(), *generator.layers.parameters(), *text_encoder.parameters()):
         assert taught.grad is not None
@@ -134,19 +151,19 @@ def test_critics_learn_to_tell_and_the_optimizer_is_their_own(
     """Of ids of which the real ones are all alike."""
     generator.requires_grad_(False)
     recipe = critic_debug()
-    optimizers = own_optimizers(critic, CriticConfig(lr=0.02), replace(recipe.optimizer, warmup_steps=0), 60)
+    optimizers = critic_optimizers(critic, CriticConfig(lr=0.02), replace(recipe.optimizer, warmup_steps=0), 60)
     assert {id(p) for p in optimizers.parameters} == {id(p) for p in critic.parameters()}
     assert optimizers.lr(0) == 0.02
     ids, masked, free, logits = batch(generator)
     text = Text(*(part.detach() for part in text_encoder.encode(PROMPTS)))
     for step in range(60):
         told = text, nobody(2), ids.fill_(7), masked, free, logits.zero_()
-        loss, metrics = judging_loss(critic, generator, *told, 1.0, random(step))
+        loss, scored = critic_loss(critic, generator, *told, 1.0, random(step))
         loss.backward()
         optimizers.update(step)
         if not step:
-            assert metrics["critic_accuracy"] < 0.9
-    assert metrics["critic_accuracy"] > 0.95
+            assert accuracy(**scored) < 0.9
+    assert accuracy(**scored) > 0.95
 
 
 def test_accuracy_is_that_of_both_kinds() -> None:
@@ -229,9 +246,8 @@ def test_the_weight_of_a_critic_scales_its_gradients(model: Phenaki, tmp_path: P
 
 
 def test_what_a_critic_could_not_follow_is_refused(model: Phenaki, tmp_path: Path) -> None:
-    for change in ("data.lengths=[1,9]", "optimizer.accumulate=2"):
-        with pytest.raises(PhenakiError, match=change.split("=")[0]):
-            train_critic(override(critic_debug(), ["data.lengths=[1,11]", change]), tmp_path / "run", model)
+    with pytest.raises(PhenakiError, match="data.lengths"):
+        train_critic(override(critic_debug(), ["data.lengths=[1,9]"]), tmp_path / "run", model)
 
 
 def test_impossible_settings_are_refused(tmp_path: Path, tokenizer: CViViT) -> None:

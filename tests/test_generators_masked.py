@@ -14,7 +14,7 @@ from phenaki.generators import MaskedTransformer
 from phenaki.generators.losses import masked_cross_entropy
 from phenaki.generators.masking import free_positions
 from phenaki.tokenizers import CViViT, QuantizerConfig
-from phenaki.training.generator import PrefixConfig
+from phenaki.training.masking import PrefixConfig
 
 
 def ids_and_text(generator: MaskedTransformer, encoder: WordEncoder, batch: int = 2) -> tuple[torch.Tensor, Text]:
@@ -103,20 +103,20 @@ def test_loss_is_the_weighted_mean_over_masked_ids() -> None:
 
 def test_given_time_steps_come_in_the_stated_shares() -> None:
     rng = torch.Generator().manual_seed(0)
-    prefix = PrefixConfig(steps=(0, 1, 3), shares=(0.7, 0.2, 0.1), continued_shares=(0.0, 0.6, 0.4))
+    prefix = PrefixConfig((0, 1, 3), (0.7, 0.2, 0.1), (0.0, 0.6, 0.4))
     continued = torch.arange(40_000) % 2 == 1
-    drawn = prefix.draw(continued, 6, rng)
-    for value, share, continued_share in zip(prefix.steps, prefix.shares, prefix.continued_shares, strict=True):
+    drawn = prefix.draw_prefix(continued, 6, rng)
+    for value, share, continued_share in ((0, 0.7, 0.0), (1, 0.2, 0.6), (3, 0.1, 0.4)):
         assert (drawn[~continued] == value).float().mean().item() == pytest.approx(share, abs=0.01)
         assert (drawn[continued] == value).float().mean().item() == pytest.approx(continued_share, abs=0.01)
-    assert prefix.draw(continued, 1, rng).max() == 0  # an image has nothing before it
+    assert prefix.draw_prefix(continued, 1, rng).max() == 0  # an image has nothing before it
 
 
 def test_the_last_time_step_is_given_in_a_share_of_the_samples() -> None:
     rng, continued = torch.Generator().manual_seed(0), torch.zeros(4000, dtype=torch.bool)
     grid = (3, 2, 2)
-    shares = {"steps": (0, 1, 3), "shares": (0.5, 0.25, 0.25), "continued_shares": (1.0, 0.0, 0.0)}
-    free = PrefixConfig(**shares, last=0.4).free(continued, grid, rng)
+    prefix = PrefixConfig((0, 1, 3), (0.5, 0.25, 0.25), (1.0, 0.0, 0.0), last=0.4)
+    free = prefix.draw_free(continued, grid, rng)
     assert free.shape == (4000, *grid)
     steps = free.all((2, 3))
     assert torch.equal(steps, free.any((2, 3)))
@@ -129,7 +129,7 @@ def test_the_last_time_step_is_given_in_a_share_of_the_samples() -> None:
 
 def test_a_box_of_some_clips_is_all_that_is_to_be_generated() -> None:
     grid, rng = (3, 5, 6), torch.Generator().manual_seed(0)
-    free = PrefixConfig(box=1.0).free(torch.zeros(300, dtype=torch.bool), grid, rng)
+    free = PrefixConfig(box=1.0).draw_free(torch.zeros(300, dtype=torch.bool), grid, rng)
     assert (free == free[:, :1]).all(), "in all time steps"
     rows, columns = free[:, 0].any(2), free[:, 0].any(1)
     assert torch.equal(free[:, 0], rows[:, :, None] & columns[:, None, :]), "a box"
@@ -142,7 +142,7 @@ def test_a_box_of_some_clips_is_all_that_is_to_be_generated() -> None:
 def test_without_a_share_for_the_last_step_no_random_number_is_drawn() -> None:
     """So that recipes of before give the same weights."""
     continued, rngs = torch.zeros(50, dtype=torch.bool), [torch.Generator().manual_seed(3) for _ in range(2)]
-    free = PrefixConfig().free(continued, (6, 2, 2), rngs[0])
-    prefix = PrefixConfig().draw(continued, 6, rngs[1])
+    free = PrefixConfig().draw_free(continued, (6, 2, 2), rngs[0])
+    prefix = PrefixConfig().draw_prefix(continued, 6, rngs[1])
     assert torch.equal(free, free_positions((6, 2, 2), prefix))
     assert torch.equal(*(rng.get_state() for rng in rngs))

@@ -23,7 +23,8 @@ from phenaki.tokenizers import CViViT, QuantizerConfig
 from phenaki.tokenizers.losses import TokenizerLossConfig
 from phenaki.tokenizers.quantizers import FSQ
 from phenaki.training.config import RunConfig
-from phenaki.training.generator import PrefixConfig, train_generator
+from phenaki.training.generator import train_generator
+from phenaki.training.masking import PrefixConfig
 from phenaki.training.optim import OptimizerConfig, Optimizers, averaged
 from phenaki.training.recipes import cvivit_debug, cvivit_debug_codebook, masked_debug
 from phenaki.training.run import Run
@@ -152,12 +153,12 @@ def test_a_recipe_whose_parts_do_not_fit_is_refused(tmp_path: Path, tokenizer: C
         (GeneratorLossConfig, {"label_smoothing": -0.1}),
         (TokenizerLossConfig, {"first_frame_share": 2.0}),
         (TokenizerLossConfig, {"l2": -1.0}),
-        (PrefixConfig, {"steps": (0, -1, 3)}),
-        (PrefixConfig, {"shares": (2.0, -1.0, 0.0)}),
+        (PrefixConfig, {"latent_frames": (0, -1, 3)}),
+        (PrefixConfig, {"probabilities": (2.0, -1.0, 0.0)}),
         (DataConfig, {"lengths": (1, 3), "length_shares": (2.0, -1.0)}),
         (DataConfig, {"workers": -1}),
         (DataConfig, {"lengths": (1, 3), "length_shares": (float("nan"), 1.0)}),
-        (PrefixConfig, {"shares": (float("nan"), 0.5, 0.5)}),
+        (PrefixConfig, {"probabilities": (float("nan"), 0.5, 0.5)}),
         (PrefixConfig, {"last": 1.5}),
     ],
 )
@@ -166,7 +167,7 @@ def test_impossible_settings_are_refused_with_their_value(config: type, wrong: d
     with pytest.raises(PhenakiError) as caught:
         config(**wrong)
     assert str(value) in str(caught.value)
-    assert name in str(caught.value) or "prefix.steps" in str(caught.value)
+    assert name in str(caught.value) or "prefix.latent_frames" in str(caught.value)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +12,17 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from phenaki.conditioning import NoTextConfig, Text, encoder_class
+from phenaki.conditioning import NoTextConfig
 from phenaki.core.errors import PhenakiError
-from phenaki.generators import MaskedTransformer
-from phenaki.generators.losses import masked_cross_entropy
+from phenaki.generators import Components, MaskedTransformer
 from phenaki.tokenizers import TokenizerFacts, build_tokenizer
 from phenaki.tokenizers.discriminator import DiscriminatorConfig
-from phenaki.training import recipes
+from phenaki.training import critic, generator, recipes, tokenizer
 from phenaki.training.cost import step_cost
 from phenaki.training.counting import PeakMemory
 from phenaki.training.generator import GeneratorRecipe
+from phenaki.training.inputs import Inputs
+from phenaki.training.masking import make_batch
 from phenaki.training.optim import Optimizers
 from phenaki.training.run import Run
 from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTrainer
@@ -41,27 +43,32 @@ def debug() -> GeneratorRecipe:
 
 
 class RealStep:
-    """A step of the debug recipe on the CPU, as training makes it."""
+    """The training step of a recipe on the CPU."""
 
     def __init__(self, recipe: GeneratorRecipe):
         torch.manual_seed(0)
-        self.generator = MaskedTransformer(recipe.generator.config(facts("cvivit_debug"), recipe.text.width))
-        self.reader = encoder_class(recipe.text)(recipe.text)
-        self.words = self.reader.tokenize(["word " * 64] * 4)
-        self.ids = torch.randint(512, (4, 3, 4, 4))
-        self.masked = torch.zeros(self.ids.numel()).bool()
-        self.masked[torch.randperm(len(self.masked))[:122]] = True  # 2 / pi of 192
-        self.masked = self.masked.view_as(self.ids)
+        self.recipe = recipe
+        inputs = Inputs(facts("cvivit_debug"), "", None, None, recipe.text.width, "", True, None, True)
+        self.trained = generator.build_networks(recipe, inputs)
+        text_encoder, critic = self.trained["text_encoder"], self.trained.get("critic")
+        self.networks = Components(self.trained["generator"], text_encoder=text_encoder, critic=critic)
+        ids, words = torch.randint(512, (4, 3, 4, 4)), text_encoder.tokenize(["word " * 64] * 4)
+        free, masked = torch.ones(4, 3, 4, 4).bool(), torch.zeros(192).bool()
+        masked[torch.randperm(192)[:122]] = True  # 2 / pi of 192
+        uniform = None if critic is None else torch.rand(122, 1)
+        self.parts = make_batch(ids, words, (free, masked.view_as(free)), torch.zeros(4).bool(), uniform)
 
     def loss(self) -> torch.Tensor:
-        text: Text = self.generator.drop(self.reader(self.words), torch.zeros(4).bool())
-        ids = self.ids.masked_fill(self.masked, self.generator.mask_id)
-        features = self.generator.features(ids, self.generator.context(text), text.mask)
-        logits = self.generator.head(features[self.masked])
-        return masked_cross_entropy(logits, self.ids[self.masked], torch.ones(len(logits)), 0.1)
+        return generator.compute_loss(self.networks, self.parts[0], self.recipe, nullcontext)[0]["loss"]
+
+    def accumulate(self) -> tuple[dict[str, torch.Tensor], list]:
+        return generator.accumulate_gradients(self.networks, self.parts, self.recipe, nullcontext)
+
+    def optimizers(self) -> list[Optimizers]:
+        return list(generator.build_optimizers(self.trained, self.recipe).values())
 
     def parameters(self) -> list[torch.nn.Parameter]:
-        return [*self.generator.parameters(), *self.reader.parameters()]
+        return [parameter for network in self.trained.values() for parameter in network.parameters()]
 
 
 def counted_by_torch(step) -> int:
@@ -70,12 +77,61 @@ def counted_by_torch(step) -> int:
     return counter.get_total_flops()
 
 
-def test_operations_of_a_generator_are_those_of_torchs_counter(debug: GeneratorRecipe) -> None:
-    step = RealStep(debug)
-    optimizers = Optimizers([step.generator, step.reader], debug.optimizer, 10)
-    cost = step_cost(debug, facts("cvivit_debug"))
-    assert cost.flops == counted_by_torch(lambda: (step.loss().backward(), optimizers.update(0)))
+@pytest.mark.parametrize("kind", ["none", "token", "self"])
+def test_operations_of_a_generator_are_those_of_torchs_counter(debug: GeneratorRecipe, kind: str) -> None:
+    recipe = replace(debug, critic=replace(debug.critic, kind=kind))
+    step = RealStep(recipe)
+    optimizers = step.optimizers()
+    cost = step_cost(recipe, facts("cvivit_debug"))
+    assert cost.flops == counted_by_torch(lambda: (step.accumulate(), *(each.update(0) for each in optimizers)))
     assert cost.tokens == 192
+    assert ("critic" in cost.parameters) == (kind != "none")
+
+
+def test_a_change_of_the_step_changes_the_plan(debug: GeneratorRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = (
+        (generator, (debug, facts("cvivit_debug"))),
+        (tokenizer, (recipes.cvivit_debug(),)),
+        (critic, (recipes.critic_debug(), facts("cvivit_debug"), None, "cuda", debug)),
+    )
+    for module, arguments in plans:
+        before, compute_loss = step_cost(*arguments).flops, module.compute_loss
+        twice = lambda *args, compute_loss=compute_loss: (compute_loss(*args), compute_loss(*args))[1]  # noqa: E731
+        monkeypatch.setattr(module, "compute_loss", twice)
+        assert step_cost(*arguments).flops > before, module.__name__
+
+
+def test_a_critic_beside_a_frozen_generator(debug: GeneratorRecipe) -> None:
+    cost = step_cost(recipes.critic_debug(), facts("cvivit_debug"), model=debug)
+    beside = step_cost(replace(debug, critic=recipes.critic_debug().critic), facts("cvivit_debug"))
+    assert sum(cost.parameters.values()) == beside.parameters["critic"]
+    assert cost.flops < beside.flops  # no backward pass through the generator
+    assert cost.bytes["frozen networks"] > 0
+
+
+@pytest.mark.parametrize("kind", ["none", "token", "self"])
+def test_parts_of_a_batch_have_the_gradients_of_the_whole_batch(debug: GeneratorRecipe, kind: str) -> None:
+    """With masks, lengths of texts and dropped texts that differ between the samples."""
+    recipe = replace(debug, critic=replace(debug.critic, kind=kind))
+    step, rng = RealStep(recipe), torch.Generator().manual_seed(1)
+    ids, words = (
+        torch.randint(512, (5, 3, 4, 4)),
+        step.networks.text_encoder.tokenize(["word " * n for n in range(1, 6)]),
+    )
+    masks = recipe.prefix.draw_masks(torch.arange(5) % 2 == 1, (3, 4, 4), rng, rng)
+    uniform = torch.rand(int(masks[1].sum()), 1, generator=rng)
+    found = []
+    for parts in (1, 2, 3):
+        step.parts = make_batch(ids, words, masks, torch.arange(5) == 2, uniform, first_frame_weight=2.0, parts=parts)
+        assert len(step.parts) == parts
+        losses, _ = step.accumulate()
+        found.append((losses, [parameter.grad for parameter in step.parameters()]))
+        for parameter in step.parameters():
+            parameter.grad = None
+    for losses, gradients in found[1:]:
+        assert all(losses[name].item() == pytest.approx(loss.item(), rel=1e-5) for name, loss in found[0][0].items())
+        for one, other in zip(found[0][1], gradients, strict=True):
+            assert torch.allclose(one, other, rtol=1e-3, atol=1e-6)
 
 
 def adversarial() -> TokenizerRecipe:
@@ -107,7 +163,7 @@ def test_a_penalty_costs_its_share_of_the_steps() -> None:
 def test_memory_is_what_a_step_holds(debug: GeneratorRecipe) -> None:
     step, cost = RealStep(debug), step_cost(debug, facts("cvivit_debug"), hardware="cpu")
     with PeakMemory(step.parameters()) as peak:
-        step.loss().backward()
+        step.accumulate()
     assert cost.bytes["activations"] == pytest.approx(peak.bytes, rel=0.01)
     weights = cost.bytes["weights"]
     assert cost.peak == pytest.approx(
@@ -116,7 +172,7 @@ def test_memory_is_what_a_step_holds(debug: GeneratorRecipe) -> None:
     parameters = sum(parameter.numel() for parameter in step.parameters())
     assert sum(cost.parameters.values()) == parameters
     assert weights == cost.bytes["gradients"] == cost.bytes["averages"] == 4 * parameters
-    optimizers = Optimizers([step.generator, step.reader], debug.optimizer, 10)
+    (optimizers,) = step.optimizers()
     optimizers.update(0)
     states = [state for optimizer in optimizers.optimizers for state in optimizer.state.values()]
     held = sum(value.nbytes for state in states for value in state.values() if isinstance(value, torch.Tensor))
@@ -177,20 +233,18 @@ def test_the_papers_sizes_fit_nowhere_and_are_known() -> None:
 def test_large_recipes_build_on_the_meta_device(name: str) -> None:
     recipe = recipes.GENERATOR_RECIPES[name]()
     with torch.device("meta"):
-        generator = MaskedTransformer(recipe.generator.config(facts("cvivit_128"), recipe.text.width))
-    assert all(parameter.is_meta for parameter in generator.parameters())
-    assert generator.layers[0].attention.heads == recipe.generator.width // 64
+        network = MaskedTransformer(recipe.generator.config(facts("cvivit_128"), recipe.text.width))
+    assert all(parameter.is_meta for parameter in network.parameters())
+    assert network.layers[0].attention.heads == recipe.generator.width // 64
 
 
 def test_less_text_costs_less(debug: GeneratorRecipe) -> None:
     cost = step_cost(debug, facts("cvivit_debug"))
     without = step_cost(replace(debug, text=NoTextConfig()), facts("cvivit_debug"))
-    assert without.flops < cost.flops and "text encoder" in cost.parameters.keys() - without.parameters.keys()
+    assert without.flops < cost.flops and "text_encoder" in cost.parameters.keys() - without.parameters.keys()
     assert without.bytes["activations"] < cost.bytes["activations"]
 
 
 def test_what_cannot_be_told_is_refused(debug: GeneratorRecipe) -> None:
     with pytest.raises(PhenakiError, match="data.size 32 does not fit"):
         step_cost(debug, facts("cvivit_128"))
-    with pytest.raises(PhenakiError, match="no plan counts critics"):
-        step_cost(replace(debug, critic=replace(debug.critic, kind="token")), facts("cvivit_debug"))

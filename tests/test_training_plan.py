@@ -87,7 +87,7 @@ def test_numbers_are_short() -> None:
         (["conv3d_debug", "run.strategy=fsdp"], "this is the only one"),
         (["masked_shapes_64", "--devices", "2", "--strategy", "fsdp"], "Muon needs whole matrices"),
         (["conv4d_debug"], "there is no recipe 'conv4d_debug'. Did you mean 'conv3d_debug'?"),
-        (["masked_debug", "--tokenizer", "masked_debug"], "'masked_debug' is a generator's recipe"),
+        (["masked_debug", "--tokenizer", "masked_debug"], "'masked_debug' is a generator recipe"),
         (["masked_debug", "--tokenizer", "cvivit_128"], "data.size 32 does not fit"),
         (["conv3d_debug", "run.step=3"], "Did you mean 'steps'?"),
     ],

@@ -11,11 +11,12 @@ from phenaki.cli.train import ChangesArgument
 from phenaki.core.errors import PhenakiError
 
 _TOKENIZERS = {"masked_debug": "cvivit_debug", "masked_shapes_64": "cvivit_shapes_64"}
+_GENERATORS = {"critic_debug": "masked_debug", "critic_shapes_64": "masked_shapes_64"}  # whose ids the critics score
 
 
 @app.command()
 def plan(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe, of either stage.")],
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe.")],
     devices: Annotated[int, typer.Option(help="How many GPUs; run.device=cpu is for CPUs.")] = 1,
     memory: Annotated[
         str | None,
@@ -66,11 +67,13 @@ def plan(
     from phenaki.training.plan import Devices, make_plan, parse_bytes
 
     made = [*(changes or []), *(["run.checkpointing=true"] if checkpointing else [])]
-    configured = override(recipes.recipe(recipe, recipes.TOKENIZER_RECIPES | recipes.GENERATOR_RECIPES), made)
+    every = recipes.TOKENIZER_RECIPES | recipes.GENERATOR_RECIPES | recipes.CRITIC_RECIPES
+    configured = override(recipes.recipe(recipe, every), made)
     given = Devices(devices, parse_bytes(memory) if memory else None, tflops, strategy or configured.run.strategy)
     facts = None
-    if recipe in recipes.GENERATOR_RECIPES:
+    model = recipes.recipe(_GENERATORS[recipe], recipes.GENERATOR_RECIPES) if recipe in _GENERATORS else None
+    if recipe not in recipes.TOKENIZER_RECIPES:
         with torch.device("meta"):
-            named = tokenizer or _TOKENIZERS.get(recipe, "cvivit_128")
+            named = tokenizer or _TOKENIZERS.get(_GENERATORS.get(recipe, recipe), "cvivit_128")
             facts = build_tokenizer(recipes.recipe(named, recipes.TOKENIZER_RECIPES).tokenizer).facts
-    print("\n".join(make_plan(configured, given, facts).lines()))
+    print("\n".join(make_plan(configured, given, facts, model).lines()))

@@ -152,6 +152,7 @@ def train_generator(
     from phenaki.pipeline import load_part
     from phenaki.training import recipes
     from phenaki.training.generator import train_generator
+    from phenaki.worlds.shapes import check
 
     chosen = recipes.recipe(recipe, recipes.GENERATOR_RECIPES)
     text = named_config(text_encoder) if text_encoder else None
@@ -163,7 +164,7 @@ def train_generator(
         reader = encoder_class(configured.text)(configured.text)
     elif text_encoder:
         reader = load_part(text_encoder, "text")
-    _say_trained("model", train_generator(configured, out, first_stage, reader, resume, overwrite))
+    _say_trained("model", train_generator(configured, out, first_stage, reader, resume, overwrite, check))
 
 
 @train_app.command("critic")
@@ -198,10 +199,13 @@ def train_critic(
     from phenaki.pipeline import Phenaki
     from phenaki.training import recipes
     from phenaki.training.critic import train_critic
+    from phenaki.worlds.shapes import check
 
     configured = _configured(recipes.recipe(recipe, recipes.CRITIC_RECIPES), data, changes)
     _check_run_folder(out)
-    _say_trained("model", train_critic(configured, out, Phenaki.from_pretrained(model, "cpu"), resume, overwrite))
+    _say_trained(
+        "model", train_critic(configured, out, Phenaki.from_pretrained(model, "cpu"), resume, overwrite, check)
+    )
 
 
 @train_app.command("export")

@@ -2,12 +2,28 @@
 
 from phenaki.core.registry import GENERATORS
 from phenaki.generators.base import Generator
-from phenaki.generators.masked import (
-    MaskedTransformer,
-    MaskedTransformerConfig,
-    MaskedTransformerSizes,
-)
+from phenaki.generators.components import Components
+from phenaki.generators.masked import MaskedTransformer, MaskedTransformerConfig, MaskedTransformerSizes
+from phenaki.tokenizers.base import TokenizerFacts
 
 GENERATORS.register("masked", MaskedTransformerConfig, MaskedTransformer)
 
-__all__ = ["Generator", "MaskedTransformer", "MaskedTransformerConfig", "MaskedTransformerSizes"]
+GeneratorSizes = MaskedTransformerSizes
+"""What a recipe chooses, by the type of generator that it is for."""
+
+
+def build_generator(sizes: GeneratorSizes, tokenizer: TokenizerFacts, text_width: int) -> Generator:
+    """The generator, randomly initialised, that the sizes are for."""
+    config = sizes.config(tokenizer, text_width)
+    return GENERATORS.model_class(config)(config)
+
+
+__all__ = [
+    "Components",
+    "Generator",
+    "GeneratorSizes",
+    "MaskedTransformer",
+    "MaskedTransformerConfig",
+    "MaskedTransformerSizes",
+    "build_generator",
+]

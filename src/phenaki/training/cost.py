@@ -19,25 +19,27 @@ from torch.utils.checkpoint import checkpoint
 
 from phenaki.conditioning import NoTextConfig, Text, encoder_class
 from phenaki.conditioning.words import WORD_BYTES
-from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import latent_frames
 from phenaki.core.precision import Autocast
-from phenaki.generators import MaskedTransformer
-from phenaki.generators.losses import masked_cross_entropy
+from phenaki.generators import Components, build_generator
+from phenaki.generators.critic import build_critic
 from phenaki.perceptual import I3D, LPIPS, Judges
 from phenaki.tokenizers import TokenizerFacts, build_tokenizer
 from phenaki.tokenizers.discriminator import Discriminator
-from phenaki.training import tokenizer
+from phenaki.training import critic, generator, tokenizer
 from phenaki.training.counting import Flops, Hardware, HardwareMode, PeakMemory
+from phenaki.training.critic import CriticRecipe
 from phenaki.training.generator import GeneratorRecipe
+from phenaki.training.inputs import Inputs
 from phenaki.training.layers import layers
+from phenaki.training.masking import GeneratorBatch
 from phenaki.training.optim import Optimizers
 from phenaki.training.sharding import shardable
 from phenaki.training.tokenizer import TokenizerBatch, TokenizerNetworks, TokenizerRecipe
 
 _MASK_RATIO = 0.6366  # 2 / pi, the mean of the cosine schedule
 
-Recipe = TokenizerRecipe | GeneratorRecipe
+Recipe = TokenizerRecipe | GeneratorRecipe | CriticRecipe
 
 
 @dataclass(frozen=True)
@@ -60,19 +62,24 @@ class Cost:
 
 
 def step_cost(
-    recipe: Recipe, facts: TokenizerFacts | None = None, clips: int | None = None, hardware: Hardware = "cuda"
+    recipe: Recipe,
+    facts: TokenizerFacts | None = None,
+    clips: int | None = None,
+    hardware: Hardware = "cuda",
+    model: GeneratorRecipe | None = None,
 ) -> Cost:
     """The cost of a step on so many clips (None: the recipe's batch); nothing is allocated.
 
-    facts: of the tokenizer whose ids a generator writes. Networks whose outputs token shards can hold, tokenizers and
-    frozen text encoders, are not counted. hardware: "cpu" is this machine's. Weights, gradients, moving averages and
-    optimizer states are float32. Raises PhenakiError for a recipe whose parts do not fit.
+    facts: of the tokenizer of a generator's ids. model: the recipe of the generator that a critic scores. Tokenizers
+    and frozen text encoders, whose outputs token shards can hold, are not counted. hardware: "cpu" is this
+    machine's. Weights, gradients, moving averages and optimizer states are float32.
+    Raises PhenakiError for a recipe whose parts do not fit.
     """
     clips = recipe.data.batch if clips is None else clips
     part = math.ceil(clips / recipe.optimizer.accumulate)
     mode = HardwareMode(hardware, recipe.run.precision)
     with torch.device("meta"):
-        step = _step(recipe, facts)
+        step = _step(recipe, facts, model)
         optimizer_flops, states = _optimizers_cost(step)
         if recipe.run.checkpointing:
             _checkpoint(step, mode)
@@ -171,46 +178,89 @@ class TokenizerStep(Step):
 
 
 class GeneratorStep(Step):
-    """On the longest clips with the longest texts."""
+    """On the longest clips with the longest texts, and a critic if the recipe has one."""
 
     def __init__(self, recipe: GeneratorRecipe, facts: TokenizerFacts):
-        if recipe.critic.kind != "none":
-            raise PhenakiError(f"critic.kind '{recipe.critic.kind}': no plan counts critics yet; take critic.kind=none")
         recipe.data.check_tokenizer(facts.image_size, facts.fps, facts.patch)
-        self._recipe, (p, ph, pw), (height, width) = recipe, facts.patch, facts.image_size
-        self._grid = latent_frames(max(recipe.data.lengths), p), height // ph, width // pw
-        self.networks = {"generator": MaskedTransformer(recipe.generator.config(facts, recipe.text.width))}
-        if encoder_class(recipe.text).learned:
-            self.networks["text encoder"] = encoder_class(recipe.text)(recipe.text)
+        self._recipe, self._grid = recipe, _grid(recipe, facts)
+        learns = encoder_class(recipe.text).learned
+        inputs = Inputs(facts, "", None, None, recipe.text.width, "" if learns else "frozen", learns, None, True)
+        self.networks = generator.build_networks(recipe, inputs)
         self.averaged, self.frozen, self.penalty_every = list(self.networks), [], None
+        self._networks = Components(
+            self.networks["generator"],
+            text_encoder=self.networks.get("text_encoder"),
+            critic=self.networks.get("critic"),
+        )
 
     def optimizers(self) -> list[Optimizers]:
-        return [Optimizers(self.networks.values(), self._recipe.optimizer, self._recipe.run.steps)]
+        return list(generator.build_optimizers(self.networks, self._recipe).values())
 
     def tokens(self, clips: int) -> int:
         return clips * math.prod(self._grid)
 
     def run(self, clips: int, autocast: Autocast = nullcontext, penalize: bool = True) -> None:
-        generator = self.networks["generator"]
-        ids = torch.zeros(clips, *self._grid, dtype=torch.long)
-        masked = round(_MASK_RATIO * ids.numel())
-        with autocast():
-            text = generator.drop(self._text(clips), torch.zeros(clips, dtype=torch.bool))
-            features = generator.features(ids, generator.context(text), text.mask)
-            logits = generator.head(features.flatten(0, -2)[:masked].clone())  # training gathers those that are masked
-        smoothing = self._recipe.loss.label_smoothing
-        masked_cross_entropy(logits, ids.flatten()[:masked], torch.ones(masked), smoothing).backward()
+        batch = _masked_batch(clips, self._grid, self._text(clips), self._networks.critic is not None)
+        generator.accumulate_gradients(self._networks, [batch], self._recipe, autocast)
 
-    def _text(self, clips: int) -> Text:
+    def _text(self, clips: int) -> Text | Tensor:
         config = self._recipe.text
-        if "text encoder" in self.networks:
-            return self.networks["text encoder"](torch.zeros(clips, config.max_words, WORD_BYTES, dtype=torch.long))
-        length = 0 if isinstance(config, NoTextConfig) else config.length
-        return Text(torch.zeros(clips, length, config.width), torch.zeros(clips, length, dtype=torch.bool))
+        if self._networks.text_encoder is not None:
+            return torch.zeros(clips, config.max_words, WORD_BYTES, dtype=torch.long)
+        return _embeddings(clips, 0 if isinstance(config, NoTextConfig) else config.length, config.width)
 
 
-def _step(recipe: Recipe, facts: TokenizerFacts | None) -> Step:
-    return TokenizerStep(recipe) if isinstance(recipe, TokenizerRecipe) else GeneratorStep(recipe, facts)
+class CriticStep(Step):
+    """Beside a generator that stays frozen and comes from another recipe, as does its text."""
+
+    def __init__(self, recipe: CriticRecipe, facts: TokenizerFacts, model: GeneratorRecipe):
+        recipe.data.check_tokenizer(facts.image_size, facts.fps, facts.patch)
+        self._recipe, self._grid, self._text = recipe, _grid(recipe, facts), model.text
+        self._generator = build_generator(model.generator, facts, model.text.width).requires_grad_(False)
+        self.networks = {"critic": build_critic(recipe.critic, self._generator)}
+        self.averaged, self.frozen, self.penalty_every = ["critic"], [self._generator], None
+
+    def optimizers(self) -> list[Optimizers]:
+        recipe = self._recipe
+        return [critic.critic_optimizers(self.networks["critic"], recipe.critic, recipe.optimizer, recipe.run.steps)]
+
+    def tokens(self, clips: int) -> int:
+        return clips * math.prod(self._grid)
+
+    def run(self, clips: int, autocast: Autocast = nullcontext, penalize: bool = True) -> None:
+        length = getattr(self._text, "max_words", getattr(self._text, "length", 0))
+        batch = _masked_batch(clips, self._grid, _embeddings(clips, length, self._text.width), True)
+        critic.accumulate_gradients(self.networks["critic"], self._generator, [batch], self._recipe, autocast)
+
+
+def _grid(recipe: GeneratorRecipe | CriticRecipe, facts: TokenizerFacts) -> tuple[int, int, int]:
+    (p, ph, pw), (height, width) = facts.patch, facts.image_size
+    return latent_frames(max(recipe.data.lengths), p), height // ph, width // pw
+
+
+def _embeddings(clips: int, length: int, width: int) -> Text:
+    return Text(torch.zeros(clips, length, width), torch.zeros(clips, length, dtype=torch.bool))
+
+
+def _masked_batch(clips: int, grid: tuple[int, int, int], text: Text | Tensor, critic: bool) -> GeneratorBatch:
+    """Every id is to be generated, and as many are masked as on average."""
+    ids = torch.zeros(clips, *grid, dtype=torch.long)
+    masked = round(_MASK_RATIO * ids.numel())
+    return GeneratorBatch(
+        ids=ids,
+        text=text,
+        dropped=torch.zeros(clips, dtype=torch.bool),
+        where=torch.arange(masked),
+        weight=torch.ones(masked),
+        free=torch.arange(ids.numel()),
+        uniform=torch.zeros(masked, 1) if critic else None,
+    )
+
+
+def _step(recipe: Recipe, facts: TokenizerFacts | None, model: GeneratorRecipe | None) -> Step:
+    if isinstance(recipe, TokenizerRecipe):
+        return TokenizerStep(recipe)
+    return CriticStep(recipe, facts, model) if isinstance(recipe, CriticRecipe) else GeneratorStep(recipe, facts)
 
 
 def _checkpoint(step: Step, mode: HardwareMode) -> None:

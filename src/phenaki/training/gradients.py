@@ -15,7 +15,7 @@ from phenaki.training.processes import Processes
 _BUCKET = 25 << 20  # bytes, as in torch's DDP: smaller ones waste bandwidth, larger ones overlap less with the pass
 
 
-def add_weighted(totals: dict[str, Tensor], terms: Mapping[str, Tensor], weight: float) -> None:
+def add_weighted(totals: dict[str, Tensor], terms: Mapping[str, Tensor], weight: float = 1.0) -> None:
     """Add the terms of a part of the batch, without their graph, to the totals of the batch."""
     for name, term in terms.items():
         term = weight * term.detach()

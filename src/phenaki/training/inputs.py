@@ -1,4 +1,4 @@
-"""Where the second stage gets ids and text from: token shards, or the networks that make them."""
+"""Ids and text of the second stage: from token shards, or from the networks that make them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from phenaki.training.run import Run
 
 @dataclass(frozen=True)
 class Inputs:
-    """`facts` and `fingerprint` are those of the tokenizer, which is None where all ids come from token shards.
+    """The sources of ids and text, and what they are.
 
-    `text_width`: of the embeddings. `text_encoder` is not needed where token shards bring these, whose fingerprint is
-    `text_fingerprint`; where that is "" it is one that is trained with the generator, and is put in by the training.
-    `captions`: whether samples need one. `check_caption` raises PhenakiError for what the text encoder cannot read;
-    None where there are embeddings already. `causal`: whether the first ids of a clip are those of its first frames.
+    facts, fingerprint: of the tokenizer, which is None if all ids come from token shards. text_encoder: None if token
+    shards hold embeddings, of width `text_width`. text_fingerprint: of the text encoder; "" for one that is trained
+    with the generator, which the training adds. captions: whether samples need one. check_caption: raises PhenakiError
+    for captions that the text encoder cannot read; None with embeddings. causal: whether the first ids of a clip depend
+    on its first frames alone.
     """
 
     facts: TokenizerFacts
@@ -48,14 +49,15 @@ class Inputs:
         """int64 (B, t, h, w)."""
         return batch["ids"].to(device) if "ids" in batch else self.tokenizer.encode(to_float(batch["video"].to(device)))
 
-    def text(self, batch: Batch, device: torch.device) -> Text:
+    def text(self, batch: Batch, device: torch.device) -> Text | Tensor:
+        """Embeddings; for a text encoder in training, the tokens that it reads."""
         if "text" in batch:
             return Text(batch["text"].to(device), batch["text_mask"].to(device))
         tokens = self.text_encoder.tokenize(batch["captions"]).to(device)
-        return self.text_encoder(tokens)
+        return tokens if self.learns_text else self.text_encoder(tokens)
 
     def batches(self, data: DataConfig, run: Run) -> Batches:
-        """Of what the second stage needs, for this process of the run."""
+        """The batches of this process."""
         return Batches(
             data,
             self.facts.patch[0],
@@ -70,18 +72,18 @@ class Inputs:
 def open_inputs(
     data: DataConfig, text: TextConfig, tokenizer: Tokenizer | None, text_encoder: TextEncoder | None
 ) -> Inputs:
-    """What the sources of `data` need. A text encoder that is given stays frozen; without one, and without embeddings
-    in token shards, one of the configuration `text` is opened, or is to be trained if it is of the kind that learns.
+    """The inputs for the sources of `data`.
 
-    Raises PhenakiError where sources, tokenizer and text encoder do not belong together, and as the encoder does that
-    is opened.
+    A given text encoder stays frozen; without one, and without embeddings in token shards, one of the configuration
+    `text` is opened, or left to be trained if it is of a kind that learns. Raises PhenakiError if sources, tokenizer
+    and text encoder do not belong together.
     """
     sets = [(place, token_set(place)) for place in data.places]
     made = [(place, made_by) for place, made_by in sets if made_by]
     videos = [place for place, made_by in sets if not made_by]
     if videos and tokenizer is None:
         raise PhenakiError(
-            f"'{videos[0]}' holds no {TOKENS}, so no ids: say which tokenizer is to make them (--tokenizer)"
+            f"'{videos[0]}' holds no {TOKENS}, so no ids: name the tokenizer that makes them (--tokenizer)"
         )
     first = made[0][1] if made else None
     ids_of = fingerprint(tokenizer) if tokenizer else first.tokenizer
@@ -90,17 +92,19 @@ def open_inputs(
         _check(place, made_by, ids_of, text_of)
         if not made_by.causal and min(data.lengths) < made_by.frames:
             raise PhenakiError(
-                f"the ids in '{place}' are of {made_by.frames} frames, and their tokenizer is not causal: those of "
-                f"{min(data.lengths)} frames are not the first of them. Write the shorter clips as token shards of "
-                "their own, or leave them out of data.lengths"
+                f"the ids in '{place}' are of {made_by.frames} frames, and their tokenizer is not causal: their first "
+                f"ones are not those of {min(data.lengths)} frames. Write token shards of the shorter clips, or remove "
+                "the length from data.lengths"
             )
     if text_of and videos:
-        raise PhenakiError(f"'{made[0][0]}' brings text embeddings and '{videos[0]}' does not: tokenize both alike")
+        raise PhenakiError(
+            f"'{made[0][0]}' holds text embeddings and '{videos[0]}' does not: tokenize both the same way"
+        )
     if text_encoder is None and not text_of and not encoder_class(text).learned:
         text_encoder = encoder_class(text)(text)
     read_by = fingerprint(text_encoder) if text_encoder else text_of
     if text_of and read_by != text_of:
-        raise PhenakiError(f"the text embeddings in '{made[0][0]}' are of another text encoder than the one given")
+        raise PhenakiError(f"the text embeddings in '{made[0][0]}' are of another text encoder than --text-encoder")
     facts = tokenizer.facts if tokenizer else first.facts
     data.check_tokenizer(facts.image_size, facts.fps, facts.patch)
     for network in (tokenizer, text_encoder):
@@ -118,7 +122,16 @@ def _check(place: str, made_by: TokenSet, ids_of: str, text_of: str) -> None:
     if made_by.tokenizer != ids_of:
         raise PhenakiError(
             f"the ids in '{place}' were written by another tokenizer (fingerprint {made_by.tokenizer[:12]}, not "
-            f"{ids_of[:12]}): name that one, or write them anew with `phenaki data tokenize`"
+            f"{ids_of[:12]}): name that one, or write them again with `phenaki data tokenize`"
         )
     if made_by.text_encoder != text_of:
-        raise PhenakiError(f"the text embeddings in '{place}' and other data.sources differ: tokenize all alike")
+        raise PhenakiError(f"the text embeddings in '{place}' and other data.sources differ: tokenize all the same way")
+
+
+def check_batches(data: DataConfig, frames: int) -> None:
+    """Raise PhenakiError unless the longest clips have as many frames as the generator writes."""
+    if max(data.lengths) != frames:
+        raise PhenakiError(
+            f"data.lengths {data.lengths} and generator.frames {frames}: the longest clips must have as many frames as "
+            "the generator writes"
+        )

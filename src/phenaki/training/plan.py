@@ -15,6 +15,7 @@ from phenaki.conditioning import NoTextConfig, encoder_class
 from phenaki.core.errors import PhenakiError
 from phenaki.tokenizers import TokenizerFacts
 from phenaki.training.cost import Cost, Recipe, step_cost
+from phenaki.training.generator import GeneratorRecipe
 from phenaki.training.sharding import Strategy, check_shardable
 from phenaki.training.tokenizer import TokenizerRecipe
 
@@ -124,8 +125,10 @@ class Plan:
         return lines
 
 
-def make_plan(recipe: Recipe, devices: Devices, facts: TokenizerFacts | None = None) -> Plan:
-    """`facts`: as for `step_cost`, whose errors it raises too, and PhenakiError for a batch that does not divide."""
+def make_plan(
+    recipe: Recipe, devices: Devices, facts: TokenizerFacts | None = None, model: GeneratorRecipe | None = None
+) -> Plan:
+    """`facts` and `model` are those of `step_cost`. Raises its errors, and one for a batch that does not divide."""
     count = devices.count
     if recipe.data.batch % count:
         fewer = max(n for n in range(1, count + 1) if recipe.data.batch % n == 0)
@@ -140,7 +143,7 @@ def make_plan(recipe: Recipe, devices: Devices, facts: TokenizerFacts | None = N
     hardware = "cpu" if recipe.run.device == "cpu" else "cuda"
 
     def cost_of(number: int) -> Cost:
-        return step_cost(recipe, facts, number, hardware)
+        return step_cost(recipe, facts, number, hardware, model)
 
     cost = cost_of(clips)
     sizes = _on_a_device(cost, devices)
@@ -150,7 +153,7 @@ def make_plan(recipe: Recipe, devices: Devices, facts: TokenizerFacts | None = N
         other = 2 if at_once == 1 else 1
         activations = cost_of(other * recipe.optimizer.accumulate).bytes["activations"]
         largest = _largest(sizes, at_once, other, activations, USABLE * devices.memory)
-    return Plan(recipe, devices, cost, sizes, largest, clip_bytes(recipe, cost.tokens // clips, facts))
+    return Plan(recipe, devices, cost, sizes, largest, clip_bytes(recipe, cost.tokens // clips, facts, model))
 
 
 def _on_a_device(cost: Cost, devices: Devices) -> dict[str, int]:
@@ -169,16 +172,17 @@ def _largest(sizes: dict[str, int], clips: int, others: int, activations: int, m
     return max(0, int((memory - fixed) // each))
 
 
-def clip_bytes(recipe: Recipe, tokens: int, facts: TokenizerFacts | None) -> int:
+def clip_bytes(recipe: Recipe, tokens: int, facts: TokenizerFacts | None, model: GeneratorRecipe | None = None) -> int:
     """Of a clip of the longest length as it is stored: H.264 for tokenizers; for generators its ids, and float16
     embeddings of the longest text where its encoder does not learn."""
     if isinstance(recipe, TokenizerRecipe):
         height, width = recipe.tokenizer.image_size
         return math.ceil(max(recipe.data.lengths) * height * width * BITS_A_PIXEL / 8)
     ids = tokens * np.min_scalar_type(facts.vocab_size - 1).itemsize
-    if encoder_class(recipe.text).learned or isinstance(recipe.text, NoTextConfig):
+    text = (model or recipe).text
+    if encoder_class(text).learned or isinstance(text, NoTextConfig):
         return ids
-    return ids + 2 * recipe.text.length * recipe.text.width
+    return ids + 2 * text.length * text.width
 
 
 def with_batch(recipe: Recipe, batch: int) -> Recipe:

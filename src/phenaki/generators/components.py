@@ -1,0 +1,66 @@
+"""A model's networks, passed around as one object."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from phenaki.conditioning.base import Text, TextEncoder
+from phenaki.core.errors import PhenakiError
+from phenaki.core.precision import autocast
+from phenaki.generators.base import Generator
+from phenaki.generators.critic import Critic, check_critic
+from phenaki.tokenizers.base import Tokenizer
+
+
+@dataclass(frozen=True)
+class Components:
+    """Generator, tokenizer, text encoder and critic. Without a tokenizer there are ids but no video; without a text
+    encoder text comes as embeddings.
+
+    Raises PhenakiError for networks that were not built for one another.
+    """
+
+    generator: Generator
+    tokenizer: Tokenizer | None = None
+    text_encoder: TextEncoder | None = None
+    critic: Critic | None = None
+
+    def __post_init__(self) -> None:
+        if self.tokenizer is not None:
+            self.generator.check_tokenizer(self.tokenizer)
+        if self.text_encoder is not None:
+            check_text_width(self.text_encoder.width, self.generator)
+        if self.critic is not None:
+            check_critic(self.critic, self.generator)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.generator.parameters()).device
+
+    @torch.no_grad()
+    def encode_text(self, prompts: str | Sequence[str] | Text, samples: int) -> Text:
+        """The text of `samples` videos: embeddings (B, L, D) and mask (B, L).
+
+        `prompts`: one for all samples, one for each, or embeddings of either number. Raises PhenakiError for prompts
+        that are neither one nor one for each, or that the text encoder cannot read.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        count = len(prompts.mask) if isinstance(prompts, Text) else len(prompts)
+        if count not in (1, samples):
+            raise PhenakiError(f"a scene has {count} prompts for {samples} samples: give one, or one for each")
+        if isinstance(prompts, Text):
+            return prompts if count == samples else prompts.repeat(samples)
+        with autocast(self.device):
+            return self.text_encoder.encode(list(prompts) if count == samples else list(prompts) * samples)
+
+
+def check_text_width(width: int, generator: Generator) -> None:
+    """Raise PhenakiError unless the generator reads text embeddings of that width."""
+    if generator.config.text_width != width:
+        raise PhenakiError(
+            f"this generator reads text of width {generator.config.text_width}, and this text has width {width}: use "
+            "the text encoder that the generator was trained with"
+        )

@@ -1,0 +1,162 @@
+"""What a step of the second stage hides: known latent frames, masks, dropped text. All of it is drawn on the CPU.
+
+Shapes: B batch, t, h, w token grid, M masked ids, F ids to be generated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from phenaki.conditioning import Text
+from phenaki.core.config import bounded, configclass
+from phenaki.core.errors import PhenakiError
+from phenaki.generators import Generator
+from phenaki.generators.masking import free_positions, masked_count, random_box, random_mask
+
+
+@configclass
+class PrefixConfig:
+    """Which ids of a clip are known instead of generated, so that the model learns rollouts and editing."""
+
+    latent_frames: tuple[int, ...] = bounded((0, 1, 3), at_least=0)
+    """Numbers of known latent frames at the start; the paper primes on K = 5 frames, which are 3 latent frames."""
+    probabilities: tuple[float, ...] = bounded((0.8, 0.1, 0.1), at_least=0)
+    """Of each of these numbers, for clips that begin a story."""
+    continued_probabilities: tuple[float, ...] = bounded((0.0, 0.8, 0.2), at_least=0)
+    """The same for clips that continue an earlier scene."""
+    last: float = bounded(0.0, at_least=0, at_most=1)
+    """Probability that the last latent frame is known too (interpolation)."""
+    box: float = bounded(0.0, at_least=0, at_most=1)
+    """Probability that everything is known but a box of rows and columns in all latent frames (inpainting)."""
+    alone: float = bounded(0.0, at_least=0, at_most=1)
+    """Probability that a step on clips trains on their first frame alone, for `sampling.first_frame_alone`."""
+
+    def __post_init__(self) -> None:
+        for probabilities in (self.probabilities, self.continued_probabilities):
+            if len(probabilities) != len(self.latent_frames) or abs(sum(probabilities) - 1) > 1e-6:
+                raise PhenakiError(
+                    f"prefix.latent_frames {self.latent_frames} need one probability each, with sum 1, not "
+                    f"{probabilities}"
+                )
+
+    def check_causal(self, causal: bool) -> None:
+        """Raise PhenakiError if first latent frames are known, or trained on alone, and depend on later frames."""
+        rows = zip(self.latent_frames, self.probabilities, self.continued_probabilities, strict=True)
+        known = any(count and (new or continued) for count, new, continued in rows)
+        if not causal and (known or self.alone):
+            key = f"prefix.latent_frames {self.latent_frames}" if known else f"prefix.alone {self.alone}"
+            raise PhenakiError(
+                f"{key}: this tokenizer is not causal, so the first ids of a clip depend on its later frames and "
+                "cannot be known before them; train with prefix.latent_frames=[0] prefix.probabilities=[1] "
+                "prefix.continued_probabilities=[1] prefix.alone=0"
+            )
+
+    def draw_prefix(self, continued: Tensor, latent_frames: int, rng: torch.Generator) -> Tensor:
+        """Known latent frames int64 (B,) of samples, of which `continued` (bool (B,)) continue an earlier scene; at
+        least one stays free."""
+        rows = torch.tensor(self.continued_probabilities), torch.tensor(self.probabilities)
+        index = torch.multinomial(torch.where(continued[:, None], *rows), 1, generator=rng).squeeze(1)
+        return torch.tensor(self.latent_frames)[index].clamp_max(latent_frames - 1)
+
+    def draw_free(self, continued: Tensor, grid: tuple[int, int, int], rng: torch.Generator) -> Tensor:
+        """Which ids of a grid (t, h, w) are to be generated, bool (B, t, h, w); at least a latent frame per sample."""
+        prefix = self.draw_prefix(continued, grid[0], rng)
+        free = free_positions(grid, prefix)
+        if self.last:
+            ends = (torch.rand(len(prefix), generator=rng) < self.last) & (prefix < grid[0] - 1)
+            free = free & ~(ends[:, None] & (torch.arange(grid[0]) == grid[0] - 1))[:, :, None, None]
+        if self.box:
+            boxed = torch.rand(len(prefix), generator=rng) < self.box
+            free = torch.where(boxed[:, None, None, None], random_box(len(prefix), grid, rng), free)
+        return free
+
+    def draw_masks(
+        self, continued: Tensor, grid: tuple[int, int, int], rng: torch.Generator, shared: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Which ids are to be generated, and which of them are masked now: bool (B, t, h, w), or (B, 1, h, w) in steps
+        on first frames alone. `shared`: an rng that is the same in all processes, as the length of a step must be."""
+        if self.alone and torch.rand((), generator=shared) < self.alone:
+            grid = (1, *grid[1:])
+        free = self.draw_free(continued, grid, rng)
+        progress = torch.rand(len(free), generator=rng)
+        return free, random_mask(free, masked_count(progress, free.flatten(1).sum(1)), rng)
+
+
+@dataclass(frozen=True)
+class GeneratorBatch:
+    """A batch of the second stage, or a part of it, on the device of the networks.
+
+    ids: int64 (B, t, h, w). text: embeddings, or int64 tokens (B, L, ...) for a text encoder in training. dropped: bool
+    (B,), where the text is hidden. where: int64 (M,), the masked positions in the flattened ids. weight: float32 (M,),
+    of their losses. free: int64 (F,), the positions to be generated, which a critic scores. uniform: float32 (M, 1) in
+    [0, 1), from which ids are sampled for the critic; None without one.
+    """
+
+    ids: Tensor
+    text: Text | Tensor
+    dropped: Tensor
+    where: Tensor
+    weight: Tensor
+    free: Tensor
+    uniform: Tensor | None
+
+    @property
+    def targets(self) -> Tensor:
+        """The masked ids, int64 (M,)."""
+        return self.ids.flatten()[self.where]
+
+    def masked_ids(self, mask_id: int) -> Tensor:
+        return self.ids.flatten().index_fill(0, self.where, mask_id).view_as(self.ids)
+
+
+def masked_logits(generator: Generator, text: Text, batch: GeneratorBatch) -> Tensor:
+    """Logits (M, V) of the masked positions."""
+    text = generator.drop(text, batch.dropped)
+    features = generator.features(batch.masked_ids(generator.mask_id), generator.context(text), text.mask)
+    return generator.head(features.flatten(0, -2).index_select(0, batch.where))
+
+
+def make_batch(
+    ids: Tensor,
+    text: Text | Tensor,
+    masks: tuple[Tensor, Tensor],
+    dropped: Tensor,
+    uniform: Tensor | None = None,
+    first_frame_weight: float = 1.0,
+    parts: int = 1,
+) -> list[GeneratorBatch]:
+    """The batch, in at most so many parts for gradient accumulation.
+
+    ids and text are on the device of the networks; masks (those of `draw_masks`), dropped and uniform on the CPU.
+    """
+    free, masked = masks
+    ids, device = ids[:, : free.shape[1]], ids.device
+    weight = torch.ones(masked.shape)
+    weight[:, 0] = first_frame_weight
+    counts = [int(part.sum()) for part in masked.chunk(parts)]
+    uniforms = [None] * len(counts) if uniform is None else uniform.split(counts)
+    rows = zip(ids.chunk(parts), _chunk(text, parts), free.chunk(parts), masked.chunk(parts), strict=True)
+    others = zip(dropped.chunk(parts), weight.chunk(parts), uniforms, strict=True)
+    return [
+        GeneratorBatch(
+            ids=ids,
+            text=text,
+            dropped=dropped.to(device),
+            where=masked.flatten().nonzero().squeeze(1).to(device),
+            weight=weight[masked].to(device),
+            free=free.flatten().nonzero().squeeze(1).to(device),
+            uniform=None if uniform is None else uniform.to(device),
+        )
+        for (ids, text, free, masked), (dropped, weight, uniform) in zip(rows, others, strict=True)
+    ]
+
+
+def _chunk(text: Text | Tensor, parts: int) -> Sequence[Text | Tensor]:
+    if isinstance(text, Tensor):
+        return text.chunk(parts)
+    fields = [field.chunk(parts) for field in text if field is not None]
+    return [Text(*rows) for rows in zip(*fields, strict=True)]

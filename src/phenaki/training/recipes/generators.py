@@ -1,0 +1,85 @@
+"""Recipes of the second stage."""
+
+from __future__ import annotations
+
+from phenaki.conditioning import T5Config, WordEncoderConfig
+from phenaki.data.config import DataConfig
+from phenaki.generators import MaskedTransformerSizes
+from phenaki.generators.losses import GeneratorLossConfig
+from phenaki.sampling import SamplingConfig
+from phenaki.training.config import RunConfig
+from phenaki.training.generator import GeneratorRecipe
+from phenaki.training.masking import PrefixConfig
+from phenaki.training.optim import OptimizerConfig
+
+
+def masked_debug() -> GeneratorRecipe:
+    """A second stage that trains in seconds, on the tokenizer of `cvivit_debug`."""
+    return GeneratorRecipe(
+        generator=MaskedTransformerSizes(frames=5, width=64, layers=2),
+        text=WordEncoderConfig(width=64, layers=1),
+        data=DataConfig(size=32, batch=4, lengths=(1, 5), length_shares=(0.25, 0.75), workers=0),
+        prefix=PrefixConfig(latent_frames=(0, 1), probabilities=(0.8, 0.2), continued_probabilities=(0.0, 1.0)),
+        optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=10, clip=1.0, ema_decay=0.9),
+        sampling=SamplingConfig(steps=4, prime_frames=1),
+        run=RunConfig(steps=100, log_every=10, picture_every=100, checkpoint_every=50),
+    )
+
+
+def masked_shapes_64() -> GeneratorRecipe:
+    """The second stage of the released model `shapes-64`."""
+    return GeneratorRecipe(
+        generator=MaskedTransformerSizes(frames=11, width=256, layers=6),
+        text=WordEncoderConfig(width=192, layers=2),
+        data=DataConfig(batch=8, lengths=(1, 11), length_shares=(0.3, 0.7), seed=1),
+        prefix=PrefixConfig(
+            latent_frames=(0, 1, 3),
+            probabilities=(0.25, 0.65, 0.1),
+            continued_probabilities=(0.0, 0.85, 0.15),
+            last=0.08,
+            box=0.08,
+            alone=0.2,
+        ),
+        loss=GeneratorLossConfig(label_smoothing=0.02, text_drop=0.1, first_frame_weight=2.0),
+        optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=200, cooldown_fraction=0.35, clip=1.0),
+        sampling=SamplingConfig(
+            steps=8,
+            guidance=1.5,
+            temperature=0.4,
+            choice_temperature=4.0,
+            prime_frames=1,
+            first_frame_alone=True,
+            first_frame_steps=36,
+            guidance_share=0.5,
+        ),
+        run=RunConfig(steps=20_000, log_every=25, picture_every=500, checkpoint_every=250),
+    )
+
+
+def base_128() -> GeneratorRecipe:
+    """A second stage of 126 M parameters for one GPU, on ids of 11 frames of 128 x 128 (a grid of 6 x 16 x 16), with
+    T5's text. A fifth of the steps see images alone."""
+    return GeneratorRecipe(
+        generator=MaskedTransformerSizes(frames=11, width=768, layers=12),
+        text=T5Config("google/t5-v1_1-base", width=768),
+        data=DataConfig(size=128, batch=64, lengths=(1, 11), length_shares=(0.2, 0.8), workers=8, seed=1),
+        optimizer=OptimizerConfig(kind="muon", lr=1e-3, warmup_steps=2000, cooldown_fraction=0.35, clip=1.0),
+        sampling=SamplingConfig(steps=24, guidance=4.0, prime_frames=5),
+        run=RunConfig(steps=200_000, log_every=100, picture_every=5000, checkpoint_every=1000),
+    )
+
+
+def paper() -> GeneratorRecipe:
+    """The paper's second stage (section 2.2): 1.8 B parameters, T5 XXL's text, batches of 512, 1 M steps.
+
+    A fifth of the steps see images alone, as in its joint training.
+    """
+    return GeneratorRecipe(
+        generator=MaskedTransformerSizes(frames=11, width=2048, layers=24),
+        text=T5Config("google/t5-v1_1-xxl", width=4096),
+        data=DataConfig(size=128, batch=512, lengths=(1, 11), length_shares=(0.2, 0.8), workers=8, seed=1),
+        loss=GeneratorLossConfig(text_drop=0.1),
+        optimizer=OptimizerConfig(kind="adamw", lr=1e-4, warmup_steps=10_000, ema_decay=0.9999),
+        sampling=SamplingConfig(steps=48, guidance=12.0, choice_temperature=8.0, prime_frames=5),
+        run=RunConfig(steps=1_000_000, log_every=100, picture_every=5000, checkpoint_every=1000),
+    )

@@ -1,0 +1,111 @@
+"""Recipes of the first stage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from phenaki.data.config import DataConfig
+from phenaki.tokenizers import Conv3DConfig, CViViTConfig, QuantizerConfig
+from phenaki.tokenizers.discriminator import DiscriminatorConfig
+from phenaki.tokenizers.losses import TokenizerLossConfig
+from phenaki.training.config import RunConfig
+from phenaki.training.optim import OptimizerConfig
+from phenaki.training.tokenizer import TokenizerRecipe
+
+
+def cvivit_debug() -> TokenizerRecipe:
+    """A first stage that trains in seconds, for tests and first tries."""
+    return TokenizerRecipe(
+        tokenizer=CViViTConfig(
+            image_size=(32, 32),
+            width=64,
+            spatial_layers=1,
+            temporal_layers=1,
+            quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 8)),
+        ),
+        data=DataConfig(size=32, batch=4, lengths=(1, 5), length_shares=(0.25, 0.75), workers=0),
+        optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=10, clip=1.0, ema_decay=0.9),
+        run=RunConfig(steps=100, log_every=10, picture_every=100, checkpoint_every=50),
+    )
+
+
+def cvivit_debug_codebook() -> TokenizerRecipe:
+    """`cvivit_debug` with the paper's quantizer in place of finite scalar quantization."""
+    recipe = cvivit_debug()
+    quantizer = QuantizerConfig(kind="codebook", codebook_size=512, code_dim=8)
+    return replace(recipe, tokenizer=replace(recipe.tokenizer, quantizer=quantizer))
+
+
+def cvivit_shapes_64() -> TokenizerRecipe:
+    """The first stage of the released model `shapes-64`: small batches and Muon, as steps are what counts on a CPU."""
+    return TokenizerRecipe(
+        tokenizer=CViViTConfig(
+            image_size=(64, 64),
+            width=128,
+            spatial_layers=2,
+            temporal_layers=2,
+            pixel_hidden=512,
+            quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 6, 5)),
+        ),
+        data=DataConfig(batch=6, lengths=(1, 3, 11), length_shares=(0.1, 0.4, 0.5)),
+        loss=TokenizerLossConfig(alike=0.01),
+        optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=100, cooldown_fraction=0.5, clip=0.03),
+        run=RunConfig(steps=12_000, log_every=25, picture_every=500, checkpoint_every=500),
+    )
+
+
+def cvivit_128() -> TokenizerRecipe:
+    """The paper's first stage (appendix B.1): 11 frames of 128 x 128, 50 M parameters, 8192 codes, 1 M steps.
+
+    A fifth of the steps see images alone. LPIPS and I3D need their weights: loss.lpips=0 loss.i3d=0 does without.
+    """
+    return TokenizerRecipe(
+        data=DataConfig(size=128, batch=128, lengths=(1, 11), length_shares=(0.2, 0.8), workers=8),
+        loss=TokenizerLossConfig(adversarial=0.1, lpips=0.1, i3d=1.0),
+        optimizer=OptimizerConfig(kind="adamw", lr=1e-4, warmup_steps=100_000, ema_decay=0.9999),
+        run=RunConfig(steps=1_000_000, log_every=100, picture_every=5000, checkpoint_every=5000),
+    )
+
+
+def cvivit_64() -> TokenizerRecipe:
+    """`cvivit_128` for frames of 64 x 64."""
+    return _at_64(cvivit_128())
+
+
+def conv3d_debug() -> TokenizerRecipe:
+    """A convolutional first stage that trains in seconds, for tests and first tries."""
+    return TokenizerRecipe(
+        tokenizer=Conv3DConfig(
+            image_size=(32, 32),
+            widths=(16, 32, 64),
+            blocks=(1, 1, 1),
+            quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 8)),
+        ),
+        data=DataConfig(size=32, batch=4, lengths=(1, 5), length_shares=(0.25, 0.75), workers=0),
+        optimizer=OptimizerConfig(kind="adamw", lr=2e-3, warmup_steps=10, clip=1.0, ema_decay=0.9),
+        run=RunConfig(steps=100, log_every=10, picture_every=100, checkpoint_every=50),
+    )
+
+
+def conv3d_128() -> TokenizerRecipe:
+    """LAION's first stage: 11 frames of 128 x 128 and single images, 43 M parameters, 8192 codes, 100,000 steps.
+
+    LPIPS needs its weights: loss.lpips=0 does without.
+    """
+    return TokenizerRecipe(
+        tokenizer=Conv3DConfig(),
+        data=DataConfig(size=128, batch=64, lengths=(1, 11), length_shares=(0.2, 0.8), workers=8),
+        loss=TokenizerLossConfig(quantizer=0.1, adversarial=0.1, lpips=0.1),
+        discriminator=DiscriminatorConfig(lr=3e-6),
+        optimizer=OptimizerConfig(kind="adamw", lr=3e-4, warmup_steps=1000),
+        run=RunConfig(steps=100_000, log_every=100, picture_every=5000, checkpoint_every=1000),
+    )
+
+
+def conv3d_64() -> TokenizerRecipe:
+    """`conv3d_128` for frames of 64 x 64."""
+    return _at_64(conv3d_128())
+
+
+def _at_64(recipe: TokenizerRecipe) -> TokenizerRecipe:
+    return replace(recipe, tokenizer=replace(recipe.tokenizer, image_size=(64, 64)), data=replace(recipe.data, size=64))
