@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from phenaki.nn.attention import Attention, attend
 from phenaki.nn.linear import RaggedLinear, rounded
 from phenaki.nn.positions import fourier_features, rotary_table, rotate
-from phenaki.nn.transformer import Layer
+from phenaki.nn.transformer import TransformerBlock
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -68,7 +68,7 @@ def test_fourier_features_tell_every_place_apart() -> None:
 
 def test_cross_attention_ignores_padding() -> None:
     torch.manual_seed(0)
-    layer = Layer(64, context_width=32)
+    layer = TransformerBlock(64, context_width=32)
     x, context = torch.randn(2, 5, 64), torch.randn(2, 4, 32)
     mask = torch.tensor([[True, True, False, False], [True] * 4])
     changed = context.clone()

@@ -16,7 +16,7 @@ from phenaki.generators import MaskedTransformer
 from phenaki.tokenizers import build_tokenizer
 from phenaki.training import recipes
 from phenaki.training.config import RunConfig
-from phenaki.training.layers import check_compiles, layers, prepare_layers
+from phenaki.training.layers import blocks, check_compiles, prepare_layers
 
 CPU = torch.device("cpu")
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
@@ -86,9 +86,9 @@ def test_compiled_layers_have_the_same_gradients(
 ) -> None:
     networks, loss_of = stage
     expected, _ = step(networks, loss_of, "float32")
-    plain = [layer.forward for layer in layers(networks)]
+    plain = [layer.forward for layer in blocks(networks)]
     prepare_layers(networks, RunConfig(compile=True, checkpointing=checkpointing), CPU)
-    assert all(layer.forward != before for layer, before in zip(layers(networks), plain, strict=True))
+    assert all(layer.forward != before for layer, before in zip(blocks(networks), plain, strict=True))
     found, _ = step(networks, loss_of, "float32")
     assert len(found) == len(expected) and alike(found, expected, "float32")
 

@@ -12,7 +12,7 @@ from phenaki.core.errors import PhenakiError
 from phenaki.tokenizers import TokenizerFacts, build_tokenizer
 from phenaki.training import recipes
 from phenaki.training.cost import step_cost
-from phenaki.training.layers import layers
+from phenaki.training.layers import blocks
 from phenaki.training.plan import USABLE, Devices, clip_bytes, make_plan, parse_bytes, short, with_batch
 from phenaki.training.sharding import shardable
 
@@ -24,7 +24,7 @@ def test_a_share_of_the_state_on_each_device() -> None:
     copies = make_plan(RECIPE, Devices(2)).bytes
     shared = make_plan(RECIPE, Devices(2, strategy="fsdp")).bytes
     assert alone["activations"] > copies["activations"] == shared["activations"]
-    shards = sum(4 * p.numel() for m in shardable(layers([build_tokenizer(RECIPE.tokenizer)])) for p in m.parameters())
+    shards = sum(4 * p.numel() for m in shardable(blocks([build_tokenizer(RECIPE.tokenizer)])) for p in m.parameters())
     for kind, tensors in {"weights": 1, "gradients": 1, "optimizer": 2, "averages": 1}.items():
         assert alone[kind] == copies[kind] == pytest.approx(shared[kind] + tensors * shards / 2, abs=2)
     assert shared["sum of gradients"] == shared["gradients"] - shards / 2 > 0

@@ -18,7 +18,7 @@ from phenaki.conditioning.base import Text, TextEncoder
 from phenaki.core.errors import PhenakiError
 from phenaki.nn.attention import HEAD_DIM
 from phenaki.nn.positions import rotary_table
-from phenaki.nn.transformer import FeedForward, Layer, initialize, width_error
+from phenaki.nn.transformer import FeedForward, TransformerBlock, initialize, width_error
 
 WORD_BYTES = 16  # longer words are cut into pieces of so many bytes
 
@@ -72,7 +72,7 @@ class WordEncoder(TextEncoder):
         self.bytes = nn.Embedding(257, config.width, padding_idx=0)
         self.places = nn.Parameter(torch.randn(WORD_BYTES, config.width))
         self.word = FeedForward(config.width)
-        self.layers = nn.ModuleList(Layer(config.width) for _ in range(config.layers))
+        self.layers = nn.ModuleList(TransformerBlock(config.width) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         initialize(self, depth=config.layers + 1)
         nn.init.normal_(self.bytes.weight)

@@ -17,7 +17,7 @@ from phenaki.generators.base import Context, Generator
 from phenaki.nn.attention import HEAD_DIM
 from phenaki.nn.linear import RaggedLinear
 from phenaki.nn.positions import fourier_features, rotary_table
-from phenaki.nn.transformer import Layer, initialize, width_error
+from phenaki.nn.transformer import TransformerBlock, initialize, width_error
 from phenaki.tokenizers.base import TokenizerFacts
 
 _BANDS = 6
@@ -65,7 +65,7 @@ class MaskedTransformer(Generator):
         self.positions = nn.Linear(2 * _BANDS * 3, width)
         self.null_text = nn.Parameter(torch.randn(config.text_width) * 0.02)
         self.layers = nn.ModuleList(
-            Layer(width, config.mlp_ratio, context_width=config.text_width) for _ in range(config.layers)
+            TransformerBlock(width, config.mlp_ratio, context_width=config.text_width) for _ in range(config.layers)
         )
         self.norm = nn.LayerNorm(width)
         self.head = RaggedLinear(width, self.outputs)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.nn.attention import HEAD_DIM, Attention
+from phenaki.nn.block import Block
 from phenaki.nn.past import Past
 
 
@@ -21,7 +22,7 @@ class FeedForward(nn.Sequential):
         )
 
 
-class Layer(nn.Module):
+class TransformerBlock(Block):
     """Self-attention, then (where `context_width` is given) cross-attention, then a feed-forward network."""
 
     def __init__(self, width: int, ratio: int = 4, causal: bool = False, context_width: int | None = None):

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phenaki.core.errors import PhenakiError
+from phenaki.nn.block import Block
 from phenaki.nn.convolution import CausalConv3d, CausalUpsample3d
 from phenaki.nn.past import Past, begins
 from phenaki.nn.transformer import initialize
@@ -66,22 +67,22 @@ class Conv3D(Tokenizer):
         self.down = nn.ModuleList(
             (
                 CausalConv3d(3, fine, HALF, HALF),
-                *(Block(fine) for _ in range(first)),
+                *(ConvBlock(fine) for _ in range(first)),
                 CausalConv3d(fine, middle, HALF_IN_TIME, HALF_IN_TIME),
-                *(Block(middle) for _ in range(second)),
+                *(ConvBlock(middle) for _ in range(second)),
                 CausalConv3d(middle, coarse, HALF, HALF),
-                *(Block(coarse) for _ in range(third)),
+                *(ConvBlock(coarse) for _ in range(third)),
             )
         )
         self.norm_latents = nn.LayerNorm(coarse)
         self.quantizer = build_quantizer(config.quantizer, coarse)
         self.up = nn.ModuleList(
             (
-                *(Block(coarse) for _ in range(third)),
+                *(ConvBlock(coarse) for _ in range(third)),
                 CausalUpsample3d(coarse, middle, HALF),
-                *(Block(middle) for _ in range(second)),
+                *(ConvBlock(middle) for _ in range(second)),
                 CausalUpsample3d(middle, fine, HALF_IN_TIME),
-                *(Block(fine) for _ in range(first)),
+                *(ConvBlock(fine) for _ in range(first)),
             )
         )
         self.norm_pixels = nn.LayerNorm(fine, bias=False)
@@ -119,11 +120,13 @@ class Conv3D(Tokenizer):
         return frame[None, :, None].expand(B, -1, -1, -1, -1)
 
 
-class Block(nn.Module):
+class ConvBlock(Block):
     """Residual, (B, T, H, W, C) in and out: 3x3 over each frame, then three frames in time.
 
     The norms are over channels alone: statistics over places or times would mix what must stay apart.
     """
+
+    dynamic_lengths = False  # inductor fails on convolutions of unknown size
 
     def __init__(self, width: int):
         super().__init__()
@@ -143,6 +146,6 @@ def _initialize_convolutions(network: nn.Module, depth: int) -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
     for module in network.modules():
-        if isinstance(module, Block):
+        if isinstance(module, ConvBlock):
             with torch.no_grad():
                 module.time.frames.weight.div_((2 * depth) ** 0.5)

@@ -15,7 +15,7 @@ from phenaki.core.grid import latent_frames
 from phenaki.nn.attention import HEAD_DIM
 from phenaki.nn.past import Past, begins
 from phenaki.nn.positions import rotary_table
-from phenaki.nn.transformer import Layer, initialize, width_error
+from phenaki.nn.transformer import TransformerBlock, initialize, width_error
 from phenaki.tokenizers.base import Tokenizer
 from phenaki.tokenizers.quantizers import QuantizerConfig, build_quantizer
 
@@ -161,7 +161,7 @@ def unpatchify(x: Tensor, patch: tuple[int, int, int]) -> Tensor:
 
 
 def _layers(count: int, config: CViViTConfig, causal: bool) -> nn.ModuleList:
-    return nn.ModuleList(Layer(config.width, config.mlp_ratio, causal=causal) for _ in range(count))
+    return nn.ModuleList(TransformerBlock(config.width, config.mlp_ratio, causal=causal) for _ in range(count))
 
 
 def _over_space(layers: nn.ModuleList, x: Tensor) -> Tensor:

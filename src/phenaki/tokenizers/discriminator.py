@@ -78,7 +78,7 @@ class Discriminator(nn.Module):
         clips = config.sees == "clips"
         widths = [min(_MOST_CHANNELS, config.width << block) for block in range(config.blocks + 1)]
         self.from_pixels = Convolution(3, widths[0], 1)
-        self.blocks = nn.Sequential(*(Block(before, after, clips) for before, after in pairwise(widths)))
+        self.blocks = nn.Sequential(*(ResidualBlock(before, after, clips) for before, after in pairwise(widths)))
         self.last = Convolution(widths[-1] + config.minibatch_stddev, widths[-1], 3, clips)
         self.score = nn.Sequential(nn.Linear(widths[-1], widths[-1]), nn.LeakyReLU(_SLOPE), nn.Linear(widths[-1], 1))
         for parameter in self.parameters():
@@ -96,7 +96,7 @@ class Discriminator(nn.Module):
         return self.score(x).squeeze(-1).float()
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """(B, T, C, H, W) -> (B, T', C', H', W') at half the size, rounded up, of clips in time as well: two convolutions,
     and a projection beside them."""
 

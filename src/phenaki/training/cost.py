@@ -31,7 +31,7 @@ from phenaki.training.counting import Flops, Hardware, HardwareMode, PeakMemory
 from phenaki.training.critic import CriticRecipe
 from phenaki.training.generator import GeneratorRecipe
 from phenaki.training.inputs import Inputs
-from phenaki.training.layers import layers
+from phenaki.training.layers import blocks
 from phenaki.training.masking import GeneratorBatch
 from phenaki.training.optim import Optimizers
 from phenaki.training.sharding import shardable
@@ -92,7 +92,7 @@ def step_cost(
                 step.run(part, mode.autocast, penalize=False)
             flops = counter.total + (flops - counter.total) // step.penalty_every
     weights = 4 * _count(step.networks.values())
-    shards = [4 * _count([module]) for module in shardable(layers(step.networks.values()))]
+    shards = [4 * _count([module]) for module in shardable(blocks(step.networks.values()))]
     sizes = {
         "weights": weights,
         "frozen networks": 4 * _count(step.frozen),
@@ -264,7 +264,7 @@ def _step(recipe: Recipe, facts: TokenizerFacts | None, model: GeneratorRecipe |
 
 
 def _checkpoint(step: Step, mode: HardwareMode) -> None:
-    for layer in layers(step.networks.values()):
+    for layer in blocks(step.networks.values()):
         options = {"use_reentrant": False, "preserve_rng_state": False}
         context = lambda: (nullcontext(), mode.recompute())  # noqa: E731
         layer.forward = partial(checkpoint, layer.forward, context_fn=context, **options)

@@ -10,17 +10,16 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from phenaki.core.errors import PhenakiError
-from phenaki.nn.transformer import Layer
-from phenaki.tokenizers.conv3d import Block
+from phenaki.nn.block import Block
 from phenaki.training.config import RunConfig
 from phenaki.training.sharding import shard
 
 _KINDS = 64  # of widths, lengths and sizes that are compiled before torch goes on without
 
 
-def layers(networks: Iterable[nn.Module]) -> list[nn.Module]:
-    """The transformer layers and convolutional blocks, of which a network has many that are alike."""
-    return [module for network in networks for module in network.modules() if isinstance(module, (Layer, Block))]
+def blocks(networks: Iterable[nn.Module]) -> list[Block]:
+    """Every `Block` of the networks."""
+    return [module for network in networks for module in network.modules() if isinstance(module, Block)]
 
 
 def prepare_layers(
@@ -35,13 +34,12 @@ def prepare_layers(
         check_compiles(device)
         torch._dynamo.config.recompile_limit = _KINDS
     if config.strategy == "fsdp":
-        shard(layers(networks), layers(averages), device, config.precision)
-    for layer in layers(networks):
+        shard(blocks(networks), blocks(averages), device, config.precision)
+    for block in blocks(networks):
         if config.compile:
-            # Lengths of texts are many, so those of a layer stay open; inductor fails on convolutions with open ones.
-            layer.forward = torch.compile(layer.forward, dynamic=None if isinstance(layer, Layer) else False)
+            block.forward = torch.compile(block.forward, dynamic=None if block.dynamic_lengths else False)
         if config.checkpointing:
-            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
 
 
 def check_compiles(device: torch.device) -> None:

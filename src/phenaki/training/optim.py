@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from phenaki.core.errors import PhenakiError
-from phenaki.nn.transformer import Layer
+from phenaki.nn.block import Block
 from phenaki.training.sharding import local, partition_sharded
 
 
@@ -61,7 +61,7 @@ class Optimizers:
         self.steps = steps
         hidden, decayed, other = [], [], []
         for module in modules:
-            inner = {id(p) for layer in module.modules() if isinstance(layer, Layer) for p in layer.parameters()}
+            inner = {id(p) for block in module.modules() if isinstance(block, Block) for p in block.parameters()}
             for parameter in module.parameters():
                 if not parameter.requires_grad:
                     continue

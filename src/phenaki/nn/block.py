@@ -1,0 +1,16 @@
+"""The marker by which training finds the repeated parts of a network."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import nn
+
+
+class Block(nn.Module):
+    """A repeated part of a network: compiled, checkpointed, sharded, and its matrices given to Muon, as a unit.
+
+    `dynamic_lengths`: whether torch.compile may leave the sequence length open instead of compiling once per shape.
+    """
+
+    dynamic_lengths: ClassVar[bool] = True
