@@ -16,7 +16,7 @@ demo: .venv/installed
 	.venv/bin/python -m phenaki demo
 
 test: lint
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n auto --dist worksteal
 
 slow: .venv/installed-dev
 	.venv/bin/python -m pytest -m slow

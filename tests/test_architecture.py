@@ -34,7 +34,7 @@ LAYERS = (
     {"cli"},
     {"__main__"},
 )
-HEIGHT = {package: height for height, packages in enumerate(LAYERS) for package in packages}
+HEIGHT = {package: height for height, packages in enumerate(LAYERS) for package in sorted(packages)}
 ONLY_IN = {
     "phenaki.compat": {"compat", "pipeline", "cli"},  # pipeline registers its components, cli imports checkpoints
     "phenaki.worlds": {"worlds", "cli"},  # training and evaluation receive a world
