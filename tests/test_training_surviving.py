@@ -89,9 +89,9 @@ def test_a_broken_newest_one_is_passed_over_in_a_sentence(harm: str, store: Chec
     newest.write_bytes({"cut": content[:middle], "flipped": content, "emptied": b""}[harm])
     assert load(store.newest(), CPU)["step"] == 1
     (sentence,) = said
-    assert sentence.startswith("passed over: ") and "step_0000002.pt" in sentence and "broken or cut off" in sentence
+    assert sentence.startswith("skipped: ") and "step_0000002.pt" in sentence and "corrupt" in sentence
     store.found()[1].write_bytes(b"")
-    with pytest.raises(PhenakiError, match="no checkpoint in .* is whole .*step_0000001.pt.*--resume never"):
+    with pytest.raises(PhenakiError, match="no checkpoint in .* is complete .*step_0000001.pt.*--resume never"):
         store.newest()
 
 
@@ -117,7 +117,7 @@ def test_a_full_disk_costs_no_checkpoint_but_the_new_one(
         store.save(2, {"weight": torch.ones(5)})
         with pytest.raises(PhenakiError, match="step_0000002.pt': the disk is full"):
             store.wait()
-    assert len(said) == 1 and said[0].startswith("no checkpoint was written after step 2, the older ones stay: Cannot")
+    assert len(said) == 1 and said[0].startswith("no checkpoint was written after step 2; older ones are kept: Cannot")
     assert [path.name for path in store.folder.iterdir()] == ["step_0000001.pt"]
     store.save(3, {})  # there is space again
     store.wait()
@@ -136,7 +136,7 @@ def test_what_is_not_on_the_disk_as_it_was_written_takes_no_name(
 
     monkeypatch.setattr(checkpoints, "_save", badly)
     store.save(1, {"weight": torch.zeros(50)})
-    with pytest.raises(PhenakiError, match="not on the disk as it was written"):
+    with pytest.raises(PhenakiError, match="does not read back as it was written"):
         store.wait()
     assert store.found() == []
 
@@ -148,7 +148,7 @@ def test_a_checkpoint_of_a_newer_version_is_refused_in_a_sentence(
         patch.setattr(checkpoints, "_FORMAT", 3)
         patch.setattr(checkpoints, "__version__", "9.1")
         train_tokenizer(checkpointing_recipe(2), tmp_path)
-    with pytest.raises(PhenakiError, match=r"written by phenaki 9.1, which is newer than this one .*: go on with that"):
+    with pytest.raises(PhenakiError, match=r"written by phenaki 9.1, which is newer than this one .*: resume with that"):
         train_tokenizer(checkpointing_recipe(3), tmp_path)
 
 
@@ -179,7 +179,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_broken_one(
     stale.write_bytes(b"of a kill in the middle of writing")
     capsys.readouterr()
     train_tokenizer(checkpointing_recipe(6), tmp_path / "parts")
-    assert "passed over" in capsys.readouterr().err
+    assert "skipped" in capsys.readouterr().err
     assert not stale.exists()
     assert kept(tmp_path / "parts") == [6, 4]
     assert max(lines(tmp_path / "parts")) == 6 and lines(tmp_path / "parts").count(3) == 1
@@ -481,7 +481,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
             for process in processes:
                 process.kill()
                 process.communicate()
-    assert f"the port at 127.0.0.1:{port} is taken" in error.strip().splitlines()[-1]
+    assert f"the port at 127.0.0.1:{port} is in use" in error.strip().splitlines()[-1]
 
 
 def test_another_number_of_processes_goes_on_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ def runs(
     from rich.console import Console
     from rich.table import Table
 
-    from phenaki.training.runs import ago, figure, find_runs, write_page
+    from phenaki.training.runs import ago, find_runs, format_value, write_page
 
     found = find_runs(folder)
     table = Table(box=box.SIMPLE, padding=(0, 2, 0, 0))
@@ -42,7 +42,7 @@ def runs(
         table.add_column(name, overflow="fold")
     for run in found:
         name = str(run.folder.relative_to(folder)) if run.folder != folder else str(folder)
-        best = "\n".join(f"{name} {figure(value)} at {step:,}" for name, (value, step) in run.best.items())
+        best = "\n".join(f"{name} {format_value(value)} at {step:,}" for name, (value, step) in run.best.items())
         pictures = "\n".join(picture.name for picture in run.pictures if picture.suffix == ".png")
         state = f"{run.state}: {run.sentence}" if run.sentence else run.state
         state += f"\n{ago(time.time() - run.time)}" if run.time else ""

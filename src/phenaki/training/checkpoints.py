@@ -1,4 +1,4 @@
-"""The checkpoints of a run: each written aside while the training goes on, checked, and only then named."""
+"""The checkpoints of a run: each is written to a temporary name while training continues, verified, then renamed."""
 
 from __future__ import annotations
 
@@ -31,25 +31,26 @@ from phenaki.training.sharding import empty_shard, is_sharded
 
 FOLDER = "checkpoints"
 _FORMAT = 2  # 1 was a file checkpoint.pt in the run's folder
-_NAME = re.compile(r"step_(\d+)(\.pt)?")  # a sharded one is a folder
-_STATE = "state.pt"  # in that folder: all but the values of sharded tensors
-_UNFINISHED = ".phenaki-*.tmp"  # as a kill in the middle of writing leaves it
+_NAME = re.compile(r"step_(\d+)(\.pt)?")  # sharded checkpoints are folders
+_STATE = "state.pt"  # in such a folder: everything but the values of sharded tensors
+_UNFINISHED = ".phenaki-*.tmp"  # left by a kill in the middle of a write
 
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Content:
-    """A checkpoint that is whole: where it is, and the bytes of its file, or of state.pt in its folder."""
+    """A complete checkpoint: its path, and the bytes of its file, or of state.pt in its folder."""
 
     path: Path
     state: bytes
 
 
 class Checkpoints:
-    """Those in a run's folder, as checkpoints/step_0000250.pt: the newest `keep`, and for good those of steps that are
-    multiples of `keep_every`, if that is not 0. `say` is told when one could not be written; the older ones stay.
-    A sharded one is a folder checkpoints/step_0000250, of state.pt and the shards of each process as safetensors.
+    """The checkpoints of a run, checkpoints/step_0000250.pt: the newest `keep`, and all at multiples of `keep_every`.
+
+    A sharded one is a folder checkpoints/step_0000250 of state.pt and the shards of each process as safetensors. If
+    one cannot be written, `say` gets the reason and the older ones stay.
     """
 
     def __init__(self, folder: Path, keep: int, keep_every: int, say: Callable[[str], None]):
@@ -59,14 +60,14 @@ class Checkpoints:
         self._failure: Exception | None = None
 
     def found(self) -> list[Path]:
-        """The newest first."""
+        """Newest first."""
         files = [path for path in self.folder.glob("step_*") if _NAME.fullmatch(path.name)]
         return sorted(files, key=step_of, reverse=True)
 
     def newest(self) -> Content | None:
-        """The newest that is whole, None where there is none. Broken ones are named and passed over.
+        """The newest complete one, None if there is none. Broken ones are named and skipped.
 
-        Raises PhenakiError where all are broken.
+        Raises PhenakiError if all are broken.
         """
         files = self.found()
         for path in files:
@@ -74,15 +75,15 @@ class Checkpoints:
                 return read(path)
             except PhenakiError as error:
                 broken = str(error)
-                self._say(f"passed over: {broken}")
+                self._say(f"skipped: {broken}")
         if files:
             raise PhenakiError(
-                f"no checkpoint in '{self.folder}' is whole ({broken}): start anew with --resume never --overwrite"
+                f"no checkpoint in '{self.folder}' is complete ({broken}): start over with --resume never --overwrite"
             )
         return None
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Copy the state and write it, with format and version, while the caller goes on; one at a time."""
+        """Copy the state, and write it in the background; one at a time."""
         self.join()
         state = _mapped(_described(step, state), lambda _, tensor: tensor.detach().to("cpu", copy=True))
         self._failure = None
@@ -90,19 +91,19 @@ class Checkpoints:
         self._writer.start()
 
     def save_sharded(self, step: int, state: dict[str, Any], processes: Processes) -> None:
-        """Write it with the shards of all processes, which all call, and wait for it."""
+        """Write the state and the shards of all processes, which all call, and wait."""
         path = self.folder / f"step_{step:07d}"
-        aside = self.folder / processes.from_main(_UNFINISHED.replace("*", secrets.token_hex(6)))
+        temporary = self.folder / processes.from_main(_UNFINISHED.replace("*", secrets.token_hex(6)))
         self._failure = None
         try:
-            written = _in_all(processes, lambda: _write_shards(aside, path, state, processes.rank))
+            written = _in_all(processes, lambda: _write_shards(temporary, path, state, processes.rank))
             sums = {name: checksum for files in written for name, checksum in files.items()}
             described = _described(step, state)
-            _in_all(processes, lambda: processes.is_main and _name_folder(aside, path, described, sums))
+            _in_all(processes, lambda: processes.is_main and _name_folder(temporary, path, described, sums))
         except PhenakiError as error:
             self._failure = error
             if processes.is_main:
-                shutil.rmtree(aside, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
                 self._say_missing(step, error)
         else:
             if processes.is_main:
@@ -115,13 +116,13 @@ class Checkpoints:
             self._writer = None
 
     def wait(self) -> None:
-        """Wait as `join` does. Raises what kept the last one from being written."""
+        """`join`, then raise the error of the last write, if it failed."""
         self.join()
         if self._failure is not None:
             raise self._failure
 
     def forget(self, after: int) -> None:
-        """Remove those of later steps, which are to run again, and what a kill left unfinished."""
+        """Remove those of later steps, which will run again, and unfinished writes."""
         for path in [path for path in self.found() if step_of(path) > after] + [*self.folder.glob(_UNFINISHED)]:
             _remove(path)
 
@@ -133,16 +134,16 @@ class Checkpoints:
             with write_atomic(path) as file:
                 _save(state, file)
                 file.flush()
-                if not _is_whole(file.name):
-                    raise PhenakiError(f"'{path}' is not on the disk as it was written: check the disk")
-        except Exception as error:  # in a thread: it is for `wait` to raise
+                if not _is_intact(file.name):
+                    raise PhenakiError(f"'{path}' does not read back as it was written: check the disk")
+        except Exception as error:  # in a thread: `wait` raises it
             self._failure = error
             self._say_missing(step, error)
         else:
             self._remove_old()
 
     def _say_missing(self, step: int, error: Exception) -> None:
-        self._say(f"no checkpoint was written after step {step}, the older ones stay: {error}")
+        self._say(f"no checkpoint was written after step {step}; older ones are kept: {error}")
 
     def _remove_old(self) -> None:
         for path in self.found()[self._keep :]:
@@ -167,7 +168,7 @@ def _described(step: int, state: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(path: Path) -> Content:
-    """A checkpoint. Raises PhenakiError unless all of it is there, and as it was written."""
+    """Read a checkpoint. Raises PhenakiError unless it is complete and intact."""
     if not path.is_dir():
         return Content(path, _read_archive(path))
     state = _read_archive(path / _STATE)
@@ -177,73 +178,75 @@ def read(path: Path) -> Content:
             same = _checksum(path / name) == checksum
         except OSError as error:
             raise PhenakiError(
-                f"the checkpoint '{path}' is not whole: of the files of {len(sums)} processes {name} cannot be read "
+                f"the checkpoint '{path}' is incomplete: of the files of {len(sums)} processes {name} cannot be read "
                 f"({error.strerror})"
             ) from error
         if not same:
-            raise PhenakiError(f"the checkpoint '{path}' is broken or cut off in {name}")
+            raise PhenakiError(f"the checkpoint '{path}' is corrupt in {name}")
     return Content(path, state)
 
 
 def _read_archive(path: Path) -> bytes:
-    """The bytes of a file of torch.save, which are all there, and as they were written."""
+    """The bytes of an intact file of torch.save."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise PhenakiError(f"the checkpoint '{path}' cannot be read: {error.strerror}") from error
-    if not _is_whole(io.BytesIO(content)):
-        raise PhenakiError(f"the checkpoint '{path}' ({len(content):,} bytes) is broken or cut off")
+    if not _is_intact(io.BytesIO(content)):
+        raise PhenakiError(f"the checkpoint '{path}' ({len(content):,} bytes) is corrupt or truncated")
     return content
 
 
 def load(content: Content, device: torch.device, mesh: DeviceMesh | None = None) -> dict[str, Any]:
-    """What `read_whole` gave, as it was saved; what was sharded is whole, or, with a mesh, sharded anew, and all
-    processes call. Raises PhenakiError for one of a newer version, or of something else."""
+    """The state of a checkpoint; sharded tensors are full, or, with a mesh, sharded again (all processes call).
+
+    Raises PhenakiError for one of a newer version, and for other files.
+    """
     saved, shards = _unpickled(content.state), {}
     if "shards" not in saved:
         return saved
 
-    def make_room(name: str, tensor: Tensor) -> Tensor:
+    def allocate(name: str, tensor: Tensor) -> Tensor:
         if tensor.is_meta:
             shards[name] = torch.empty_like(tensor, device=device) if mesh is None else empty_shard(tensor, mesh)
         return shards.get(name, tensor)
 
-    saved = _mapped(saved, make_room)
+    saved = _mapped(saved, allocate)
     if not content.path.is_dir():
-        raise PhenakiError(f"there is no folder '{content.path}' on this machine: fsdp needs a disk that all see")
+        raise PhenakiError(f"there is no folder '{content.path}' here: fsdp needs a disk that all machines see")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as it is where a mesh is not wanted
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as intended without a mesh
         dcp.load(shards, storage_reader=dcp.HuggingFaceStorageReader(str(content.path)), no_dist=mesh is None)
     return saved
 
 
 def _unpickled(state: bytes) -> dict[str, Any]:
-    """On the CPU: a device that holds the networks already may have no room for all of it a second time."""
+    """On the CPU, as the device that holds the networks may have no memory for a second copy."""
     try:
         saved = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch says in many ways that it does not know what it reads
+    except Exception as error:  # torch has many errors for files that it cannot read
         raise PhenakiError("this is no checkpoint of a run: name one, as RUN/checkpoints/step_0000250.pt") from error
     if not isinstance(saved, dict) or "format" not in saved:
-        raise PhenakiError("this is no checkpoint of a run of this version: name one, as checkpoints/step_0000250.pt")
+        raise PhenakiError("this is no checkpoint of a run: name one, as RUN/checkpoints/step_0000250.pt")
     if saved["format"] > _FORMAT:
         raise PhenakiError(
             f"the checkpoint was written by phenaki {saved['version']}, which is newer than this one ({__version__}): "
-            "go on with that version"
+            "resume with that version"
         )
     return saved
 
 
 def check_version(folder: Path) -> None:
-    """Raise PhenakiError for a run of a version whose checkpoints cannot be read any more."""
+    """Raise PhenakiError for a run of a version whose checkpoints this one cannot read."""
     if (folder / "checkpoint.pt").exists() and not (folder / FOLDER).exists():
         raise PhenakiError(
-            f"the run in '{folder}' is of an older version, whose checkpoint.pt this one cannot go on from: name "
-            "another folder, or start anew in it with --resume never --overwrite"
+            f"the run in '{folder}' is of an older version, whose checkpoint.pt this one cannot read: name "
+            "another folder, or start over in it with --resume never --overwrite"
         )
 
 
-def _is_whole(file: str | IO[bytes]) -> bool:
-    """Whether it is a whole archive of torch.save, and each part has the checksum it was written with."""
+def _is_intact(file: str | IO[bytes]) -> bool:
+    """Whether it is a complete archive of torch.save whose parts have the right checksums."""
     try:
         with zipfile.ZipFile(file) as archive:
             return archive.testzip() is None
@@ -252,7 +255,7 @@ def _is_whole(file: str | IO[bytes]) -> bool:
 
 
 class _Sink:
-    """A file for torch.save, which turns the system's errors about writing, such as a full disk, into its own."""
+    """A file for torch.save that keeps the OSError, such as a full disk, which torch.save replaces by its own."""
 
     def __init__(self, file: IO[bytes]):
         self._file = file
@@ -285,37 +288,37 @@ def _save(state: dict[str, Any], file: IO[bytes]) -> None:
         raise
 
 
-def _write_shards(aside: Path, path: Path, state: dict[str, Any], rank: int) -> dict[str, int]:
-    """Write the shards of this process into the folder `aside`, while all others write theirs; checksums by file."""
+def _write_shards(temporary: Path, path: Path, state: dict[str, Any], rank: int) -> dict[str, int]:
+    """Write the shards of this process into the temporary folder, as all others do; returns checksums by file."""
     shards: dict[str, Tensor] = {}
     _mapped(state, lambda name, tensor: shards.update({name: tensor}) if is_sharded(tensor) else None)
     with writing(path):
         try:
-            dcp.save(shards, storage_writer=dcp.HuggingFaceStorageWriter(str(aside), save_distributed=True))
-        except CheckpointException as error:  # raised in all processes, of what was raised in any
+            dcp.save(shards, storage_writer=dcp.HuggingFaceStorageWriter(str(temporary), save_distributed=True))
+        except CheckpointException as error:  # raised in all processes if any failed
             raise next(iter(error.failures.values()))[0] from error
-        return {file.name: _checksum(file) for file in aside.glob(f"shard-{rank + 1:05}-*")}
+        return {file.name: _checksum(file) for file in temporary.glob(f"shard-{rank + 1:05}-*")}
 
 
-def _name_folder(aside: Path, path: Path, state: dict[str, Any], sums: dict[str, int]) -> None:
-    """Add to the shards that all have written what is whole, and give the folder its name."""
-    if missing := sorted(name for name in sums if not (aside / name).exists()):
+def _name_folder(temporary: Path, path: Path, state: dict[str, Any], sums: dict[str, int]) -> None:
+    """Write state.pt beside the shards of all processes, and rename the folder."""
+    if missing := sorted(name for name in sums if not (temporary / name).exists()):
         raise PhenakiError(
-            f"other processes wrote {', '.join(missing)} where this one does not see them: with run.strategy fsdp the "
+            f"this process does not see {', '.join(missing)}, which others wrote: with run.strategy fsdp the "
             "run's folder must be on a disk that all machines see"
         )
 
     def outline(name: str, tensor: Tensor) -> Tensor:
         return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") if is_sharded(tensor) else tensor.detach()
 
-    with write_atomic(aside / _STATE) as file:
+    with write_atomic(temporary / _STATE) as file:
         _save(_mapped(state, outline) | {"shards": sums}, file)
     with writing(path):
-        os.rename(aside, path)
+        os.rename(temporary, path)
 
 
 def _in_all(processes: Processes, work: Callable[[], Value]) -> list[Value]:
-    """What `work` gives in each process; a PhenakiError of any is raised in all."""
+    """The result of `work` in each process; a PhenakiError in any is raised in all."""
     try:
         done, failure = work(), None
     except PhenakiError as error:
@@ -336,11 +339,11 @@ def _checksum(path: Path) -> int:
 
 
 def _mapped(value: Any, change: Callable[[str, Tensor], Any], name: str = "") -> Any:
-    """With each tensor in nested dictionaries, lists and tuples changed, by its name, which is where it stands."""
+    """Map the tensors in nested dictionaries, lists and tuples; a tensor's name is its path."""
     if isinstance(value, Tensor):
         return change(name, value)
     if isinstance(value, dict):
         return {key: _mapped(item, change, f"{name}/{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_mapped(item, change, f"{name}/{place}") for place, item in enumerate(value))
+        return type(value)(_mapped(item, change, f"{name}/{index}") for index, item in enumerate(value))
     return value

@@ -1,4 +1,4 @@
-"""The model of a checkpoint, sharded or not, as a folder of safetensors."""
+"""Export the model of a checkpoint, sharded or not, as a folder of safetensors."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ _AVERAGES = {"ema": "tokenizer", "generator_ema": "generator", "text_encoder_ema
 
 
 def export(run: Path, out: Path, checkpoint: Path | None = None) -> None:
-    """Write the averaged weights of a checkpoint of `run`, None for the newest that is whole, into a new folder `out`.
+    """Write the averaged weights of a checkpoint of `run` (None: the newest complete one) into a new folder `out`.
 
-    What a checkpoint does not hold (configurations, a frozen tokenizer) is copied from the model that the run has
-    written. Raises PhenakiError where there is no checkpoint, where the run has written no model yet, and where `out`
-    exists.
+    Configurations and frozen networks, which checkpoints do not hold, are copied from the model that the run last
+    wrote. Raises PhenakiError if there is no checkpoint or no such model, and if `out` exists.
     """
     if out.exists():
         raise PhenakiError(f"'{out}' exists: name a new folder")
@@ -35,14 +34,14 @@ def export(run: Path, out: Path, checkpoint: Path | None = None) -> None:
     parts = load(content, torch.device("cpu"))["parts"]
     written = run / ("tokenizer" if "ema" in parts else "model")
     if not written.is_dir():
-        raise PhenakiError(f"the run has written no '{written}' yet, which it does each run.picture_every steps")
+        raise PhenakiError(f"the run has not written '{written}' yet, which it does every run.picture_every steps")
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     with write_folder_atomic(out) as new:
         shutil.copytree(written, new, dirs_exist_ok=True)
-        for name, room in _AVERAGES.items():
+        for name, kind in _AVERAGES.items():
             if name in parts:
-                _overwrite(new if name == "ema" else new / room, room, parts[name])
+                _overwrite(new if name == "ema" else new / kind, kind, parts[name])
         if "critic_ema" in parts:
             described = components.read_json(new / MODEL_FILE) | {
                 "critic": components.fingerprint(new / components.CRITIC)
@@ -50,9 +49,9 @@ def export(run: Path, out: Path, checkpoint: Path | None = None) -> None:
             (new / MODEL_FILE).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
-def _overwrite(folder: Path, room: str, average: dict[str, Tensor]) -> None:
-    """Put the weights of an AveragedModel in the place of those of the component in `folder`."""
-    component = components.load_component(folder, room)
+def _overwrite(folder: Path, kind: str, average: dict[str, Tensor]) -> None:
+    """Replace the weights of the component in `folder` by those of an AveragedModel."""
+    component = components.load_component(folder, kind)
     state = {name.removeprefix("module."): value for name, value in average.items() if name != "n_averaged"}
     load_weights(component, state, folder)
     components.save_component(component, folder)

@@ -1,4 +1,4 @@
-"""How a first-stage run is doing: alarms in words while it trains, and the test on one clip before it does."""
+"""The health of a first-stage run: alarms while it trains, and the diagnosis of the one-clip test."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from phenaki.data.eval_samples import Shown
 # A healthy run of shapes-64 falls to a perplexity of 5 in its first steps; its batches use 3 % of the codes, or more.
 _LEAST_PERPLEXITY, _LEAST_USED = 2.5, 0.01
 _LEAST_CONTRAST = 0.03  # of the originals' contrast
-_FLAT = 2 / 255  # originals of less contrast, in [0, 1], tell nothing
-_DEAD, _EXPLODED = 1e-9, 100.0  # of the gradients' norm: as it is, and against what is usual
+_FLAT = 2 / 255  # of less contrast, in [0, 1], originals say nothing
+_DEAD, _EXPLODED = 1e-9, 100.0  # of the gradient norm: absolute, and relative to the usual one
 _SILENT = 1e-3  # a discriminator's loss, of a scale of about 1
 _LEAST_GAIN, _STILL_RISING = 3.0, 0.3  # dB
-_SETTLED = 100  # steps after which it is known what norm of gradients is usual
+_SETTLED = 100  # steps after which the usual gradient norm is known
 
 
 class Alarm(NamedTuple):
-    """What may go wrong: for how many steps in a row before it is said, and the sentence, with the step's values."""
+    """A problem, how many steps in a row it must last to be reported, and the sentence, with the step's values."""
 
     name: str
     steps: int
@@ -45,32 +45,32 @@ FLAT_COLOUR = Alarm(
 TOO_STRONG = Alarm(
     "discriminator too strong",
     200,
-    "it tells {discriminator_accuracy:.1%} of what it sees apart, at a loss of {discriminator_loss:.2g}, and teaches "
-    "nothing more. Take a lower discriminator.lr, a larger discriminator.penalty or a later discriminator.start",
+    "it classifies {discriminator_accuracy:.1%} correctly, at a loss of {discriminator_loss:.2g}, and gives no useful "
+    "gradient. Take a lower discriminator.lr, a larger discriminator.penalty or a later discriminator.start",
 )
 DEAD = Alarm(
     "dead gradients",
     20,
-    "their norm is {grad_norm:.2g}, and nothing is learned. Look for a loss of weight 0, and for saturated latents",
+    "the norm is {grad_norm:.2g}, and nothing is learned. Look for a loss of weight 0, and for saturated latents",
 )
 EXPLODING = Alarm(
     "exploding gradients",
     5,
-    "their norm is {grad_norm:.3g}, and {usual:.3g} is usual. Take a lower optimizer.lr or optimizer.clip",
+    "the norm is {grad_norm:.3g}, and {usual:.3g} is usual. Take a lower optimizer.lr or optimizer.clip",
 )
 
 
 class Health:
-    """Watches the updates of a run, and says each thing that goes wrong once per stretch of steps that it lasts for."""
+    """Watches the updates of a run, and reports each problem once for as long as it lasts."""
 
     def __init__(self) -> None:
-        self._lasting: dict[str, int] = {}
+        self._lasted: dict[str, int] = {}
         self._log_norm, self._norms = 0.0, 0
 
     def check(self, metrics: Mapping[str, float], usable: float) -> dict[str, str]:
-        """The figures of a step, as `TokenizerTraining.update` gives them -> sentences to be said now, by their alarm.
+        """Metrics of a step, from `TokenizerTrainer.update` -> sentences to report now, by alarm.
 
-        usable: the share of all codes (0 to 1) that can occur in the step's ids, if these are fewer than the codes.
+        usable: the fraction of codes that can occur in the step, which is below 1 if it has fewer ids than codes.
         """
         norm = metrics["grad_norm"]
         if not math.isfinite(norm):  # the step was not taken
@@ -90,12 +90,12 @@ class Health:
         return {
             alarm.name: alarm.sentence.format_map({**metrics, "usual": usual})
             for alarm, is_wrong in wrong.items()
-            if self._begins(alarm, is_wrong)
+            if self._is_due(alarm, is_wrong)
         }
 
-    def _begins(self, alarm: Alarm, wrong: bool) -> bool:
-        self._lasting[alarm.name] = self._lasting.get(alarm.name, 0) + 1 if wrong else 0
-        return self._lasting[alarm.name] == alarm.steps
+    def _is_due(self, alarm: Alarm, wrong: bool) -> bool:
+        self._lasted[alarm.name] = self._lasted.get(alarm.name, 0) + 1 if wrong else 0
+        return self._lasted[alarm.name] == alarm.steps
 
 
 def _too_strong(metrics: Mapping[str, float]) -> bool:
@@ -106,12 +106,12 @@ def _too_strong(metrics: Mapping[str, float]) -> bool:
 
 @torch.no_grad()
 def contrast(made: Tensor, video: Tensor) -> float:
-    """Contrast of reconstructions as a share of that of the originals (B, 3, T, H, W): 0 is one flat colour a frame.
+    """Contrast of reconstructions relative to the originals (B, 3, T, H, W): 0 is one flat colour per frame.
 
-    That of a frame is the standard deviation of its pixels. 1 where the originals have none themselves.
+    It is the standard deviation of the pixels of a frame. 1 if the originals have no contrast.
     """
-    of_made, of_video = _deviation(made), _deviation(video)
-    return of_made / of_video if of_video > _FLAT else 1.0
+    original = _deviation(video)
+    return _deviation(made) / original if original > _FLAT else 1.0
 
 
 def _deviation(video: Tensor) -> float:
@@ -121,10 +121,7 @@ def _deviation(video: Tensor) -> float:
 
 
 def check_clips(clips: Shown, size: tuple[int, int]) -> None:
-    """Raise PhenakiError for clips, of those that a run is judged by, of which nothing can be learned.
-
-    That is uint8 (T, height, width, 3) of another size or type, and clips whose values are not those of 0 to 255.
-    """
+    """Raise PhenakiError for clips other than uint8 (T, height, width, 3) of that size, or with values from 0 to 1."""
     for sample in clips.samples:
         shape, kind = tuple(sample.video.shape), sample.video.dtype
         if shape[1:] != (*size, 3) or kind != "uint8":
@@ -141,7 +138,7 @@ def check_clips(clips: Shown, size: tuple[int, int]) -> None:
 
 
 def diagnosis(history: Sequence[Mapping[str, float]], alarms: Sequence[str]) -> str:
-    """Why a network has not learned one clip by heart, in a sentence: from the figures of each step, and the alarms."""
+    """Why a network did not memorise one clip, in a sentence, from the metrics of each step and the alarms."""
     if alarms:
         return "; ".join(alarms)
     tenth = max(1, len(history) // 10)
@@ -157,7 +154,7 @@ def diagnosis(history: Sequence[Mapping[str, float]], alarms: Sequence[str]) -> 
         return f"the PSNR was still rising, by {last - before:.1f} dB in the last tenth. Take a larger optimizer.lr"
     return (
         f"the PSNR stays at {last:.1f} dB. Take a lower optimizer.lr, or a wider network, or more codes: "
-        "too little passes through"
+        "the bottleneck is too narrow"
     )
 
 

@@ -1,4 +1,4 @@
-"""How the layers of a network run while it trains: compiled, checkpointed, or as they are."""
+"""How the blocks of a network run in training: compiled, checkpointed, sharded, or as they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from phenaki.nn.block import Block
 from phenaki.training.config import RunConfig
 from phenaki.training.sharding import shard
 
-_KINDS = 64  # of widths, lengths and sizes that are compiled before torch goes on without
+_MAX_SHAPES = 64  # shapes to compile before torch falls back to eager
 
 
 def blocks(networks: Iterable[nn.Module]) -> list[Block]:
@@ -25,14 +25,14 @@ def blocks(networks: Iterable[nn.Module]) -> list[Block]:
 def prepare_layers(
     networks: Iterable[nn.Module], config: RunConfig, device: torch.device, averages: Iterable[nn.Module] = ()
 ) -> None:
-    """Have the layers run as `run.compile` and `run.checkpointing` say; weights and their names stay as they are. Where
-    `run.strategy` is fsdp, the layers of networks and averages keep their shards alone: before optimizers are made.
+    """Apply run.compile, run.checkpointing and run.strategy to the blocks, before optimizers are made; names of weights
+    stay. With fsdp, blocks of networks and averages keep their shards only.
 
-    Raises PhenakiError where nothing can be compiled.
+    Raises PhenakiError if torch.compile does not work here.
     """
     if config.compile:
         check_compiles(device)
-        torch._dynamo.config.recompile_limit = _KINDS
+        torch._dynamo.config.recompile_limit = _MAX_SHAPES
     if config.strategy == "fsdp":
         shard(blocks(networks), blocks(averages), device, config.precision)
     for block in blocks(networks):
@@ -43,7 +43,7 @@ def prepare_layers(
 
 
 def check_compiles(device: torch.device) -> None:
-    """Raise PhenakiError, saying what is missing, unless torch.compile works on a device."""
+    """Raise PhenakiError, naming what is missing, unless torch.compile works on the device."""
     try:
         torch.compile(torch.sin)(torch.zeros(1, device=device))
     except Exception as error:  # of dynamo, inductor, the compiler, or Triton

@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedule and averaged weights, as both stages use them."""
+"""Optimizers, learning-rate schedule and moving averages of weights, for every stage."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from phenaki.training.sharding import local, partition_sharded
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """`adamw` is the paper's (appendix B.1). `muon` takes Muon for the matrices inside the transformer layers and AdamW
-    for the rest, which learned more in equal time at small sizes (docs/log.md)."""
+    """`adamw` is the paper's (appendix B.1). `muon`: Muon for the matrices inside the transformer layers and AdamW for
+    the rest, which learned more in equal time at small sizes (docs/log.md)."""
 
     kind: Literal["muon", "adamw"] = "adamw"
     lr: float = 1e-4
@@ -27,12 +27,12 @@ class OptimizerConfig:
     weight_decay: float = 1e-4
     warmup_steps: int = 1000
     final_lr: float = 0.0
-    """Share of `lr` that the cosine ends at."""
+    """Final learning rate as a fraction of `lr`."""
     cooldown_fraction: float = 1.0
-    """Share of the steps, at the end, over which the cosine falls; before it the rate is constant."""
+    """Fraction of the steps, at the end, over which the cosine falls; before it the rate is constant."""
     clip: float = 10.0
     accumulate: int = 1
-    """Parts that a process works through its batch in, one after another, to need less memory: of the first stage."""
+    """Gradient accumulation: parts in which a process works through its batch, to need less memory."""
     ema_decay: float = 0.999
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ class OptimizerConfig:
 
 
 class Optimizers:
-    """The optimizers of the networks that are trained, stepped together under one learning-rate schedule."""
+    """The optimizers of networks in training, stepped together under one learning-rate schedule."""
 
     def __init__(self, modules: Iterable[nn.Module], config: OptimizerConfig, steps: int):
         self.config = config
@@ -92,7 +92,7 @@ class Optimizers:
         return config.lr * warm * cosine
 
     def update(self, step: int) -> float:
-        """Clip the gradients, take the step, clear them. Returns the gradients' norm before clipping: where that is not
+        """Clip the gradients, take the step, clear them. Returns the gradient norm before clipping; if it is not
         finite, no step is taken."""
         norm = float(clip_gradients(self.parameters, self.config.clip))
         for optimizer in self.optimizers:
@@ -112,29 +112,28 @@ class Optimizers:
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Iterable[Tensor], most: float) -> Tensor:
-    """Scale the gradients together to a norm of at most `most`; returns the norm before. It is that of whole tensors
-    where some are sharded, and all processes call."""
+def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
+    """Clip the joint norm of the gradients to `limit`; returns the norm before. It is that of the full tensors if some
+    are sharded: all processes call."""
     full, sharded = partition_sharded(parameter for parameter in parameters if parameter.grad is not None)
     if not sharded:
-        return nn.utils.clip_grad_norm_(full, most)
+        return nn.utils.clip_grad_norm_(full, limit)
     norms = [nn.utils.get_total_norm([parameter.grad for parameter in some]) for some in (full, sharded)]
     norm = torch.linalg.vector_norm(torch.stack([norms[0], norms[1].full_tensor()]))
     for some in (full, sharded):
-        nn.utils.clip_grads_with_norm_(some, most, norm)
+        nn.utils.clip_grads_with_norm_(some, limit, norm)
     return norm
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """The exponential moving average of a model's weights, from torch; `.module` is the model to evaluate and ship.
 
-    At first it forgets faster, by (1 + n) / (10 + n) after n steps while that is below `decay`: or a young run would
-    be judged by the weights it began with. Buffers are copied: the mean of whole numbers, such as a quantizer's levels,
-    would be cut to the next lower one.
+    The decay after n steps is (1 + n) / (10 + n) while that is below `decay`, so that early averages forget the initial
+    weights. Buffers are copied: averaging would truncate integers, such as a quantizer's levels.
     """
 
     def update(averages: list[Tensor], current: list[Tensor], on_device: Tensor | int) -> None:
-        steps = int(average.n_averaged)  # the count that stays on the CPU: a GPU is not waited for
+        steps = int(average.n_averaged)  # kept on the CPU, so nothing waits for the GPU
         ema = get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))
         ema([local(tensor) for tensor in averages], [local(tensor) for tensor in current], on_device)
 

@@ -1,7 +1,4 @@
-"""What a whole training takes on given machines: memory of each device, time, storage and bandwidth for data.
-
-The assumptions are told in docs/scaling.md.
-"""
+"""What a training takes on given devices: memory, time, storage and bandwidth. docs/scaling.md has the assumptions."""
 
 from __future__ import annotations
 
@@ -19,17 +16,17 @@ from phenaki.training.generator import GeneratorRecipe
 from phenaki.training.sharding import Strategy, check_shardable
 from phenaki.training.tokenizer import TokenizerRecipe
 
-USABLE = 0.9  # of a device's memory: the rest is the driver's, and lost between the pieces of the allocator
-BITS_A_PIXEL = 0.25  # of packed H.264 at sizes of training
-_SHARDED = {"weights": 1, "gradients": 1, "averages": 1, "optimizer": 2}  # tensors of each kind by weight, of AdamW
-_GATHERED = 2  # linear maps or convolutions that are whole at a time under FSDP: their weights, and their gradients
+USABLE = 0.9  # fraction of a device's memory: the rest goes to the driver and to fragmentation
+BITS_PER_PIXEL = 0.25  # of packed H.264 at training sizes
+_SHARDED = {"weights": 1, "gradients": 1, "averages": 1, "optimizer": 2}  # tensors of each kind per weight, with AdamW
+_GATHERED = 2  # gathered at a time under FSDP: weights and gradients of one linear map or convolution
 _UNITS = {"MB": 1e6, "GB": 1e9, "TB": 1e12, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
 @dataclass(frozen=True)
 class Devices:
-    """memory: bytes of each; teraflops: that each reaches while it trains, which is less than its data sheet says; None
-    where they are not known. strategy: that of the run (`RunConfig`)."""
+    """memory: bytes of each. teraflops: that each reaches in training, less than the data sheet says. None: unknown.
+    strategy: that of the run (`RunConfig`)."""
 
     count: int = 1
     memory: float | None = None
@@ -38,17 +35,17 @@ class Devices:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise PhenakiError(f"{self.count} devices train nothing: give 1 or more")
+            raise PhenakiError(f"{self.count} devices: give 1 or more")
         if self.memory is not None and not self.memory > 0:
-            raise PhenakiError(f"devices of {self.memory:g} bytes of memory hold nothing: give more than 0")
+            raise PhenakiError(f"devices with {self.memory:g} bytes of memory: give more than 0")
         if self.teraflops is not None and not self.teraflops > 0:
-            raise PhenakiError(f"devices of {self.teraflops:g} TFLOP/s compute nothing: give more than 0")
+            raise PhenakiError(f"devices with {self.teraflops:g} TFLOP/s: give more than 0")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """cost: of a device's share of a step. bytes: of a device, by what they hold. largest: the most clips that fit on a
-    device at once, 0 where none does; None where its memory is not known. clip_bytes: of a clip as it is stored."""
+    """cost: of a device's part of a step. bytes: per device, by what they hold. largest: the most clips that fit on a
+    device at once; None if its memory is unknown. clip_bytes: of a stored clip."""
 
     recipe: Recipe
     devices: Devices
@@ -59,7 +56,7 @@ class Plan:
 
     @property
     def memory(self) -> int:
-        """Bytes of a device."""
+        """Bytes per device."""
         return sum(self.bytes.values())
 
     @property
@@ -77,8 +74,8 @@ class Plan:
 
     @property
     def gradient_bytes(self) -> float:
-        """That each device sends in a step: twice the gradients, around the ring; FSDP gathers what is sharded twice,
-        three times with checkpointing, and sends its gradients once."""
+        """Sent by each device in a step: twice the gradients, around the ring; FSDP gathers shards twice, three times
+        with checkpointing, and sends their gradients once."""
         shards = self.cost.shardable if self.devices.strategy == "fsdp" else 0
         gathered = 3 if self.recipe.run.checkpointing else 2
         sent = 2 * (self.cost.bytes["gradients"] - shards) + (1 + gathered) * shards
@@ -104,11 +101,11 @@ class Plan:
     def _fit_lines(self) -> list[str]:
         if self.largest is None:
             return []
-        room = f"{USABLE:.0%} of {short(self.devices.memory)}B"
+        budget = f"{USABLE:.0%} of {short(self.devices.memory)}B"
         if not self.largest:
-            return [f"fits                                no: not even one clip at a time into {room}"]
+            return [f"fits                                no: not even one clip at a time into {budget}"]
         answer = "yes" if self.fits else "no"
-        return [f"fits                {answer:>18}: {room}; at most {self.largest:,} clips at a time on a device"]
+        return [f"fits                {answer:>18}: {budget}; at most {self.largest:,} clips at a time on a device"]
 
     def _time_lines(self) -> list[str]:
         if self.step_seconds is None:
@@ -160,24 +157,24 @@ def _on_a_device(cost: Cost, devices: Devices) -> dict[str, int]:
     shards = cost.shardable if devices.strategy == "fsdp" else 0
     elsewhere = shards - -(-shards // devices.count)
     sizes = {kind: size - _SHARDED.get(kind, 0) * elsewhere for kind, size in cost.bytes.items()}
-    if devices.count > 1:  # gradients of what is whole are summed in a copy
+    if devices.count > 1:  # replicated gradients are reduced in a copy
         sizes["sum of gradients"] = cost.bytes["gradients"] - shards
     return sizes | ({"gathered layers": _GATHERED * cost.largest_shardable} if shards else {})
 
 
 def _largest(sizes: dict[str, int], clips: int, others: int, activations: int, memory: float) -> int:
-    """Clips at once that fit: activations grow by the same amount with each, known from two numbers of clips."""
+    """The most clips that fit at once: activations are linear in their number, known at two numbers."""
     each = (sizes["activations"] - activations) / (clips - others)
     fixed = sum(sizes.values()) - clips * each
     return max(0, int((memory - fixed) // each))
 
 
 def clip_bytes(recipe: Recipe, tokens: int, facts: TokenizerFacts | None, model: GeneratorRecipe | None = None) -> int:
-    """Of a clip of the longest length as it is stored: H.264 for tokenizers; for generators its ids, and float16
-    embeddings of the longest text where its encoder does not learn."""
+    """Bytes of a stored clip of the longest length: H.264 for tokenizers; else ids, and float16 embeddings of the
+    longest text if its encoder is frozen."""
     if isinstance(recipe, TokenizerRecipe):
         height, width = recipe.tokenizer.image_size
-        return math.ceil(max(recipe.data.lengths) * height * width * BITS_A_PIXEL / 8)
+        return math.ceil(max(recipe.data.lengths) * height * width * BITS_PER_PIXEL / 8)
     ids = tokens * np.min_scalar_type(facts.vocab_size - 1).itemsize
     text = (model or recipe).text
     if encoder_class(text).learned or isinstance(text, NoTextConfig):
@@ -186,7 +183,7 @@ def clip_bytes(recipe: Recipe, tokens: int, facts: TokenizerFacts | None, model:
 
 
 def with_batch(recipe: Recipe, batch: int) -> Recipe:
-    """The recipe with another batch, and as many steps as see the same number of clips."""
+    """The recipe with another batch size, and as many steps as see the same number of clips."""
     steps = max(1, round(recipe.run.steps * recipe.data.batch / batch))
     return replace(recipe, data=replace(recipe.data, batch=batch), run=replace(recipe.run, steps=steps))
 
@@ -195,11 +192,11 @@ def parse_bytes(text: str) -> float:
     """80GB, 24 GiB or 1.5TB in bytes. Raises PhenakiError for anything else."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?B)\s*", text, re.IGNORECASE)
     if not match or match[2].upper() not in _UNITS:
-        raise PhenakiError(f"'{text}' is no size of memory: write a number and its unit, such as 80GB, 24GiB or 512MB")
+        raise PhenakiError(f"'{text}' is not a memory size: give a number and a unit, such as 80GB, 24GiB or 512MB")
     return float(match[1]) * _UNITS[match[2].upper()]
 
 
 def short(value: float) -> str:
-    """Three digits and the SI prefix."""
+    """Three digits and an SI prefix."""
     power = min(int(math.log10(max(value, 1))) // 3, 6)
     return f"{value / 1000**power:.3g} {['', 'k', 'M', 'G', 'T', 'P', 'E'][power]}"

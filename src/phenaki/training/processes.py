@@ -1,4 +1,4 @@
-"""The processes of a run: how they find and leave one another, compute together, and notice that one is gone."""
+"""The processes of a run: rendezvous, collectives, and noticing that a process is gone."""
 
 from __future__ import annotations
 
@@ -16,28 +16,27 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-# Before there is a group: the defaults of its functions would hold that group, and gloo's threads, until Python ends.
-# Such a thread then asks a dying interpreter for its lock, to release a tensor, and the process aborts.
+# Import before there is a group: the defaults of these functions would keep the group, and gloo's threads, alive until
+# Python exits, when such a thread, releasing a tensor, asks the dying interpreter for its lock and the process aborts.
 import torch.distributed.nn.functional  # noqa: F401
 from torch import Tensor
 from torch.distributed.distributed_c10d import _get_default_store, _set_pg_timeout
 
 from phenaki.core.errors import PhenakiError
 
-_JOINING = timedelta(minutes=10)  # until all are there: machines start at their own pace
+_JOINING = timedelta(minutes=10)  # for the rendezvous: machines start at their own pace
 _BEATS = 6  # signs of life of the main process within the time that the others have timeout
 _LOST = re.compile("timed? ?out|closed by peer|reset by peer|broken pipe|refused|failed to recv|not connected", re.I)
 _PORT_TAKEN = re.compile("EADDRINUSE|address already in use", re.I)
-_meetings = itertools.count()  # of all runs of this process: the keys of a store are never used twice
+_meetings = itertools.count()  # of all runs in this process: store keys are never reused
 
 Value = TypeVar("Value")
 
 
 class Processes:
-    """All processes of a run, of which this is one, as torchrun and its like start them.
+    """The processes of a run, this one among them, as torchrun and similar launchers start them.
 
-    Whatever is computed together raises PhenakiError where another process has ended, or does not come for more than
-    `timeout` seconds.
+    Collectives raise PhenakiError if another process has ended, or does not answer for `timeout` seconds.
     """
 
     def __init__(self, device: torch.device, timeout: float):
@@ -49,17 +48,17 @@ class Processes:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    # ---- finding and leaving one another
+    # ---- rendezvous
 
     def join(self) -> None:
-        """Wait until all are there. A group that this process is in already goes on."""
+        """Wait until all are there. An existing process group is reused."""
         if self.count == 1:
             return
         if not dist.is_initialized():
-            with self._found():
+            with self._rendezvous():
                 backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
                 dist.init_process_group(backend, timeout=_JOINING)
-            atexit.register(dist.destroy_process_group)  # not before the end: another run in it goes on with the group
+            atexit.register(dist.destroy_process_group)  # at exit: another run in this process reuses the group
         _set_pg_timeout(timedelta(seconds=self.timeout))
         self._store = _get_default_store()
         if self.is_main:
@@ -67,7 +66,7 @@ class Processes:
             self._heart.start()
 
     def leave(self, error: BaseException | None) -> None:
-        """Wait for all to end, unless this one ends by an error, which the others then notice."""
+        """Wait for all to finish, unless this one ends by an error, which the others then notice."""
         if self.count == 1:
             return
         try:
@@ -75,38 +74,38 @@ class Processes:
                 self.wait_for_main()
                 with self.answered():
                     dist.barrier()
-            elif isinstance(error, RuntimeError) and _LOST.search(str(error)):  # of layers that gather their shards
+            elif isinstance(error, RuntimeError) and _LOST.search(str(error)):  # from layers that gather their shards
                 raise self._lost() from error
         finally:
             self._left.set()
             if self.is_main:
-                self._heart.join(timeout=1)  # a dying interpreter is not to find it at work
+                self._heart.join(timeout=1)  # it must not run while the interpreter shuts down
 
     @contextmanager
-    def _found(self) -> Iterator[None]:
-        """Turn what torch says of processes that do not find one another into a PhenakiError."""
-        place = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+    def _rendezvous(self) -> Iterator[None]:
+        """Turn errors of the rendezvous into a PhenakiError."""
+        address = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
         try:
             yield
         except (RuntimeError, ValueError) as error:
             if _PORT_TAKEN.search(str(error)):
                 raise PhenakiError(
-                    f"the port at {place} is taken, most likely by another run: name a free one (torchrun "
+                    f"the port at {address} is in use, most likely by another run: choose a free one (torchrun "
                     "--master-port, or MASTER_PORT)"
                 ) from error
             if isinstance(error, ValueError) or _LOST.search(str(error)):
                 raise PhenakiError(
-                    f"process {self.rank} of {self.count} has not found the others at {place} within "
+                    f"process {self.rank} of {self.count} did not find the others at {address} within "
                     f"{_JOINING.seconds // 60} minutes: start as many as WORLD_SIZE says, each with its own RANK, and "
                     "MASTER_ADDR and MASTER_PORT those of the first"
                 ) from error
             raise
 
-    # ---- noticing that one is gone
+    # ---- liveness
 
     @contextmanager
     def answered(self) -> Iterator[None]:
-        """Turn what torch says where another process is gone into a PhenakiError."""
+        """Turn errors of torch about a process that is gone into a PhenakiError."""
         try:
             yield
         except RuntimeError as error:
@@ -116,13 +115,12 @@ class Processes:
 
     def _lost(self) -> PhenakiError:
         return PhenakiError(
-            f"process {self.rank} of {self.count} waited in vain for another one, which has ended or did not come for "
-            f"{self.timeout:g} s (run.timeout): look at what that one said. The same command goes on from the newest "
-            "checkpoint"
+            f"process {self.rank} of {self.count} waited in vain for another one, which ended or did not answer for "
+            f"{self.timeout:g} s (run.timeout): look at its output. The same command resumes from the newest checkpoint"
         )
 
     def wait_for_main(self) -> None:
-        """Wait as long as it takes while the main process does something alone and shows that it lives; all call."""
+        """Wait, as long as its heartbeat continues, while the main process does something alone; all call."""
         if self.count == 1:
             return
         met = f"phenaki/met/{next(_meetings)}"
@@ -143,14 +141,14 @@ class Processes:
         while not self._left.is_set():
             try:
                 self._store.set("phenaki/beat", str(time.time()))
-            except RuntimeError:  # the store is gone: whoever waits for it says so
+            except RuntimeError:  # the store is gone: whoever waits for it reports that
                 return
             self._left.wait(self.timeout / _BEATS)
 
-    # ---- computing together
+    # ---- collectives
 
     def any(self, flag: bool) -> bool:
-        """Whether it is true in any of them."""
+        """Whether it is true in any process."""
         if self.count == 1:
             return flag
         shared = torch.tensor(int(flag))
@@ -159,7 +157,7 @@ class Processes:
         return bool(shared)
 
     def gather(self, value: Value) -> list[Value]:
-        """The values of all, in the order of their ranks."""
+        """The values of all processes, by rank."""
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
@@ -168,7 +166,7 @@ class Processes:
         return values
 
     def from_main(self, value: Value) -> Value:
-        """What the main process has, for all; the others wait as long as it takes."""
+        """The main process's value, in all processes; the others wait as long as it takes."""
         if self.count == 1:
             return value
         self.wait_for_main()
@@ -178,14 +176,14 @@ class Processes:
         return values[0]
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite the tensors of all by those of the main one."""
+        """Overwrite the tensors of all processes by those of the main one."""
         if self.count > 1:
             with self.answered():
                 for tensor in tensors:
                     dist.broadcast(tensor, 0)
 
     def all_reduce(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite the tensors of all by their sum."""
+        """Overwrite the tensors of all processes by their sum."""
         if self.count > 1:
             with self.answered():
                 for tensor in tensors:

@@ -1,4 +1,4 @@
-"""Which runs a folder holds, how each is doing, and a page about them that opens from disk. It needs no torch."""
+"""The runs in a folder, their state, and an HTML page about them. Needs no torch."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ State = Literal["running", "stopped", "finished", "failed"]
 Curve = list[tuple[int, float]]
 
 STATE, RECIPE, METRICS = "state.json", "recipe.json", "metrics.jsonl"
-_SILENT = 1800.0  # seconds without a record after which a run on another machine is taken for dead
-_GONE = "it ended without a word: killed, or its machine went down"
-# Of the figures on clips that are shown (test/psnr), those by which a run is judged.
+_SILENT = 1800.0  # seconds without a record after which a run on another machine counts as dead
+_GONE = "it ended without a message: killed, or its machine went down"
+# Evaluation metrics (test/psnr) whose best value is shown.
 _BEST = {"psnr": max, "fulfilled": max, "loss_rest": min, "loss_first": min}
 
 
 def write_state(folder: Path, state: State, sentence: str = "") -> None:
-    """Note how the run of this process in `folder` is doing; `sentence`: why it failed."""
+    """Write the state of this process's run in `folder`; `sentence`: why it failed."""
     known = {"state": state, "sentence": sentence, "host": socket.gethostname(), "pid": os.getpid()}
     with write_atomic(folder / STATE, "w") as file:
         json.dump(known | {"time": round(time.time(), 1)}, file)
@@ -35,8 +35,8 @@ def write_state(folder: Path, state: State, sentence: str = "") -> None:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run as its folder tells of it. step: the last that is recorded, of `steps`. curves: of each figure by name.
-    best: figures of `_BEST` with their step. time: of the last sign of life, in seconds since 1970."""
+    """A run, read from its folder. step: the last recorded one, of `steps`. curves: of each metric. best: values of the
+    metrics in `_BEST`, with their step. time: of the last record, in seconds since 1970."""
 
     folder: Path
     stage: str
@@ -52,15 +52,15 @@ class Summary:
     def best(self) -> dict[str, tuple[float, int]]:
         found = {}
         for name, curve in self.curves.items():
-            group, _, figure = name.rpartition("/")
-            if group in ("test", "seen") and figure in _BEST:
-                step, value = _BEST[figure](curve, key=lambda point: point[1])
+            group, _, metric = name.rpartition("/")
+            if group in ("test", "seen") and metric in _BEST:
+                step, value = _BEST[metric](curve, key=lambda point: point[1])
                 found[name] = value, step
         return found
 
     @property
     def pictures(self) -> list[Path]:
-        """The newest of each kind: PNG files, and the mp4 files that play the same."""
+        """The newest of each kind: PNG files, and the mp4 files of the same clips."""
         newest: dict[tuple[str, str], Path] = {}
         for ending in ("*_*.png", "*_*.mp4"):
             for file in sorted(self.folder.glob(ending)):
@@ -71,10 +71,7 @@ class Summary:
 
 
 def find_runs(folder: Path) -> list[Summary]:
-    """All runs in a folder, the folder itself or any below it, by their path.
-
-    Raises PhenakiError for a folder that is none or holds none.
-    """
+    """All runs in a folder, itself or anywhere below, by path. Raises PhenakiError if there is none."""
     if not folder.is_dir():
         raise PhenakiError(f"there is no folder '{folder}': name one that holds runs, as --out of `phenaki train` did")
     found = [summary for path in sorted(folder.rglob(RECIPE)) if (summary := _read(path.parent))]
@@ -86,7 +83,7 @@ def find_runs(folder: Path) -> list[Summary]:
 
 
 def _read(folder: Path) -> Summary | None:
-    """None where there is a recipe.json of something else."""
+    """None if recipe.json is something else."""
     recipe = _json(folder / RECIPE)
     steps = recipe.get("run", {}).get("steps")
     if steps is None:
@@ -108,7 +105,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def read_record(line: str) -> dict[str, Any] | None:
-    """A line of metrics.jsonl; None for one that is being written, or that a hard kill or a full disk broke."""
+    """A line of metrics.jsonl; None for an incomplete one."""
     try:
         record = json.loads(line) if line.endswith("\n") else None
     except ValueError:
@@ -132,7 +129,7 @@ def _records(path: Path) -> tuple[dict[str, Curve], list[str], int, float]:
 
 
 def _state(known: Mapping[str, Any], last: float, step: int, steps: int) -> tuple[State, str]:
-    """What the run said of itself at last, unless it is dead since; those of older versions said nothing."""
+    """The state that the run wrote last, unless it has died since; older versions wrote none."""
     if not known:
         return ("finished" if step >= steps else "stopped"), ""
     if known["state"] == "running" and not _alive(known, last):
@@ -147,15 +144,15 @@ def _alive(known: Mapping[str, Any], last: float) -> bool:
         os.kill(known["pid"], 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # another's, but there
+    except PermissionError:  # of another user, but alive
         pass
     return True
 
 
-# ---- for the eye
+# ---- the page
 
 
-def figure(value: float) -> str:
+def format_value(value: float) -> str:
     return f"{value:.4g}"
 
 
@@ -167,7 +164,7 @@ def ago(seconds: float) -> str:
 
 
 def write_page(runs: Sequence[Summary], path: Path) -> None:
-    """One HTML file with all that is known of the runs; pictures and videos are in it, and nothing is loaded."""
+    """Write one self-contained HTML file about the runs, pictures and videos included."""
     rows = "".join(_row(run, number) for number, run in enumerate(runs))
     sections = "".join(_section(run, number) for number, run in enumerate(runs))
     head = "".join(f"<th>{name}</th>" for name in ("run", "stage", "state", "step", "best", "last sign of life"))
@@ -195,7 +192,7 @@ def _row(run: Summary, number: int) -> str:
         run.stage,
         f'<span class="{run.state}">{run.state}</span>',
         f"{run.step:,} of {run.steps:,}",
-        "<br>".join(f"{name} {figure(value)} at {step:,}" for name, (value, step) in run.best.items()),
+        "<br>".join(f"{name} {format_value(value)} at {step:,}" for name, (value, step) in run.best.items()),
         time.strftime("%Y-%m-%d %H:%M", time.localtime(run.time)) if run.time else "",
     )
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
@@ -213,17 +210,17 @@ def _section(run: Summary, number: int) -> str:
 def _media(file: Path) -> str:
     data = base64.b64encode(file.read_bytes()).decode()
     if file.suffix == ".mp4":
-        shown = f'<video src="data:video/mp4;base64,{data}" autoplay loop muted controls></video>'
+        element = f'<video src="data:video/mp4;base64,{data}" autoplay loop muted controls></video>'
     else:
-        shown = f'<img src="data:image/png;base64,{data}" alt="{html.escape(file.stem)}">'
-    return f"<figure>{shown}<figcaption>{html.escape(file.name)}</figcaption></figure>"
+        element = f'<img src="data:image/png;base64,{data}" alt="{html.escape(file.stem)}">'
+    return f"<figure>{element}<figcaption>{html.escape(file.name)}</figcaption></figure>"
 
 
 _WIDTH, _HEIGHT, _POINTS = 260, 110, 200
 
 
 def _chart(name: str, curve: Curve) -> str:
-    """A curve as SVG, of at most `_POINTS` points: of more, means of neighbours."""
+    """A curve as SVG, averaged to at most `_POINTS` points."""
     points = _thinned(curve)
     steps, values = [step for step, _ in points], [value for _, value in points]
     low, high = min(values), max(values)
@@ -232,10 +229,10 @@ def _chart(name: str, curve: Curve) -> str:
         f"{(step - min(steps)) / across * _WIDTH:.1f},{(1 - (value - low) / up) * (_HEIGHT - 8) + 4:.1f}"
         for step, value in points
     )
-    drawn = f'<polyline points="{line}" fill="none" stroke="#06c" stroke-width="1.5"/>'
-    last = f"now {figure(curve[-1][1])}, from {figure(low)} to {figure(high)}"
+    polyline = f'<polyline points="{line}" fill="none" stroke="#06c" stroke-width="1.5"/>'
+    last = f"now {format_value(curve[-1][1])}, from {format_value(low)} to {format_value(high)}"
     return (
-        f'<figure><svg width="{_WIDTH}" height="{_HEIGHT}" role="img">{drawn}</svg>'
+        f'<figure><svg width="{_WIDTH}" height="{_HEIGHT}" role="img">{polyline}</svg>'
         f"<figcaption>{html.escape(name)}: {last}</figcaption></figure>"
     )
 

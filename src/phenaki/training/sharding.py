@@ -1,6 +1,6 @@
-"""Weights in shards: of the matrices and kernels of the layers each process holds one, as torch's FSDP2 lays them out.
+"""Sharded weights (torch's FSDP2): each process holds a shard of each matrix and kernel inside the layers.
 
-What else is learned (norms, embeddings, stems, heads) is small, and whole in each process.
+Other weights (norms, embeddings, stems, heads) are small and replicated.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def check_shardable(optimizer: str, processes: int) -> None:
-    """Raise PhenakiError for an optimizer that needs whole matrices, and for a single process."""
+    """Raise PhenakiError for an optimizer that needs full matrices, and for a single process."""
     if optimizer == "muon":
         raise PhenakiError(
-            "run.strategy fsdp: Muon needs whole matrices, and each process would hold a part: take "
+            "run.strategy fsdp: Muon needs full matrices, and each process would hold a shard: take "
             "optimizer.kind=adamw, or run.strategy=ddp"
         )
     if processes == 1:
@@ -38,24 +38,24 @@ def check_shardable(optimizer: str, processes: int) -> None:
 
 
 def mesh_of_all(device: torch.device) -> DeviceMesh:
-    """All processes, in a row."""
+    """A one-dimensional mesh of all processes."""
     return init_device_mesh(device.type, (dist.get_world_size(),))
 
 
 def shardable(layers: Iterable[nn.Module]) -> list[nn.Module]:
-    """The linear maps and convolutions of layers: each is gathered when it runs, wherever it is called from."""
+    """The linear maps and convolutions of layers; each is gathered when it runs, wherever it is called from."""
     return [module for layer in layers for module in layer.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
 
 
 def shard(
     trained: Iterable[nn.Module], averages: Iterable[nn.Module], device: torch.device, precision: Precision
 ) -> None:
-    """Leave of the layers of trained networks, and of those of their averages, this process's shards.
+    """Keep only this process's shards of the layers of trained networks and of their averages.
 
-    All processes must hold the same weights. The averages cannot run: `whole` makes copies that can.
+    All processes must hold the same weights. Averages cannot run: `gather_full` makes copies that can.
     """
     mesh = mesh_of_all(device)
-    with autocast(device, precision):  # would else keep its own bfloat16 copies until the backward pass
+    with autocast(device, precision):  # autocast would keep bfloat16 copies until the backward pass
         dtype = torch.bfloat16 if torch.is_autocast_enabled(device.type) else None
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32 if dtype else None)
     for module in shardable(trained):
@@ -67,7 +67,7 @@ def shard(
 
 
 def empty_shard(like: Tensor, mesh: DeviceMesh) -> Tensor:
-    """Room for a tensor of the shape and type of `like`, laid out as `shard` does."""
+    """An uninitialised tensor of the shape and dtype of `like`, laid out as by `shard`."""
     return empty(*like.shape, dtype=like.dtype, device_mesh=mesh, placements=[Shard(0)])
 
 
@@ -76,19 +76,19 @@ def is_sharded(tensor: object) -> bool:
 
 
 def partition_sharded(tensors: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Those that are whole, and those that are sharded: torch's operations on lists take no mixture of both."""
+    """The full tensors, and the sharded ones: torch's list operations do not take a mixture."""
     tensors = list(tensors)
     return [t for t in tensors if not is_sharded(t)], [t for t in tensors if is_sharded(t)]
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What of a tensor is in this process: its shard, or all of it. In the same memory."""
+    """The part of a tensor in this process, its shard or all of it, in the same memory."""
     return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 @torch.no_grad()
 def gather_full(network: Network) -> Network:
-    """The network, or, if it is sharded, a copy with all of its weights; all processes call."""
+    """The network, or, if it is sharded, a copy with full weights; all processes call."""
     if not any(map(is_sharded, network.parameters())):
         return network
     copy = deepcopy(network)

@@ -187,7 +187,7 @@ class TokenizerTrainer:
         with run.initializing():
             tokenizer = build_tokenizer(recipe.tokenizer).to(run.device)
             discriminator = Discriminator(recipe.discriminator).to(run.device) if recipe.loss.adversarial else None
-        self.networks = TokenizerNetworks(tokenizer, discriminator, load_judges(recipe.loss, run.device))
+        self.networks = TokenizerNetworks(tokenizer, discriminator, load_perceptual(recipe.loss, run.device))
         self.tokenizer, self.discriminator = tokenizer, discriminator
         self.ema = averaged(tokenizer, recipe.optimizer.ema_decay)
         prepare_layers([tokenizer], recipe.run, run.device, [self.ema])
@@ -233,9 +233,9 @@ class TokenizerTrainer:
         quantizer = self.tokenizer.quantizer
         summed = tuple(map(sum, zip(*statistics, strict=True)))
         self.run.processes.all_reduce(summed)
-        restarted = quantizer.update(summed, last, rng)
+        reset_codes = quantizer.update(summed, last, rng)
         self.run.processes.broadcast(quantizer.state_dict().values())  # each process resets codes from its own batch
-        return restarted
+        return reset_codes
 
     def _describe(self, outputs: Sequence[Reconstruction], video: Tensor) -> Metrics:
         made = torch.cat([out.video for out in outputs]).float()
@@ -245,7 +245,7 @@ class TokenizerTrainer:
         return {"perplexity": perplexity, "used": used, "contrast": contrast(made, video), "psnr": psnr}
 
 
-def load_judges(config: TokenizerLossConfig, device: torch.device) -> Judges:
+def load_perceptual(config: TokenizerLossConfig, device: torch.device) -> Judges:
     """The frozen networks of the perceptual losses. Raises PhenakiError if their weights are missing."""
     return Judges(
         load_lpips(config.lpips_weights or None) if config.lpips else None,
@@ -322,8 +322,8 @@ def _check_clips(recipe: TokenizerRecipe) -> Shown:
             recipe.discriminator.check_size(*size)
     if recipe.run.prompts:
         raise PhenakiError(f"run.prompts '{recipe.run.prompts}': a tokenizer reads no prompts; leave it empty")
-    for place in recipe.data.places:
-        check_holds_clips(place)
+    for source in recipe.data.places:
+        check_holds_clips(source)
     clips = shown(recipe.data, captions=False)
     check_clips(clips, recipe.data.image_size)
     return clips
