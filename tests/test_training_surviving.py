@@ -148,7 +148,9 @@ def test_a_checkpoint_of_a_newer_version_is_refused_in_a_sentence(
         patch.setattr(checkpoints, "_FORMAT", 3)
         patch.setattr(checkpoints, "__version__", "9.1")
         train_tokenizer(checkpointing_recipe(2), tmp_path)
-    with pytest.raises(PhenakiError, match=r"written by phenaki 9.1, which is newer than this one .*: resume with that"):
+    with pytest.raises(
+        PhenakiError, match=r"written by phenaki 9.1, which is newer than this one .*: resume with that"
+    ):
         train_tokenizer(checkpointing_recipe(3), tmp_path)
 
 
