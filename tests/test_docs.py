@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import typer
@@ -17,33 +19,25 @@ from typer.core import TyperCommand, TyperGroup
 import phenaki
 from phenaki.cli import app
 from phenaki.core.config import override, to_dict
+from phenaki.tokenizers import Tokenizer
 from phenaki.training import recipes
 
 PACKAGE = Path(phenaki.__file__).parent
 PROJECT = PACKAGE.parents[1]
 REFERENCE = re.compile(r"`([a-z0-9_/]+\.py)(?:: ([\w., ]+))?`")  # `room/file.py` or `room/file.py: name, Class.method`
 LINK = re.compile(r"\]\(([^)#]+)\)")
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`([^`\n]+)`")
 OPTION = re.compile(r"--[a-z][a-z0-9-]+")
 SCRIPT = re.compile(r"python ((?:benchmarks|runs|examples)/[\w/]+\.py)([^`\n#]*)")
 KEY = re.compile(r"([a-z_]+(?:\.[a-z_]+)+)(=.+)?")  # of a configuration
 
-DOCUMENTS = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "docs/architecture.md",
-    "docs/benchmarks.md",
-    "docs/data.md",
-    "docs/editing.md",
-    "docs/launching.md",
-    "docs/paper.md",
-    "docs/sampling.md",
-    "docs/scaling.md",
-    "docs/text.md",
-    "docs/training.md",
-)  # not docs/log.md,
-# which tells of what is gone, too
+# docs/log.md and CHANGELOG.md name what is gone, too.
+DOCUMENTS = sorted(
+    {"README.md", "CONTRIBUTING.md", *(str(path.relative_to(PROJECT)) for path in PROJECT.glob("docs/*.md"))}
+    - {"docs/log.md"}
+)
 
 
 @pytest.fixture(params=DOCUMENTS)
@@ -66,6 +60,34 @@ def test_files_and_names_exist(document: Path) -> None:
 def test_links_lead_somewhere(document: Path) -> None:
     for target in LINK.findall(document.read_text(encoding="utf-8")):
         assert target.startswith("http") or (document.parent / target).exists(), f"it links to {target}"
+
+
+def test_imports_of_python_blocks_work(document: Path) -> None:
+    for block in PYTHON.findall(document.read_text(encoding="utf-8")):
+        tree = ast.parse(block)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                exec(ast.unparse(node), {})
+
+
+def test_arguments_of_python_blocks_exist(document: Path) -> None:
+    """Keyword arguments of calls to methods of `Phenaki`, by the methods' names."""
+    for block in PYTHON.findall(document.read_text(encoding="utf-8")):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                method = getattr(phenaki.Phenaki, node.func.attr, None) or getattr(phenaki, node.func.attr, None)
+                if method is not None:
+                    unknown = {keyword.arg for keyword in node.keywords} - keywords(method)
+                    assert not unknown, f"{node.func.attr}() takes no {', '.join(unknown)}"
+
+
+def keywords(function: Callable) -> set[str]:
+    """Names of a function's arguments, those of `**options: Unpack[Options]` among them."""
+    names = set(inspect.signature(function).parameters)
+    for hint in get_type_hints(function).values():
+        names |= {name for options in get_args(hint) for name in getattr(options, "__required_keys__", ())}
+        names |= {name for options in get_args(hint) for name in getattr(options, "__optional_keys__", ())}
+    return names
 
 
 # ---- commands
@@ -132,7 +154,9 @@ def test_keys_of_configurations_exist(document: Path) -> None:
     for span in SPAN.findall(BLOCK.sub("", document.read_text(encoding="utf-8"))):
         key = KEY.fullmatch(span)
         if key and any(key[1].partition(".")[0] in config for config in known) and not key[1].endswith(".json"):
-            assert any(has(config, key[1].split(".")) for config in known), f"there is no `{span}`"
+            part, _, rest = key[1].partition(".")
+            attribute = part == "tokenizer" and hasattr(Tokenizer, rest)  # of code, not of a configuration
+            assert attribute or any(has(config, key[1].split(".")) for config in known), f"there is no `{span}`"
 
 
 def has(config: Any, path: list[str]) -> bool:
