@@ -55,9 +55,9 @@ def test_ids_and_pixels_equal_the_originals(case: Golden, imported: PegCViViT) -
 def test_logits_with_and_without_text_equal_the_originals(name: str, tmp_path: Path) -> None:
     held, generator = golden(name).tensors, maskgit_of(golden(name), tmp_path)
     text = Text(held["text"], held["text_mask"])
-    for wanted, dropped in (("logits", False), ("null_logits", True)):
+    for wanted, drop in (("logits", None), ("null_logits", torch.ones(len(text.mask), dtype=torch.bool))):
         with torch.no_grad():
-            logits = generator(held["masked"], generator.drop(text, torch.full((len(text.mask),), dropped)))
+            logits = generator(held["masked"], generator.condition(text, drop=drop))
         assert (logits.flatten(1, 3) - held[wanted]).abs().max() < 1e-4
 
 
@@ -67,8 +67,8 @@ def test_masked_text_has_no_effect(tmp_path: Path) -> None:
     assert not mask.all()
     changed = torch.where(mask[..., None], held["text"], 7.0)
     with torch.no_grad():
-        logits = [generator(held["masked"], Text(embeddings, mask)) for embeddings in (held["text"], changed)]
-        unseen = generator(held["masked"], Text(changed, torch.ones_like(mask)))
+        texts = Text(held["text"], mask), Text(changed, mask), Text(changed, torch.ones_like(mask))
+        *logits, unseen = (generator(held["masked"], generator.condition(text)) for text in texts)
     assert torch.equal(*logits) and not torch.allclose(logits[0], unseen, atol=1e-3)
 
 
@@ -200,7 +200,8 @@ def test_tokenizer_and_generator_make_a_model(name: str, letters: Letters, tmp_p
     assert story.video.shape == (1, 3, 9, 32, 32) and story.scenes == (0, 5)
     assert not torch.equal(story.video, model.generate(["a dog", "it jumps"], seed=1).video)
     with pytest.raises(PhenakiError, match="has 144 ids, and this generator has positions for 128"):
-        generator(torch.zeros(1, 9, 4, 4, dtype=torch.long), Text(torch.zeros(1, 1, 40), torch.ones(1, 1).bool()))
+        condition = generator.condition(Text(torch.zeros(1, 1, 40), torch.ones(1, 1).bool()))
+        generator(torch.zeros(1, 9, 4, 4, dtype=torch.long), condition)
 
 
 def test_a_generator_refuses_another_tokenizer(letters: Letters, tmp_path: Path) -> None:

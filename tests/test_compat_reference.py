@@ -100,7 +100,8 @@ def test_generators(tmp_path: Path) -> None:
         ids = torch.randint(0, 51, (2, *grid), generator=rng)
         text = Text(torch.randn(2, 9, 20, generator=rng), torch.arange(9) < torch.tensor([[9], [4]]))
         for dropped in (False, True):
+            drop = torch.full((2,), dropped)
             with torch.no_grad():
                 wanted = theirs(ids, cond_drop_prob=float(dropped), text_mask=text.mask, context=text.embeddings)
-                logits = ours(ids, ours.drop(text, torch.full((2,), dropped)))
+                logits = ours(ids, ours.condition(text, drop=drop))
             assert (logits.flatten(1, 3) - wanted).abs().max() < 1e-4

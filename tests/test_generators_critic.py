@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from phenaki.sampling.critic import judged
 
 from helpers.training import lasting, stop_after, weights
 from phenaki.conditioning import Text, WordEncoder
@@ -19,7 +20,6 @@ from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
 from phenaki.generators.critic import Critic, CriticConfig, build_critic, scores
 from phenaki.pipeline import Phenaki, load
 from phenaki.sampling import SamplingConfig
-from phenaki.sampling.critic import judged
 from phenaki.tokenizers import CViViT
 from phenaki.training import critic as critic_training
 from phenaki.training.critic import accuracy, critic_optimizers, score_sampled, train_critic

@@ -59,7 +59,7 @@ def extend(
     fps: FpsOption = None,
     scale: ScaleOption = 4,
     steps: StepsOption = None,
-    guidance: GuidanceOption = None,
+    guidance_scale: GuidanceOption = None,
     temperature: TemperatureOption = None,
     order: OrderOption = None,
 ) -> None:
@@ -73,7 +73,7 @@ def extend(
     pixels = read_size(size) if size else loaded.image_size
     output = Output(out, loaded, pixels, num, scale, fps, seed)
     start = read_given(video, pixels, loaded.fps)
-    sampling = given_sampling(keep, steps, guidance, temperature, order)
+    sampling = given_sampling(keep, steps, guidance_scale, temperature, order)
     with step_bar() as on_step, output.writing() as add:
         options = {"frames": frames, "seed": seed, "samples": num, "on_step": on_step}
         for piece in loaded.stream(prompts, start=start, **options, **sampling):
@@ -101,7 +101,7 @@ def interpolate(
     fps: FpsOption = None,
     scale: ScaleOption = 4,
     steps: StepsOption = None,
-    guidance: GuidanceOption = None,
+    guidance_scale: GuidanceOption = None,
     temperature: TemperatureOption = None,
     order: OrderOption = None,
 ) -> None:
@@ -115,7 +115,7 @@ def interpolate(
     pixels = read_size(size) if size else loaded.image_size
     output = Output(out, loaded, pixels, num, scale, fps, seed)
     ends = [read_given(end, pixels, loaded.fps) for end in (first, last)]
-    sampling = given_sampling(keep, steps, guidance, temperature, order)
+    sampling = given_sampling(keep, steps, guidance_scale, temperature, order)
     options = {"frames": frames, "seed": seed, "samples": num, "progress": True}
     with output.writing() as add:
         add(loaded.interpolate(*ends, prompt, **options, **sampling).video)
@@ -157,7 +157,7 @@ def inpaint(
     fps: FpsOption = None,
     scale: ScaleOption = 4,
     steps: StepsOption = None,
-    guidance: GuidanceOption = None,
+    guidance_scale: GuidanceOption = None,
     temperature: TemperatureOption = None,
     order: OrderOption = None,
 ) -> None:
@@ -182,7 +182,7 @@ def inpaint(
         raise PhenakiError(f"{frames} frames of '{video}', which has {count}: give at most {fits}")
     if len(hole) not in (1, count):
         raise PhenakiError(f"the mask '{mask}' has {len(hole)} frames, and '{video}' {count}: give one, or as many")
-    sampling = given_sampling(keep, steps, guidance, temperature, order)
+    sampling = given_sampling(keep, steps, guidance_scale, temperature, order)
     options = {"blend": blend, "seed": seed, "samples": num, "progress": True}
     with output.writing() as add:
         add(loaded.inpaint(clip[:, :, :frames], hole[:frames], prompt, **options, **sampling).video)

@@ -104,13 +104,13 @@ OrderOption = Annotated[
 
 
 def given_sampling(
-    keep: int | None, steps: int | None, guidance: float | None, temperature: float | None, order: str | None
+    keep: int | None, steps: int | None, guidance_scale: float | None, temperature: float | None, order: str | None
 ) -> dict[str, Any]:
-    """The options that all commands share, by the names of `phenaki.pipeline.Sampling`."""
+    """The options that all commands share, by the names of `phenaki.sampling.SamplingOptions`."""
     return {
         "prime_frames": keep,
         "steps": steps,
-        "guidance": guidance,
+        "guidance_scale": guidance_scale,
         "temperature": temperature,
         "order": order,
     }
@@ -164,7 +164,7 @@ def generate(
     fps: FpsOption = None,
     scale: ScaleOption = 4,
     steps: StepsOption = None,
-    guidance: GuidanceOption = None,
+    guidance_scale: GuidanceOption = None,
     temperature: TemperatureOption = None,
     order: OrderOption = None,
     choice_temperature: Annotated[
@@ -183,7 +183,7 @@ def generate(
             rich_help_panel="Sampling",
         ),
     ] = None,
-    negative: Annotated[
+    negative_prompt: Annotated[
         str | None,
         typer.Option(
             metavar="TEXT",
@@ -211,10 +211,10 @@ def generate(
     output = Output(out, loaded, pixels, num, scale, fps, seed)
     start = None if image is None else read_picture(image, pixels, loaded.fps)
     begin = {"start": start, "size": pixels, "seed": seed, "samples": num}
-    sampling = given_sampling(keep, steps, guidance, temperature, order) | {
+    sampling = given_sampling(keep, steps, guidance_scale, temperature, order) | {
         "choice_temperature": choice_temperature,
         "top_k": top_k,
-        "negative": negative,
+        "negative_prompt": negative_prompt,
     }
     with step_bar() as on_step:
         if story:

@@ -33,13 +33,13 @@ class Output:
 
         self.path, self.scale, self.seed = path, scale, seed
         self.rate = model.fps if fps is None else fps
-        self.size = self.laid_out(torch.zeros(num, 3, 1, *size)).shape[1:3]
+        self.size = self.layout(torch.zeros(num, 3, 1, *size)).shape[1:3]
 
-    def laid_out(self, video: Tensor) -> Frames:
+    def layout(self, video: Tensor) -> Frames:
         """float (B, 3, T, H, W) -> uint8 (T, H', W', 3)."""
-        from phenaki.pipeline import laid_out
+        from phenaki.pipeline import sample_grid
 
-        return laid_out(video, self.scale)
+        return sample_grid(video, self.scale)
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[Tensor], None]]:
@@ -49,7 +49,7 @@ class Output:
         """
         started = time.monotonic()
         with self._writer() as writer:
-            yield lambda video: writer.add(self.laid_out(video))
+            yield lambda video: writer.add(self.layout(video))
         self.say(writer.frames, time.monotonic() - started)
 
     def _writer(self) -> AbstractContextManager[VideoWriter | Fragments]:

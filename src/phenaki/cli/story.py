@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from phenaki.media.video import Fragments
     from phenaki.pipeline import OnStep, Phenaki
-    from phenaki.sampling import Scene, Storyteller
+    from phenaki.sampling import Rollout, Scene
 
 _SETTINGS = {"frames", "keep"}
 
@@ -144,14 +144,14 @@ class Unfinished:
             )
 
     @contextmanager
-    def writing(self, rate: float, teller: Storyteller) -> Iterator[Fragments]:
-        """A writer of the video so far; it and the teller stand where the last whole scene ended. When the block ends
+    def writing(self, rate: float, rollout: Rollout) -> Iterator[Fragments]:
+        """A writer of the video so far; it and the rollout stand where the last whole scene ended. When the block ends
         the video takes its name; if anything is raised, the whole scenes stay."""
         from phenaki.core.files import writing
         from phenaki.media.video import Fragments, whole_mp4
 
         if self.told:
-            teller.restore(self._tensors)
+            rollout.restore(self._tensors)
         with writing(self.video), open(self.video, "r+b" if self.told else "wb") as self._file:
             self._file.truncate(self._facts["bytes"])  # a scene that was interrupted is made again
             self._file.seek(0, os.SEEK_END)
@@ -182,7 +182,7 @@ class Unfinished:
             raise PhenakiError(f"'{self.video}' holds {held}, and the story now begins with others")
         return self._read_scenes <= self.told
 
-    def keep(self, teller: Storyteller, frames: int) -> None:
+    def keep(self, rollout: Rollout, frames: int) -> None:
         """Save where the story stands after a scene, the last that `has` was asked of, with so many frames in all."""
         from safetensors.torch import save
 
@@ -197,7 +197,7 @@ class Unfinished:
             "settings": self._settings,
         }
         with write_atomic(self._state) as file:
-            file.write(save(teller.state(), {"story": json.dumps(self._facts)}))
+            file.write(save(rollout.state(), {"story": json.dumps(self._facts)}))
 
 
 def tell(
@@ -210,7 +210,7 @@ def tell(
     sampling: dict[str, Any],
     on_step: OnStep,
 ) -> None:
-    """Write a story scene by scene. `frames`: of a scene that says nothing else. `begin`: what `Phenaki.storyteller`
+    """Write a story scene by scene. `frames`: of a scene that says nothing else. `begin`: what `Phenaki.rollout`
     takes to begin with.
 
     The scenes of a file are checked before the first is made, those of a pipe as they come.
@@ -218,29 +218,29 @@ def tell(
     start, lines = begin["start"], read_story(story)
     scenes = (line.scene(model, frames, start is None and not number) for number, line in enumerate(lines))
     scenes = scenes if story == PIPE else iter(list(scenes))
-    teller = model.storyteller(**begin, **sampling, on_step=on_step)
-    given = [] if start is None else [start.expand(teller.samples, -1, -1, -1, -1)]
+    rollout = model.rollout(**begin, **sampling, on_step=on_step)
+    given = [] if start is None else [start.expand(rollout.samples, -1, -1, -1, -1)]
     if output.path.suffix.lower() != ".mp4":
         with output.writing() as add:
-            for piece in chain(given, chain.from_iterable(map(teller.tell, scenes))):
+            for piece in chain(given, chain.from_iterable(map(rollout.generate, scenes))):
                 add(piece)
         return
-    unfinished = Unfinished(output.path, _settings(output, model, teller, frames, begin), resume)
+    unfinished = Unfinished(output.path, _settings(output, model, rollout, frames, begin), resume)
     started, before = time.monotonic(), unfinished.frames
-    with unfinished.writing(output.rate, teller) as writer:
+    with unfinished.writing(output.rate, rollout) as writer:
         for video in given if not unfinished.told else ():
-            writer.add(output.laid_out(video))
+            writer.add(output.layout(video))
         for scene in scenes:
             if unfinished.has(scene):
                 continue
-            for piece in teller.tell(scene):
-                writer.add(output.laid_out(piece))
-            unfinished.keep(teller, writer.frames)
+            for piece in rollout.generate(scene):
+                writer.add(output.layout(piece))
+            unfinished.keep(rollout, writer.frames)
     output.say(writer.frames, time.monotonic() - started, writer.frames - before)
 
 
 def _settings(
-    output: Output, model: Phenaki, teller: Storyteller, frames: int | None, begin: dict[str, Any]
+    output: Output, model: Phenaki, rollout: Rollout, frames: int | None, begin: dict[str, Any]
 ) -> dict[str, Any]:
     """All that the frames of a story depend on, besides its scenes."""
     from phenaki.core.components import CRITIC, REQUIRED, fingerprint
@@ -250,9 +250,9 @@ def _settings(
     image = begin["start"]
     return {
         "model": {room: fingerprint(part) for room, part in parts if part is not None},
-        "sampling": to_dict(teller.config),
+        "sampling": to_dict(rollout.sampling),
         "seed": output.seed,
-        "num": teller.samples,
+        "num": rollout.samples,
         "size": list(output.size),
         "fps": output.rate,
         "frames": frames,

@@ -5,14 +5,17 @@ Shapes: B batch, t, h, w token grid, N = t * h * w, L text positions, D width, V
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
-from phenaki.compat.transformer import PositionBias, Transformer
+from phenaki.compat.transformer import NULL_KEYS, PositionBias, Transformer
 from phenaki.conditioning.base import Text
 from phenaki.core.config import configclass
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import latent_frames
-from phenaki.generators.base import Context, Generator
+from phenaki.generators.base import Condition, Generator
 from phenaki.tokenizers.base import TokenizerFacts
 
 
@@ -68,17 +71,30 @@ class PegMaskGit(Generator):
     def head(self) -> nn.Linear:
         return self.to_logits
 
-    def drop(self, text: Text, dropped: Tensor) -> Text:
-        """Hide the text where `dropped` (bool (B,)); the null keys of each layer stay."""
-        return Text(text.embeddings, text.mask & ~dropped[:, None])
+    def condition(self, text: Text, actions: Tensor | None = None, drop: Tensor | None = None) -> Condition:
+        """As `Generator.condition`. Each layer has its own null keys, before those of the text and never masked."""
+        if actions is not None:
+            raise PhenakiError("this generator takes no actions: leave them out")
+        mask, frames = text.mask, text.frames
+        if drop is not None:
+            mask = mask & ~drop[:, None]
+        mask = torch.cat((mask.new_ones(len(mask), NULL_KEYS), mask), dim=1)
+        if frames is not None:
+            every = frames.new_tensor([0, torch.iinfo(frames.dtype).max]).expand(len(frames), NULL_KEYS, 2)
+            frames = torch.cat((every, frames), dim=1)
+        return Condition(
+            [cross.keys_values(text.embeddings) for _, _, cross, _ in self.transformer.layers], mask, frames
+        )
 
-    def context(self, text: Text) -> Context:
-        """Keys and values (B, H, M, K) of a text for each layer, those of the null keys in front."""
-        return [cross.keys_values(text.embeddings) for _, _, cross, _ in self.transformer.layers]
-
-    def features(self, ids: Tensor, context: Context, text_mask: Tensor) -> Tensor:
-        """ids (B, t, h, w) -> features (B, t, h, w, D), of which `head` makes logits. Raises PhenakiError for more ids
-        than it has positions."""
+    def features(
+        self,
+        ids: Tensor,
+        condition: Condition,
+        where: Tensor | None = None,
+        clean: Tensor | None = None,
+        cache: Any = None,
+    ) -> Tensor:
+        """As `Generator.features`. Raises PhenakiError for more ids than it has positions."""
         B, *grid = ids.shape
         positions = ids[0].numel()
         if positions > self.config.positions:
@@ -87,5 +103,6 @@ class PegMaskGit(Generator):
                 f"{self.config.positions}: make a shorter or smaller video"
             )
         x = self.token_emb(ids.flatten(1)) + self.pos_emb.weight[:positions]
-        x = self.transformer(x, (B, *grid), self.continuous_pos_bias(grid), context, text_mask)
-        return x.view(B, *grid, -1)
+        bias, visible = self.continuous_pos_bias(grid), condition.visible(grid)
+        x = self.transformer(x, (B, *grid), bias, condition.keys_values, visible)
+        return x.view(B, *grid, -1) if where is None else x.flatten(0, 1).index_select(0, where)

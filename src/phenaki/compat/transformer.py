@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _SCALE = 8.0  # of attention scores, which are cosines
-_NULLS = 2  # learned keys beside those of the text
+NULL_KEYS = 2  # learned keys beside those of the text
 KeysValues = tuple[Tensor, Tensor]
 
 
@@ -58,7 +58,7 @@ class Transformer(nn.Module):
         """x: (_, N, D) -> (_, N, D), B t h w positions in total.
 
         grid: (B, t, h, w), the shape in which the convolutions see the positions. bias: (H, N, N), added to the scores
-        of self-attention. context, context_mask: `CrossAttention.keys_values` of each layer, and the `mask`.
+        of self-attention. context, context_mask: `CrossAttention.keys_values` of each layer, and its `mask`.
         """
         if self.causal:
             bias = _linear_bias(self.heads, x.shape[1], x.device)
@@ -154,12 +154,11 @@ class CrossAttention(Attention):
     def __init__(self, width: int, heads: int, head_dim: int, context_width: int):
         super().__init__(width, heads, head_dim, context_width)
         self.context_norm = Norm(context_width)
-        self.null_kv = nn.Parameter(torch.randn(heads, 2 * _NULLS, head_dim))  # key, value, key, value
+        self.null_kv = nn.Parameter(torch.randn(heads, 2 * NULL_KEYS, head_dim))  # key, value, key, value
 
     def forward(self, x: Tensor, keys_values: KeysValues, mask: Tensor) -> Tensor:
-        """x: (B, N, D) -> (B, N, D); mask: bool (B, L), True at text."""
-        mask = F.pad(mask, (_NULLS, 0), value=True)
-        return self._attend(x, keys_values, mask[:, None, None])
+        """x: (B, N, D) -> (B, N, D); mask: bool (B, N or 1, M), True where a position may see a key."""
+        return self._attend(x, keys_values, mask[:, None])
 
     def keys_values(self, context: Tensor) -> KeysValues:
         """Keys and values (B, H, M, K) of a text (B, L, C), after the null keys."""

@@ -1,7 +1,7 @@
 """Text encoders behind one contract (base.py).
 
 `words`: bytes grouped to words, trained with the generator. `t5` and `clip`: pretrained and frozen, by name or folder.
-`none`: for generators without text. Embeddings that the caller computed are a `GivenText`, which no folder holds.
+`none`: for generators without text. Embeddings that the caller computed are a `Text` (precomputed.py).
 """
 
 import os
@@ -10,7 +10,6 @@ from phenaki.conditioning import clip, t5
 from phenaki.conditioning.base import Text, TextEncoder
 from phenaki.conditioning.clip import CLIPConfig, CLIPEncoder
 from phenaki.conditioning.none import NoText, NoTextConfig
-from phenaki.conditioning.precomputed import GivenText
 from phenaki.conditioning.pretrained import read_sizes
 from phenaki.conditioning.t5 import T5Config, T5Encoder
 from phenaki.conditioning.words import WordEncoder, WordEncoderConfig
@@ -63,7 +62,6 @@ def named_config(name: str) -> TextConfig | None:
 __all__ = [
     "CLIPConfig",
     "CLIPEncoder",
-    "GivenText",
     "NoText",
     "NoTextConfig",
     "T5Config",

@@ -11,13 +11,9 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from phenaki.conditioning import TextEncoder
-from phenaki.generators import Generator
-from phenaki.generators.critic import Critic
+from phenaki.generators import Components
 from phenaki.media.video import Frames, to_uint8
-from phenaki.sampling import SamplingConfig, Scene, plan, story
-from phenaki.sampling.rollout import count_steps
-from phenaki.tokenizers import Tokenizer
+from phenaki.sampling import SamplingConfig, Scene, count_steps, plan_windows, rollout
 
 FRAMES = 11  # of a clip, and of each scene of a story (paper, table 6)
 MAX_CLIPS = {"cpu": 10, "cuda": 500}  # per batch
@@ -34,11 +30,8 @@ Story = Sequence[str]
 class Model(Protocol):
     """What is evaluated: `phenaki.Phenaki`, or any object with these parts."""
 
-    tokenizer: Tokenizer
-    generator: Generator
-    text_encoder: TextEncoder
+    components: Components
     sampling: SamplingConfig
-    critic: Critic | None
 
 
 def score_videos(
@@ -53,7 +46,7 @@ def score_videos(
     seeds = torch.randint(2**62, (len(groups),), generator=torch.Generator().manual_seed(seed)).tolist()
     threads = torch.get_num_threads()
     threads_each = math.ceil(threads / min(MAX_WORKERS, len(groups)))
-    workers = threads // threads_each if _device(model).type == "cpu" else 1
+    workers = threads // threads_each if model.components.device.type == "cpu" else 1
     stopped = threading.Event()
 
     def on_step(finished: float) -> None:
@@ -84,29 +77,25 @@ def generate(model: Model, stories: Sequence[Story], rng: torch.Generator, advan
     device.
     """
     scenes = [Scene(prompts, FRAMES - (k > 0)) for k, prompts in enumerate(zip(*stories, strict=True))]
-    sampling = model.sampling
-    windows = plan(scenes, model.generator.config.frames, model.tokenizer.patch[0], sampling)
+    components, sampling = model.components, model.sampling
+    longest, period = components.generator.config.frames, components.tokenizer.patch[0]
+    windows = plan_windows(scenes, longest, period, sampling.rollout)
     step = len(stories) / count_steps(windows, sampling)
-    parts = model.tokenizer, model.generator, model.text_encoder
-    options = {"samples": len(stories), "on_step": lambda _: advance(step), "critic": model.critic}
-    pieces = story(*parts, scenes, sampling, rng, **options)
+    pieces = rollout(components, scenes, sampling, rng, samples=len(stories), on_step=lambda _: advance(step))
     return to_uint8(torch.cat(list(pieces), dim=2))
 
 
 def seeded_rng(model: Model, seed: int) -> torch.Generator:
     """A random generator on the model's device."""
-    return torch.Generator(_device(model)).manual_seed(seed)
+    return torch.Generator(model.components.device).manual_seed(seed)
 
 
 def batch_size(model: Model) -> int:
     """Clips per batch: at most `MAX_CLIPS`, fewer where their logits would not fit into memory."""
-    t, h, w = model.tokenizer.grid(FRAMES, *model.tokenizer.config.image_size)
-    device = "cpu" if _device(model).type == "cpu" else "cuda"
-    return max(1, min(MAX_CLIPS[device], MAX_LOGITS[device] // (2 * t * h * w * model.tokenizer.vocab_size)))
-
-
-def _device(model: Model) -> torch.device:
-    return next(model.generator.parameters()).device
+    tokenizer, on_cpu = model.components.tokenizer, model.components.device.type == "cpu"
+    t, h, w = tokenizer.grid(FRAMES, *tokenizer.config.image_size)
+    device = "cpu" if on_cpu else "cuda"
+    return max(1, min(MAX_CLIPS[device], MAX_LOGITS[device] // (2 * t * h * w * tokenizer.vocab_size)))
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[Sequence[Item]]:

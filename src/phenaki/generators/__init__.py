@@ -1,7 +1,7 @@
 """Stage 2: ids from text."""
 
 from phenaki.core.registry import GENERATORS
-from phenaki.generators.base import Generator
+from phenaki.generators.base import FORWARD_METHODS, Condition, Generator
 from phenaki.generators.components import Components
 from phenaki.generators.masked import MaskedTransformer, MaskedTransformerConfig, MaskedTransformerSizes
 from phenaki.tokenizers.base import TokenizerFacts
@@ -19,7 +19,9 @@ def build_generator(sizes: GeneratorSizes, tokenizer: TokenizerFacts, text_width
 
 
 __all__ = [
+    "FORWARD_METHODS",
     "Components",
+    "Condition",
     "Generator",
     "GeneratorSizes",
     "MaskedTransformer",

@@ -1,28 +1,89 @@
-"""The contract of a generator (second stage): masked ids and text to logits."""
+"""The contract of a generator (second stage): masked ids and a condition to logits.
+
+Training, sampling, critics and the cost model call `condition`, `logits` and `commit` alone.
+
+Shapes: B batch, t, h, w token grid, M positions asked for, D width, V vocabulary, H heads, K head width, L text length.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from phenaki.conditioning.base import Text
 from phenaki.core.errors import PhenakiError
 from phenaki.tokenizers.base import Tokenizer
 
-Context = list[tuple[Tensor, Tensor]]
-"""Keys and values of a text for each layer: computed once for all steps of a decoding."""
+FORWARD_METHODS = ("condition", "logits", "features", "commit")
+"""Entry points that use weights: what shards them registers each, so that it gathers them as it does for `forward`."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a generator computed from text, once for all steps of decoding. Opaque to everyone but its generator.
+
+    keys_values: keys and values (B, H, L, K) for each layer. mask: bool (B, L), True where there is text. frames: int64
+    (B, L, 2), the latent frames [first, end) that see each position; None: all do.
+    """
+
+    keys_values: Sequence[tuple[Tensor, Tensor]]
+    mask: Tensor
+    frames: Tensor | None = None
+
+    def repeat(self, times: int) -> Condition:
+        """The batch repeated as a whole."""
+        return Condition.concatenate([self] * times)
+
+    @staticmethod
+    def concatenate(conditions: Sequence[Condition]) -> Condition:
+        """One batch after the other, each padded to the longest text."""
+        length = max(condition.mask.shape[1] for condition in conditions)
+        padded = [condition._pad(length) for condition in conditions]
+        layers = zip(*(condition.keys_values for condition in padded), strict=True)
+        keys_values = [tuple(map(torch.cat, zip(*layer, strict=True))) for layer in layers]
+        mask = torch.cat([condition.mask for condition in padded])
+        if all(condition.frames is None for condition in padded):
+            return Condition(keys_values, mask)
+        return Condition(keys_values, mask, torch.cat([condition._frames() for condition in padded]))
+
+    def _pad(self, length: int) -> Condition:
+        more = length - self.mask.shape[1]
+        if not more:
+            return self
+        keys_values = [(F.pad(k, (0, 0, 0, more)), F.pad(v, (0, 0, 0, more))) for k, v in self.keys_values]
+        frames = None if self.frames is None else F.pad(self.frames, (0, 0, 0, more))
+        return Condition(keys_values, F.pad(self.mask, (0, more)), frames)
+
+    def _frames(self) -> Tensor:
+        if self.frames is not None:
+            return self.frames
+        every = torch.tensor([0, torch.iinfo(torch.int64).max], device=self.mask.device)
+        return every.expand(*self.mask.shape, 2)
+
+    def visible(self, grid: Sequence[int]) -> Tensor:
+        """bool (B, 1 or t * h * w, L): which text positions each position of a grid (t, h, w) attends to."""
+        if self.frames is None:
+            return self.mask[:, None]
+        t, h, w = grid
+        frame = torch.arange(t, device=self.mask.device)[:, None]
+        first, end = self.frames[:, None].unbind(-1)
+        return (self.mask[:, None] & (first <= frame) & (frame < end)).repeat_interleave(h * w, dim=1)
 
 
 class Generator(nn.Module, ABC):
-    """ids int64 (B, t, h, w), `mask_id` where unknown, and text -> logits (B, t, h, w, V).
+    """ids int64 (B, t, h, w), `mask_id` where unknown, and a condition -> logits (B, t, h, w, V).
 
-    Subclasses set `config`, with the `tokenizer` (TokenizerFacts) whose ids they write, `text_width`, and `frames` of
-    the longest clip, and `head`, and define `drop`, `context` and `features`.
+    Subclasses set `config`, with `tokenizer` (the TokenizerSpec of the ids), `text_width` and `frames` (of the longest
+    clip), and `head`, and define `condition` and `features`; `commit` too if they keep a cache.
     """
 
+    has_cache: ClassVar[bool] = False
     config: Any
     head: nn.Module
 
@@ -36,8 +97,10 @@ class Generator(nn.Module, ABC):
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Raise PhenakiError, naming each difference, unless this generator was built for such a tokenizer."""
-        wanted, given = asdict(self.config.tokenizer), asdict(tokenizer.facts)
-        differences = [f"{name} {wanted[name]}, not {given[name]}" for name in wanted if wanted[name] != given[name]]
+        expected, actual = asdict(self.config.tokenizer), asdict(tokenizer.facts)
+        differences = [
+            f"{name} {expected[name]}, not {actual[name]}" for name in expected if expected[name] != actual[name]
+        ]
         if differences:
             raise PhenakiError(
                 f"this generator was built for a tokenizer with {'; '.join(differences)}: "
@@ -45,17 +108,59 @@ class Generator(nn.Module, ABC):
             )
 
     @abstractmethod
-    def drop(self, text: Text, dropped: Tensor) -> Text:
-        """The text as `context` and `features` take it, hidden where `dropped` (bool (B,))."""
+    def condition(self, text: Text, actions: Tensor | None = None, drop: Tensor | None = None) -> Condition:
+        """The condition for `logits`.
+
+        Args:
+            text: embeddings (B, L, D) and their mask.
+            actions: float (B, t, A), the actions of each latent frame; None for generators that take none.
+            drop: bool (B,), True where the text is replaced by the null embedding (classifier-free guidance).
+
+        Raises PhenakiError for actions that this generator does not take.
+        """
 
     @abstractmethod
-    def context(self, text: Text) -> Context:
-        """Keys and values (B, H, L, K) of a text for each layer."""
+    def features(
+        self,
+        ids: Tensor,
+        condition: Condition,
+        where: Tensor | None = None,
+        clean: Tensor | None = None,
+        cache: Any = None,
+    ) -> Tensor:
+        """What `head` turns into logits: (B, t, h, w, D), or (M, D). Arguments are those of `logits`."""
 
-    @abstractmethod
-    def features(self, ids: Tensor, context: Context, text_mask: Tensor) -> Tensor:
-        """ids (B, t, h, w) -> features (B, t, h, w, D), of which `head` makes logits."""
+    def logits(
+        self,
+        ids: Tensor,
+        condition: Condition,
+        where: Tensor | None = None,
+        clean: Tensor | None = None,
+        cache: Any = None,
+    ) -> Tensor:
+        """Logits of every position, (B, t, h, w, V), or of the M positions `where`, (M, V).
 
-    def forward(self, ids: Tensor, text: Text) -> Tensor:
-        """Logits (B, t, h, w, V) of every position; `text` as `drop` returns it."""
-        return self.head(self.features(ids, self.context(text), text.mask))
+        Args:
+            ids: int64 (B, t, h, w), `mask_id` where unknown.
+            where: int64 (M,), indices into the flattened (B, t, h, w).
+            clean: int64 (B, t, h, w), the unmasked clip, for a causal generator trained on both copies in one pass.
+            cache: keys and values of earlier latent frames, which `commit` wrote; it is not changed.
+        """
+        if not self.has_cache and (clean is not None or cache is not None):
+            raise PhenakiError(f"{type(self).__name__} sees a whole clip at once and takes no `clean` and no `cache`")
+        return self.head(self.features(ids, condition, where, clean, cache))
+
+    def forward(
+        self,
+        ids: Tensor,
+        condition: Condition,
+        where: Tensor | None = None,
+        clean: Tensor | None = None,
+        cache: Any = None,
+    ) -> Tensor:
+        """As `logits`."""
+        return self.logits(ids, condition, where, clean, cache)
+
+    def commit(self, ids: Tensor, condition: Condition, cache: Any) -> None:
+        """Write the keys and values of finished latent frames, ids int64 (B, n, h, w), into the cache."""
+        raise PhenakiError(f"{type(self).__name__} keeps no cache: it sees a whole clip at once")

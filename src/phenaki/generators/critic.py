@@ -1,65 +1,59 @@
-"""Critics: which ids of a clip are real, and which a generator put there (Token-Critic, 2209.04439, section 3).
+"""Critics: which ids of a clip are real, and which a generator made up (Token-Critic, 2209.04439, section 3).
 
-A critic is shown ids that are all filled in, and decoding draws anew what it takes for false (`sampling/critic.py`).
+A critic sees complete clips; decoding resamples the ids that it takes for generated (`sampling/guidance.py`).
 
 Shapes: B batch, t, h, w token grid, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
 from phenaki.conditioning.base import Text
+from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
 from phenaki.core.registry import CRITICS
-from phenaki.generators.base import Generator
+from phenaki.generators.base import Condition, Generator
 from phenaki.generators.masked import MaskedTransformer, MaskedTransformerConfig
 
 CriticKind = Literal["none", "token", "self"]
 
 
-@dataclass(frozen=True)
+@configclass
 class CriticConfig:
-    """The critic that a training brings up. `token`: a network of its own, of `width` and `layers`, None being the
-    generator's; `self`: a head on the generator's features, from whose loss, times `weight`, the generator learns too.
+    """The critic to train. `token`: a network of `width` and `layers` (None: the generator's); `self`: a head on the
+    generator's features, through whose loss, times `weight`, the generator learns too.
 
-    `temperature`: at which ids are drawn from the generator's logits for the critic to judge; that of sampling shows it
-    what it will see. `lr`: of its own optimizer, None being the generator's; all else follows the generator's.
+    `temperature`: at which ids are sampled from the generator's logits for the critic to score; best that of decoding.
+    `lr`: of the critic's optimizer (None: the generator's); its other settings are the generator's.
     """
 
     kind: CriticKind = "none"
     width: int | None = None
-    layers: int | None = None
-    weight: float = 1.0
-    temperature: float = 1.0
-    lr: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("weight", "temperature"):
-            if not getattr(self, name) >= 0:
-                raise PhenakiError(f"critic.{name} {getattr(self, name)} must not be below 0")
-        if self.layers is not None and self.layers < 1:
-            raise PhenakiError(f"critic.layers {self.layers} must be 1 or more, or null for those of the generator")
-        if self.lr is not None and not self.lr > 0:
-            raise PhenakiError(f"critic.lr {self.lr} must be above 0, or null for that of the generator")
+    layers: int | None = bounded(None, at_least=1)
+    weight: float = bounded(1.0, at_least=0)
+    temperature: float = bounded(1.0, at_least=0)
+    lr: float | None = bounded(None, above=0)
 
 
 class TokenCritic(MaskedTransformer):
-    """The generator's network with one output, which masks nothing: ids int64 (B, t, h, w) and text -> log-odds
-    (B, t, h, w, 1) that an id is real."""
+    """The generator's network with one output: complete ids int64 (B, t, h, w) and text -> log-odds that each is real.
+
+    A text encoder that is trained learns from the generator alone.
+    """
 
     outputs = 1
 
-    def drop(self, text: Text, dropped: Tensor) -> Text:
-        """As of the generator. A text encoder that learns does so from the generator alone."""
-        return super().drop(Text(text.embeddings.detach(), text.mask), dropped)
+    def condition_on(self, generator: Generator, text: Text, drop: Tensor | None = None) -> Condition:
+        """The condition for `scores`; arguments as of `Generator.condition`."""
+        return self.condition(text._replace(embeddings=text.embeddings.detach()), drop=drop)
 
-    def trunk(self, generator: Generator) -> Generator:
-        return self
+    def scores(self, generator: Generator, ids: Tensor, condition: Condition) -> Tensor:
+        """float32 (B, t, h, w), log-odds that each id of ids int64 (B, t, h, w) is real."""
+        return self.logits(ids, condition).squeeze(-1).float()
 
 
 @dataclass(frozen=True)
@@ -70,8 +64,7 @@ class SelfCriticConfig:
 
 
 class SelfCritic(nn.Module):
-    """A head on a generator's own features (B, t, h, w, D), of ids that are all filled in -> log-odds (B, t, h, w, 1)
-    that an id is real."""
+    """A head on the generator's own features of complete ids -> log-odds that each is real."""
 
     def __init__(self, config: SelfCriticConfig):
         super().__init__()
@@ -80,8 +73,13 @@ class SelfCritic(nn.Module):
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def trunk(self, generator: Generator) -> Generator:
-        return generator
+    def condition_on(self, generator: Generator, text: Text, drop: Tensor | None = None) -> Condition:
+        """The condition for `scores`; arguments as of `Generator.condition`."""
+        return generator.condition(text, drop=drop)
+
+    def scores(self, generator: Generator, ids: Tensor, condition: Condition) -> Tensor:
+        """float32 (B, t, h, w), log-odds that each id of ids int64 (B, t, h, w) is real."""
+        return self.head(generator.features(ids, condition)).squeeze(-1).float()
 
 
 Critic = TokenCritic | SelfCritic
@@ -91,33 +89,27 @@ CRITICS.register("self", SelfCriticConfig, SelfCritic)
 
 def build_critic(config: CriticConfig, generator: Generator) -> Critic:
     """A new critic, of the kind "token" or "self", for a generator."""
-    known = generator.config
+    sizes = generator.config
     if config.kind == "self":
-        return SelfCritic(SelfCriticConfig(known.width))
-    width = known.width if config.width is None else config.width
-    layers = known.layers if config.layers is None else config.layers
-    return TokenCritic(MaskedTransformerConfig(known.tokenizer, known.text_width, known.frames, width, layers))
+        return SelfCritic(SelfCriticConfig(sizes.width))
+    return TokenCritic(
+        MaskedTransformerConfig(
+            tokenizer=sizes.tokenizer,
+            text_width=sizes.text_width,
+            frames=sizes.frames,
+            width=sizes.width if config.width is None else config.width,
+            layers=sizes.layers if config.layers is None else config.layers,
+        )
+    )
 
 
 def check_critic(critic: Critic, generator: Generator) -> None:
-    """Raise PhenakiError for a critic of other ids, another text or another width of features than the generator's."""
+    """Raise PhenakiError for a critic built for other ids, text or features than the generator's."""
     names = ("width",) if isinstance(critic, SelfCritic) else ("tokenizer", "text_width")
     for name in names:
-        judges, writes = getattr(critic.config, name), getattr(generator.config, name)
-        if judges != writes:
+        expected, actual = getattr(critic.config, name), getattr(generator.config, name)
+        if expected != actual:
             raise PhenakiError(
-                f"this critic was built for a generator of {name} {judges}, and this one has {writes}: "
+                f"this critic was built for a generator of {name} {expected}, and this one has {actual}: "
                 "use the critic that was trained with it"
             )
-
-
-def scores(critic: Critic, generator: Generator, text: Text, dropped: Tensor) -> Callable[[Tensor], Tensor]:
-    """What the critic says of ids beside a text, as the text encoder gives it, hidden where `dropped` (bool (B,)).
-
-    Returns a function: ids int64 (B, t, h, w), all filled in -> float32 (B, t, h, w), log-odds that an id is real. The
-    text's keys and values are computed once.
-    """
-    trunk = critic.trunk(generator)
-    text = trunk.drop(text, dropped)
-    context = trunk.context(text)
-    return lambda ids: critic.head(trunk.features(ids, context, text.mask)).squeeze(-1).float()

@@ -6,6 +6,7 @@ Shapes: B batch, t, h, w token grid, N = t * h * w, L text positions, D width, V
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from phenaki.conditioning.base import Text
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import latent_frames
-from phenaki.generators.base import Context, Generator
+from phenaki.generators.base import Condition, Generator
 from phenaki.nn.attention import HEAD_DIM
 from phenaki.nn.linear import RaggedLinear
 from phenaki.nn.positions import fourier_features, rotary_table
@@ -24,11 +25,10 @@ _BANDS = 6
 
 
 @dataclass(frozen=True)
-class MaskedTransformerConfig:
-    """Sizes of the network; the paper's are 24 layers of width 2048. `frames`: the longest clip it is trained on."""
+class MaskedTransformerSizes:
+    """What a recipe chooses; the rest of the configuration follows from tokenizer and text encoder. The paper's are 24
+    layers of width 2048. `frames`: of the longest training clip."""
 
-    tokenizer: TokenizerFacts
-    text_width: int
     frames: int = 11
     width: int = 512
     layers: int = 8
@@ -37,20 +37,21 @@ class MaskedTransformerConfig:
     def __post_init__(self) -> None:
         if error := width_error(self.width):
             raise PhenakiError(error)
-        latent_frames(self.frames, self.tokenizer.patch[0])
-
-
-@dataclass(frozen=True)
-class MaskedTransformerSizes:
-    """What of `MaskedTransformerConfig` is free to choose; the rest follows from the tokenizer and the text encoder."""
-
-    frames: int = 11
-    width: int = 512
-    layers: int = 8
-    mlp_ratio: int = 4
 
     def config(self, tokenizer: TokenizerFacts, text_width: int) -> MaskedTransformerConfig:
-        return MaskedTransformerConfig(tokenizer, text_width, **asdict(self))
+        return MaskedTransformerConfig(tokenizer=tokenizer, text_width=text_width, **asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedTransformerConfig(MaskedTransformerSizes):
+    """Sizes of the network, the tokenizer whose ids it writes, and the width of the text embeddings."""
+
+    tokenizer: TokenizerFacts
+    text_width: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        latent_frames(self.frames, self.tokenizer.patch[0])
 
 
 class MaskedTransformer(Generator):
@@ -75,24 +76,36 @@ class MaskedTransformer(Generator):
 
     @property
     def outputs(self) -> int:
-        """Of the head, for each id."""
+        """Width of the head's output."""
         return self.vocab_size
 
-    def drop(self, text: Text, dropped: Tensor) -> Text:
-        """Put the learned null embedding in front of the text, and hide the rest of it where `dropped` (bool (B,)).
+    def condition(self, text: Text, actions: Tensor | None = None, drop: Tensor | None = None) -> Condition:
+        """Keys and values of the text for each layer, computed once for all steps of decoding.
 
-        It stands in front of every text, so that no sample is ever without a key to attend to.
+        The learned null embedding stands in front of every text and is never masked, so that a sample without text
+        still has a key to attend to.
         """
-        null = self.null_text.to(text.embeddings.dtype).expand(text.embeddings.shape[0], 1, -1)
-        mask = text.mask & ~dropped[:, None]
-        return Text(torch.cat((null, text.embeddings), 1), torch.cat((mask.new_ones(len(mask), 1), mask), 1))
+        if actions is not None:
+            raise PhenakiError("this generator takes no actions: train one that does, or leave them out")
+        embeddings, mask, frames = text.embeddings, text.mask, getattr(text, "frames", None)
+        if drop is not None:
+            mask = mask & ~drop[:, None]
+        null = self.null_text.to(embeddings.dtype).expand(len(embeddings), 1, -1)
+        embeddings = torch.cat((null, embeddings), dim=1)
+        mask = torch.cat((mask.new_ones(len(mask), 1), mask), dim=1)
+        if frames is not None:
+            every = frames.new_tensor([0, torch.iinfo(frames.dtype).max]).expand(len(frames), 1, 2)
+            frames = torch.cat((every, frames), dim=1)
+        return Condition([layer.cross.keys_values(embeddings) for layer in self.layers], mask, frames)
 
-    def context(self, text: Text) -> Context:
-        """Keys and values (B, H, L, K) of a text for each layer."""
-        return [layer.cross.keys_values(text.embeddings) for layer in self.layers]
-
-    def features(self, ids: Tensor, context: Context, text_mask: Tensor) -> Tensor:
-        """ids (B, t, h, w) -> features (B, t, h, w, D), of which `head` makes logits."""
+    def features(
+        self,
+        ids: Tensor,
+        condition: Condition,
+        where: Tensor | None = None,
+        clean: Tensor | None = None,
+        cache: Any = None,
+    ) -> Tensor:
         B, t, h, w = ids.shape
         patch, (height, width) = self.config.tokenizer.patch, self.config.tokenizer.image_size
         scales = (latent_frames(self.config.frames, patch[0]), height // patch[1], width // patch[2])
@@ -100,6 +113,8 @@ class MaskedTransformer(Generator):
         x = x + self.positions(fourier_features((t, h, w), scales, _BANDS, ids.device))
         x = torch.cat((x[:, : h * w] + self.first_frame, x[:, h * w :]), dim=1)
         rotary = rotary_table((t, h, w), HEAD_DIM, ids.device)
-        for layer, keys_values in zip(self.layers, context, strict=True):
-            x = layer(x, rotary, context=keys_values, context_mask=text_mask)
-        return self.norm(x).view(B, t, h, w, -1)
+        visible = condition.visible((t, h, w))
+        for layer, keys_values in zip(self.layers, condition.keys_values, strict=True):
+            x = layer(x, rotary, context=keys_values, context_mask=visible)
+        x = self.norm(x)
+        return x.view(B, t, h, w, -1) if where is None else x.flatten(0, 1).index_select(0, where)

@@ -92,10 +92,11 @@ class Attention(nn.Module):
         return self._keys_values(self.to_kv(context))
 
     def cross(self, x: Tensor, keys_values: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
-        """Attention of x (B, N, D) over keys and values of a context; mask: bool (B, M), True where there is text."""
+        """Attention of x (B, N, D) over keys and values of a context; mask: bool (B, N or 1, M), True where a query may
+        see a key."""
         k, v = keys_values
         q = self.norm_q(self._split(self.to_q(x)))
-        return self._merge(attend(q.to(v.dtype), k.to(v.dtype), v, mask=mask[:, None, None, :]))
+        return self._merge(attend(q.to(v.dtype), k.to(v.dtype), v, mask=mask[:, None]))
 
     def _keys_values(self, kv: Tensor) -> tuple[Tensor, Tensor]:
         k, v = kv.chunk(2, dim=-1)

@@ -43,7 +43,7 @@ class TransformerBlock(Block):
         past: Past | None = None,
     ) -> Tensor:
         """x: (B, N, D) -> (B, N, D), `mask`: bool (B, N), which positions may be seen; `context`: keys and values of
-        `self.cross.keys_values` for M context positions, `context_mask`: bool (B, M); `past`: of a stream."""
+        `self.cross.keys_values` for M context positions, `context_mask`: bool (B, N or 1, M); `past`: of a stream."""
         x = x + self.attention(self.norm(x), rotary, mask, past)
         if self.cross is not None:
             x = x + self.cross.cross(self.norm_cross(x), context, context_mask)

@@ -1,19 +1,26 @@
-"""Sampling: parallel decoding over a callable, guidance, stories and edits."""
+"""Sampling: parallel decoding over a callable, guidance, rollout to any length, editing."""
 
-from phenaki.sampling.decoding import SamplingConfig, decode
+from phenaki.sampling.config import DecodingConfig, GuidanceConfig, RolloutConfig, SamplingConfig, SamplingOptions
+from phenaki.sampling.decoding import decode
 from phenaki.sampling.editing import inpaint, interpolate
-from phenaki.sampling.guidance import guided, steered
-from phenaki.sampling.rollout import Scene, Storyteller, plan, story
+from phenaki.sampling.guidance import cfg_logits_fns, critic_scores_fn, sample_ids
+from phenaki.sampling.rollout import Rollout, Scene, count_steps, plan_windows, rollout
 
 __all__ = [
+    "DecodingConfig",
+    "GuidanceConfig",
+    "Rollout",
+    "RolloutConfig",
     "SamplingConfig",
+    "SamplingOptions",
     "Scene",
-    "Storyteller",
+    "cfg_logits_fns",
+    "count_steps",
+    "critic_scores_fn",
     "decode",
-    "guided",
     "inpaint",
     "interpolate",
-    "plan",
-    "steered",
-    "story",
+    "plan_windows",
+    "rollout",
+    "sample_ids",
 ]

@@ -1,74 +1,84 @@
-"""Classifier-free guidance (2207.12598) for a generator: the branches with and without text in one batch."""
+"""From a model and a text to ids: classifier-free guidance (2207.12598) and the critic, as callables for `decode`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from phenaki.conditioning.base import Text, TextEncoder
+from phenaki.conditioning.base import Text
 from phenaki.core.precision import autocast
-from phenaki.generators.base import Generator
-from phenaki.sampling.decoding import LogitsFn, SamplingConfig
+from phenaki.generators import Components, Condition, Generator
+from phenaki.sampling.config import SamplingConfig
+from phenaki.sampling.decoding import LogitsFn, ScoresFn, decode
 
-
-def guided(generator: Generator, text: Text, scale: float, negative: Text | None = None) -> LogitsFn:
-    """A `logits_fn` for `decode`: null + scale * (text - null).
-
-    `scale` 1 is the text alone, in one branch; 0 ignores it. `negative`: a text of B prompts to lead away from, which
-    takes the place of the null branch; its length may differ from that of `text`.
-    """
-    return guided_by_step(generator, text, [scale], negative)[0]
+OnStep = Callable[[int], None]
 
 
 @torch.no_grad()
-def steered(generator: Generator, text_encoder: TextEncoder, text: Text, config: SamplingConfig) -> list[LogitsFn]:
-    """A `guided` for each step of a decoding, by the guidance and the negative prompt of its configuration."""
-    negative = None
-    if config.negative is not None:
-        with autocast(text.embeddings.device):
-            negative = text_encoder.encode([config.negative] * len(text.mask))
-    return guided_by_step(generator, text, config.scales, negative)
+def sample_ids(
+    components: Components,
+    text: Text,
+    ids: Tensor,
+    known: Tensor,
+    sampling: SamplingConfig,
+    rng: torch.Generator,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Complete ids int64 (B, t, h, w) under a text of B prompts; arguments as of `decode`."""
+    negative, decoding = None, sampling.decoding
+    if sampling.guidance.negative_prompt is not None:
+        negative = components.encode_text(sampling.guidance.negative_prompt, len(ids))
+    scales = sampling.guidance.scales(decoding.steps)
+    logits_fns = cfg_logits_fns(components.generator, text, scales, negative)
+    scores_fn = critic_scores_fn(components, text) if decoding.order == "critic" else None
+    with autocast(ids.device):  # around all steps, so that weights are cast once
+        return decode(logits_fns, ids, known, components.generator.mask_id, decoding, rng, on_step, scores_fn)
 
 
 @torch.no_grad()
-def guided_by_step(
+def cfg_logits_fns(
     generator: Generator, text: Text, scales: Sequence[float], negative: Text | None = None
 ) -> list[LogitsFn]:
-    """A `guided` for each of several scales; the text's keys and values are computed once for all. At scale 1 there is
-    one branch, at half the cost."""
-    batch, device = len(text.mask), text.embeddings.device
-    most = 1 if all(scale == 1 for scale in scales) else 2
-    dropped = torch.arange(most, device=device).repeat_interleave(batch).bool()
-    if negative is None or most == 1:
-        text = text.repeat(most)
-    else:
-        text, dropped = _one_batch(text, negative), torch.zeros_like(dropped)
+    """A `logits_fn` for each guidance scale: null + scale * (text - null), both branches in one batch.
+
+    Scale 1 is the text alone, in one branch at half the cost; 0 ignores it. `negative`: a text of B prompts in place of
+    the null branch; its length may differ. Keys and values of the texts are computed once for all.
+    """
+    device = text.embeddings.device
     with autocast(device):
-        text = generator.drop(text, dropped)
-        context = generator.context(text)
-    alone = [(keys[:batch], values[:batch]) for keys, values in context]
+        condition = both = generator.condition(text)
+        if any(scale != 1 for scale in scales):
+            every = torch.ones(len(text.mask), dtype=torch.bool, device=device)
+            null = generator.condition(text, drop=every) if negative is None else generator.condition(negative)
+            both = Condition.concatenate([condition, null])
 
     def logits_fn(scale: float, ids: Tensor, where: Tensor) -> Tensor:
-        branches, read, mask = (1, alone, text.mask[:batch]) if scale == 1 else (2, context, text.mask)
         with autocast(device):
-            features = generator.features(ids.repeat(branches, 1, 1, 1), read, mask)
-            logits = generator.head(features[where.repeat(branches, 1, 1, 1)]).float()
-        if branches == 1:
-            return logits
-        with_text, without = logits.chunk(2)
-        return (with_text - without).mul_(scale).add_(without)
+            if scale == 1:
+                return generator.logits(ids, condition, where).float()
+            twice = torch.cat((where, where + ids.numel()))
+            logits = generator.logits(ids.repeat(2, 1, 1, 1), both, twice).float()
+        conditional, unconditional = logits.chunk(2)
+        return (conditional - unconditional).mul_(scale).add_(unconditional)
 
     return [partial(logits_fn, scale) for scale in scales]
 
 
-def _one_batch(*texts: Text) -> Text:
-    """Texts of several lengths, one after the other in the batch, padded to the longest."""
-    longest = max(text.mask.shape[1] for text in texts)
-    short = [longest - text.mask.shape[1] for text in texts]
-    embeddings = [F.pad(text.embeddings, (0, 0, 0, rest)) for text, rest in zip(texts, short, strict=True)]
-    masks = [F.pad(text.mask, (0, rest)) for text, rest in zip(texts, short, strict=True)]
-    return Text(torch.cat(embeddings), torch.cat(masks))
+@torch.no_grad()
+def critic_scores_fn(components: Components, text: Text) -> ScoresFn | None:
+    """The critic's scores beside a text, as `decode` takes them; None for a model without a critic."""
+    critic, generator = components.critic, components.generator
+    if critic is None:
+        return None
+    device = text.embeddings.device
+    with autocast(device):
+        condition = critic.condition_on(generator, text)
+
+    def scores_fn(ids: Tensor) -> Tensor:
+        with autocast(device):
+            return critic.scores(generator, ids, condition)
+
+    return scores_fn

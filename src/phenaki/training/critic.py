@@ -18,12 +18,12 @@ from phenaki.core.precision import Autocast, autocast
 from phenaki.data.config import DataConfig
 from phenaki.data.eval_samples import shown
 from phenaki.data.mixing import Batch
-from phenaki.generators import Components, Generator
-from phenaki.generators.critic import Critic, CriticConfig, build_critic, scores
+from phenaki.generators import Generator
+from phenaki.generators.critic import Critic, CriticConfig, build_critic
 from phenaki.generators.losses import critic_loss
-from phenaki.pipeline import Phenaki
-from phenaki.sampling import SamplingConfig
-from phenaki.sampling.decoding import draw
+from phenaki.pipeline import Phenaki, save_model
+from phenaki.sampling import DecodingConfig
+from phenaki.sampling.decoding import sample_logits
 from phenaki.training.config import RunConfig
 from phenaki.training.gradients import add_weighted
 from phenaki.training.inputs import Inputs, check_batches, open_inputs
@@ -63,9 +63,10 @@ def score_sampled(
     The masked ids are sampled from the generator's logits (M, V), which get no gradient. Sampled ids equal to the
     original are labelled real, as are all that were not masked; known ids do not count.
     """
-    sampled, _ = draw(logits.detach(), batch.uniform, temperature, SamplingConfig())
+    sampled, _ = sample_logits(logits.detach(), batch.uniform, temperature, DecodingConfig())
     filled = batch.ids.flatten().scatter(0, batch.where, sampled).view_as(batch.ids)
-    log_odds = scores(critic, generator, text, batch.dropped)(filled).flatten()[batch.free]
+    condition = critic.condition_on(generator, text, batch.dropped)
+    log_odds = critic.scores(generator, filled, condition).flatten()[batch.free]
     real = (filled == batch.ids).flatten()[batch.free]
     return critic_loss(log_odds, real), {"log_odds": log_odds.detach(), "real": real}
 
@@ -179,13 +180,12 @@ def train_critic(
             if run.completes(recipe.run.picture_every):
                 critic = gather_full(trainer.ema.module)  # all processes call
                 if run.is_main:
-                    networks = Components(model.generator, model.tokenizer, model.text_encoder, critic)
-                    sampling, fps = replace(model.sampling, order="critic"), model.tokenizer.config.fps
-                    metrics, preview = preview_captions(networks, clips, sampling, checker)
+                    components = replace(model.components, critic=critic)
+                    sampling, fps = model.sampling.with_options({"order": "critic"}), model.fps
+                    metrics, preview = preview_captions(components, clips, sampling, checker)
                     run.record(metrics)
                     run.show("samples", preview, fps)
                     if prompts:
-                        run.show("prompts", preview_prompts(networks, prompts, sampling), fps)
-                    trained = Phenaki(model.tokenizer, model.generator, model.text_encoder, model.sampling, critic)
-                    trained.save_pretrained(run.folder / "model")
+                        run.show("prompts", preview_prompts(components, prompts, sampling), fps)
+                    save_model(run.folder / "model", components, model.sampling)
     return run.folder / "model"

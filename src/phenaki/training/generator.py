@@ -200,7 +200,7 @@ def train_generator(
     inputs = open_inputs(recipe.data, recipe.text, tokenizer, text_encoder)
     recipe.prefix.check_causal(inputs.causal)
     check_batches(recipe.data, recipe.generator.frames)
-    recipe.sampling.check_critic(recipe.critic.kind != "none")
+    recipe.sampling.decoding.check_critic(recipe.critic.kind != "none")
     clips = shown(recipe.data, captions=inputs.captions, check_caption=inputs.check_caption)
     prompts = read_prompts(recipe.run.prompts, inputs)
     frozen = {"tokenizer": inputs.fingerprint, "text encoder": inputs.text_fingerprint}
@@ -224,13 +224,5 @@ def train_generator(
                         run.show("samples", preview, fps)
                     if prompts:
                         run.show("prompts", preview_prompts(model, prompts, recipe.sampling), fps)
-                    save_model(
-                        run.folder / "model",
-                        model.generator,
-                        model.tokenizer,
-                        model.text_encoder,
-                        recipe.sampling,
-                        inputs.fingerprint,
-                        critic=model.critic,
-                    )
+                    save_model(run.folder / "model", model, recipe.sampling, inputs.fingerprint)
     return run.folder / "model"

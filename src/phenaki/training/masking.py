@@ -115,9 +115,8 @@ class GeneratorBatch:
 
 def masked_logits(generator: Generator, text: Text, batch: GeneratorBatch) -> Tensor:
     """Logits (M, V) of the masked positions."""
-    text = generator.drop(text, batch.dropped)
-    features = generator.features(batch.masked_ids(generator.mask_id), generator.context(text), text.mask)
-    return generator.head(features.flatten(0, -2).index_select(0, batch.where))
+    condition = generator.condition(text, drop=batch.dropped)
+    return generator(batch.masked_ids(generator.mask_id), condition, batch.where)
 
 
 def make_batch(

@@ -19,7 +19,7 @@ from phenaki.evaluation.pixels import psnr
 from phenaki.generators import Components
 from phenaki.generators.masking import masked_count, random_mask
 from phenaki.media.video import Frames, to_float, to_uint8
-from phenaki.sampling import SamplingConfig, Scene, story
+from phenaki.sampling import SamplingConfig, Scene, rollout
 from phenaki.tokenizers import Tokenizer, code_usage
 from phenaki.training.inputs import Inputs
 from phenaki.training.masking import make_batch, masked_logits
@@ -111,8 +111,7 @@ def sample_clips(model: Components, prompts: Sequence[str], sampling: SamplingCo
     """A clip of each prompt, uint8 (T, H, W, 3), always from the same noise."""
     rng = torch.Generator(model.device).manual_seed(0)
     scenes = [Scene(tuple(prompts), model.generator.config.frames)]
-    options = {"samples": len(prompts), "critic": model.critic}
-    pieces = story(model.tokenizer, model.generator, model.text_encoder, scenes, sampling, rng, **options)
+    pieces = rollout(model, scenes, sampling, rng, samples=len(prompts))
     return list(to_uint8(torch.cat(list(pieces), dim=2)))
 
 

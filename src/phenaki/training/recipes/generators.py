@@ -6,7 +6,7 @@ from phenaki.conditioning import T5Config, WordEncoderConfig
 from phenaki.data.config import DataConfig
 from phenaki.generators import MaskedTransformerSizes
 from phenaki.generators.losses import GeneratorLossConfig
-from phenaki.sampling import SamplingConfig
+from phenaki.sampling import DecodingConfig, GuidanceConfig, RolloutConfig, SamplingConfig
 from phenaki.training.config import RunConfig
 from phenaki.training.generator import GeneratorRecipe
 from phenaki.training.masking import PrefixConfig
@@ -21,7 +21,7 @@ def masked_debug() -> GeneratorRecipe:
         data=DataConfig(size=32, batch=4, lengths=(1, 5), length_shares=(0.25, 0.75), workers=0),
         prefix=PrefixConfig(latent_frames=(0, 1), probabilities=(0.8, 0.2), continued_probabilities=(0.0, 1.0)),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=10, clip=1.0, ema_decay=0.9),
-        sampling=SamplingConfig(steps=4, prime_frames=1),
+        sampling=SamplingConfig(DecodingConfig(steps=4), rollout=RolloutConfig(prime_frames=1)),
         run=RunConfig(steps=100, log_every=10, picture_every=100, checkpoint_every=50),
     )
 
@@ -43,14 +43,9 @@ def masked_shapes_64() -> GeneratorRecipe:
         loss=GeneratorLossConfig(label_smoothing=0.02, text_drop=0.1, first_frame_weight=2.0),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=200, cooldown_fraction=0.35, clip=1.0),
         sampling=SamplingConfig(
-            steps=8,
-            guidance=1.5,
-            temperature=0.4,
-            choice_temperature=4.0,
-            prime_frames=1,
-            first_frame_alone=True,
-            first_frame_steps=36,
-            guidance_share=0.5,
+            DecodingConfig(steps=8, temperature=0.4, choice_temperature=4.0),
+            GuidanceConfig(scale=1.5, fraction=0.5),
+            RolloutConfig(prime_frames=1, first_frame_alone=True, first_frame_steps=36),
         ),
         run=RunConfig(steps=20_000, log_every=25, picture_every=500, checkpoint_every=250),
     )
@@ -64,7 +59,7 @@ def base_128() -> GeneratorRecipe:
         text=T5Config("google/t5-v1_1-base", width=768),
         data=DataConfig(size=128, batch=64, lengths=(1, 11), length_shares=(0.2, 0.8), workers=8, seed=1),
         optimizer=OptimizerConfig(kind="muon", lr=1e-3, warmup_steps=2000, cooldown_fraction=0.35, clip=1.0),
-        sampling=SamplingConfig(steps=24, guidance=4.0, prime_frames=5),
+        sampling=SamplingConfig(DecodingConfig(steps=24), GuidanceConfig(scale=4.0), RolloutConfig(prime_frames=5)),
         run=RunConfig(steps=200_000, log_every=100, picture_every=5000, checkpoint_every=1000),
     )
 
@@ -80,6 +75,8 @@ def paper() -> GeneratorRecipe:
         data=DataConfig(size=128, batch=512, lengths=(1, 11), length_shares=(0.2, 0.8), workers=8, seed=1),
         loss=GeneratorLossConfig(text_drop=0.1),
         optimizer=OptimizerConfig(kind="adamw", lr=1e-4, warmup_steps=10_000, ema_decay=0.9999),
-        sampling=SamplingConfig(steps=48, guidance=12.0, choice_temperature=8.0, prime_frames=5),
+        sampling=SamplingConfig(
+            DecodingConfig(steps=48, choice_temperature=8.0), GuidanceConfig(scale=12.0), RolloutConfig(prime_frames=5)
+        ),
         run=RunConfig(steps=1_000_000, log_every=100, picture_every=5000, checkpoint_every=1000),
     )

@@ -1,0 +1,506 @@
+"""The text-to-video model that users call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, count
+from pathlib import Path
+from typing import Unpack
+
+import torch
+from torch import Tensor, nn
+
+from phenaki.conditioning import Text, TextEncoder
+from phenaki.conditioning.precomputed import checked_text
+from phenaki.core import hub
+from phenaki.core.components import CONFIG_FILE, load_component
+from phenaki.core.errors import PhenakiError
+from phenaki.core.grid import floor_frames, latent_frames
+from phenaki.core.hub import MODEL_FILE
+from phenaki.core.precision import best_device
+from phenaki.core.progress import progress_bar
+from phenaki.generators import Components, Generator
+from phenaki.generators.components import check_text_width
+from phenaki.generators.critic import Critic
+from phenaki.pipeline.loading import load_model, no_model_error, save_model
+from phenaki.pipeline.results import Generation
+from phenaki.sampling import (
+    Rollout,
+    SamplingConfig,
+    SamplingOptions,
+    Scene,
+    count_steps,
+    inpaint,
+    interpolate,
+    plan_windows,
+    rollout,
+)
+from phenaki.tokenizers import Tokenizer
+
+OnStep = Callable[[int, int | None], None]
+"""Called with the number of finished decoding steps, and the total if it is known."""
+
+
+class Phenaki:
+    """A text-to-video model.
+
+        model = Phenaki.from_pretrained("shapes-64")
+        model.generate("a large red circle moves to the right", seed=1).save("circle.mp4")
+
+    Several prompts are the scenes of one story. Raises PhenakiError if the networks were not built for one another.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        generator: Generator,
+        text_encoder: TextEncoder,
+        sampling: SamplingConfig | None = None,
+        critic: Critic | None = None,
+    ) -> None:
+        self.components = Components(generator, tokenizer, text_encoder, critic)
+        for network in self._networks:
+            network.eval()
+        self.sampling = sampling or SamplingConfig()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.components.tokenizer
+
+    @property
+    def generator(self) -> Generator:
+        return self.components.generator
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        return self.components.text_encoder
+
+    @property
+    def critic(self) -> Critic | None:
+        return self.components.critic
+
+    @property
+    def fps(self) -> float:
+        return self.tokenizer.config.fps
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the frames, in pixels."""
+        return self.tokenizer.config.image_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.components.device
+
+    def to(self, device: str | torch.device) -> Phenaki:
+        """Move all networks to a device such as "cpu" or "cuda"."""
+        try:
+            for network in self._networks:
+                network.to(device)
+        except (RuntimeError, AssertionError) as error:  # what torch raises depends on how it was built
+            reason = str(error).strip().partition("\n")[0]
+            raise PhenakiError(f"the model cannot be moved to the device '{device}': {reason}") from error
+        return self
+
+    @property
+    def _networks(self) -> list[nn.Module]:
+        networks = self.tokenizer, self.generator, self.text_encoder, self.critic
+        return [network for network in networks if network is not None]
+
+    # ---- folders
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path, device: str | torch.device = "auto") -> Phenaki:
+        """The model of a name in the package, a folder, or `owner/name` on the Hugging Face hub.
+
+        `device` "auto" takes CUDA where there is one. Raises PhenakiError for an unknown name (with those there are), for
+        a folder that holds no whole model, and for components that are broken or were not built for one another.
+        """
+        return cls._from_folder(hub.resolve(name_or_folder), device)
+
+    @classmethod
+    def _from_folder(cls, folder: Path, device: str | torch.device) -> Phenaki:
+        components, sampling = load_model(folder)
+        model = cls(components.tokenizer, components.generator, components.text_encoder, sampling, components.critic)
+        return model.to(best_device() if device == "auto" else device)
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write the model as a folder that `from_pretrained` reads, completely or not at all.
+
+        `dtype`: of the stored weights (torch.float16: half the size). Other files in the folder stay. Raises
+        PhenakiError where it cannot write.
+        """
+        save_model(folder, self.components, self.sampling, dtype=dtype)
+
+    # ---- text to video
+
+    def generate(
+        self,
+        prompts: str | Sequence[str] | Text,
+        *,
+        frames: int | Sequence[int] | None = None,
+        start: Tensor | None = None,
+        size: tuple[int, int] | None = None,
+        seed: int = 0,
+        samples: int = 1,
+        progress: bool = False,
+        **options: Unpack[SamplingOptions],
+    ) -> Generation:
+        """Generate a video from a prompt, or a story from several, one per scene.
+
+        Args:
+            prompts: or their embeddings `Text(embeddings, mask)`, float (B, L, D) and bool (B, L), one for each of B
+                scenes, as the model's text encoder or the caller computed them.
+            frames: of a scene, 1 + p k (11 is 6 latent frames of the paper's p = 2); one number for all scenes or one
+                for each; None: the length that the generator was trained on. A scene that continues begins with the
+                last frame of the one before, so it adds one frame less: 3 scenes of 11 frames are 31 frames.
+            start: float (B or 1, 3, K, H, W) in [0, 1], frames that the video begins with, unchanged; K = 1 for a
+                picture. The first scene continues the last `prime_frames` of them.
+            size: (H, W) of the frames, multiples of the tokenizer's patch; None: that of `start`, else the trained
+                size, which looks best.
+            seed: the same seed gives the same video on the same machine.
+            samples: how many videos of the same prompts are generated.
+            progress: show a progress bar, in a terminal.
+            options: sampling settings such as steps, guidance_scale, temperature, order or negative_prompt
+                (`SamplingOptions`). None, or an option not given, keeps the model's own.
+
+        Raises PhenakiError, before any work begins, for a prompt that the model cannot read, a length that does not
+        fit (naming the two nearest) and a setting out of range.
+        """
+        scenes = self._scenes(prompts, frames, start is None)
+        with step_bar(progress) as on_step:
+            pieces = self.stream(
+                prompts,
+                frames=frames,
+                start=start,
+                size=size,
+                seed=seed,
+                samples=samples,
+                on_step=on_step,
+                **options,
+            )
+            video = torch.cat([piece.cpu() for piece in pieces], dim=2)
+        before = 0 if start is None else start.shape[2]
+        begins = tuple(before + sum(scene.frames for scene in scenes[:i]) for i in range(len(scenes)))
+        names = (
+            scene.prompt if isinstance(scene.prompt, str) else f"text embeddings {number}"
+            for number, scene in enumerate(scenes, start=1)
+        )
+        return Generation(video, tuple(names), begins, self.fps, seed)
+
+    def stream(
+        self,
+        prompts: str | Sequence[str] | Text,
+        *,
+        frames: int | Sequence[int] | None = None,
+        start: Tensor | None = None,
+        size: tuple[int, int] | None = None,
+        seed: int = 0,
+        samples: int = 1,
+        on_step: OnStep | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Iterator[Tensor]:
+        """As `generate`, but yields float32 (B, 3, n, H, W) in [0, 1] while it generates, `start` first.
+
+        Memory does not grow with the number of scenes. Arguments are checked at the call.
+        """
+        scenes = self._scenes(prompts, frames, start is None)
+        sampling, rng = self._sampling(options), self._rng(seed, samples)
+        start, size = self._check_start(start, size, samples, options)
+        longest, period = self.generator.config.frames, self.tokenizer.patch[0]
+        windows = plan_windows(scenes, longest, period, sampling.rollout, start is not None)
+        step = _step_counter(on_step, count_steps(windows, sampling))
+        new = rollout(self.components, scenes, sampling, rng, samples, start, size, step)
+        return new if start is None else chain([start], new)
+
+    def rollout(
+        self,
+        *,
+        start: Tensor | None = None,
+        size: tuple[int, int] | None = None,
+        seed: int = 0,
+        samples: int = 1,
+        on_step: OnStep | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Rollout:
+        """A video whose scenes come one by one, without end. Arguments are those of `stream`.
+
+            video = model.rollout(seed=1)
+            for number, prompt in enumerate(prompts):
+                for piece in video.generate(model.scene(prompt, first=number == 0)):
+                    ...  # float32 (B, 3, n, H, W) in [0, 1]
+
+        Memory does not grow, and `Rollout.state`, between two scenes, is all that the rest of the video depends on.
+        `on_step` gets None as total.
+        """
+        sampling, rng = self._sampling(options), self._rng(seed, samples)
+        start, size = self._check_start(start, size, samples, options)
+        return Rollout(self.components, sampling, rng, samples, start, size, _step_counter(on_step, None))
+
+    def scene(
+        self, prompt: str, frames: int | None = None, prime_frames: int | None = None, first: bool = False
+    ) -> Scene:
+        """A scene, checked, for `Rollout.generate`.
+
+        Args:
+            frames: as in `generate`: the last frame of the scene before counts, except in the `first` scene.
+            prime_frames: how many of the last frames this scene continues (the paper's K); None: the model's.
+
+        Raises PhenakiError for a prompt that the model cannot read, and for frames that do not fit.
+        """
+        if not isinstance(prompt, str):
+            raise PhenakiError(f"a prompt is text, not {prompt!r}")
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:  # bytes of another encoding, as a terminal may pass them on
+            raise PhenakiError(f"the prompt {prompt!r} is not valid UTF-8 text") from error
+        self.text_encoder.check(prompt)
+        if prime_frames is not None:
+            self._check_prime_frames(prime_frames)
+        return Scene(prompt, self._new_frames(frames, first), prime_frames)
+
+    # ---- editing
+
+    def extend(
+        self,
+        video: Tensor,
+        prompts: str | Sequence[str] | Text,
+        *,
+        frames: int | Sequence[int] | None = None,
+        seed: int = 0,
+        samples: int = 1,
+        progress: bool = False,
+        **options: Unpack[SamplingOptions],
+    ) -> Generation:
+        """Continue a video or a picture: its frames, float (B or 1, 3, n, H, W) in [0, 1], and then the new ones.
+
+        The last frame before a scene counts among its `frames`. `prime_frames` is how many of the last frames are
+        continued (the paper's K). The rest is as in `generate`.
+        """
+        return self.generate(
+            prompts, frames=frames, start=video, seed=seed, samples=samples, progress=progress, **options
+        )
+
+    def interpolate(
+        self,
+        first: Tensor,
+        last: Tensor,
+        prompt: str,
+        *,
+        frames: int | None = None,
+        seed: int = 0,
+        samples: int = 1,
+        progress: bool = False,
+        **options: Unpack[SamplingOptions],
+    ) -> Generation:
+        """Lead from one picture or clip to another: the frames of `first`, new ones, and those of `last`.
+
+        Args:
+            first, last: float (B or 1, 3, n, H, W) in [0, 1], pictures where n = 1, returned unchanged. The generator
+                is conditioned on the last `prime_frames` of `first`, and on as many latent frames of `last` less one,
+                but at least one.
+            frames: 1 + p k of the decoded clip, known frames included; None: as many as the generator writes, which is
+                also the most.
+
+        The rest is as in `generate`. Raises PhenakiError for what does not fit, with what does.
+        """
+        scene = self.scene(prompt, frames, first=True)
+        sampling, rng = self._sampling(options), self._rng(seed, samples)
+        first, last = self._check_video(first, samples), self._check_video(last, samples)
+        if first.shape[-2:] != last.shape[-2:]:
+            sizes = " and ".join(f"{clip.shape[-1]}x{clip.shape[-2]}" for clip in (first, last))
+            raise PhenakiError(f"the two clips have {sizes} pixels: bring them to one size")
+        self._check_enough_frames(first, options)
+        with step_bar(progress) as on_step:
+            step = _step_counter(on_step, sampling.decoding.steps)
+            new = interpolate(self.components, first, last, prompt, scene.frames, sampling, rng, samples, step)
+        return Generation(torch.cat((first, new, last), 2).cpu(), (prompt,), (first.shape[2],), self.fps, seed)
+
+    def inpaint(
+        self,
+        video: Tensor,
+        mask: Tensor,
+        prompt: str,
+        *,
+        blend: bool = False,
+        seed: int = 0,
+        samples: int = 1,
+        progress: bool = False,
+        **options: Unpack[SamplingOptions],
+    ) -> Generation:
+        """Regenerate a part of a video.
+
+        Args:
+            video: float (B or 1, 3, T, H, W) in [0, 1], T = 1 + p k. Masked pixels do not change the result.
+            mask: bool (H, W) or (T, H, W), True where pixels are regenerated; it grows to whole tokens.
+            blend: return the kept pixels bit-equal, rather than as the tokenizer reconstructs them.
+
+        The rest is as in `generate`. Raises PhenakiError for a mask of another size, and for an empty one.
+        """
+        sampling, rng = self._sampling(options), self._rng(seed, samples)
+        video = self._check_video(video, samples)
+        scene = self.scene(prompt, video.shape[2], first=True)
+        hole = self._check_mask(mask, video)
+        longest, period = self.generator.config.frames, self.tokenizer.patch[0]
+        steps = count_steps(plan_windows([scene], longest, period, sampling.rollout), sampling)
+        with step_bar(progress) as on_step:
+            step = _step_counter(on_step, steps)
+            pieces = inpaint(self.components, video, hole, prompt, sampling, rng, blend, step)
+            new = torch.cat([piece.cpu() for piece in pieces], dim=2)
+        return Generation(new, (prompt,), (0,), self.fps, seed)
+
+    # ---- checks
+
+    def _scenes(
+        self, prompts: str | Sequence[str] | Text, frames: int | Sequence[int] | None, first: bool
+    ) -> list[Scene]:
+        """The scenes, checked, with the new frames of each; `first`: no frames come before them."""
+        if isinstance(prompts, Text):
+            prompts = checked_text(prompts)
+            check_text_width(prompts.embeddings.shape[2], self.generator)
+            texts = [Text(*(part.to(self.device)[i : i + 1] for part in prompts[:2])) for i in range(len(prompts.mask))]
+            each = lambda i, length: Scene(texts[i], self._new_frames(length, first and i == 0))  # noqa: E731
+            number = len(texts)
+        else:
+            prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+            each = lambda i, length: self.scene(prompts[i], length, first=first and i == 0)  # noqa: E731
+            number = len(prompts)
+        if not number:
+            raise PhenakiError("there is no prompt: give at least one")
+        lengths = [frames] * number if frames is None or isinstance(frames, int) else list(frames)
+        if len(lengths) != number:
+            raise PhenakiError(f"{len(lengths)} lengths for {number} prompts: give one for each, or one for all")
+        scenes = []
+        for i, length in enumerate(lengths):
+            try:
+                scenes.append(each(i, length))
+            except PhenakiError as error:
+                raise PhenakiError(f"scene {i + 1}: {error}" if number > 1 else str(error)) from error
+        return scenes
+
+    def _new_frames(self, frames: int | None, first: bool) -> int:
+        """The new frames of a scene of so many, the last one before it included unless it is the first."""
+        period, longest = self.tokenizer.patch[0], self.generator.config.frames
+        frames = longest if frames is None else frames
+        latent_frames(frames, period)
+        if frames == 1 and not first and longest > 1:
+            raise PhenakiError(
+                "a scene of 1 frame adds nothing, since it begins with the last frame of the one before: "
+                f"give at least {1 + period} frames"
+            )
+        return frames - (not first)
+
+    def _sampling(self, options: SamplingOptions) -> SamplingConfig:
+        sampling = self.sampling.with_options(options)
+        sampling.decoding.check_critic(self.critic is not None)
+        if options.get("prime_frames") is not None:
+            self._check_prime_frames(sampling.rollout.prime_frames)
+        if sampling.guidance.negative_prompt is not None:
+            try:
+                self.text_encoder.check(sampling.guidance.negative_prompt)
+            except PhenakiError as error:
+                raise PhenakiError(f"the negative prompt: {error}") from error
+        return sampling
+
+    def _rng(self, seed: int, samples: int) -> torch.Generator:
+        if not 0 <= seed < 2**63:
+            raise PhenakiError(f"seed {seed}: give a whole number from 0 to 2^63 - 1")
+        if samples < 1:
+            raise PhenakiError(f"{samples} samples cannot be generated: give 1 or more")
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def _check_start(
+        self, start: Tensor | None, size: tuple[int, int] | None, samples: int, options: SamplingOptions
+    ) -> tuple[Tensor | None, tuple[int, int]]:
+        """The first frames, one for each sample, and the size of the video, both checked."""
+        if start is None:
+            size = self.image_size if size is None else size
+            self.tokenizer.grid(1, *size)
+            return None, size
+        start = self._check_video(start, samples)
+        height, width = start.shape[-2:]
+        if size is not None and (height, width) != tuple(size):
+            raise PhenakiError(
+                f"size {size[1]}x{size[0]}, but the first frames have {width}x{height} pixels: give one of the two"
+            )
+        self._check_enough_frames(start, options)
+        return start, (height, width)
+
+    def _check_video(self, video: Tensor, samples: int) -> Tensor:
+        """A video of the caller's, checked, one for each sample, on the model's device."""
+        self.tokenizer.check_video(video)
+        if len(video) not in (1, samples) or not video.numel():
+            raise PhenakiError(f"videos {tuple(video.shape)} for {samples} samples: give one, or one for each")
+        return video.to(self.device).expand(samples, -1, -1, -1, -1)
+
+    def _check_prime_frames(self, prime_frames: int) -> None:
+        period, longest = self.tokenizer.patch[0], self.generator.config.frames
+        below = floor_frames(max(1, prime_frames), period)
+        if prime_frames != below:
+            raise PhenakiError(
+                f"prime_frames {prime_frames} does not fit latent frames of {period} frames, which take 1 + {period}k: "
+                f"use {below} or {below + period}"
+            )
+        if prime_frames > longest - period:
+            raise PhenakiError(
+                f"prime_frames {prime_frames} leaves no frame to generate of the {longest} that this generator writes "
+                f"at a time: use at most {max(1, longest - period)}"
+            )
+
+    def _check_enough_frames(self, video: Tensor, options: SamplingOptions) -> None:
+        prime_frames, frames = options.get("prime_frames") or 1, video.shape[2]
+        if prime_frames > frames:
+            raise PhenakiError(
+                f"prime_frames {prime_frames}, but the clip has {frames}: "
+                f"use at most {floor_frames(frames, self.tokenizer.patch[0])}"
+            )
+
+    def _check_mask(self, mask: Tensor, video: Tensor) -> Tensor:
+        """A mask, checked, as bool (1, 1, T or 1, H, W) on the model's device."""
+        mask = mask[None] if mask.ndim == 2 else mask
+        frames, height, width = video.shape[2:]
+        if mask.dtype != torch.bool or mask.ndim != 3:
+            raise PhenakiError(
+                f"a mask of shape {tuple(mask.shape)} and type {mask.dtype}: give bool (H, W) or (T, H, W)"
+            )
+        if mask.shape[1:] != (height, width) or len(mask) not in (1, frames):
+            raise PhenakiError(
+                f"the mask has {len(mask)} frames of {mask.shape[2]}x{mask.shape[1]} pixels, and the video {frames} of "
+                f"{width}x{height}: give one frame, or {frames}, of the video's size"
+            )
+        if not mask.any():
+            raise PhenakiError("the mask is empty: paint white what is to be regenerated")
+        return mask[None, None].to(self.device)
+
+
+def load(name_or_folder: str | Path, device: str | torch.device = "auto") -> Phenaki | nn.Module:
+    """A whole model (`Phenaki`), or a single tokenizer, generator, text encoder or critic, whichever the folder holds.
+
+    Names are those of `Phenaki.from_pretrained`. Raises PhenakiError for a folder that holds none of these.
+    """
+    folder = hub.resolve(name_or_folder)
+    if (folder / MODEL_FILE).is_file():
+        return Phenaki._from_folder(folder, device)
+    if (folder / CONFIG_FILE).is_file():
+        component = load_component(folder)
+        return component.to(best_device() if device == "auto" else device)
+    raise no_model_error(folder)
+
+
+@contextmanager
+def step_bar(shown: bool = True) -> Iterator[OnStep]:
+    """A progress bar that vanishes when done."""
+    with progress_bar(visible=shown, transient=True) as bar:
+        task = bar.add_task("generating, step", total=None)
+
+        def on_step(finished: int, total: int | None) -> None:
+            bar.update(task, completed=finished, total=total)
+
+        yield on_step
+
+
+def _step_counter(on_step: OnStep | None, total: int | None) -> Callable[[int], None]:
+    """The `on_step` of several decodings in a row: it counts on where `decode` begins again."""
+    finished = count(1)
+    return lambda _: on_step(next(finished), total) if on_step is not None else None
