@@ -144,8 +144,8 @@ def no_model_error(folder: Path) -> PhenakiError:
     """Says what lies in a folder without model.json, and where near it there is a model."""
     if (folder / CONFIG_FILE).is_file():
         return PhenakiError(
-            f"'{folder}' holds a single component ({component_kind(folder)}) and no {MODEL_FILE}: text to video needs a "
-            f"whole model, a folder with {MODEL_FILE}"
+            f"'{folder}' holds a single component ({component_kind(folder)}) and no {MODEL_FILE}: text to video "
+            f"needs a whole model, a folder with {MODEL_FILE}"
         )
     near = [str(path.parent) for name in (MODEL_FILE, CONFIG_FILE) for path in sorted(folder.glob(f"*/{name}"))]
     way_out = f"; perhaps you mean {' or '.join(repr(path) for path in near[:3])}" if near else ""

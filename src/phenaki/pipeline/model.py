@@ -114,8 +114,8 @@ class Phenaki:
     def from_pretrained(cls, name_or_folder: str | Path, device: str | torch.device = "auto") -> Phenaki:
         """The model of a name in the package, a folder, or `owner/name` on the Hugging Face hub.
 
-        `device` "auto" takes CUDA where there is one. Raises PhenakiError for an unknown name (with those there are), for
-        a folder that holds no whole model, and for components that are broken or were not built for one another.
+        `device` "auto" takes CUDA where there is one. Raises PhenakiError for an unknown name (with those there are),
+        for a folder that holds no whole model, and for components that are broken or were not built for one another.
         """
         return cls._from_folder(hub.resolve(name_or_folder), device)
 
@@ -182,12 +182,12 @@ class Phenaki:
             )
             video = torch.cat([piece.cpu() for piece in pieces], dim=2)
         before = 0 if start is None else start.shape[2]
-        begins = tuple(before + sum(scene.frames for scene in scenes[:i]) for i in range(len(scenes)))
+        starts = tuple(before + sum(scene.frames for scene in scenes[:i]) for i in range(len(scenes)))
         names = (
             scene.prompt if isinstance(scene.prompt, str) else f"text embeddings {number}"
             for number, scene in enumerate(scenes, start=1)
         )
-        return Generation(video, tuple(names), begins, self.fps, seed)
+        return Generation(video, tuple(names), starts, self.fps, seed)
 
     def stream(
         self,
@@ -489,9 +489,9 @@ def load(name_or_folder: str | Path, device: str | torch.device = "auto") -> Phe
 
 
 @contextmanager
-def step_bar(shown: bool = True) -> Iterator[OnStep]:
+def step_bar(visible: bool = True) -> Iterator[OnStep]:
     """A progress bar that vanishes when done."""
-    with progress_bar(visible=shown, transient=True) as bar:
+    with progress_bar(visible=visible, transient=True) as bar:
         task = bar.add_task("generating, step", total=None)
 
         def on_step(finished: int, total: int | None) -> None:

@@ -78,8 +78,8 @@ class GuidanceConfig:
 
     def scales(self, steps: int) -> list[float]:
         """The guidance scale of each step."""
-        guided = max(1, round(self.fraction * steps))
-        return _interpolate(self.scale, self.scale_end, guided) + [1.0] * (steps - guided)
+        count = max(1, round(self.fraction * steps))
+        return _interpolate(self.scale, self.scale_end, count) + [1.0] * (steps - count)
 
 
 @configclass
