@@ -104,8 +104,8 @@ def main() -> None:
                 tokenize(config, str(Path(folder) / "tokens"), tokenizer_of(name).eval())
             before, after = measured(name, folder, GIVEN_BACK)
             _, plain = measured(name, folder, {})
-        facts = tokenizer_of(name).facts if name in TOKENIZERS else None
-        predicted = step_cost(recipe, facts, hardware="cpu").peak
+        spec = tokenizer_of(name).spec if name in TOKENIZERS else None
+        predicted = step_cost(recipe, spec, hardware="cpu").peak
         ratio = (LIBRARIES + predicted) / after
         verdict = "" if abs(ratio - 1) <= BAR else "  OUTSIDE"
         above = (LIBRARIES + predicted - before) / (after - before)

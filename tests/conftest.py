@@ -42,7 +42,7 @@ def text_encoder() -> WordEncoder:
 def generator(tokenizer: CViViT, text_encoder: WordEncoder) -> MaskedTransformer:
     torch.manual_seed(2)
     sizes = MaskedTransformerSizes(frames=11, width=64, layers=2)
-    return MaskedTransformer(sizes.config(tokenizer.facts, text_encoder.width)).eval()
+    return MaskedTransformer(sizes.config(tokenizer.spec, text_encoder.width)).eval()
 
 
 @pytest.fixture(scope="session")

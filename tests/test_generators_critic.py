@@ -360,6 +360,6 @@ def test_a_critic_for_another_generator_is_refused(
     kind: str, tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder
 ) -> None:
     sizes = MaskedTransformerSizes(frames=11, width=128, layers=1)
-    other = MaskedTransformer(sizes.config(replace(tokenizer.facts, vocab_size=9), text_encoder.width))
+    other = MaskedTransformer(sizes.config(replace(tokenizer.spec, vocab_size=9), text_encoder.width))
     with pytest.raises(PhenakiError, match="width 128, and this one has 64" if kind == "self" else "vocab_size=9"):
         Phenaki(tokenizer, generator, text_encoder, critic=critic_of(other, kind))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.core.errors import PhenakiError
-from phenaki.nn.past import Past
+from phenaki.nn.state import StreamState
 from phenaki.tokenizers import CViViT, CViViTConfig, QuantizerConfig, Tiled, Tokenizer
 from phenaki.tokenizers.cvivit import patchify, unpatchify
 from phenaki.tokenizers.tiling import farthest_from_the_edge, linear_fades, tile_begins
@@ -36,11 +36,11 @@ class Lossless(Tokenizer):
         self.config, self.patch, self.quantizer = CViViTConfig((32, 32), patch=(1, 8, 8)), (1, 8, 8), nn.Identity()
         self.shown: list[tuple[int, int]] = []
 
-    def latents(self, video: Tensor, past: Past | None = None) -> Tensor:
+    def encode_latents(self, video: Tensor, state: StreamState | None = None) -> Tensor:
         self.shown.append(tuple(video.shape[3:]))
         return patchify(video, self.patch)
 
-    def reconstruct(self, latents: Tensor, past: Past | None = None) -> Tensor:
+    def decode_latents(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
         return unpatchify(latents, self.patch)
 
 
@@ -76,9 +76,9 @@ def test_a_fade_is_linear_and_a_choice_changes_in_its_middle() -> None:
 def test_what_a_lossless_tokenizer_keeps_tiles_keep(height: int, width: int) -> None:
     tokenizer = Lossless()
     frames = video(2, 3, 3, height, width)
-    latents = Tiled(tokenizer).latents(frames)
+    latents = Tiled(tokenizer).encode_latents(frames)
     assert torch.equal(latents, patchify(frames, (1, 8, 8)))
-    assert torch.allclose(Tiled(tokenizer).reconstruct(latents), frames, atol=1e-6)
+    assert torch.allclose(Tiled(tokenizer).decode_latents(latents), frames, atol=1e-6)
     assert set(tokenizer.shown) == {(min(32, height), min(32, width))}
 
 
@@ -111,7 +111,7 @@ def test_decoded_tiles_fade_into_each_other(tokenizer: CViViT) -> None:
 
 @torch.no_grad()
 def tokenizer_raw(tokenizer: CViViT, ids: Tensor) -> Tensor:
-    return tokenizer.reconstruct(tokenizer.quantizer.embed(ids))
+    return tokenizer.decode_latents(tokenizer.quantizer.indices_to_latents(ids))
 
 
 def test_tiles_stream(tokenizer: CViViT) -> None:

@@ -49,10 +49,10 @@ def gradients(parameters: Iterator[torch.nn.Parameter]) -> list[torch.Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
-@pytest.mark.parametrize("sees", ["frames", "clips"])
-def test_each_side_learns_from_its_own_step_alone(sees: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("input", ["frames", "clips"])
+def test_each_side_learns_from_its_own_step_alone(input: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny_recipe(adversarial=0.5)
-    recipe = replace(recipe, discriminator=replace(recipe.discriminator, sees=sees, adaptive=True))
+    recipe = replace(recipe, discriminator=replace(recipe.discriminator, input=input, adaptive=True))
     both = trainer(recipe, tmp_path)
     update, turns = Optimizers.update, []
 
@@ -95,7 +95,7 @@ def test_a_term_of_weight_0_is_not_there(tmp_path: Path, monkeypatch: pytest.Mon
     for name in ("load_lpips", "load_i3d", "Discriminator"):
         monkeypatch.setattr(f"phenaki.training.tokenizer.{name}", lambda *_: pytest.fail("loaded"))
     alone = trainer(tiny_recipe(), tmp_path)
-    terms = {"l1", "lpips", "i3d", "adversarial", "alike", "entropy", "discriminator_loss"}
+    terms = {"l1", "lpips", "i3d", "adversarial", "token_consistency", "entropy", "discriminator_loss"}
     assert not terms & alone.update(random_clips(), 0).keys()
     assert alone.parts.keys() == {"tokenizer", "ema", "optimizers"}
 

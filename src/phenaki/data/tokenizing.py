@@ -125,7 +125,7 @@ def tokenize(
     view = replace(data.view(config.frames, config.source), random=config.passes > 1, flip=config.flip)
     made_by = TokenSet(
         tokenizer=fingerprint(tokenizer),
-        facts=tokenizer.facts,
+        spec=tokenizer.spec,
         frames=config.frames,
         text_encoder=fingerprint(text_encoder) if text_encoder else "",
         text_width=text_encoder.width if text_encoder else 0,

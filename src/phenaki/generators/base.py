@@ -19,7 +19,7 @@ Context = list[tuple[Tensor, Tensor]]
 class Generator(nn.Module, ABC):
     """ids int64 (B, t, h, w), `mask_id` where unknown, and text -> logits (B, t, h, w, V).
 
-    Subclasses set `config`, with the `tokenizer` (TokenizerFacts) whose ids they write, `text_width`, and `frames` of
+    Subclasses set `config`, with the `tokenizer` (TokenizerSpec) whose ids they write, `text_width`, and `frames` of
     the longest clip, and `head`, and define `drop`, `context` and `features`.
     """
 
@@ -36,7 +36,7 @@ class Generator(nn.Module, ABC):
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Raise PhenakiError, naming each difference, unless this generator was built for such a tokenizer."""
-        wanted, given = asdict(self.config.tokenizer), asdict(tokenizer.facts)
+        wanted, given = asdict(self.config.tokenizer), asdict(tokenizer.spec)
         differences = [f"{name} {wanted[name]}, not {given[name]}" for name in wanted if wanted[name] != given[name]]
         if differences:
             raise PhenakiError(

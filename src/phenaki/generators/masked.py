@@ -18,7 +18,7 @@ from phenaki.nn.attention import HEAD_DIM
 from phenaki.nn.linear import RaggedLinear
 from phenaki.nn.positions import fourier_features, rotary_table
 from phenaki.nn.transformer import TransformerBlock, initialize, width_error
-from phenaki.tokenizers.base import TokenizerFacts
+from phenaki.tokenizers.base import TokenizerSpec
 
 _BANDS = 6
 
@@ -27,7 +27,7 @@ _BANDS = 6
 class MaskedTransformerConfig:
     """Sizes of the network; the paper's are 24 layers of width 2048. `frames`: the longest clip it is trained on."""
 
-    tokenizer: TokenizerFacts
+    tokenizer: TokenizerSpec
     text_width: int
     frames: int = 11
     width: int = 512
@@ -49,7 +49,7 @@ class MaskedTransformerSizes:
     layers: int = 8
     mlp_ratio: int = 4
 
-    def config(self, tokenizer: TokenizerFacts, text_width: int) -> MaskedTransformerConfig:
+    def config(self, tokenizer: TokenizerSpec, text_width: int) -> MaskedTransformerConfig:
         return MaskedTransformerConfig(tokenizer, text_width, **asdict(self))
 
 

@@ -1,7 +1,7 @@
 """Stage 1: video to a small grid of discrete ids, and back."""
 
 from phenaki.core.registry import TOKENIZERS
-from phenaki.tokenizers.base import Grid, Reconstruction, Tokenizer, TokenizerFacts
+from phenaki.tokenizers.base import Grid, Reconstruction, Tokenizer, TokenizerSpec
 from phenaki.tokenizers.conv3d import Conv3D, Conv3DConfig
 from phenaki.tokenizers.cvivit import CViViT, CViViTConfig
 from phenaki.tokenizers.quantizers import QuantizerConfig, code_usage
@@ -29,7 +29,7 @@ __all__ = [
     "Tiled",
     "Tokenizer",
     "TokenizerConfig",
-    "TokenizerFacts",
+    "TokenizerSpec",
     "build_tokenizer",
     "code_usage",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import frame_count, latent_frames, nearest_multiple
 from phenaki.core.precision import autocast
-from phenaki.nn.past import Past
+from phenaki.nn.state import StreamState
 from phenaki.tokenizers.quantizers import Quantized
 from phenaki.tokenizers.streaming import Decoder, Encoder
 
@@ -34,7 +34,7 @@ class Grid(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TokenizerFacts:
+class TokenizerSpec:
     """What a generator has to know of the tokenizer whose ids it writes."""
 
     vocab_size: int
@@ -52,7 +52,7 @@ class Tokenizer(nn.Module, ABC):
 
     `window`: the most time steps that its networks can see in one go. Where a video is longer, in a stream or not, they
     start anew after so many, with the last frame encoded once more as their first (as stories do; paper, 2.2); to the
-    grid of ids this adds nothing. None is for networks that see a fixed length of the past, wherever they are.
+    grid of ids this adds nothing. None is for networks that see a fixed length of the state, wherever they are.
     """
 
     patch: tuple[int, int, int]
@@ -69,8 +69,8 @@ class Tokenizer(nn.Module, ABC):
         raise PhenakiError(f"{type(self).__name__} names no last layer: train it with discriminator.adaptive=false")
 
     @property
-    def facts(self) -> TokenizerFacts:
-        return TokenizerFacts(self.vocab_size, tuple(self.patch), tuple(self.config.image_size), self.config.fps)
+    def spec(self) -> TokenizerSpec:
+        return TokenizerSpec(self.vocab_size, tuple(self.patch), tuple(self.config.image_size), self.config.fps)
 
     def grid(self, frames: int, height: int, width: int) -> Grid:
         """The token grid of a clip. Raises PhenakiError for lengths and sizes that do not fit the patches."""
@@ -89,20 +89,20 @@ class Tokenizer(nn.Module, ABC):
         return frame_count(t, self.patch[0])
 
     @abstractmethod
-    def latents(self, video: Tensor, past: Past | None = None) -> Tensor:
+    def encode_latents(self, video: Tensor, state: StreamState | None = None) -> Tensor:
         """video float (B, 3, T, H, W) in [0, 1] -> latents (B, t, h, w, D) before quantizing.
 
-        With `past`, the video is a piece of a stream: its first (T = 1 + p k frames) where `past.steps` is 0, else one
-        that goes on from the steps before (T = p k). Each causal layer takes what it needs of those by `past.join`.
+        With `state`, the video is a chunk of a stream: the first (T = 1 + p k frames) if `state.latent_frames` is 0,
+        else a continuation (T = p k). Causal layers get their history from `state.prepend`.
         """
 
     @abstractmethod
-    def reconstruct(self, latents: Tensor, past: Past | None = None) -> Tensor:
-        """Quantized latents (B, t, h, w, D) -> video float (B, 3, T, H, W), not clamped; `past` as in `latents`."""
+    def decode_latents(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
+        """Quantized latents (B, t, h, w, D) -> video float (B, 3, T, H, W), not clamped; `state` as in `latents`."""
 
     def forward(self, video: Tensor) -> Reconstruction:
-        quantized = self.quantizer(self.latents(video))
-        return Reconstruction(self.reconstruct(quantized.latents), quantized)
+        quantized = self.quantizer(self.encode_latents(video))
+        return Reconstruction(self.decode_latents(quantized.latents), quantized)
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class Tokenizer(nn.Module, ABC):
         if self.causal:
             return self.encoder().push(video)
         with autocast(video.device):
-            return self.quantizer(self.latents(video)).ids
+            return self.quantizer(self.encode_latents(video)).ids
 
     @torch.no_grad()
     def decode(self, ids: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class Tokenizer(nn.Module, ABC):
         if self.causal:
             return self.decoder().push(ids)
         with autocast(ids.device):
-            return self.reconstruct(self.quantizer.embed(ids)).float().clamp(0, 1)
+            return self.decode_latents(self.quantizer.indices_to_latents(ids)).float().clamp(0, 1)
 
     def encoder(self) -> Encoder:
         """A stream into which frames go piece by piece, and out of which ids come."""

@@ -1,8 +1,8 @@
 """Encoding and decoding piece by piece, with a state that does not grow.
 
 The streams bring pieces of any length into the shape that the causal networks of a tokenizer take,
-`latents(video, past)` and `reconstruct(latents, past)`: whole time steps, as many as they can see. One-shot encoding
-and decoding are streams of a single piece.
+`encode_latents(video, state)` and `decode_latents(latents, state)`: whole latent frames, as many as they can see.
+One-shot encoding and decoding are streams of a single piece.
 
 A network with a window starts anew at its end. The encoder gives it the last frame again, as a first frame, and drops
 the ids of that; the decoder encodes the last frame that it decoded, and drops the frame that comes of it. No other way
@@ -19,7 +19,7 @@ from torch import Tensor
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import latent_frames
 from phenaki.core.precision import autocast
-from phenaki.nn.past import Past
+from phenaki.nn.state import StreamState
 
 if TYPE_CHECKING:
     from phenaki.tokenizers.base import Tokenizer
@@ -28,7 +28,7 @@ STEPS = 6  # at once, where the tokenizer sets no window: the paper's clip, and 
 
 
 class Stream:
-    """What both directions share: the tokenizer, its `past` in this stream, and the size that all pieces have.
+    """What both directions share: the tokenizer, its `state` in this stream, and the size that all pieces have.
 
     Raises PhenakiError for a tokenizer that is not causal: its first ids depend on frames that are yet to come.
     """
@@ -40,7 +40,7 @@ class Stream:
                 "so it cannot stream; give encode and decode whole clips"
             )
         self.tokenizer = tokenizer
-        self.past = Past()
+        self.state = StreamState()
         self._size: tuple[int, int, int] | None = None
 
     @property
@@ -49,13 +49,13 @@ class Stream:
         window = self.tokenizer.window
         if window is None:
             return STEPS
-        return window - self.past.steps or window - 1
+        return window - self.state.latent_frames or window - 1
 
     def _start_anew(self) -> bool:
         """Whether the window is at its end; then all is forgotten."""
-        ended = self.past.steps == self.tokenizer.window
+        ended = self.state.latent_frames == self.tokenizer.window
         if ended:
-            self.past = Past()
+            self.state = StreamState()
         return ended
 
     def _check_size(self, piece: str, size: tuple[int, int, int]) -> None:
@@ -101,7 +101,7 @@ class Encoder(Stream):
     def _whole_steps(self, frames: int) -> int:
         """How many of so many frames can go through the network next."""
         p = self.tokenizer.patch[0]
-        lacking = p - 1 if self.past.steps == 0 else 0  # the first time step has 1 frame instead of p
+        lacking = p - 1 if self.state.latent_frames == 0 else 0  # the first time step has 1 frame instead of p
         return max(0, min(self._room, (frames + lacking) // p) * p - lacking)
 
     def _encode(self, video: Tensor) -> Tensor:
@@ -111,8 +111,8 @@ class Encoder(Stream):
             video = torch.cat((self._last, video), dim=2)
         self._last = video[:, :, -1:].clone()
         with autocast(video.device):
-            ids = tokenizer.quantizer(tokenizer.latents(video, self.past)).ids
-        self.past.steps += ids.shape[1]
+            ids = tokenizer.quantizer(tokenizer.encode_latents(video, self.state)).ids
+        self.state.latent_frames += ids.shape[1]
         return ids[:, anew:]
 
 
@@ -145,7 +145,9 @@ class Decoder(Stream):
         if anew := self._start_anew():
             ids = torch.cat((tokenizer.encode(self._last), ids), dim=1)
         with autocast(ids.device):
-            video = tokenizer.reconstruct(tokenizer.quantizer.embed(ids), self.past).float().clamp(0, 1)
-        self.past.steps += ids.shape[1]
+            video = (
+                tokenizer.decode_latents(tokenizer.quantizer.indices_to_latents(ids), self.state).float().clamp(0, 1)
+            )
+        self.state.latent_frames += ids.shape[1]
         self._last = video[:, :, -1:].clone()
         return video[:, :, anew:]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from phenaki.core.errors import PhenakiError
-from phenaki.nn.past import Past
+from phenaki.nn.state import StreamState
 from phenaki.tokenizers.base import Tokenizer
 
 OVERLAP = 4  # a tile shares at least one part in so many with each neighbour
@@ -44,15 +44,15 @@ class Tiled(Tokenizer):
             )
         self.tile = (rows, columns)  # in tokens
 
-    def latents(self, video: Tensor, past: Past | None = None) -> Tensor:
+    def encode_latents(self, video: Tensor, state: StreamState | None = None) -> Tensor:
         def network(piece: Tensor, number: int) -> Tensor:
-            return self.tokenizer.latents(piece, past and past.part(number)).movedim(-1, 1)
+            return self.tokenizer.encode_latents(piece, state and state.tile(number)).movedim(-1, 1)
 
         return self._over_tiles(video, network, self.patch[1:], (1, 1), farthest_from_the_edge).movedim(1, -1)
 
-    def reconstruct(self, latents: Tensor, past: Past | None = None) -> Tensor:
+    def decode_latents(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
         def network(piece: Tensor, number: int) -> Tensor:
-            return self.tokenizer.reconstruct(piece.movedim(1, -1), past and past.part(number))
+            return self.tokenizer.decode_latents(piece.movedim(1, -1), state and state.tile(number))
 
         return self._over_tiles(latents.movedim(-1, 1), network, (1, 1), self.patch[1:], linear_fades)
 

@@ -91,7 +91,7 @@ def accumulate_gradients(
 
 def build_networks(recipe: GeneratorRecipe, inputs: Inputs) -> dict[str, nn.Module]:
     """The networks in training by name: the generator first, a text encoder that learns, and a critic."""
-    generator = build_generator(recipe.generator, inputs.facts, inputs.text_width)
+    generator = build_generator(recipe.generator, inputs.spec, inputs.text_width)
     networks: dict[str, nn.Module] = {"generator": generator}
     if inputs.learns_text:
         networks["text_encoder"] = encoder_class(recipe.text)(recipe.text)
@@ -215,7 +215,7 @@ def train_generator(
             if run.completes(recipe.run.picture_every):
                 model = trainer.averaged_components()
                 if run.is_main:
-                    fps, precision = inputs.facts.fps, recipe.run.precision
+                    fps, precision = inputs.spec.fps, recipe.run.precision
                     metrics, preview = evaluate_generator(
                         model, clips, trainer.inputs, recipe.sampling, checker, precision
                     )

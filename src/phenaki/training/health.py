@@ -34,7 +34,7 @@ COLLAPSE = Alarm(
     "codebook collapse",
     50,
     "the perplexity of the codes is {perplexity:.3g} and {used:.2%} of them are used. Take tokenizer.quantizer.kind "
-    "fsq, or a larger restart_below, or a lower optimizer.lr",
+    "fsq, or a larger dead_code_threshold, or a lower optimizer.lr",
 )
 FLAT_COLOUR = Alarm(
     "one flat colour",

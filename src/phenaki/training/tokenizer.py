@@ -20,7 +20,7 @@ from phenaki.data.eval_samples import Shown, shown
 from phenaki.data.mixing import Batches
 from phenaki.data.opening import check_holds_clips
 from phenaki.media.video import to_float
-from phenaki.perceptual import Judges, load_i3d, load_lpips
+from phenaki.perceptual import PerceptualNetworks, load_i3d, load_lpips
 from phenaki.tokenizers import CViViTConfig, Tokenizer, TokenizerConfig, build_tokenizer, code_usage
 from phenaki.tokenizers.base import Reconstruction
 from phenaki.tokenizers.discriminator import (
@@ -69,7 +69,7 @@ class TokenizerNetworks:
 
     tokenizer: Tokenizer
     discriminator: Discriminator | None
-    perceptual: Judges
+    perceptual: PerceptualNetworks
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class TokenizerBatch:
 
     def discriminator_input(self, video: Tensor, config: DiscriminatorConfig) -> Tensor:
         """What the discriminator scores of `video`, this one or its reconstruction."""
-        return video[:, :, self.frames] if config.sees == "frames" else video
+        return video[:, :, self.frames] if config.input == "frames" else video
 
 
 def compute_loss(
@@ -245,9 +245,9 @@ class TokenizerTrainer:
         return {"perplexity": perplexity, "used": used, "contrast": contrast(made, video), "psnr": psnr}
 
 
-def load_perceptual(config: TokenizerLossConfig, device: torch.device) -> Judges:
+def load_perceptual(config: TokenizerLossConfig, device: torch.device) -> PerceptualNetworks:
     """The frozen networks of the perceptual losses. Raises PhenakiError if their weights are missing."""
-    return Judges(
+    return PerceptualNetworks(
         load_lpips(config.lpips_weights or None) if config.lpips else None,
         load_i3d(config.i3d_weights or None) if config.i3d else None,
     ).to(device)

@@ -48,7 +48,7 @@ def cvivit_shapes_64() -> TokenizerRecipe:
             quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 6, 5)),
         ),
         data=DataConfig(batch=6, lengths=(1, 3, 11), length_shares=(0.1, 0.4, 0.5)),
-        loss=TokenizerLossConfig(alike=0.01),
+        loss=TokenizerLossConfig(token_consistency=0.01),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=100, cooldown_fraction=0.5, clip=0.03),
         run=RunConfig(steps=12_000, log_every=25, picture_every=500, checkpoint_every=500),
     )
