@@ -29,7 +29,7 @@ def token_consistency(video: torch.Tensor, codes: torch.Tensor, tokenizer: CViVi
 def test_the_first_frame_has_its_stated_share() -> None:
     video = torch.zeros(1, 3, 5, 16, 16)
     for share in (0.0, 0.25, 1.0):
-        config = TokenizerLossConfig(l1=2.0, first_frame_weight=share)
+        config = TokenizerLossConfig(l1=2.0, first_frame_fraction=share)
         wrong_first = torch.zeros_like(video)
         wrong_first[:, :, 0] = 0.5
         found = pixel_losses(wrong_first, video, config)

@@ -151,7 +151,7 @@ def test_a_recipe_whose_parts_do_not_fit_is_refused(tmp_path: Path, tokenizer: C
         (OptimizerConfig, {"warmup_steps": -1}),
         (GeneratorLossConfig, {"text_drop": 7.0}),
         (GeneratorLossConfig, {"label_smoothing": -0.1}),
-        (TokenizerLossConfig, {"first_frame_weight": 2.0}),
+        (TokenizerLossConfig, {"first_frame_fraction": 2.0}),
         (TokenizerLossConfig, {"l2": -1.0}),
         (PrefixConfig, {"latent_frames": (0, -1, 3)}),
         (PrefixConfig, {"probabilities": (2.0, -1.0, 0.0)}),

@@ -40,7 +40,7 @@ class TokenizerLossConfig:
     token_consistency: float = 0.0
     """Weight of what pulls neighbouring patches (in time, rows, columns) of equal pixels to equal codes. Without it a
     still background changes its ids from step to step, which the second stage then has to learn (docs/log.md)."""
-    first_frame_weight: float = 0.25
+    first_frame_fraction: float = 0.25
     frames: int = 0
     """Frames of each clip, drawn in each step, that LPIPS and a discriminator of frames see; 0 shows them all."""
     lpips_weights: str = ""
@@ -53,8 +53,8 @@ class TokenizerLossConfig:
                 raise PhenakiError(f"loss.{name} {getattr(self, name)} must not be below 0")
         if not (self.l2 or self.l1 or self.lpips):
             raise PhenakiError("loss.l2, loss.l1 and loss.lpips are all 0, and nothing teaches the pixels: raise one")
-        if not 0 <= self.first_frame_weight <= 1:
-            raise PhenakiError(f"loss.first_frame_weight {self.first_frame_weight} must be from 0 to 1")
+        if not 0 <= self.first_frame_fraction <= 1:
+            raise PhenakiError(f"loss.first_frame_fraction {self.first_frame_fraction} must be from 0 to 1")
 
 
 def pixel_losses(made: Tensor, video: Tensor, config: TokenizerLossConfig) -> dict[str, Tensor]:
@@ -62,9 +62,9 @@ def pixel_losses(made: Tensor, video: Tensor, config: TokenizerLossConfig) -> di
     error = made.float() - video.float()
     losses = {}
     if config.l2:
-        losses["l2"] = config.l2 * _share_first(error.square(), config.first_frame_weight)
+        losses["l2"] = config.l2 * _share_first(error.square(), config.first_frame_fraction)
     if config.l1:
-        losses["l1"] = config.l1 * _share_first(error.abs(), config.first_frame_weight)
+        losses["l1"] = config.l1 * _share_first(error.abs(), config.first_frame_fraction)
     return losses
 
 
