@@ -10,7 +10,6 @@ import sys
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -22,10 +21,9 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
-from helpers.servers import FileServer, serve_files
+from helpers.servers import FileServer
 from phenaki.core.errors import PhenakiError
 from phenaki.data import mixing as mix
-from phenaki.data import storage
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.eval_samples import shown
 from phenaki.data.folder import Folder
@@ -213,12 +211,9 @@ def test_data_that_changed_since_the_run_was_saved_are_refused(pictures: Path, s
 
 
 @pytest.fixture
-def server(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    """The shards, on a web server."""
-    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
-    monkeypatch.setattr(storage, "FIRST_WAIT", 0.001)
-    with serve_files(shards) as server:
-        yield server
+def server(server: FileServer, shards: Path) -> FileServer:
+    server.folder = shards
+    return server
 
 
 @pytest.mark.parametrize(("workers", "status"), [(0, 503), (1, 503), (0, 403)])

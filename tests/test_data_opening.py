@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +10,8 @@ import numpy as np
 import pytest
 
 from helpers import broken
-from helpers.servers import BUCKET, FileServer, serve_files, serve_s3
+from helpers.servers import BUCKET, FileServer, serve_s3
 from phenaki.core.errors import BadSample, PhenakiError
-from phenaki.data import storage
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.eval_samples import shown
 from phenaki.data.journal import Journal
@@ -183,14 +181,6 @@ def test_a_bad_sample_of_a_shard_names_the_file_that_it_was_made_of(tmp_path: Pa
 
 
 # ---- remote ones
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
-    monkeypatch.setattr(storage, "FIRST_WAIT", 0.001)
-    with serve_files(tmp_path) as server:
-        yield server
 
 
 def test_a_web_server(server: FileServer, shards: Path, packed: Path, said: list[str]) -> None:

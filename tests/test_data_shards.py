@@ -4,36 +4,18 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from helpers.servers import BUCKET, CuttingProxy, FileServer, serve_files, serve_s3
+from helpers.servers import BUCKET, CuttingProxy, FileServer
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data import shards, storage
 from phenaki.data.sample import Encoded
 from phenaki.data.shards import END, ShardWriter, read_shard
 
+pytestmark = pytest.mark.usefixtures("short_waits")
 Members = list[tuple[str, bytes]]
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "FIRST_WAIT", 0.001)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[FileServer]:
-    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
-    with serve_files(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[CuttingProxy]:
-    with serve_s3() as proxy:
-        yield proxy
 
 
 def samples(count: int) -> dict[str, dict[str, bytes]]:
@@ -364,7 +346,7 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource", reason="this system has no limits of file sizes")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with pytest.raises(PhenakiError, match="shard-000001.tar': it is larger than a file may be there"):
+        with pytest.raises(PhenakiError, match="shard-000001.tar': it exceeds the largest file size"):
             with ShardWriter(str(tmp_path), max_samples=1) as writer:
                 writer.write("a", {"mp4": b"x"})
                 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))

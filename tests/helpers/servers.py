@@ -99,9 +99,14 @@ class CuttingProxy:
                 client = self._listening.accept()[0]
             except OSError:  # closed
                 return
-            server = socket.create_connection(("127.0.0.1", self._port))
-            threading.Thread(target=self._pass_on, args=(client, server, False), daemon=True).start()
-            threading.Thread(target=self._pass_on, args=(server, client, True), daemon=True).start()
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._port)) as server:
+            requests = threading.Thread(target=self._pass_on, args=(client, server, False), daemon=True)
+            requests.start()
+            self._pass_on(server, client, True)
+            requests.join()
 
     def _pass_on(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
         passed = 0
