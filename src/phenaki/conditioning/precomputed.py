@@ -21,7 +21,7 @@ class GivenText(TextEncoder):
 
     def __init__(self, text: Text):
         super().__init__()
-        embeddings, mask = text
+        embeddings, mask = text[:2]
         if embeddings.ndim != 3 or not embeddings.is_floating_point() or not len(embeddings):
             raise PhenakiError(f"text embeddings are float (B, L, D), not {_described(embeddings)}")
         if mask.dtype != torch.bool or mask.shape != embeddings.shape[:2]:
