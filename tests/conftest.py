@@ -1,4 +1,4 @@
-"""Tiny random models, and tiny clips."""
+"""Tiny random models and tiny clips."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def s3() -> Iterator[CuttingProxy]:
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 7 videos of 9 frames of 32x32 at 8 per second, textures that move, with captions beside them."""
+    """A folder of 7 videos with captions: moving textures, 9 frames of 32x32 at 8 fps."""
     folder = tmp_path_factory.mktemp("clips")
     for number in range(7):
         texture = np.random.default_rng(number).integers(0, 256, (12, 12, 3), np.uint8).repeat(4, 0).repeat(4, 1)

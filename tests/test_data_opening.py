@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import broken
+from helpers import media_files
 from helpers.servers import BUCKET, FileServer, serve_s3
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.config import DataConfig, SourceConfig
@@ -174,7 +174,7 @@ def test_a_caption_that_cannot_be_read_costs_only_those_who_need_one(clips: Path
 
 def test_a_bad_sample_of_a_shard_names_the_file_that_it_was_made_of(tmp_path: Path) -> None:
     (tmp_path / "dog").mkdir()
-    (tmp_path / "dog/short.mp4").write_bytes(broken.video([0, 0.1]))
+    (tmp_path / "dog/short.mp4").write_bytes(media_files.video([0, 0.1]))
     pack(PackConfig((tmp_path / "dog",), str(tmp_path / "out"), validation=0, processes=1), progress=False)
     with pytest.raises(BadSample, match=r"^shard-000000.tar/00000000 \(short.mp4\): 0.13 s of video"):
         captions(opened(tmp_path / "out"))
