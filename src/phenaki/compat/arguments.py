@@ -14,7 +14,7 @@ from phenaki.compat.maskgit import PegMaskGitConfig
 from phenaki.core.config import bounded, configclass, from_dict, to_dict
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import frame_count
-from phenaki.tokenizers.base import TokenizerSpec
+from phenaki.tokenizers.spec import TokenizerSpec
 
 Arguments = TypeVar("Arguments")
 

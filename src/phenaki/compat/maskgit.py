@@ -13,7 +13,7 @@ from phenaki.core.config import configclass
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import latent_frames
 from phenaki.generators.base import Context, Generator
-from phenaki.tokenizers.base import TokenizerSpec
+from phenaki.tokenizers.spec import TokenizerSpec
 
 
 @configclass

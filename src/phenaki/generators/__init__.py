@@ -4,7 +4,7 @@ from phenaki.core.registry import GENERATORS
 from phenaki.generators.base import Generator
 from phenaki.generators.components import Components
 from phenaki.generators.masked import MaskedTransformer, MaskedTransformerConfig, MaskedTransformerSizes
-from phenaki.tokenizers.base import TokenizerSpec
+from phenaki.tokenizers.spec import TokenizerSpec
 
 GENERATORS.register("masked", MaskedTransformerConfig, MaskedTransformer)
 

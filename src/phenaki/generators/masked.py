@@ -18,7 +18,7 @@ from phenaki.nn.attention import HEAD_DIM
 from phenaki.nn.linear import RaggedLinear
 from phenaki.nn.positions import fourier_features, rotary_table
 from phenaki.nn.transformer import TransformerBlock, initialize, width_error
-from phenaki.tokenizers.base import TokenizerSpec
+from phenaki.tokenizers.spec import TokenizerSpec
 
 _BANDS = 6
 
