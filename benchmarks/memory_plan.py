@@ -51,7 +51,7 @@ GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 def prepared(name: str):
     """The recipe as it is measured: longest clips alone, no loss whose weights are not ours, batches that fit here."""
     recipe = (recipes.TOKENIZER_RECIPES | recipes.GENERATOR_RECIPES)[name]()
-    data = replace(recipe.data, lengths=(max(recipe.data.lengths),), length_shares=(1.0,), workers=0)
+    data = replace(recipe.data, lengths=(max(recipe.data.lengths),), length_weights=(1.0,), workers=0)
     run = replace(recipe.run, device="cpu", trackers=(), log_every=1)
     if name in recipes.TOKENIZER_RECIPES:
         recipe = replace(recipe, loss=replace(recipe.loss, lpips=0.0, i3d=0.0))

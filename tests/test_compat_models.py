@@ -146,7 +146,7 @@ def test_ids_of_long_clips_are_not_cropped_to_short_ones(clips: Path, tmp_path: 
 
     def data(*lengths: int) -> DataConfig:
         shares = (1 / len(lengths),) * len(lengths)
-        return DataConfig(sources=(SourceConfig(place),), size=(32, 32), lengths=lengths, length_shares=shares)
+        return DataConfig(sources=(SourceConfig(place),), size=(32, 32), lengths=lengths, length_weights=shares)
 
     assert open_inputs(data(5), WordEncoderConfig(), None, None).causal is False
     with pytest.raises(

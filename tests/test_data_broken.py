@@ -105,7 +105,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train_on(place: Path) -> dict[str, str]:
     """What a training is told of bad samples, by name, while it sees good ones alone, which are bright."""
     told: dict[str, str] = {}
-    config = DataConfig((SourceConfig(str(place)),), size=16, batch=2, lengths=(FRAMES,), workers=0, bad_share=1.0)
+    config = DataConfig(
+        (SourceConfig(str(place)),), size=16, batch=2, lengths=(FRAMES,), workers=0, max_bad_fraction=1.0
+    )
     batches = Batches(config, 2, on_bad=lambda sentence: told.update([sentence.split(": ", 1)]))
     for batch in (next(batches) for _ in range(len(GOOD) + 4)):
         assert set(batch["captions"]) == {"a good one"}

@@ -30,7 +30,7 @@ from phenaki.data.captions import Columns
 from phenaki.data.cuts import KEY_FRAME_EVERY, Cutting
 from phenaki.data.journal import Journal
 from phenaki.data.packing import PackConfig, pack
-from phenaki.data.sample import Encoded
+from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import read_shard
 from phenaki.data.storage import expand
 
@@ -65,9 +65,9 @@ def ten(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def samples(out: Path | str, split: str = "*") -> list[Encoded]:
+def samples(out: Path | str, split: str = "*") -> list[EncodedSample]:
     found = [item for url in expand(f"{out}/{split}/*.tar") for item, _ in read_shard(url)]
-    assert all(isinstance(item, Encoded) for item in found)
+    assert all(isinstance(item, EncodedSample) for item in found)
     return found
 
 
@@ -94,10 +94,10 @@ def test_samples_hold_the_media_as_it_is_its_words_and_facts(tmp_path: Path) -> 
     (root / "captions.csv").write_text("file,caption\ndogs/a.mp4,one\ndogs/a.mp4,two\ngone.mp4,three\n")
     config = one_by_one(root, tmp_path / "out", label_from_folder=True, templates=("a video of {label}",))
     report = pack(config)
-    a, b = sorted(samples(tmp_path / "out"), key=lambda sample: sample.facts["source"])
+    a, b = sorted(samples(tmp_path / "out"), key=lambda sample: sample.metadata["source"])
     assert (a.media, a.ending, a.captions, a.label) == (media["a.mp4"], ".mp4", ("one", "two"), "dogs")
     assert (b.media, b.ending, b.captions, b.label) == (media["b.gif"], ".gif", (), "dogs")
-    assert a.facts == {
+    assert a.metadata == {
         "frames": 25,
         "fps": pytest.approx(25, rel=0.01),
         "width": 64,
@@ -127,7 +127,7 @@ def test_bad_files_and_doubles_are_named_and_the_rest_goes_in(ten: Path, tmp_pat
     ((double, original),) = report.duplicates.items()
     assert {double, original} == {f"{ten}/z_double.mp4", f"{ten}/clip_3.mp4"}
     assert report.sources == 18 and report.train.samples + report.validation.samples == 11
-    assert len({sample.facts["hash"] for sample in samples(tmp_path / "out")}) == 11
+    assert len({sample.metadata["hash"] for sample in samples(tmp_path / "out")}) == 11
     told = "\n".join(report.lines())
     assert "11 of 18 sources went in" in told and all(name in told for name in names)
     assert json.loads((tmp_path / "out/report.json").read_text())["refused"] == report.refused
@@ -142,7 +142,7 @@ def test_of_doubles_the_best_described_goes_in(tmp_path: Path) -> None:
         (root / f"c{number}.txt").write_text(f"words {number}")
         (root / f"d{number}.txt").write_bytes(b"K\xe4se")
     report = pack(one_by_one(root, tmp_path / "out"))
-    assert {item.facts["source"]: item.captions for item in samples(tmp_path / "out")} == {
+    assert {item.metadata["source"]: item.captions for item in samples(tmp_path / "out")} == {
         f"c{number}.mp4": (f"words {number}",) for number in range(4)
     }
     assert report.duplicates == {f"{name}{number}.mp4": f"c{number}.mp4" for name in "ab" for number in range(4)}
@@ -216,7 +216,7 @@ def test_folders_are_mixed_in_an_order_that_follows_from_the_names(tmp_path: Pat
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(media_files.picture(media_files.noise(number, (16, 16))))
         pack(PackConfig((root,), str(tmp_path / f"{root.name} packed"), validation=0, processes=1))
-        return [sample.facts["source"] for sample in samples(tmp_path / f"{root.name} packed")]
+        return [sample.metadata["source"] for sample in samples(tmp_path / f"{root.name} packed")]
 
     order = packed(tmp_path / "here")
     assert len(set(order)) == 24
@@ -231,7 +231,9 @@ def test_folders_are_mixed_in_an_order_that_follows_from_the_names(tmp_path: Pat
 def test_a_source_is_on_one_side_whatever_else_there_is(ten: Path, tmp_path: Path) -> None:
     cutting = Cutting(fps=5, seconds=0.4)
     pack(one_by_one(ten, tmp_path / "out", cutting=cutting))
-    sides = {split: {s.facts["source"] for s in samples(tmp_path / "out", split)} for split in ("train", "validation")}
+    sides = {
+        split: {s.metadata["source"] for s in samples(tmp_path / "out", split)} for split in ("train", "validation")
+    }
     assert sides["train"] and sides["validation"] and not sides["train"] & sides["validation"]
     fewer = tmp_path / "fewer"
     fewer.mkdir()
@@ -252,10 +254,10 @@ def test_clips_are_cut_scaled_and_have_key_frames(tmp_path: Path) -> None:
         still__jpg=media_files.picture(media_files.noise(0, (90, 60))),
     )
     pack(one_by_one(root, tmp_path / "out", cutting=Cutting(fps=12.5, size=24, seconds=3)))
-    by_source = Counter(sample.facts["source"] for sample in samples(tmp_path / "out"))
+    by_source = Counter(sample.metadata["source"] for sample in samples(tmp_path / "out"))
     assert by_source == {"long.mp4": 2, "still.jpg": 1}  # the 1.2 s that are left are less than half of 3
-    first, second, still = sorted(samples(tmp_path / "out"), key=lambda s: (s.facts["source"], s.facts["start"]))
-    assert (first.facts["start"], second.facts["start"]) == (0, 3) and first.captions == ("caption of long",)
+    first, second, still = sorted(samples(tmp_path / "out"), key=lambda s: (s.metadata["source"], s.metadata["start"]))
+    assert (first.metadata["start"], second.metadata["start"]) == (0, 3) and first.captions == ("caption of long",)
     assert Image.open(io.BytesIO(still.media)).size == (24, 36) and still.ending == ".jpg"
     for sample in (first, second):
         with av.open(io.BytesIO(sample.media)) as container:
@@ -264,19 +266,19 @@ def test_clips_are_cut_scaled_and_have_key_frames(tmp_path: Path) -> None:
             assert max(np.diff(keys)) <= KEY_FRAME_EVERY
             container.seek(0)
             shown = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-        facts = sample.facts
+        metadata = sample.metadata
         assert shown.shape == (37, 24, 32, 3) or shown.shape == (38, 24, 32, 3)
-        assert (facts["frames"], facts["height"], facts["width"]) == shown.shape[:3]
-        assert facts["fps"] == 12.5 and facts["seconds"] == pytest.approx(len(shown) / 12.5)
+        assert (metadata["frames"], metadata["height"], metadata["width"]) == shown.shape[:3]
+        assert metadata["fps"] == 12.5 and metadata["seconds"] == pytest.approx(len(shown) / 12.5)
         indexes = media_files.index_of(shown)  # of the source's frames: at 12.5 fps every second one
-        expected = [round(25 * facts["start"]) + 2 * i for i in range(len(shown))]
+        expected = [round(25 * metadata["start"]) + 2 * i for i in range(len(shown))]
         assert np.abs((np.array(indexes) - expected + 32) % 64 - 32).max() <= 1
 
 
 def test_nothing_is_scaled_up_and_odd_sizes_become_even(tmp_path: Path) -> None:
     root = fill(tmp_path / "root", a__mp4=clip(0), b__gif=media_files.animation("GIF", [100] * 5, size=(31, 45)))
     pack(one_by_one(root, tmp_path / "out", cutting=Cutting(size=200)))
-    sizes = {s.facts["source"]: (s.facts["height"], s.facts["width"]) for s in samples(tmp_path / "out")}
+    sizes = {s.metadata["source"]: (s.metadata["height"], s.metadata["width"]) for s in samples(tmp_path / "out")}
     assert sizes["a.mp4"] == (48, 64) and all(side % 2 == 0 for side in sizes["b.gif"])
 
 
@@ -289,9 +291,9 @@ def test_shots_are_told_apart_at_their_frame(tmp_path: Path) -> None:
 
     root = fill(tmp_path / "root", a__mp4=media_files.video(media_files.even(50, 25), paint=scenes))
     pack(one_by_one(root, tmp_path / "out", cutting=Cutting(shots=True)))
-    shots = sorted(samples(tmp_path / "out"), key=lambda sample: sample.facts["start"])
-    assert [round(25 * shot.facts["start"]) for shot in shots] == starts
-    assert [shot.facts["frames"] for shot in shots] == [20, 13, 17]
+    shots = sorted(samples(tmp_path / "out"), key=lambda sample: sample.metadata["start"])
+    assert [round(25 * shot.metadata["start"]) for shot in shots] == starts
+    assert [shot.metadata["frames"] for shot in shots] == [20, 13, 17]
     for shot, colour in zip(shots, colours, strict=True):
         with av.open(io.BytesIO(shot.media)) as container:
             shown = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])

@@ -11,7 +11,7 @@ import pytest
 from helpers.servers import BUCKET, CuttingProxy, FileServer
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data import shards, storage
-from phenaki.data.sample import Encoded
+from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import END, ShardWriter, read_shard
 
 pytestmark = pytest.mark.usefixtures("short_waits")
@@ -48,13 +48,13 @@ def pack(path: Path, members: Members, form: int = tarfile.PAX_FORMAT, end_mark:
     return str(path)
 
 
-def read(url: str) -> list[Encoded | BadSample]:
+def read(url: str) -> list[EncodedSample | BadSample]:
     return [sample for sample, _ in read_shard(url)]
 
 
 def keys(url: str) -> list[str]:
     """Keys of the good ones, and sentences of the bad ones."""
-    return [sample.key if isinstance(sample, Encoded) else str(sample) for sample in read(url)]
+    return [sample.key if isinstance(sample, EncodedSample) else str(sample) for sample in read(url)]
 
 
 # reading
@@ -64,7 +64,7 @@ def test_the_fields_of_a_sample(tmp_path: Path) -> None:
     (shard,) = write(str(tmp_path))
     found = read(shard.url)
     assert [sample.key for sample in found] == [f"shard-000000.tar/park/{number:04d}" for number in range(7)]
-    assert found[3] == Encoded(
+    assert found[3] == EncodedSample(
         "shard-000000.tar/park/0003",
         bytes([3]) * 2101,
         ".mp4",

@@ -155,9 +155,9 @@ def test_a_recipe_whose_parts_do_not_fit_is_refused(tmp_path: Path, tokenizer: C
         (TokenizerLossConfig, {"l2": -1.0}),
         (PrefixConfig, {"latent_frames": (0, -1, 3)}),
         (PrefixConfig, {"probabilities": (2.0, -1.0, 0.0)}),
-        (DataConfig, {"lengths": (1, 3), "length_shares": (2.0, -1.0)}),
+        (DataConfig, {"lengths": (1, 3), "length_weights": (2.0, -1.0)}),
         (DataConfig, {"workers": -1}),
-        (DataConfig, {"lengths": (1, 3), "length_shares": (float("nan"), 1.0)}),
+        (DataConfig, {"lengths": (1, 3), "length_weights": (float("nan"), 1.0)}),
         (PrefixConfig, {"probabilities": (float("nan"), 0.5, 0.5)}),
         (PrefixConfig, {"last": 1.5}),
     ],
@@ -250,7 +250,7 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
         "recipe = cvivit_debug()\n"
         "optimizer = replace(recipe.optimizer, kind='adamw', lr=1e-4)\n"
         "run = replace(recipe.run, steps=6, precision='float32')\n"
-        "data = replace(recipe.data, length_shares=(0.5, 0.5))\n"
+        "data = replace(recipe.data, length_weights=(0.5, 0.5))\n"
         "train_tokenizer(replace(recipe, data=data, optimizer=optimizer, run=run), sys.argv[1])\n"
     )
     for processes in (1, 2):

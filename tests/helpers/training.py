@@ -67,7 +67,7 @@ def tiny_recipe(recipe: TokenizerRecipe | None = None, **loss: float) -> Tokeniz
     return replace(
         recipe,
         tokenizer=replace(recipe.tokenizer, image_size=(16, 16)),
-        data=replace(recipe.data, size=16, lengths=(1, 3), length_shares=(0.2, 0.8)),
+        data=replace(recipe.data, size=16, lengths=(1, 3), length_weights=(0.2, 0.8)),
         loss=replace(recipe.loss, **loss),
         discriminator=small if loss.get("adversarial") else recipe.discriminator,
         run=replace(recipe.run, precision="float32"),

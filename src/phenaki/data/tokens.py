@@ -22,7 +22,7 @@ from phenaki.core.errors import BadSample
 from phenaki.core.grid import latent_frames
 from phenaki.data.captions import draw_caption
 from phenaki.data.config import Size, sides
-from phenaki.data.sample import Encoded
+from phenaki.data.sample import EncodedSample
 from phenaki.data.sources import ShardSource
 from phenaki.media.reader import ClipView
 from phenaki.tokenizers import TokenizerSpec
@@ -82,7 +82,7 @@ class TokenSource(ShardSource):
         super().__init__(shards, templates or made_by.templates)  # which reads captions in any case: people see them
         self.made_by, self._captions_needed = made_by, captions
 
-    def sample(self, item: Encoded | BadSample, view: ClipView, rng: np.random.Generator) -> Tokens:
+    def sample(self, item: EncodedSample | BadSample, view: ClipView, rng: np.random.Generator) -> Tokens:
         if isinstance(item, BadSample):
             raise item
         try:
@@ -108,7 +108,7 @@ class TokenSource(ShardSource):
         caption = draw_caption(item.captions, item.label, self.templates, rng)
         if self._captions_needed and not caption:
             raise BadSample(f"{item.name}: it has no caption")
-        return Tokens(ids[:steps].astype(np.int64), caption, bool(item.facts.get("continued")), text)
+        return Tokens(ids[:steps].astype(np.int64), caption, bool(item.metadata.get("continued")), text)
 
 
 def _is_text(text: np.ndarray, width: int) -> bool:

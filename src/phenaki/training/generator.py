@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from phenaki.conditioning import Text, TextConfig, TextEncoder, WordEncoderConfig, encoder_class
 from phenaki.core.precision import Autocast, autocast
 from phenaki.data.config import DataConfig
-from phenaki.data.eval_samples import shown
+from phenaki.data.eval_samples import eval_samples
 from phenaki.data.mixing import Batch
 from phenaki.generators import Components, GeneratorSizes, MaskedTransformerSizes, build_generator
 from phenaki.generators.critic import CriticConfig, build_critic
@@ -201,7 +201,7 @@ def train_generator(
     recipe.prefix.check_causal(inputs.causal)
     check_batches(recipe.data, recipe.generator.frames)
     recipe.sampling.check_critic(recipe.critic.kind != "none")
-    clips = shown(recipe.data, captions=inputs.captions, check_caption=inputs.check_caption)
+    clips = eval_samples(recipe.data, captions=inputs.captions, check_caption=inputs.check_caption)
     prompts = read_prompts(recipe.run.prompts, inputs)
     frozen = {"tokenizer": inputs.fingerprint, "text encoder": inputs.text_fingerprint}
     with Run(folder, recipe.run, recipe, frozen, resume, overwrite) as run:

@@ -16,7 +16,7 @@ from phenaki.core.components import save_component
 from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import Autocast, autocast
 from phenaki.data.config import DataConfig
-from phenaki.data.eval_samples import Shown, shown
+from phenaki.data.eval_samples import EvalSamples, eval_samples
 from phenaki.data.mixing import Batches
 from phenaki.data.opening import check_holds_clips
 from phenaki.media.video import to_float
@@ -312,7 +312,7 @@ def overfit_one(recipe: TokenizerRecipe, folder: str | Path, steps: int = 1000, 
     )
 
 
-def _check_clips(recipe: TokenizerRecipe) -> Shown:
+def _check_clips(recipe: TokenizerRecipe) -> EvalSamples:
     """The clips for evaluation. Raises PhenakiError for a recipe whose parts, or clips, do not fit."""
     recipe.data.check_tokenizer(recipe.tokenizer.image_size, recipe.tokenizer.fps, recipe.tokenizer.patch)
     if isinstance(recipe.tokenizer, CViViTConfig):
@@ -322,9 +322,9 @@ def _check_clips(recipe: TokenizerRecipe) -> Shown:
             recipe.discriminator.check_size(*size)
     if recipe.run.prompts:
         raise PhenakiError(f"run.prompts '{recipe.run.prompts}': a tokenizer reads no prompts; leave it empty")
-    for source in recipe.data.places:
+    for source in recipe.data.uris:
         check_holds_clips(source)
-    clips = shown(recipe.data, captions=False)
+    clips = eval_samples(recipe.data, captions=False)
     check_clips(clips, recipe.data.image_size)
     return clips
 
