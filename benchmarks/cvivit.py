@@ -31,10 +31,10 @@ def ours(task: str, video: Tensor) -> tuple[nn.Module, Callable[[], object]]:
     loss = TokenizerLossConfig()
 
     def encode() -> Tensor:
-        return model.quantizer(model.latents(video)).ids
+        return model.quantizer(model.encode_latents(video)).ids
 
     def decode() -> Tensor:
-        return model.reconstruct(model.quantizer.embed(ids))
+        return model.decode_latents(model.quantizer.indices_to_latents(ids))
 
     def train() -> Tensor:
         out = model(video)

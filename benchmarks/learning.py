@@ -102,7 +102,7 @@ def theirs(bfloat16: bool) -> tuple[Update, Reconstruct]:
 
 def batches() -> Iterator[Tensor]:
     """Clips of 11 frames: theirs trains on one length at a time, and so do both."""
-    config = DataConfig(size=SIZE, batch=BATCH, lengths=(FRAMES,), length_shares=(1.0,), workers=0)
+    config = DataConfig(size=SIZE, batch=BATCH, lengths=(FRAMES,), length_weights=(1.0,), workers=0)
     for batch in Batches(config, 2, 0, 1, captions=False):
         yield to_float(batch["video"])
 

@@ -38,7 +38,7 @@ from phenaki.core.precision import autocast
 from phenaki.generators.losses import masked_cross_entropy
 from phenaki.generators.masking import masked_count, random_mask
 from phenaki.media.video import to_float, write_image
-from phenaki.tokenizers import TokenizerFacts
+from phenaki.tokenizers import TokenizerSpec
 from phenaki.training.recipes import masked_shapes_64
 from phenaki.worlds.shapes import ShapesWorld
 
@@ -94,12 +94,12 @@ def batches(clips: Clips) -> Iterator[Clips]:
 # ---- ours and theirs
 
 
-def ours(facts: TokenizerFacts, text_width: int, steps: int, lr: float) -> tuple[Update, Logits]:
+def ours(spec: TokenizerSpec, text_width: int, steps: int, lr: float) -> tuple[Update, Logits]:
     """The update of `train_generator`, without what surrounds it. `steps`: over which the rate cools down."""
     from phenaki.generators import MaskedTransformer
     from phenaki.training.optim import Optimizers, averaged
 
-    model = MaskedTransformer(RECIPE.generator.config(facts, text_width))
+    model = MaskedTransformer(RECIPE.generator.config(spec, text_width))
     ema = averaged(model, RECIPE.optimizer.ema_decay)
     optimizers = Optimizers([model], RECIPE.optimizer, steps)
     rng, done = torch.Generator().manual_seed(2), iter(range(10**9))
@@ -126,7 +126,7 @@ def ours(facts: TokenizerFacts, text_width: int, steps: int, lr: float) -> tuple
     return update, logits
 
 
-def theirs(facts: TokenizerFacts, text_width: int, steps: int, lr: float) -> tuple[Update, Logits]:
+def theirs(spec: TokenizerSpec, text_width: int, steps: int, lr: float) -> tuple[Update, Logits]:
     from phenaki_pytorch import CViViT, MaskGit, Phenaki
     from phenaki_pytorch.optimizer import get_optimizer
     from phenaki_pytorch.t5 import T5_CONFIGS
@@ -134,7 +134,7 @@ def theirs(facts: TokenizerFacts, text_width: int, steps: int, lr: float) -> tup
     T5_CONFIGS["given"] = {"config": SimpleNamespace(d_model=text_width)}  # or it asks the network for T5's
     sizes = {"dim": WIDTH, "heads": WIDTH // HEAD, "dim_head": HEAD}
     length = 6 * (SIZE // 8) ** 2
-    maskgit = MaskGit(num_tokens=facts.vocab_size, max_seq_len=length, depth=LAYERS, dim_context=text_width, **sizes)
+    maskgit = MaskGit(num_tokens=spec.vocab_size, max_seq_len=length, depth=LAYERS, dim_context=text_width, **sizes)
     depths = {"spatial_depth": 1, "temporal_depth": 1, "use_vgg_and_gan": False, "codebook_size": 1024}
     cvivit = CViViT(image_size=SIZE, patch_size=8, temporal_patch_size=2, **depths, **sizes)
     model = Phenaki(maskgit=maskgit, cvivit=cvivit, t5_name="given", text_embed_dim=text_width)
@@ -193,12 +193,12 @@ def seconds_of(update: Update, clips: Iterator[Clips], given: argparse.Namespace
 def learn(name: str, given: argparse.Namespace) -> list[dict[str, float]]:
     """The cross-entropy over the minutes spent in updates."""
     found = tokens(given.tokens, given.clips)
-    facts, text_width = Phenaki.from_pretrained(MODEL).tokenizer.facts, found["train"]["text"].shape[-1]
+    spec, text_width = Phenaki.from_pretrained(MODEL).tokenizer.spec, found["train"]["text"].shape[-1]
     make = {"ours": ours, "theirs": theirs}[name]
     torch.manual_seed(0)
-    a_step = seconds_of(make(facts, text_width, 1000, given.lr)[0], batches(found["train"]), given)
+    a_step = seconds_of(make(spec, text_width, 1000, given.lr)[0], batches(found["train"]), given)
     torch.manual_seed(0)
-    update, logits_of = make(facts, text_width, max(1, int(60 * given.minutes / a_step)), given.lr)
+    update, logits_of = make(spec, text_width, max(1, int(60 * given.minutes / a_step)), given.lr)
     curve, seconds, steps, due = [], 0.0, 0, given.every
     for clips in batches(found["train"]):
         began = now(given)
@@ -206,7 +206,7 @@ def learn(name: str, given: argparse.Namespace) -> list[dict[str, float]]:
         seconds += now(given) - began
         steps += 1
         if seconds >= 60 * min(due, given.minutes):
-            loss = cross_entropy(logits_of, found["unseen"], facts.vocab_size)
+            loss = cross_entropy(logits_of, found["unseen"], spec.vocab_size)
             curve.append({"minutes": seconds / 60, "steps": steps, "cross_entropy": loss})
             print(f"{name:6} {seconds / 60:6.1f} min {steps:6} steps {loss:7.4f} nats", flush=True)
             due += given.every

@@ -30,7 +30,7 @@ from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
 from phenaki.generators.losses import masked_cross_entropy
 from phenaki.generators.masking import random_mask
 from phenaki.sampling import SamplingConfig, decode, guided
-from phenaki.tokenizers import TokenizerFacts
+from phenaki.tokenizers import TokenizerSpec
 
 GRID, CODES = (6, 16, 16), 8192
 WIDTH, LAYERS, HEADS = 512, 6, 8
@@ -50,8 +50,8 @@ def precision(dtype: str) -> Any:
 
 def generator(grid: tuple[int, int, int] = GRID) -> MaskedTransformer:
     t, h, w = grid
-    facts = TokenizerFacts(CODES, patch=(2, 8, 8), image_size=(8 * h, 8 * w), fps=8)
-    return MaskedTransformer(MaskedTransformerSizes(2 * t - 1, WIDTH, LAYERS).config(facts, TEXT_WIDTH))
+    spec = TokenizerSpec(CODES, patch=(2, 8, 8), image_size=(8 * h, 8 * w), fps=8)
+    return MaskedTransformer(MaskedTransformerSizes(2 * t - 1, WIDTH, LAYERS).config(spec, TEXT_WIDTH))
 
 
 def words() -> Text:

@@ -28,10 +28,10 @@ from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.mixing import Batches
 from phenaki.data.shards import ShardWriter
 from phenaki.data.tokens import TOKENS, TokenSet
-from phenaki.tokenizers import TokenizerFacts
+from phenaki.tokenizers import TokenizerSpec
 
 WORKERS, BATCH, MARKS, BAR = 4, 64, 10, 300
-FACTS = TokenizerFacts(vocab_size=256, patch=(2, 8, 8), image_size=(16, 16), fps=8)
+SPEC = TokenizerSpec(vocab_size=256, patch=(2, 8, 8), image_size=(16, 16), fps=8)
 
 
 def write_samples(place: Path, count: int) -> None:
@@ -42,7 +42,7 @@ def write_samples(place: Path, count: int) -> None:
             ids = rng.integers(0, 256, (3, 2, 2), np.uint8)
             words = json.dumps({"captions": [f"the caption of sample {number}"]}).encode()
             writer.write(f"{number:07d}", {"safetensors": save({"ids": ids}), "json": words})
-    (place / TOKENS).write_text(json.dumps(to_dict(TokenSet("simulated", FACTS, frames=5))))
+    (place / TOKENS).write_text(json.dumps(to_dict(TokenSet("simulated", SPEC, frames=5))))
 
 
 def memory(pid: int) -> tuple[float, float, float]:
@@ -61,7 +61,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         write_samples(Path(place), arguments.stored)
         sources = (SourceConfig(place),)
-        batches = Batches(DataConfig(sources, size=16, batch=BATCH, lengths=(5,), workers=WORKERS), FACTS.patch[0])
+        batches = Batches(DataConfig(sources, size=16, batch=BATCH, lengths=(5,), workers=WORKERS), SPEC.patch[0])
         began, highest, private = time.perf_counter(), 0.0, []
         for mark in range(1, MARKS + 1):
             for _ in range(arguments.samples // MARKS // BATCH):

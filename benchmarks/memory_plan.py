@@ -51,7 +51,7 @@ GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 def prepared(name: str):
     """The recipe as it is measured: longest clips alone, no loss whose weights are not ours, batches that fit here."""
     recipe = (recipes.TOKENIZER_RECIPES | recipes.GENERATOR_RECIPES)[name]()
-    data = replace(recipe.data, lengths=(max(recipe.data.lengths),), length_shares=(1.0,), workers=0)
+    data = replace(recipe.data, lengths=(max(recipe.data.lengths),), length_weights=(1.0,), workers=0)
     run = replace(recipe.run, device="cpu", trackers=(), log_every=1)
     if name in recipes.TOKENIZER_RECIPES:
         recipe = replace(recipe, loss=replace(recipe.loss, lpips=0.0, i3d=0.0))
@@ -104,8 +104,8 @@ def main() -> None:
                 tokenize(config, str(Path(folder) / "tokens"), tokenizer_of(name).eval())
             before, after = measured(name, folder, GIVEN_BACK)
             _, plain = measured(name, folder, {})
-        facts = tokenizer_of(name).facts if name in TOKENIZERS else None
-        predicted = step_cost(recipe, facts, hardware="cpu").peak
+        spec = tokenizer_of(name).spec if name in TOKENIZERS else None
+        predicted = step_cost(recipe, spec, hardware="cpu").peak
         ratio = (LIBRARIES + predicted) / after
         verdict = "" if abs(ratio - 1) <= BAR else "  OUTSIDE"
         above = (LIBRARIES + predicted - before) / (after - before)

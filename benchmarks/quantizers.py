@@ -73,7 +73,7 @@ QUANTIZERS: dict[str, tuple[Callable[[], Step], Callable[[], Step]]] = {
     "codebook, gradients": (our_codebook, their_codebook),
     "codebook, averages": (lambda: our_codebook(update="ema"), their_codebook),
     "the same, k-means start": (
-        lambda: our_codebook(update="ema", start="kmeans"),
+        lambda: our_codebook(update="ema", init="kmeans"),
         lambda: their_codebook(kmeans_init=True),
     ),
     "lookup-free": (lambda: ours(kind="lookup_free", codebook_size=CODES), lambda: their_lookup_free(CODES)),

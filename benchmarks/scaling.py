@@ -11,7 +11,7 @@ from functools import cache
 
 import torch
 
-from phenaki.tokenizers import TokenizerFacts, build_tokenizer
+from phenaki.tokenizers import TokenizerSpec, build_tokenizer
 from phenaki.training import plan, recipes
 from phenaki.training.cost import Cost, Recipe, step_cost
 from phenaki.training.plan import Devices, Plan, make_plan, short, with_batch
@@ -41,31 +41,31 @@ def cached(recipe: Recipe) -> None:
     """Have each step counted once: its batch and steps, which rows differ in, leave its cost as it is."""
 
     @cache
-    def counted(facts: TokenizerFacts | None, clips: int, hardware: str, checkpointing: bool) -> Cost:
+    def counted(spec: TokenizerSpec | None, clips: int, hardware: str, checkpointing: bool) -> Cost:
         changed = replace(recipe, run=replace(recipe.run, checkpointing=checkpointing))
-        return step_cost(changed, facts, clips, hardware)
+        return step_cost(changed, spec, clips, hardware)
 
-    plan.step_cost = lambda given, facts, clips, hardware: counted(facts, clips, hardware, given.run.checkpointing)
+    plan.step_cost = lambda given, spec, clips, hardware: counted(spec, clips, hardware, given.run.checkpointing)
 
 
-def first_that_fits(recipe: Recipe, devices: Devices, facts: TokenizerFacts | None) -> Plan:
+def first_that_fits(recipe: Recipe, devices: Devices, spec: TokenizerSpec | None) -> Plan:
     """Of all ways to hold the state, from the fastest to that which needs the least; the last where none fits."""
     for strategy in ("ddp", "fsdp") if devices.count > 1 else ("ddp",):
         for checkpointing in (False, True):
             changed = replace(recipe, run=replace(recipe.run, checkpointing=checkpointing))
-            made = make_plan(changed, replace(devices, strategy=strategy), facts)
+            made = make_plan(changed, replace(devices, strategy=strategy), spec)
             if made.fits:
                 return made
     return made
 
 
-def rows(recipe: Recipe, facts: TokenizerFacts | None = None) -> Iterator[tuple[str, ...]]:
+def rows(recipe: Recipe, spec: TokenizerSpec | None = None) -> Iterator[tuple[str, ...]]:
     cached(recipe)
     for machine, devices in MACHINES:
         planned = with_batch(recipe, max(recipe.data.batch, devices.count))
         if "CPU" in machine:
             planned = replace(planned, run=replace(planned.run, device="cpu", precision="bfloat16"))
-        made = first_that_fits(planned, devices, facts)
+        made = first_that_fits(planned, devices, spec)
         state = made.devices.strategy if devices.count > 1 else "one"
         state += ", checkpointing" if made.recipe.run.checkpointing else ""
         batch = made.recipe.data.batch
@@ -90,9 +90,9 @@ def table(title: str, lines: Iterator[tuple[str, ...]]) -> str:
 def main() -> None:
     first, second = recipes.cvivit_128(), recipes.paper()
     with torch.device("meta"):
-        facts = build_tokenizer(first.tokenizer).facts
+        spec = build_tokenizer(first.tokenizer).spec
     print(table("First stage, `cvivit_128`", rows(first)))
-    print(table("Second stage, `paper`", rows(second, facts)))
+    print(table("Second stage, `paper`", rows(second, spec)))
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def of_training(data: DataConfig, folder: Path, steps: int, tokenizer: nn.Module
 
 def of_inputs(data: DataConfig, steps: int, tokenizer: nn.Module | None, text_encoder: nn.Module | None) -> float:
     given = open_inputs(data, masked_shapes_64().text, tokenizer, text_encoder)
-    batches, device = Batches(data, given.facts.patch[0]), torch.device("cpu")
+    batches, device = Batches(data, given.spec.patch[0]), torch.device("cpu")
 
     def make() -> None:
         batch = next(batches)

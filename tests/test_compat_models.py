@@ -45,7 +45,7 @@ def test_ids_and_pixels_equal_the_originals(case: Golden, imported: PegCViViT) -
     video, ids = case.tensors["video"], case.tensors["ids"]
     assert torch.equal(imported.encode(video), ids)
     with torch.no_grad():
-        pixels = imported.reconstruct(imported.quantizer.embed(ids))
+        pixels = imported.decode_latents(imported.quantizer.indices_to_latents(ids))
         assert (imported(video).video - case.tensors["reconstruction"]).abs().max() < 1e-4
     assert (pixels - case.tensors["reconstruction"]).abs().max() < 1e-4
     assert torch.equal(imported.decode(ids), pixels.clamp(0, 1))
@@ -92,10 +92,10 @@ def test_a_network_of_255_bgr_reads_and_writes_rgb_from_0_to_1(case: Golden, imp
     theirs.load_state_dict(imported.state_dict())
     video = case.tensors["video"][:1]
     with torch.no_grad():
-        assert torch.equal(theirs.latents(video), imported.latents(video[:, [2, 1, 0]] * 255))
-        latents = imported.latents(video)
-        wanted = imported.reconstruct(latents)[:, [2, 1, 0]] / 255
-        assert torch.allclose(theirs.reconstruct(latents), wanted)
+        assert torch.equal(theirs.encode_latents(video), imported.encode_latents(video[:, [2, 1, 0]] * 255))
+        latents = imported.encode_latents(video)
+        wanted = imported.decode_latents(latents)[:, [2, 1, 0]] / 255
+        assert torch.allclose(theirs.decode_latents(latents), wanted)
 
 
 def test_position_bias_depends_only_on_the_offset() -> None:
@@ -146,7 +146,7 @@ def test_ids_of_long_clips_are_not_cropped_to_short_ones(clips: Path, tmp_path: 
 
     def data(*lengths: int) -> DataConfig:
         shares = (1 / len(lengths),) * len(lengths)
-        return DataConfig(sources=(SourceConfig(place),), size=(32, 32), lengths=lengths, length_shares=shares)
+        return DataConfig(sources=(SourceConfig(place),), size=(32, 32), lengths=lengths, length_weights=shares)
 
     assert open_inputs(data(5), WordEncoderConfig(), None, None).causal is False
     with pytest.raises(

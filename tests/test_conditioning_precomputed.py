@@ -26,7 +26,7 @@ def model(tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEnc
 def textless(tokenizer: CViViT) -> Phenaki:
     torch.manual_seed(3)
     reader = NoText(NoTextConfig())
-    generator = MaskedTransformer(MaskedTransformerSizes(frames=5, width=64, layers=1).config(tokenizer.facts, 1))
+    generator = MaskedTransformer(MaskedTransformerSizes(frames=5, width=64, layers=1).config(tokenizer.spec, 1))
     return Phenaki(tokenizer, generator, reader, SamplingConfig(steps=2, guidance=2.0))
 
 

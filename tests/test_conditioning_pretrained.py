@@ -54,7 +54,7 @@ def encoder(request: pytest.FixtureRequest) -> TextEncoder:
 def generator_for(tokenizer: CViViT, encoder: TextEncoder) -> MaskedTransformer:
     torch.manual_seed(2)
     sizes = MaskedTransformerSizes(frames=3, width=64, layers=1)
-    return MaskedTransformer(sizes.config(tokenizer.facts, encoder.width)).eval()
+    return MaskedTransformer(sizes.config(tokenizer.spec, encoder.width)).eval()
 
 
 # ---- what they read
@@ -246,6 +246,6 @@ def test_widths_and_lengths_that_do_not_fit(
     CLIPEncoder(uneven)
     with pytest.raises(PhenakiError, match="has width 16 and its tokens have 32.*text.pooled=false"):
         CLIPEncoder(replace(uneven, pooled=True))
-    other = MaskedTransformer(MaskedTransformerSizes(width=64, layers=1).config(tokenizer.facts, 48))
+    other = MaskedTransformer(MaskedTransformerSizes(width=64, layers=1).config(tokenizer.spec, 48))
     with pytest.raises(PhenakiError, match="reads text of width 48, and this text encoder writes width 32"):
         Phenaki(tokenizer, other, t5)

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import broken
-from helpers.broken import even, video
+from helpers import media_files
+from helpers.media_files import even, video
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.mixing import Batches
 from phenaki.data.packing import PackConfig, pack
@@ -24,12 +24,12 @@ from phenaki.data.shards import ShardWriter
 FRAMES = 11  # at 8 per second, so 1.25 s
 
 
-def bright(index: int, size: broken.Size) -> np.ndarray:
+def bright(index: int, size: media_files.Size) -> np.ndarray:
     """A texture that moves and has no dark pixel, so that nothing dark can come of it."""
-    return broken.noise(index, size) // 2 + 128
+    return media_files.noise(index, size) // 2 + 128
 
 
-def good(frames: int = 46, size: broken.Size = (48, 64)) -> bytes:
+def good(frames: int = 46, size: media_files.Size = (48, 64)) -> bytes:
     return video(even(frames), paint=bright, size=size)
 
 
@@ -43,15 +43,15 @@ GOOD = {
 
 # their frames are dark or darker in part
 BROKEN = {
-    "empty.mp4": (broken.empty(), "it cannot be read"),
-    "truncated.mp4": (broken.truncated(0.2), "broken|ends at|no key frame"),
-    "without index.mp4": (broken.without_index(), "it cannot be read"),
-    "text.mp4": (broken.text(), "it cannot be read"),
-    "sound.mp4": (broken.sound(), "no picture stream"),
+    "empty.mp4": (media_files.empty(), "it cannot be read"),
+    "truncated.mp4": (media_files.truncated(0.2), "broken|ends at|no key frame"),
+    "without index.mp4": (media_files.without_index(), "it cannot be read"),
+    "text.mp4": (media_files.text(), "it cannot be read"),
+    "sound.mp4": (media_files.sound(), "no picture stream"),
     "one frame.mp4": (video([0]), "11 frames at 8 fps need more than 1.25 s"),
     "short.mp4": (video(even(27)), "11 frames at 8 fps need more than 1.25 s"),
-    "corrupt.mp4": (broken.corrupted(video(even(45), paint=broken.noise), range(13, 30), "zeros"), "broken"),
-    "jumps.mp4": (broken.jumping_forward(30, 3600), "jump from|one and the same frame"),
+    "corrupt.mp4": (media_files.corrupted(video(even(45), paint=media_files.noise), range(13, 30), "zeros"), "broken"),
+    "jumps.mp4": (media_files.jumping_forward(30, 3600), "jump from|one and the same frame"),
     "strip.mp4": (video(even(45), size=(10, 4000)), "4000x10 pixels"),
 }
 
@@ -105,7 +105,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train_on(place: Path) -> dict[str, str]:
     """What a training is told of bad samples, by name, while it sees good ones alone, which are bright."""
     told: dict[str, str] = {}
-    config = DataConfig((SourceConfig(str(place)),), size=16, batch=2, lengths=(FRAMES,), workers=0, bad_share=1.0)
+    config = DataConfig(
+        (SourceConfig(str(place)),), size=16, batch=2, lengths=(FRAMES,), workers=0, max_bad_fraction=1.0
+    )
     batches = Batches(config, 2, on_bad=lambda sentence: told.update([sentence.split(": ", 1)]))
     for batch in (next(batches) for _ in range(len(GOOD) + 4)):
         assert set(batch["captions"]) == {"a good one"}

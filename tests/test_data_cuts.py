@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import broken
+from helpers import media_files
 from phenaki.data.cuts import THUMBNAIL, Cutting, cut_clips, find_cuts
 from phenaki.media.reader import read_frames
 
@@ -69,9 +69,9 @@ def test_few_frames_have_no_cuts() -> None:
 @pytest.mark.parametrize("first", [0.0, 3.0])
 def test_clips_begin_with_the_first_frame_whatever_its_time_stamp(first: float, tmp_path: Path) -> None:
     source = tmp_path / "source.mkv"
-    source.write_bytes(broken.video([first + stamp for stamp in broken.even(25, 25)], form="matroska"))
+    source.write_bytes(media_files.video([first + stamp for stamp in media_files.even(25, 25)], form="matroska"))
     shown = []
     for clip in cut_clips(source, ".mkv", Cutting(fps=5, seconds=0.6)):
-        frames = read_frames(clip.media, clip.ending, (clip.facts.height, clip.facts.width))
-        shown += [broken.index_of(np.stack([render()]))[0] for _, render in frames if render]
+        frames = read_frames(clip.media, clip.ending, (clip.info.height, clip.info.width))
+        shown += [media_files.index_of(np.stack([render()]))[0] for _, render in frames if render]
     assert shown == [0, 5, 10, 15, 20]

@@ -12,7 +12,7 @@ import pytest
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.captions import CaptionTable
 from phenaki.data.folder import Folder
-from phenaki.data.sample import Encoded
+from phenaki.data.sample import EncodedSample
 
 
 def fill(root: Path, *names: str) -> Path:
@@ -31,7 +31,7 @@ def test_media_are_listed_by_path_and_nothing_else(tmp_path: Path) -> None:
     fill(tmp_path, "b/2.MP4", "b/1.gif", "a.png", "ü ö/x y.webm", ".hidden.mp4", ".git/a.mp4", "notes.txt", "b/mp4")
     folder = Folder(tmp_path)
     assert keys(folder) == ["a.png", "b/1.gif", "b/2.MP4", "ü ö/x y.webm"]
-    assert folder[2] == Encoded("b/2.MP4", tmp_path / "b/2.MP4", ".mp4")
+    assert folder[2] == EncodedSample("b/2.MP4", tmp_path / "b/2.MP4", ".mp4")
     assert folder[-1].key == "ü ö/x y.webm"
     with pytest.raises(IndexError):
         folder[4]
@@ -93,7 +93,7 @@ def test_where_nobody_asks_for_words_none_can_be_wrong(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("Käfer".encode("latin-1"))
     (tmp_path / "captions.csv").write_text("no,such,columns\n")
     folder = Folder(tmp_path, captions=False)
-    assert [folder[index] for index in (0, 1)] == [Encoded(n, tmp_path / n, ".mp4") for n in ("a.mp4", "b.mp4")]
+    assert [folder[index] for index in (0, 1)] == [EncodedSample(n, tmp_path / n, ".mp4") for n in ("a.mp4", "b.mp4")]
 
 
 def test_a_table_comes_before_text_files_and_folders(tmp_path: Path) -> None:

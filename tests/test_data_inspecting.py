@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import broken
+from helpers import media_files
 from helpers.servers import serve_files
 from phenaki.core.errors import PhenakiError
 from phenaki.data import inspecting as inspect
@@ -26,18 +26,18 @@ from phenaki.tokenizers import CViViT
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("folder")
     for number in range(4):
-        stamps = broken.even(20 + number, 10)
-        media = broken.video(stamps, paint=lambda i, size, n=number: broken.grey(i + n, size))
+        stamps = media_files.even(20 + number, 10)
+        media = media_files.video(stamps, paint=lambda i, size, n=number: media_files.grey(i + n, size))
         (root / f"{number}.mp4").write_bytes(media)
         (root / f"{number}.txt").write_text("A dog's walk, a walk" if number else "käse")
-    (root / "still.png").write_bytes(broken.picture(broken.noise(0, (20, 30))))
+    (root / "still.png").write_bytes(media_files.picture(media_files.noise(0, (20, 30))))
     return root
 
 
 def test_figures_are_those_of_the_folder_and_of_its_shards(folder: Path, tmp_path: Path) -> None:
     pack(PackConfig((folder,), str(tmp_path / "packed"), processes=1, validation=0, shard_samples=100))
-    (folder / "bad.mp4").write_bytes(broken.text())
-    (folder / "latin.mp4").write_bytes(broken.text())
+    (folder / "bad.mp4").write_bytes(media_files.text())
+    (folder / "latin.mp4").write_bytes(media_files.text())
     (folder / "latin.txt").write_bytes(b"\xe4")
     for place, count in ((folder, 7), (tmp_path / "packed", 5)):
         summary = inspect_data(str(place), tmp_path / "out")
@@ -98,7 +98,7 @@ def test_pictures_show_clips_and_bars(folder: Path, tmp_path: Path) -> None:
 def test_labels_stand_for_captions(tmp_path: Path) -> None:
     for name in ("owl", "bear"):
         (tmp_path / "animals" / name).mkdir(parents=True)
-        (tmp_path / f"animals/{name}/1.png").write_bytes(broken.picture(broken.noise(len(name), (16, 16))))
+        (tmp_path / f"animals/{name}/1.png").write_bytes(media_files.picture(media_files.noise(len(name), (16, 16))))
     asked = PackConfig((tmp_path / "animals",), str(tmp_path / "packed"), processes=1, validation=0)
     pack(replace(asked, label_from_folder=True))
     labelled = inspect_data(str(tmp_path / "packed"), tmp_path / "out")
@@ -110,10 +110,10 @@ def test_a_folder_and_its_shards_have_the_same_bad_files(tmp_path: Path) -> None
     root = tmp_path / "root"
     root.mkdir()
     for name, media in {
-        "whole": broken.video(broken.even(30)),
-        "one_frame": broken.video([0]),
-        "two_frames": broken.video(broken.even(2)),
-        "cut_off": broken.truncated(),
+        "whole": media_files.video(media_files.even(30)),
+        "one_frame": media_files.video([0]),
+        "two_frames": media_files.video(media_files.even(2)),
+        "cut_off": media_files.truncated(),
     }.items():
         (root / f"{name}.mp4").write_bytes(media)
     report = pack(PackConfig((root,), str(tmp_path / "packed"), processes=1, validation=0))
@@ -142,7 +142,7 @@ def test_what_is_written_is_no_part_of_what_is_looked_at(folder: Path) -> None:
 
 def test_nothing_to_look_at_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder/a.mp4").write_bytes(broken.text())
+    (tmp_path / "folder/a.mp4").write_bytes(media_files.text())
     with pytest.raises(PhenakiError, match="no usable sample. a.mp4: it cannot be read"):
         inspect_data(str(tmp_path / "folder"), tmp_path / "out")
     with pytest.raises(PhenakiError, match="samples 0"):

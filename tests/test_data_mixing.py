@@ -10,7 +10,6 @@ import sys
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -22,20 +21,19 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
-from helpers.servers import FileServer, serve_files
+from helpers.servers import FileServer
 from phenaki.core.errors import PhenakiError
 from phenaki.data import mixing as mix
-from phenaki.data import storage
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.eval_samples import shown
+from phenaki.data.eval_samples import eval_samples
 from phenaki.data.folder import Folder
 from phenaki.data.mixing import Batch, Batches
 from phenaki.data.shards import ShardWriter
-from phenaki.data.sources import FolderSource, ShardSource, Source, Stream
+from phenaki.data.sources import FolderSource, ShardSource, Source, StreamConfig
 from phenaki.data.tokens import Tokens
 from phenaki.media.video import write_video
 
-WORLD = DataConfig(size=32, batch=4, lengths=(1, 5), length_shares=(0.5, 0.5), workers=0)
+WORLD = DataConfig(size=32, batch=4, lengths=(1, 5), length_weights=(0.5, 0.5), workers=0)
 
 
 def picture(number: int) -> np.ndarray:
@@ -64,7 +62,7 @@ def shards(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def images(place: Path | str, **changes: Any) -> DataConfig:
     sources = (SourceConfig(str(place)),)
-    config = DataConfig(sources, size=16, batch=2, lengths=(1,), length_shares=(1.0,), workers=0, shuffle=7)
+    config = DataConfig(sources, size=16, batch=2, lengths=(1,), length_weights=(1.0,), workers=0, shuffle=7)
     return replace(config, **changes)
 
 
@@ -105,13 +103,13 @@ def test_the_seed_decides(shards: Path) -> None:
 
 
 def test_no_sample_of_the_world_is_drawn_twice_over_workers_and_processes() -> None:
-    config = replace(WORLD, lengths=(5,), length_shares=(1.0,), workers=2)
+    config = replace(WORLD, lengths=(5,), length_weights=(1.0,), workers=2)
     clips = torch.cat([b["video"] for rank in range(2) for b in take(Batches(config, 2, rank, 2), 10)])
     assert len(clips.flatten(1).unique(dim=0)) == len(clips) == 40
 
 
 def test_images_never_go_on_from_a_scene() -> None:
-    config = replace(WORLD, lengths=(1, 5), length_shares=(1.0, 0.0), sources=(SourceConfig(continued=1.0),))
+    config = replace(WORLD, lengths=(1, 5), length_weights=(1.0, 0.0), sources=(SourceConfig(continued=1.0),))
     assert not next(Batches(config, 2))["continued"].any()
 
 
@@ -120,7 +118,7 @@ def test_images_never_go_on_from_a_scene() -> None:
 
 def epochs(source: Source, count: int, shuffle: int, epochs: int = 1) -> list[list[str]]:
     """What each of `count` streams hands out in so many epochs."""
-    streams = (Stream(3, index, count, shuffle, epochs) for index in range(count))
+    streams = (StreamConfig(3, index, count, shuffle, epochs) for index in range(count))
     return [[item.key for item, _ in source.items(stream, {})] for stream in streams]
 
 
@@ -152,7 +150,7 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_would_have_seen(
     places = {"shards": shards, "pictures": pictures, "shapes": "shapes"}
     if place == "mixture":
         sources = (SourceConfig(str(shards), weight=2, images=True), SourceConfig(str(pictures), images=True))
-        config = images("shapes", sources=(*sources, SourceConfig()), lengths=(1, 3), length_shares=(0.6, 0.4))
+        config = images("shapes", sources=(*sources, SourceConfig()), lengths=(1, 3), length_weights=(0.6, 0.4))
     elif place == "sizes":
         sources = tuple(SourceConfig(str(shards), size=size) for size in (0, (16, 24), 8))
         config = images("", sources=sources, batch=4)
@@ -213,12 +211,9 @@ def test_data_that_changed_since_the_run_was_saved_are_refused(pictures: Path, s
 
 
 @pytest.fixture
-def server(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    """The shards, on a web server."""
-    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
-    monkeypatch.setattr(storage, "FIRST_WAIT", 0.001)
-    with serve_files(shards) as server:
-        yield server
+def server(server: FileServer, shards: Path) -> FileServer:
+    server.folder = shards
+    return server
 
 
 @pytest.mark.parametrize(("workers", "status"), [(0, 503), (1, 503), (0, 403)])
@@ -308,7 +303,7 @@ def test_a_training_that_breaks_ends_and_its_workers_with_it(where: str, picture
 
 def test_weights_are_the_shares_of_the_batches(pictures: Path, shards: Path) -> None:
     sources = (SourceConfig(str(pictures), weight=3, images=True), SourceConfig(weight=9), SourceConfig(weight=1))
-    config = images("", sources=sources, batch=1, lengths=(1, 3), length_shares=(0.2, 0.8), size=16)
+    config = images("", sources=sources, batch=1, lengths=(1, 3), length_weights=(0.2, 0.8), size=16)
     kinds = Counter((b["video"].shape[1], b["captions"][0].startswith("grey")) for b in take(Batches(config, 2), 400))
     assert set(kinds) == {(1, True), (3, False)}  # images come from sources of images alone
     assert 40 < kinds[1, True] < 120
@@ -319,7 +314,7 @@ def test_videos_beside_pictures_in_one_folder(pictures: Path, tmp_path: Path) ->
         (tmp_path / file.name).write_bytes(file.read_bytes())
     write_video(tmp_path / "clip.mp4", np.stack([picture(200)] * 9), 8)
     (tmp_path / "clip.txt").write_text("a video")
-    config = images(tmp_path, lengths=(1, 3), length_shares=(0.5, 0.5), batch=1)
+    config = images(tmp_path, lengths=(1, 3), length_weights=(0.5, 0.5), batch=1)
     taken = {(batch["video"].shape[1], batch["captions"][0]) for batch in take(Batches(config, 2), 30)}
     assert {caption for frames, caption in taken if frames == 3} == {"a video"}
     assert len({caption for frames, caption in taken if frames == 1}) > 5
@@ -331,7 +326,7 @@ SIZES = (SourceConfig(weight=3), SourceConfig(weight=2, size=(32, 16)), SourceCo
 
 
 def test_each_bucket_has_its_share_and_as_many_tokens() -> None:
-    config = DataConfig(SIZES, size=16, batch=4, lengths=(1, 3), length_shares=(0.25, 0.75), workers=0)
+    config = DataConfig(SIZES, size=16, batch=4, lengths=(1, 3), length_weights=(0.25, 0.75), workers=0)
     drawn = Counter(tuple(batch["video"].shape[:4]) for batch in take(Batches(config, 2), 400))
     expected = {
         (8, 1, 16, 16): 1 / 8,
@@ -351,18 +346,18 @@ def test_real_pictures_and_videos_of_one_place_come_in_several_sizes(pictures: P
     (tmp_path / "clip.txt").write_text("a video")
     videos = tuple(SourceConfig(str(tmp_path), size=size) for size in (0, 8))
     sources = (SourceConfig(str(pictures), images=True, size=(8, 24)), *videos)
-    config = images("", sources=sources, lengths=(1, 3), length_shares=(0.5, 0.5))
+    config = images("", sources=sources, lengths=(1, 3), length_weights=(0.5, 0.5))
     shapes = {tuple(batch["video"].shape[:4]) for batch in take(Batches(config, 2), 20)}
     assert shapes == {(5, 1, 8, 24), (2, 3, 16, 16), (8, 3, 8, 8)}
 
 
 def test_a_batch_without_room_for_a_large_clip_is_refused() -> None:
-    config = DataConfig(SIZES, size=16, batch=4, lengths=(1, 3), length_shares=(0.5, 0.5), workers=0)
+    config = DataConfig(SIZES, size=16, batch=4, lengths=(1, 3), length_weights=(0.5, 0.5), workers=0)
     Batches(config, 2)
     room = "data.batch 4 of data.size 16x16 .* one clip of 3 frames of 32x32 pixels from 'shapes': raise data.batch"
     with pytest.raises(PhenakiError, match=room):
         Batches(config, 2, 0, 2)
-    Batches(replace(config, length_shares=(1.0, 0.0)), 2, 0, 2)  # nobody asks for that clip
+    Batches(replace(config, length_weights=(1.0, 0.0)), 2, 0, 2)  # nobody asks for that clip
 
 
 def test_sizes_that_do_not_fit_the_patches_are_refused() -> None:
@@ -377,7 +372,7 @@ def test_sizes_that_do_not_fit_the_patches_are_refused() -> None:
 def test_a_run_is_judged_by_clips_of_one_size(pictures: Path) -> None:
     sources = tuple(SourceConfig(str(pictures), size=size) for size in (8, 24))
     for more in ((), (SourceConfig(),)):  # one of that size goes before all others
-        clips = shown(images("", sources=(*sources, *more)), count=2)
+        clips = eval_samples(images("", sources=(*sources, *more)), count=2)
         assert {sample.video.shape for sample in clips.samples} == {(1, 16, 16, 3)}
         assert clips.checkable == bool(more)
 
@@ -418,10 +413,12 @@ def test_a_tokenizer_needs_no_captions(some_bad: Path) -> None:
 
 
 def test_too_many_bad_samples_stop_a_run(some_bad: Path) -> None:
-    batches = Batches(images(some_bad, bad_share=0.05), 2)
-    with pytest.raises(PhenakiError, match=r"of \d+ samples drawn cannot be used, more than data.bad_share 0.05"):
+    batches = Batches(images(some_bad, max_bad_fraction=0.05), 2)
+    with pytest.raises(
+        PhenakiError, match=r"of \d+ samples drawn cannot be used, more than data.max_bad_fraction 0.05"
+    ):
         take(batches, 200)
-    take(Batches(images(some_bad, bad_share=0.1), 2), 200)
+    take(Batches(images(some_bad, max_bad_fraction=0.1), 2), 200)
 
 
 def test_each_source_must_have_something_usable_before_training(pictures: Path, shards: Path, tmp_path: Path) -> None:
@@ -455,13 +452,13 @@ def refuse(caption: str) -> None:
 
 def test_impossible_data_is_refused(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(PhenakiError, match="one share for each length"):
-        replace(WORLD, length_shares=(1.0,))
+        replace(WORLD, length_weights=(1.0,))
     with pytest.raises(PhenakiError, match="one share for each length"):
-        replace(WORLD, length_shares=(float("nan"), 1.0))
+        replace(WORLD, length_weights=(float("nan"), 1.0))
     with pytest.raises(PhenakiError, match="not a multiple of the 3 processes"):
         Batches(WORLD, 2, 0, 3)
     with pytest.raises(PhenakiError, match="4 frames"):
-        Batches(replace(WORLD, lengths=(4,), length_shares=(1.0,)), 2)
+        Batches(replace(WORLD, lengths=(4,), length_weights=(1.0,)), 2)
     with pytest.raises(PhenakiError, match="all data.sources are of images"):
         replace(WORLD, sources=(SourceConfig(str(pictures), images=True),))
     with pytest.raises(PhenakiError, match="nowhere"):
@@ -478,7 +475,7 @@ def refuse_a_digit_3(caption: str) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_captions_that_the_text_encoder_refuses_are_bad(shards: Path, workers: int) -> None:
     told: list[str] = []
-    config = images(shards, workers=workers, bad_share=1.0)
+    config = images(shards, workers=workers, max_bad_fraction=1.0)
     taken = seen(take(Batches(config, 2, check_caption=refuse_a_digit_3, on_bad=told.append), 30))
     assert len(set(taken)) == 21 and not any("3" in caption for caption in taken)
     assert all(sentence.endswith(": the prompt has a 3") for sentence in told)
@@ -487,7 +484,7 @@ def test_captions_that_the_text_encoder_refuses_are_bad(shards: Path, workers: i
 
 def test_processes_draw_batches_of_one_length_and_source(pictures: Path) -> None:
     sources = (SourceConfig(str(pictures), images=True), SourceConfig(), SourceConfig(images=True, size=(16, 32)))
-    config = images("", sources=sources, batch=4, lengths=(1, 3), length_shares=(0.5, 0.5), workers=2)
+    config = images("", sources=sources, batch=4, lengths=(1, 3), length_weights=(0.5, 0.5), workers=2)
 
     def kinds(rank: int) -> list[tuple[torch.Size, bool]]:
         batches = take(Batches(config, 2, rank, 2), 24)
@@ -499,17 +496,17 @@ def test_processes_draw_batches_of_one_length_and_source(pictures: Path) -> None
 
 
 def test_a_batch_that_cannot_be_had_changes_no_state(some_bad: Path) -> None:
-    """So that a run goes on where it stopped, with a larger bad_share."""
-    config = images(some_bad, bad_share=0.05)
+    """So that a run goes on where it stopped, with a larger max_bad_fraction."""
+    config = images(some_bad, max_bad_fraction=0.05)
     stopped = Batches(config, 2)
     before = []
-    with pytest.raises(PhenakiError, match="more than data.bad_share"):
+    with pytest.raises(PhenakiError, match="more than data.max_bad_fraction"):
         while True:
             stopped.prepare()
             before.append(next(stopped))
-    resumed = Batches(replace(config, bad_share=1.0), 2)
+    resumed = Batches(replace(config, max_bad_fraction=1.0), 2)
     resumed.load_state_dict(stopped.state_dict())
-    whole = take(Batches(replace(config, bad_share=1.0), 2), len(before) + 5)
+    whole = take(Batches(replace(config, max_bad_fraction=1.0), 2), len(before) + 5)
     assert equal(before + take(resumed, 5), whole)
 
 
@@ -540,8 +537,8 @@ def test_shown_clips_are_found_behind_many_pictures_and_captions_are_checked(pic
     write_video(tmp_path / "clip.mp4", np.stack([picture(200)] * 4 + [picture(100)] * 5), 8)
     (tmp_path / "clip.txt").write_text("a video with a 3")
     config = images(tmp_path, lengths=(7,))
-    assert len(shown(config, count=4).samples) == 1
+    assert len(eval_samples(config, count=4).samples) == 1
     with pytest.raises(PhenakiError, match="clip.mp4: the prompt has a 3"):
-        shown(config, count=4, check_caption=refuse_a_digit_3)
+        eval_samples(config, count=4, check_caption=refuse_a_digit_3)
     with pytest.raises(PhenakiError, match="is trained on"):
-        shown(replace(config, validation=f"{tmp_path}/./"))
+        eval_samples(replace(config, validation=f"{tmp_path}/./"))

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helpers import broken
-from helpers.servers import BUCKET, FileServer, serve_files, serve_s3
+from helpers import media_files
+from helpers.servers import BUCKET, FileServer, serve_s3
 from phenaki.core.errors import BadSample, PhenakiError
-from phenaki.data import storage
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.eval_samples import shown
+from phenaki.data.eval_samples import eval_samples
 from phenaki.data.journal import Journal
 from phenaki.data.mixing import Batches
-from phenaki.data.opening import keeps_back, open_source
+from phenaki.data.opening import has_validation, open_source
 from phenaki.data.packing import PackConfig, pack
 from phenaki.data.shards import ShardWriter
-from phenaki.data.sources import FolderSource, ShardSource, Source, Stream, World
+from phenaki.data.sources import FolderSource, ShardSource, Source, StreamConfig, World
 from phenaki.data.storage import join, put_whole
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.data.tokens import TokenSource
@@ -38,7 +36,7 @@ def opened(place: Path | str, split: str = "train", captions: bool = True, **sou
 
 def captions(source: Source) -> list[str]:
     """Of one epoch, sorted."""
-    items = source.items(Stream(shuffle=0, epochs=1), {})
+    items = source.items(StreamConfig(shuffle=0, epochs=1), {})
     return sorted(source.sample(item, VIEW, np.random.default_rng(0)).caption for item, _ in items)
 
 
@@ -102,7 +100,7 @@ def test_shards_in_a_folder_by_name_and_by_pattern(pattern: str, count: int, sha
 def test_a_packed_data_set_has_two_parts_and_templates(packed: Path) -> None:
     parts = {split: opened(packed, split) for split in ("train", "validation")}
     keys = {
-        split: {item.key.partition("/")[2] for item, _ in source.items(Stream(shuffle=0, epochs=1), {})}
+        split: {item.key.partition("/")[2] for item, _ in source.items(StreamConfig(shuffle=0, epochs=1), {})}
         for split, source in parts.items()
     }
     assert keys["train"] and keys["validation"]
@@ -145,18 +143,24 @@ def test_what_is_broken_is_told_before_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_samples_know_where_they_are_from(clips: Path, packed: Path, tmp_path: Path) -> None:
-    def facts(source: Source) -> list[dict[str, object]]:
-        items = source.items(Stream(shuffle=0, epochs=1), {})
-        return [dict(source.sample(item, VIEW, np.random.default_rng(0)).facts) for item, _ in items]
+    def metadata(source: Source) -> list[dict[str, object]]:
+        items = source.items(StreamConfig(shuffle=0, epochs=1), {})
+        return [dict(source.sample(item, VIEW, np.random.default_rng(0)).metadata) for item, _ in items]
 
-    assert [fact["name"] for fact in facts(opened(clips))] == [f"{number}.mp4" for number in range(7)]
-    for fact in facts(opened(packed)):
-        assert fact["name"].startswith("shard-00000") and fact["source"].startswith("texture/")
-        assert (fact["start"], fact["fps"], fact["width"], fact["height"], fact["seconds"]) == (0, 8, 32, 32, 9 / 8)
+    assert [entry["name"] for entry in metadata(opened(clips))] == [f"{number}.mp4" for number in range(7)]
+    for entry in metadata(opened(packed)):
+        assert entry["name"].startswith("shard-00000") and entry["source"].startswith("texture/")
+        assert (entry["start"], entry["fps"], entry["width"], entry["height"], entry["seconds"]) == (
+            0,
+            8,
+            32,
+            32,
+            9 / 8,
+        )
     with ShardWriter(str(tmp_path)) as writer:
         strange = b'{"fps": "8 per second", "width": null, "seconds": 1.125, "more": {"of": "it"}}'
         writer.write("a", {"mp4": (clips / "0.mp4").read_bytes(), "json": strange, "txt": b"a texture"})
-    assert facts(opened(tmp_path)) == [{"name": "shard-000000.tar/a", "seconds": 1.125}]
+    assert metadata(opened(tmp_path)) == [{"name": "shard-000000.tar/a", "seconds": 1.125}]
 
 
 def test_a_caption_that_cannot_be_read_costs_only_those_who_need_one(clips: Path, tmp_path: Path) -> None:
@@ -170,27 +174,19 @@ def test_a_caption_that_cannot_be_read_costs_only_those_who_need_one(clips: Path
         writer.write("3", {"mp4": (clips / "3.mp4").read_bytes(), "json": b'{"captions": 3}'})
     for name, count, bad in (("folder", 7, 2), ("shards", 4, 3)):
         assert captions(opened(tmp_path / name, captions=False)) == [""] * count
-        items = [item for item, _ in opened(tmp_path / name).items(Stream(shuffle=0, epochs=1), {})]
+        items = [item for item, _ in opened(tmp_path / name).items(StreamConfig(shuffle=0, epochs=1), {})]
         assert sum(isinstance(item, BadSample) for item in items) == bad
 
 
 def test_a_bad_sample_of_a_shard_names_the_file_that_it_was_made_of(tmp_path: Path) -> None:
     (tmp_path / "dog").mkdir()
-    (tmp_path / "dog/short.mp4").write_bytes(broken.video([0, 0.1]))
+    (tmp_path / "dog/short.mp4").write_bytes(media_files.video([0, 0.1]))
     pack(PackConfig((tmp_path / "dog",), str(tmp_path / "out"), validation=0, processes=1), progress=False)
     with pytest.raises(BadSample, match=r"^shard-000000.tar/00000000 \(short.mp4\): 0.13 s of video"):
         captions(opened(tmp_path / "out"))
 
 
 # ---- remote ones
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
-    monkeypatch.setattr(storage, "FIRST_WAIT", 0.001)
-    with serve_files(tmp_path) as server:
-        yield server
 
 
 def test_a_web_server(server: FileServer, shards: Path, packed: Path, said: list[str]) -> None:
@@ -200,7 +196,7 @@ def test_a_web_server(server: FileServer, shards: Path, packed: Path, said: list
     server.cuts = [500, 600]
     assert captions(opened(f"{server.url}/clips-{{000000..000002}}.tar")) == said
     server.folder = packed
-    assert keeps_back(server.url)
+    assert has_validation(server.url)
     for split in ("train", "validation"):
         assert captions(opened(server.url, split)) == captions(opened(packed, split))
     with pytest.raises(PhenakiError, match="nothing of that name is there"):
@@ -325,9 +321,9 @@ def test_what_is_shown_is_trained_on_only_where_it_says_so(
 ) -> None:
     places = {"packed": str(packed), "shards": str(shards), "shapes": "shapes", "": ""}
     config = replace(DATA, sources=(SourceConfig(places[source]),), validation=places[validation])
-    given = shown(config, count=3)
+    given = eval_samples(config, count=3)
     assert (given.name, given.checkable) == (name, checkable)
-    again = shown(config, count=3)
+    again = eval_samples(config, count=3)
     assert all(np.array_equal(a.video, b.video) for a, b in zip(given.samples, again.samples, strict=True))
     batches = Batches(config, 2)
     trained = np.concatenate([next(batches)["video"].numpy() for _ in range(60)])
@@ -340,22 +336,22 @@ def test_what_is_shown_is_trained_on_only_where_it_says_so(
 
 def test_each_clip_is_shown_once(clips: Path) -> None:
     config = replace(DATA, sources=(SourceConfig(str(clips)),))
-    assert len(shown(config, count=32).samples) == 7
+    assert len(eval_samples(config, count=32).samples) == 7
 
 
 def test_images_alone_can_be_shown(clips: Path) -> None:
     config = replace(DATA, lengths=(1,), sources=(SourceConfig(str(clips), images=True),))
-    assert shown(config).samples[0].video.shape == (1, 32, 32, 3)
+    assert eval_samples(config).samples[0].video.shape == (1, 32, 32, 3)
 
 
 def test_a_validation_place_that_is_trained_on_is_refused(clips: Path, packed: Path) -> None:
-    with pytest.raises(PhenakiError, match="is trained on"):
-        shown(replace(DATA, sources=(SourceConfig(str(clips)),), validation=str(clips)))
-    shown(replace(DATA, sources=(SourceConfig(str(packed)),), validation=str(packed)))  # this one keeps some back
+    with pytest.raises(PhenakiError, match="is also a training source"):
+        eval_samples(replace(DATA, sources=(SourceConfig(str(clips)),), validation=str(clips)))
+    eval_samples(replace(DATA, sources=(SourceConfig(str(packed)),), validation=str(packed)))  # with a validation split
 
 
 def test_nothing_to_show_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "0.mp4").write_bytes(b"no video")
     (tmp_path / "0.txt").write_text("a video")
     with pytest.raises(PhenakiError, match="has no usable clip of 5 frames: 0.mp4: it cannot be read"):
-        shown(replace(DATA, sources=(SourceConfig(str(tmp_path)),)))
+        eval_samples(replace(DATA, sources=(SourceConfig(str(tmp_path)),)))

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import broken
+from helpers import media_files
 from helpers.servers import BUCKET, serve_s3
 from phenaki.core import files
 from phenaki.core.errors import PhenakiError
@@ -30,15 +30,15 @@ from phenaki.data.captions import Columns
 from phenaki.data.cuts import KEY_FRAME_EVERY, Cutting
 from phenaki.data.journal import Journal
 from phenaki.data.packing import PackConfig, pack
-from phenaki.data.sample import Encoded
+from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import read_shard
 from phenaki.data.storage import expand
 
 
 def clip(number: int, seconds: float = 1.0) -> bytes:
     """A video of its own bytes, 64x48 at 25 fps."""
-    return broken.video(
-        broken.even(round(25 * seconds), 25), paint=lambda i, size: broken.grey((i + 3 * number) % 64, size)
+    return media_files.video(
+        media_files.even(round(25 * seconds), 25), paint=lambda i, size: media_files.grey((i + 3 * number) % 64, size)
     )
 
 
@@ -56,13 +56,18 @@ def fill(root: Path, **media: bytes) -> Path:
 def ten(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten good clips, two bad ones and a double."""
     root = fill(tmp_path_factory.mktemp("ten"), **{f"clip_{n}__mp4": clip(n) for n in range(10)})
-    fill(root, empty__mp4=broken.empty(), text__mp4=broken.text(), z_double__mp4=(root / "clip_3.mp4").read_bytes())
+    fill(
+        root,
+        empty__mp4=media_files.empty(),
+        text__mp4=media_files.text(),
+        z_double__mp4=(root / "clip_3.mp4").read_bytes(),
+    )
     return root
 
 
-def samples(out: Path | str, split: str = "*") -> list[Encoded]:
+def samples(out: Path | str, split: str = "*") -> list[EncodedSample]:
     found = [item for url in expand(f"{out}/{split}/*.tar") for item, _ in read_shard(url)]
-    assert all(isinstance(item, Encoded) for item in found)
+    assert all(isinstance(item, EncodedSample) for item in found)
     return found
 
 
@@ -81,7 +86,7 @@ def one_by_one(sources: Path, out: Path, **options: object) -> PackConfig:
 
 
 def test_samples_hold_the_media_as_it_is_its_words_and_facts(tmp_path: Path) -> None:
-    media = {"a.mp4": clip(0), "b.gif": broken.animation("GIF", [100] * 5)}
+    media = {"a.mp4": clip(0), "b.gif": media_files.animation("GIF", [100] * 5)}
     root = tmp_path / "root"
     (root / "dogs").mkdir(parents=True)
     for name, data in media.items():
@@ -89,10 +94,10 @@ def test_samples_hold_the_media_as_it_is_its_words_and_facts(tmp_path: Path) -> 
     (root / "captions.csv").write_text("file,caption\ndogs/a.mp4,one\ndogs/a.mp4,two\ngone.mp4,three\n")
     config = one_by_one(root, tmp_path / "out", label_from_folder=True, templates=("a video of {label}",))
     report = pack(config)
-    a, b = sorted(samples(tmp_path / "out"), key=lambda sample: sample.facts["source"])
+    a, b = sorted(samples(tmp_path / "out"), key=lambda sample: sample.metadata["source"])
     assert (a.media, a.ending, a.captions, a.label) == (media["a.mp4"], ".mp4", ("one", "two"), "dogs")
     assert (b.media, b.ending, b.captions, b.label) == (media["b.gif"], ".gif", (), "dogs")
-    assert a.facts == {
+    assert a.metadata == {
         "frames": 25,
         "fps": pytest.approx(25, rel=0.01),
         "width": 64,
@@ -109,7 +114,7 @@ def test_samples_hold_the_media_as_it_is_its_words_and_facts(tmp_path: Path) -> 
 
 
 def test_bad_files_and_doubles_are_named_and_the_rest_goes_in(ten: Path, tmp_path: Path) -> None:
-    fill(tmp_path / "more", sound__mp4=broken.sound(), index__mp4=broken.without_index(), good__mp4=clip(77))
+    fill(tmp_path / "more", sound__mp4=media_files.sound(), index__mp4=media_files.without_index(), good__mp4=clip(77))
     (tmp_path / "more/latin.mp4").write_bytes(clip(78))
     (tmp_path / "more/latin.txt").write_bytes(b"K\xe4se")
     (tmp_path / "more/gone.mp4").symlink_to("nowhere")
@@ -122,7 +127,7 @@ def test_bad_files_and_doubles_are_named_and_the_rest_goes_in(ten: Path, tmp_pat
     ((double, original),) = report.duplicates.items()
     assert {double, original} == {f"{ten}/z_double.mp4", f"{ten}/clip_3.mp4"}
     assert report.sources == 18 and report.train.samples + report.validation.samples == 11
-    assert len({sample.facts["hash"] for sample in samples(tmp_path / "out")}) == 11
+    assert len({sample.metadata["hash"] for sample in samples(tmp_path / "out")}) == 11
     told = "\n".join(report.lines())
     assert "11 of 18 sources went in" in told and all(name in told for name in names)
     assert json.loads((tmp_path / "out/report.json").read_text())["refused"] == report.refused
@@ -137,7 +142,7 @@ def test_of_doubles_the_best_described_goes_in(tmp_path: Path) -> None:
         (root / f"c{number}.txt").write_text(f"words {number}")
         (root / f"d{number}.txt").write_bytes(b"K\xe4se")
     report = pack(one_by_one(root, tmp_path / "out"))
-    assert {item.facts["source"]: item.captions for item in samples(tmp_path / "out")} == {
+    assert {item.metadata["source"]: item.captions for item in samples(tmp_path / "out")} == {
         f"c{number}.mp4": (f"words {number}",) for number in range(4)
     }
     assert report.duplicates == {f"{name}{number}.mp4": f"c{number}.mp4" for name in "ab" for number in range(4)}
@@ -146,7 +151,7 @@ def test_of_doubles_the_best_described_goes_in(tmp_path: Path) -> None:
 
 
 def test_doubles_of_a_file_that_cannot_be_used_are_refused_as_well(tmp_path: Path) -> None:
-    root = fill(tmp_path / "root", a__mp4=clip(0), b__mp4=broken.text(), c__mp4=broken.text())
+    root = fill(tmp_path / "root", a__mp4=clip(0), b__mp4=media_files.text(), c__mp4=media_files.text())
     report = pack(one_by_one(root, tmp_path / "out"))
     assert set(report.refused) == {"b.mp4", "c.mp4"} and not report.duplicates
 
@@ -173,7 +178,7 @@ def test_columns_are_those_of_the_tables_in_the_sources(tmp_path: Path) -> None:
 
 
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
-    root = fill(tmp_path / "root", a__mp4=broken.text(), b__mp4=broken.empty())
+    root = fill(tmp_path / "root", a__mp4=media_files.text(), b__mp4=media_files.empty())
     with pytest.raises(PhenakiError, match=r"None of the 2 sources can be used. a.mp4: .*b.mp4: "):
         pack(one_by_one(root, tmp_path / "out"))
     assert not (tmp_path / "out/dataset.json").exists()
@@ -209,9 +214,9 @@ def test_folders_are_mixed_in_an_order_that_follows_from_the_names(tmp_path: Pat
         for number in range(24):
             file = root / "ab"[number // 12] / f"{number}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(broken.picture(broken.noise(number, (16, 16))))
+            file.write_bytes(media_files.picture(media_files.noise(number, (16, 16))))
         pack(PackConfig((root,), str(tmp_path / f"{root.name} packed"), validation=0, processes=1))
-        return [sample.facts["source"] for sample in samples(tmp_path / f"{root.name} packed")]
+        return [sample.metadata["source"] for sample in samples(tmp_path / f"{root.name} packed")]
 
     order = packed(tmp_path / "here")
     assert len(set(order)) == 24
@@ -226,7 +231,9 @@ def test_folders_are_mixed_in_an_order_that_follows_from_the_names(tmp_path: Pat
 def test_a_source_is_on_one_side_whatever_else_there_is(ten: Path, tmp_path: Path) -> None:
     cutting = Cutting(fps=5, seconds=0.4)
     pack(one_by_one(ten, tmp_path / "out", cutting=cutting))
-    sides = {split: {s.facts["source"] for s in samples(tmp_path / "out", split)} for split in ("train", "validation")}
+    sides = {
+        split: {s.metadata["source"] for s in samples(tmp_path / "out", split)} for split in ("train", "validation")
+    }
     assert sides["train"] and sides["validation"] and not sides["train"] & sides["validation"]
     fewer = tmp_path / "fewer"
     fewer.mkdir()
@@ -241,12 +248,16 @@ def test_a_source_is_on_one_side_whatever_else_there_is(ten: Path, tmp_path: Pat
 
 
 def test_clips_are_cut_scaled_and_have_key_frames(tmp_path: Path) -> None:
-    root = fill(tmp_path / "root", long__mp4=clip(0, seconds=7.2), still__jpg=broken.picture(broken.noise(0, (90, 60))))
+    root = fill(
+        tmp_path / "root",
+        long__mp4=clip(0, seconds=7.2),
+        still__jpg=media_files.picture(media_files.noise(0, (90, 60))),
+    )
     pack(one_by_one(root, tmp_path / "out", cutting=Cutting(fps=12.5, size=24, seconds=3)))
-    by_source = Counter(sample.facts["source"] for sample in samples(tmp_path / "out"))
+    by_source = Counter(sample.metadata["source"] for sample in samples(tmp_path / "out"))
     assert by_source == {"long.mp4": 2, "still.jpg": 1}  # the 1.2 s that are left are less than half of 3
-    first, second, still = sorted(samples(tmp_path / "out"), key=lambda s: (s.facts["source"], s.facts["start"]))
-    assert (first.facts["start"], second.facts["start"]) == (0, 3) and first.captions == ("caption of long",)
+    first, second, still = sorted(samples(tmp_path / "out"), key=lambda s: (s.metadata["source"], s.metadata["start"]))
+    assert (first.metadata["start"], second.metadata["start"]) == (0, 3) and first.captions == ("caption of long",)
     assert Image.open(io.BytesIO(still.media)).size == (24, 36) and still.ending == ".jpg"
     for sample in (first, second):
         with av.open(io.BytesIO(sample.media)) as container:
@@ -255,19 +266,19 @@ def test_clips_are_cut_scaled_and_have_key_frames(tmp_path: Path) -> None:
             assert max(np.diff(keys)) <= KEY_FRAME_EVERY
             container.seek(0)
             shown = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-        facts = sample.facts
+        metadata = sample.metadata
         assert shown.shape == (37, 24, 32, 3) or shown.shape == (38, 24, 32, 3)
-        assert (facts["frames"], facts["height"], facts["width"]) == shown.shape[:3]
-        assert facts["fps"] == 12.5 and facts["seconds"] == pytest.approx(len(shown) / 12.5)
-        indexes = broken.index_of(shown)  # of the source's frames: at 12.5 fps every second one
-        expected = [round(25 * facts["start"]) + 2 * i for i in range(len(shown))]
+        assert (metadata["frames"], metadata["height"], metadata["width"]) == shown.shape[:3]
+        assert metadata["fps"] == 12.5 and metadata["seconds"] == pytest.approx(len(shown) / 12.5)
+        indexes = media_files.index_of(shown)  # of the source's frames: at 12.5 fps every second one
+        expected = [round(25 * metadata["start"]) + 2 * i for i in range(len(shown))]
         assert np.abs((np.array(indexes) - expected + 32) % 64 - 32).max() <= 1
 
 
 def test_nothing_is_scaled_up_and_odd_sizes_become_even(tmp_path: Path) -> None:
-    root = fill(tmp_path / "root", a__mp4=clip(0), b__gif=broken.animation("GIF", [100] * 5, size=(31, 45)))
+    root = fill(tmp_path / "root", a__mp4=clip(0), b__gif=media_files.animation("GIF", [100] * 5, size=(31, 45)))
     pack(one_by_one(root, tmp_path / "out", cutting=Cutting(size=200)))
-    sizes = {s.facts["source"]: (s.facts["height"], s.facts["width"]) for s in samples(tmp_path / "out")}
+    sizes = {s.metadata["source"]: (s.metadata["height"], s.metadata["width"]) for s in samples(tmp_path / "out")}
     assert sizes["a.mp4"] == (48, 64) and all(side % 2 == 0 for side in sizes["b.gif"])
 
 
@@ -278,11 +289,11 @@ def test_shots_are_told_apart_at_their_frame(tmp_path: Path) -> None:
     def scenes(index: int, size: tuple[int, int]) -> np.ndarray:
         return np.full((*size, 3), colours[sum(index >= start for start in starts) - 1], np.uint8)
 
-    root = fill(tmp_path / "root", a__mp4=broken.video(broken.even(50, 25), paint=scenes))
+    root = fill(tmp_path / "root", a__mp4=media_files.video(media_files.even(50, 25), paint=scenes))
     pack(one_by_one(root, tmp_path / "out", cutting=Cutting(shots=True)))
-    shots = sorted(samples(tmp_path / "out"), key=lambda sample: sample.facts["start"])
-    assert [round(25 * shot.facts["start"]) for shot in shots] == starts
-    assert [shot.facts["frames"] for shot in shots] == [20, 13, 17]
+    shots = sorted(samples(tmp_path / "out"), key=lambda sample: sample.metadata["start"])
+    assert [round(25 * shot.metadata["start"]) for shot in shots] == starts
+    assert [shot.metadata["frames"] for shot in shots] == [20, 13, 17]
     for shot, colour in zip(shots, colours, strict=True):
         with av.open(io.BytesIO(shot.media)) as container:
             shown = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
@@ -290,8 +301,13 @@ def test_shots_are_told_apart_at_their_frame(tmp_path: Path) -> None:
 
 
 def test_a_source_that_breaks_off_is_refused_when_cut(tmp_path: Path) -> None:
-    root = fill(tmp_path / "root", a__mp4=clip(0), jump__mp4=broken.jumping_forward(20, 60.0))
-    fill(root, corrupt__mp4=broken.corrupted(broken.video(broken.even(60), paint=broken.noise), range(30, 40)))
+    root = fill(tmp_path / "root", a__mp4=clip(0), jump__mp4=media_files.jumping_forward(20, 60.0))
+    fill(
+        root,
+        corrupt__mp4=media_files.corrupted(
+            media_files.video(media_files.even(60), paint=media_files.noise), range(30, 40)
+        ),
+    )
     report = pack(one_by_one(root, tmp_path / "out", cutting=Cutting(fps=5)))
     assert set(report.refused) == {"jump.mp4", "corrupt.mp4"}
 

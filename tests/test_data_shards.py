@@ -4,36 +4,18 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from helpers.servers import BUCKET, CuttingProxy, FileServer, serve_files, serve_s3
+from helpers.servers import BUCKET, CuttingProxy, FileServer
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data import shards, storage
-from phenaki.data.sample import Encoded
+from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import END, ShardWriter, read_shard
 
+pytestmark = pytest.mark.usefixtures("short_waits")
 Members = list[tuple[str, bytes]]
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "FIRST_WAIT", 0.001)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[FileServer]:
-    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
-    with serve_files(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[CuttingProxy]:
-    with serve_s3() as proxy:
-        yield proxy
 
 
 def samples(count: int) -> dict[str, dict[str, bytes]]:
@@ -66,13 +48,13 @@ def pack(path: Path, members: Members, form: int = tarfile.PAX_FORMAT, end_mark:
     return str(path)
 
 
-def read(url: str) -> list[Encoded | BadSample]:
+def read(url: str) -> list[EncodedSample | BadSample]:
     return [sample for sample, _ in read_shard(url)]
 
 
 def keys(url: str) -> list[str]:
     """Keys of the good ones, and sentences of the bad ones."""
-    return [sample.key if isinstance(sample, Encoded) else str(sample) for sample in read(url)]
+    return [sample.key if isinstance(sample, EncodedSample) else str(sample) for sample in read(url)]
 
 
 # reading
@@ -82,7 +64,7 @@ def test_the_fields_of_a_sample(tmp_path: Path) -> None:
     (shard,) = write(str(tmp_path))
     found = read(shard.url)
     assert [sample.key for sample in found] == [f"shard-000000.tar/park/{number:04d}" for number in range(7)]
-    assert found[3] == Encoded(
+    assert found[3] == EncodedSample(
         "shard-000000.tar/park/0003",
         bytes([3]) * 2101,
         ".mp4",
@@ -364,7 +346,7 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource", reason="this system has no limits of file sizes")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with pytest.raises(PhenakiError, match="shard-000001.tar': it is larger than a file may be there"):
+        with pytest.raises(PhenakiError, match="shard-000001.tar': it exceeds the largest file size"):
             with ShardWriter(str(tmp_path), max_samples=1) as writer:
                 writer.write("a", {"mp4": b"x"})
                 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))

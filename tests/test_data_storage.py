@@ -8,36 +8,24 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from helpers.servers import BUCKET, CuttingProxy, FileServer, forget_s3, serve_files, serve_s3
+from helpers.servers import BUCKET, CuttingProxy, FileServer, forget_s3
 from phenaki.core.errors import PhenakiError
 from phenaki.data import storage
 from phenaki.data.storage import expand, open_from, put_whole, read_if_there
 
+pytestmark = pytest.mark.usefixtures("short_waits")
 DATA = random.Random(0).randbytes(3_000_000)
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[FileServer]:
-    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+def server(server: FileServer, tmp_path: Path) -> FileServer:
     (tmp_path / "a.tar").write_bytes(DATA)
-    with serve_files(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[CuttingProxy]:
-    with serve_s3() as proxy:
-        yield proxy
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "FIRST_WAIT", 0.001)
+    return server
 
 
 def put(url: str, data: bytes) -> str:

@@ -26,9 +26,9 @@ from phenaki.data import storage, tokenizing
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.mixing import Batches
 from phenaki.data.opening import open_source, token_set
-from phenaki.data.sample import Encoded
+from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import ShardWriter, read_shard
-from phenaki.data.sources import FolderSource, Sample, Stream
+from phenaki.data.sources import FolderSource, Sample, StreamConfig
 from phenaki.data.storage import join, put_whole
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.data.tokens import TokenSource
@@ -44,15 +44,15 @@ def config(place: Path | str, **settings: object) -> TokenizeConfig:
     return TokenizeConfig(SourceConfig(str(place)), frames=5, **settings)
 
 
-def samples(out: Path) -> list[Encoded]:
+def samples(out: Path) -> list[EncodedSample]:
     """What lies in the token shards, in their order."""
     found = [item for shard in sorted(out.glob("*.tar")) for item, _ in read_shard(str(shard))]
-    assert all(isinstance(item, Encoded) for item in found)
+    assert all(isinstance(item, EncodedSample) for item in found)
     return found
 
 
 def names(out: Path) -> list[str]:
-    return [item.facts["source"] for item in samples(out)]
+    return [item.metadata["source"] for item in samples(out)]
 
 
 def encoded(tokenizer: CViViT, folder: Path, view: ClipView = FIXED) -> np.ndarray:
@@ -312,7 +312,7 @@ def of_an_epoch(place: str) -> list[str]:
     data = DataConfig((SourceConfig(place),), size=32, lengths=(5,))
     source = open_source(data.sources[0], data, captions=True)
     assert isinstance(source, TokenSource)
-    items = source.items(Stream(shuffle=0, epochs=1), {})
+    items = source.items(StreamConfig(shuffle=0, epochs=1), {})
     return sorted(source.sample(item, FIXED, np.random.default_rng(0)).caption for item, _ in items)
 
 
@@ -374,7 +374,9 @@ def test_shards_without_or_with_several_tokens_json_are_refused(token_shards: Pa
 
 
 def batches(place: Path, workers: int, **more: Any) -> Batches:
-    data = DataConfig((SourceConfig(str(place)),), size=32, lengths=(5,), batch=2, workers=workers, bad_share=0.5)
+    data = DataConfig(
+        (SourceConfig(str(place)),), size=32, lengths=(5,), batch=2, workers=workers, max_bad_fraction=0.5
+    )
     return Batches(data, 2, **more)
 
 
@@ -417,7 +419,7 @@ def test_bad_samples_are_named_and_the_others_written(tokenizer: CViViT, clips: 
     (folder / "2.mp4").write_bytes(b"no video")
     (folder / "4.txt").unlink()
     bad: list[str] = []
-    done = tokenize(config(folder, bad_share=0.3), str(tmp_path / "out"), tokenizer, on_bad=bad.append)
+    done = tokenize(config(folder, max_bad_fraction=0.3), str(tmp_path / "out"), tokenizer, on_bad=bad.append)
     assert (done.written, done.bad, done.taken) == (5, 2, 7)
     assert [sentence.partition(": ")[0] for sentence in bad] == ["2.mp4", "4.mp4"]
     assert bad[1] == "4.mp4: it has no caption"
@@ -444,7 +446,7 @@ def test_a_bad_sample_is_named_once_beside_a_shard_also_after_a_stop(
     tokenizer: CViViT, half_bad: Path, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr(tokenizing, "_SHARD_SAMPLES", 2)
-    asked = config(half_bad, batch=2, bad_share=1.0)
+    asked = config(half_bad, batch=2, max_bad_fraction=1.0)
 
     def stop(written: int) -> None:
         if written == 5:
@@ -468,13 +470,15 @@ def test_above_the_share_of_bad_samples_it_stops_and_goes_on_with_a_higher_one(
     monkeypatch.setattr(sample_module, "_JUDGED_AFTER", 8)
     asked = config(half_bad, batch=2)
     for _ in range(2):
-        with pytest.raises(PhenakiError, match=r"^4 of 8 samples .* more than --bad-share 0.1; the last one: 3b.mp4: "):
+        with pytest.raises(
+            PhenakiError, match=r"^4 of 8 samples .* more than --max-bad-fraction 0.1; the last one: 3b.mp4: "
+        ):
             tokenize(asked, str(tmp_path / "out"), tokenizer)
         assert names(tmp_path / "out") == ["0a.mp4", "1a.mp4"]
-    assert tokenize(replace(asked, bad_share=0.5), str(tmp_path / "out"), tokenizer).written == 7
+    assert tokenize(replace(asked, max_bad_fraction=0.5), str(tmp_path / "out"), tokenizer).written == 7
     assert names(tmp_path / "out") == [f"{number}a.mp4" for number in range(7)]
-    with pytest.raises(PhenakiError, match="--bad-share 1.5 is a share"):
-        config(half_bad, bad_share=1.5)
+    with pytest.raises(PhenakiError, match="--max-bad-fraction 1.5 is a share"):
+        config(half_bad, max_bad_fraction=1.5)
 
 
 def test_at_the_end_the_share_of_bad_samples_is_that_of_all_however_few(
@@ -482,9 +486,11 @@ def test_at_the_end_the_share_of_bad_samples_is_that_of_all_however_few(
 ) -> None:
     out = str(tmp_path / "out")
     for _ in range(2):  # a second try does not pass it over either
-        with pytest.raises(PhenakiError, match=r"^7 of 14 samples .* --bad-share 0.4; .* goes on with --bad-share=1$"):
-            tokenize(config(half_bad, bad_share=0.4), out, tokenizer)
-    assert tokenize(config(half_bad, bad_share=0.5), out, tokenizer).finished
+        with pytest.raises(
+            PhenakiError, match=r"^7 of 14 samples .* --max-bad-fraction 0.4; .* goes on with --max-bad-fraction=1$"
+        ):
+            tokenize(config(half_bad, max_bad_fraction=0.4), out, tokenizer)
+    assert tokenize(config(half_bad, max_bad_fraction=0.5), out, tokenizer).finished
 
 
 def test_still_pictures_are_counted_where_clips_are_wanted(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
@@ -519,7 +525,9 @@ def test_a_start_that_fails_says_frames_and_leaves_nothing(tokenizer: CViViT, cl
 def test_captions_that_the_text_encoder_cannot_read_are_named(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
     short = WordEncoder(WordEncoderConfig(width=64, layers=1, max_words=5))
     bad: list[str] = []
-    assert tokenize(config(clips, bad_share=0.6), str(tmp_path), tokenizer, short, on_bad=bad.append).written == 3
+    assert (
+        tokenize(config(clips, max_bad_fraction=0.6), str(tmp_path), tokenizer, short, on_bad=bad.append).written == 3
+    )
     assert bad[0].startswith("3.mp4: the prompt has 6 words and this model reads at most 5")
 
 

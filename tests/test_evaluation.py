@@ -27,7 +27,7 @@ from phenaki.evaluation.generate import generate as generate_clips
 from phenaki.evaluation.rates import claim_rates, wilson
 from phenaki.generators import MaskedTransformer
 from phenaki.media.video import to_float
-from phenaki.nn.past import Past
+from phenaki.nn.state import StreamState
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import SamplingConfig, Scene, story
 from phenaki.tokenizers import CViViT, QuantizerConfig, Tokenizer
@@ -124,11 +124,11 @@ class Remembering(Tokenizer):
         self.damage = damage
         self.clips = torch.empty(0)
 
-    def latents(self, video: Tensor, past: Past | None = None) -> Tensor:
+    def encode_latents(self, video: Tensor, state: StreamState | None = None) -> Tensor:
         self.clips = video
         return torch.zeros(len(video), *self.grid(*video.shape[2:]), 8)
 
-    def reconstruct(self, latents: Tensor, past: Past | None = None) -> Tensor:
+    def decode_latents(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
         return self.damage(self.clips)
 
 

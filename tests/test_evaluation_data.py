@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 from phenaki.cli import app
 from phenaki.core.components import save_component
 from phenaki.core.errors import PhenakiError
-from phenaki.evaluation import Clips, Judges, compare, evaluate, write_metrics
+from phenaki.evaluation import Clips, PerceptualNetworks, compare, evaluate, write_metrics
 from phenaki.evaluation.pixels import psnr, ssim
 from phenaki.evaluation.reconstruction import reconstruction
 from phenaki.generators import MaskedTransformer
 from phenaki.media.video import to_float
-from phenaki.nn.past import Past
+from phenaki.nn.state import StreamState
 from phenaki.perceptual import I3D, LPIPS
 from phenaki.tokenizers import CViViT
 
@@ -32,11 +32,11 @@ class Perfect(CViViT):
 
     damage = 0.0
 
-    def latents(self, video: Tensor, past: Past | None = None) -> Tensor:
+    def encode_latents(self, video: Tensor, state: StreamState | None = None) -> Tensor:
         self.clip = video
-        return super().latents(video, past)
+        return super().encode_latents(video, state)
 
-    def reconstruct(self, latents: Tensor, past: Past | None = None) -> Tensor:
+    def decode_latents(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
         return self.clip * (1 - self.damage)
 
 
@@ -46,7 +46,7 @@ def perfect(tokenizer: CViViT) -> Perfect:
 
 
 @pytest.fixture
-def perceptual() -> Judges:
+def perceptual() -> PerceptualNetworks:
     torch.manual_seed(0)
     lpips, i3d = LPIPS(width=8), I3D(narrow=8)
     for name, weights in [*lpips.named_parameters(), *i3d.named_parameters()]:
@@ -55,7 +55,7 @@ def perceptual() -> Judges:
         elif weights.ndim > 1:
             torch.nn.init.kaiming_normal_(weights)
     lpips.files, i3d.files = {"vgg.pth": "a" * 64}, {"rgb.pt": "b" * 64}
-    return Judges(lpips.eval().requires_grad_(False), i3d.eval().requires_grad_(False))
+    return PerceptualNetworks(lpips.eval().requires_grad_(False), i3d.eval().requires_grad_(False))
 
 
 def measured(tokenizer: CViViT, source: Path, **changes: Any) -> dict[str, Any]:
@@ -81,7 +81,9 @@ def test_psnr_and_ssim_equal_torchmetrics() -> None:
         ssim(a[:, :, :, :10, :16], a[:, :, :, :10, :16])
 
 
-def test_a_perfect_reconstruction_has_no_distance(perfect: Perfect, clips: Path, perceptual: Judges) -> None:
+def test_a_perfect_reconstruction_has_no_distance(
+    perfect: Perfect, clips: Path, perceptual: PerceptualNetworks
+) -> None:
     pytest.importorskip("torchmetrics")
     metrics = measured(perfect, clips, perceptual=perceptual, clips=2)
     assert (metrics["psnr"], metrics["psnr_first"], metrics["first_minus_rest"]) == (100, 100, 0)
@@ -96,7 +98,9 @@ def test_a_perfect_reconstruction_has_no_distance(perfect: Perfect, clips: Path,
     assert worse["psnr"] < 30 and worse["ssim"] < 0.99 and worse["lpips"] > 0 and worse["rfvd"] > 0.01
 
 
-def test_rfvd_is_the_frechet_distance_of_the_logits(perfect: Perfect, clips: Path, perceptual: Judges) -> None:
+def test_rfvd_is_the_frechet_distance_of_the_logits(
+    perfect: Perfect, clips: Path, perceptual: PerceptualNetworks
+) -> None:
     pytest.importorskip("torchmetrics")
     perfect.damage = 0.3
     few = Clips(perfect, str(clips), 3, frames=9)
@@ -115,7 +119,7 @@ def test_rfvd_is_the_frechet_distance_of_the_logits(perfect: Perfect, clips: Pat
 
 
 def test_the_protocol_says_what_was_measured(
-    tokenizer: CViViT, clips: Path, perceptual: Judges, tmp_path: Path
+    tokenizer: CViViT, clips: Path, perceptual: PerceptualNetworks, tmp_path: Path
 ) -> None:
     pytest.importorskip("torchmetrics")
     protocol = measured(tokenizer, clips, perceptual=perceptual, seed=3, clips=3)["protocol"]

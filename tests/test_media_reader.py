@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import broken
-from helpers.broken import even, index_of, video
+from helpers import media_files
+from helpers.media_files import even, index_of, video
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.media import reader as media
 from phenaki.media.reader import ClipView, StillPicture, probe, read_clip
@@ -103,7 +103,7 @@ def test_time_need_not_begin_at_zero() -> None:
 
 
 def test_edit_lists_leave_out_the_beginning() -> None:
-    data = broken.trimmed(video(even(60)), 0.5)
+    data = media_files.trimmed(video(even(60)), 0.5)
     assert probe(data, ".mp4").seconds == pytest.approx(1.5, abs=0.01)
     assert clip_at(data, 0.0)[0] == 15 and clip_at(data, 0.999)[0] == 59
     assert clip_at(data, 0.0, 11) == expected(even(60), 0.5, 11, 8)
@@ -154,7 +154,7 @@ def test_random_places_are_spread_and_repeatable() -> None:
 
 @pytest.mark.parametrize(("form", "ending"), [("GIF", ".gif"), ("WebP", ".webp")])
 def test_animations_go_by_their_durations(form: str, ending: str) -> None:
-    data = broken.animation(form, [100, 300, 50, 250, 100])
+    data = media_files.animation(form, [100, 300, 50, 250, 100])
     clip = read_clip(data, ending, view(8, 10, random=True), Fixed(0.0))
     assert index_of(clip) == [0, 1, 1, 1, 2, 3, 3, 4] or index_of(clip) == [0, 1, 1, 1, 2, 3, 3, 3]
     assert index_of(read_clip(data, ending, view(random=True), Fixed(0.99))) == [4]
@@ -171,7 +171,7 @@ def test_only_what_is_needed_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None
             yield pair
 
     monkeypatch.setattr(media, "_decode", counting)
-    data = video(even(300), paint=lambda index, size: broken.grey(index % 60, size))
+    data = video(even(300), paint=lambda index, size: media_files.grey(index % 60, size))
     for place in (0.0, 0.5, 0.999):
         decoded.clear()
         assert clip_at(data, place, 11) == [index % 60 for index in expected(even(300), place * 8.75, 11, 8)]
@@ -209,8 +209,8 @@ def test_colours_follow_matrix_and_range(matrix: str, full: bool) -> None:
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 def test_pictures_stand_upright(degrees: int, mirrored: bool) -> None:
-    data = video(even(3), size=(32, 64), paint=broken.corners, turn=(degrees, mirrored))
-    shown = np.rot90(broken.corners(0, (32, 64)), degrees // 90)  # counter-clockwise
+    data = video(even(3), size=(32, 64), paint=media_files.corners, turn=(degrees, mirrored))
+    shown = np.rot90(media_files.corners(0, (32, 64)), degrees // 90)  # counter-clockwise
     shown = shown[:, ::-1] if mirrored else shown
     assert probe(data, ".mp4")[2:4] == (shown.shape[1], shown.shape[0])
     clip = read(data, size=shown.shape[:2])[0]
@@ -222,13 +222,13 @@ def test_pictures_stand_upright(degrees: int, mirrored: bool) -> None:
 def test_photographs_stand_upright() -> None:
     exif = media.Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise
-    data = broken.picture(broken.corners(0, (32, 64)), exif=exif)
+    data = media_files.picture(media_files.corners(0, (32, 64)), exif=exif)
     assert probe(data, ".png") == (1, 0, 32, 64, 0)
-    assert np.array_equal(read(data, ".png", size=(64, 32))[0], np.rot90(broken.corners(0, (32, 64)), -1))
+    assert np.array_equal(read(data, ".png", size=(64, 32))[0], np.rot90(media_files.corners(0, (32, 64)), -1))
 
 
 def test_pixels_become_square() -> None:
-    data = video(even(3), size=(48, 32), paint=broken.corners, aspect=Fraction(3, 1))
+    data = video(even(3), size=(48, 32), paint=media_files.corners, aspect=Fraction(3, 1))
     assert probe(data, ".mp4")[2:4] == (96, 48)
     clip = read(data, size=(48, 96))[0]
     assert np.abs(clip[8, [40, 56]].astype(int) - [(255, 0, 0), (0, 255, 0)]).max() < 40
@@ -238,7 +238,7 @@ def test_pixels_become_square() -> None:
 def test_scaling_down_is_antialiased(ending: str) -> None:
     board = np.indices((96, 192)).sum(axis=0) % 2 * 255
     board = np.repeat(board[..., None], 3, axis=2).astype(np.uint8)
-    data = broken.picture(board) if ending == ".png" else video([0], size=(96, 192), paint=lambda *_: board)
+    data = media_files.picture(board) if ending == ".png" else video([0], size=(96, 192), paint=lambda *_: board)
     clip = read(data, ending, size=(32, 32))
     assert np.abs(clip[:, 2:-2, 2:-2].astype(int) - 127).max() < 8
 
@@ -248,7 +248,7 @@ def test_the_short_side_is_scaled_and_the_middle_cut() -> None:
     stripes[:, 48:96] = 200
     for data, ending in (
         (video([0], size=(48, 144), paint=lambda *_: stripes), ".mp4"),
-        (broken.picture(stripes), ".png"),
+        (media_files.picture(stripes), ".png"),
     ):
         clip = read(data, ending, size=(24, 24))
         assert clip[:, :, 2:-2].min() > 190
@@ -273,7 +273,7 @@ def test_random_cuts_and_mirrors() -> None:
 def test_transparency_is_black() -> None:
     pixels = np.full((16, 16, 4), 200, np.uint8)
     pixels[:, :8, 3], pixels[:, 8:, 3] = 0, 255
-    still = read(broken.picture(pixels), ".png")[0]
+    still = read(media_files.picture(pixels), ".png")[0]
     file = io.BytesIO()
     with av.open(file, "w", format="mov") as container:
         stream = container.add_stream("qtrle", rate=30)
@@ -294,8 +294,8 @@ def test_sizes_large_small_and_odd(size: tuple[int, int]) -> None:
 
 def test_sixteen_bit_and_palette_pictures() -> None:
     ramp = np.tile(np.linspace(0, 65535, 16).astype(np.uint16), (16, 1))
-    assert np.abs(read(broken.picture(ramp), ".png")[0, 8, :, 0].astype(int) - (ramp[8] >> 8)).max() <= 1
-    grey = broken.picture(broken.grey(30, (16, 16))[..., 0])
+    assert np.abs(read(media_files.picture(ramp), ".png")[0, 8, :, 0].astype(int) - (ramp[8] >> 8)).max() <= 1
+    grey = media_files.picture(media_files.grey(30, (16, 16))[..., 0])
     assert index_of(read(grey, ".png")) == [30]
 
 
@@ -325,18 +325,18 @@ def test_views_that_cannot_be(choices: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (broken.empty, "cannot be read"),
-        (broken.text, "cannot be read: Invalid data"),
-        (broken.without_index, "cannot be read: Invalid data"),
-        (broken.sound, "holds no picture stream"),
-        (broken.unknown_codec, "no decoder"),
-        (lambda: broken.truncated(0.2), "broken|ends at|no key frame"),
+        (media_files.empty, "cannot be read"),
+        (media_files.text, "cannot be read: Invalid data"),
+        (media_files.without_index, "cannot be read: Invalid data"),
+        (media_files.sound, "holds no picture stream"),
+        (media_files.unknown_codec, "no decoder"),
+        (lambda: media_files.truncated(0.2), "broken|ends at|no key frame"),
         (lambda: video([0]), r"0\.0\d s of video; 11 frames at 8 fps need more than 1\.25 s"),
         (lambda: video(even(27)), r"0\.90 s of video; 11 frames at 8 fps need more than 1\.25 s"),
         (lambda: video([0, 5], gop=1), "one and the same frame"),
         (lambda: video(even(60), size=(10, 4000)), "4000x10 pixels; a cut of 16x16"),
-        (lambda: broken.jumping_forward(30, 3600), r"jump from 0\.97 to 3601|one and the same frame"),
-        (lambda: broken.sound(cover=True), "holds no picture stream"),
+        (lambda: media_files.jumping_forward(30, 3600), r"jump from 0\.97 to 3601|one and the same frame"),
+        (lambda: media_files.sound(cover=True), "holds no picture stream"),
     ],
 )
 def test_broken_media_are_told_in_words(make: Callable[[], bytes], said: str) -> None:
@@ -348,36 +348,38 @@ def test_a_playlist_opens_no_other_file(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     Path("secret.mp4").write_bytes(video(even(30)))
     with pytest.raises(BadSample, match="cannot be read"):
-        read(broken.playlist("secret.mp4"))
+        read(media_files.playlist("secret.mp4"))
 
 
 def test_damage_counts_where_it_is() -> None:
-    whole = video(even(60), paint=broken.noise)
+    whole = video(even(60), paint=media_files.noise)
     clean = read_clip(whole, ".mp4", view(5, random=True), Fixed(0.0))
-    damaged = broken.corrupted(whole, range(25, 40), "zeros")
+    damaged = media_files.corrupted(whole, range(25, 40), "zeros")
     assert np.array_equal(read_clip(damaged, ".mp4", view(5, random=True), Fixed(0.0)), clean)
     with pytest.raises(BadSample, match=r"broken (at|after) (0\.[789]|1\.)"):
         read_clip(damaged, ".mp4", view(5, random=True), Fixed(0.7))
     with pytest.raises(BadSample, match="broken|ends at"):
-        read_clip(broken.truncated(0.6, 60), ".mp4", view(5, random=True), Fixed(0.99))
-    assert np.array_equal(read_clip(broken.truncated(0.6, 60), ".mp4", view(5, random=True), Fixed(0.0)), clean)
+        read_clip(media_files.truncated(0.6, 60), ".mp4", view(5, random=True), Fixed(0.99))
+    assert np.array_equal(read_clip(media_files.truncated(0.6, 60), ".mp4", view(5, random=True), Fixed(0.0)), clean)
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4"])
 def test_a_frame_that_others_build_on_must_be_whole(codec: str) -> None:
     options = {"x265-params": "log-level=none:pools=1:bframes=0"} if codec == "libx265" else {"bf": "0"}
-    data = broken.corrupted(video(even(40), codec=codec, paint=broken.noise, options=options), [13, 14, 15], "zeros")
+    data = media_files.corrupted(
+        video(even(40), codec=codec, paint=media_files.noise, options=options), [13, 14, 15], "zeros"
+    )
     assert len(read_clip(data, ".mp4", view(random=True), Fixed(0.1))) == 1
     with pytest.raises(BadSample, match="broken"):  # frame 20, which is whole itself, follows from frames 13 to 15
         read_clip(data, ".mp4", view(random=True), Fixed(20.5 / 40))
 
 
 def test_jumping_time_stamps() -> None:
-    forward = broken.jumping_forward(30, 20)
+    forward = media_files.jumping_forward(30, 20)
     assert clip_at(forward, 0.0, 5) == expected(even(60), 0, 5, 8)
     with pytest.raises(BadSample, match=r"jump from 0\.97 to 21\.00 s"):
         clip_at(forward, 0.5 / 21, 5)
-    back = broken.jumping_back()
+    back = media_files.jumping_back()
     assert clip_at(back, 0.0, 5) == expected(even(60), 0, 5, 8)
     with pytest.raises(BadSample, match=r"jump back from 1\.97 to 0\.00 s"):
         clip_at(back, 0.999, 5)
@@ -396,7 +398,7 @@ def test_the_last_frame_is_shown_to_the_end() -> None:
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_picture_that_promises_too_much_is_not_begun() -> None:
-    header = bytearray(broken.picture(broken.grey(0, (8, 8)), "BMP"))
+    header = bytearray(media_files.picture(media_files.grey(0, (8, 8)), "BMP"))
     header[18:26] = (11_000).to_bytes(4, "little") * 2
     with pytest.raises(BadSample, match="11000x11000 pixels are more than 100000000"):
         read(bytes(header), ".bmp")
@@ -404,16 +406,16 @@ def test_a_picture_that_promises_too_much_is_not_begun() -> None:
 
 def test_still_pictures_are_no_clips() -> None:
     for form, ending in (("PNG", ".png"), ("JPEG", ".jpg"), ("GIF", ".gif"), ("WebP", ".webp")):
-        data = broken.picture(broken.grey(20, (20, 30)), form)
+        data = media_files.picture(media_files.grey(20, (20, 30)), form)
         assert index_of(read(data, ending)) == [20]
         with pytest.raises(StillPicture, match="a still picture, where 11 frames are asked for"):
             read(data, ending, frames=11)
     pages = io.BytesIO()  # as phones write them, with a preview behind the picture
-    sizes = [Image.fromarray(broken.grey(20, (20, 30))), Image.fromarray(broken.grey(5, (10, 15)))]
+    sizes = [Image.fromarray(media_files.grey(20, (20, 30))), Image.fromarray(media_files.grey(5, (10, 15)))]
     sizes[0].save(pages, "MPO", save_all=True, append_images=sizes[1:])
     with pytest.raises(StillPicture):
         read(pages.getvalue(), ".jpg", frames=2)
-    for data in (broken.empty(), broken.text(), broken.picture(broken.noise(0, (64, 64)))[:200]):
+    for data in (media_files.empty(), media_files.text(), media_files.picture(media_files.noise(0, (64, 64)))[:200]):
         for ending in (".png", ".gif", ".webp"):
             with pytest.raises(BadSample, match="cannot be read"):
                 read(data, ending)
@@ -422,12 +424,12 @@ def test_still_pictures_are_no_clips() -> None:
 @pytest.mark.parametrize("ending", [".mp4", ".mkv", ".ts", ".gif", ".webp", ".png"])
 def test_whatever_bytes_are_broken_it_is_a_bad_sample(ending: str) -> None:
     whole = {
-        ".mp4": lambda: video(even(30), paint=broken.noise),
-        ".mkv": lambda: video(even(30), "matroska", paint=broken.noise),
-        ".ts": lambda: video(even(30), "mpegts", paint=broken.noise),
-        ".gif": lambda: broken.animation("GIF", [120] * 9),
-        ".webp": lambda: broken.animation("WebP", [120] * 9),
-        ".png": lambda: broken.picture(broken.noise(0, (48, 64))),
+        ".mp4": lambda: video(even(30), paint=media_files.noise),
+        ".mkv": lambda: video(even(30), "matroska", paint=media_files.noise),
+        ".ts": lambda: video(even(30), "mpegts", paint=media_files.noise),
+        ".gif": lambda: media_files.animation("GIF", [120] * 9),
+        ".webp": lambda: media_files.animation("WebP", [120] * 9),
+        ".png": lambda: media_files.picture(media_files.noise(0, (48, 64))),
     }[ending]()
     rng = np.random.default_rng(0)
     refused = 0
@@ -474,8 +476,8 @@ def test_a_path_is_as_good_as_its_bytes(tmp_path: Path) -> None:
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts open files by /proc")
 def test_nothing_stays_open_and_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     whole, damaged = tmp_path / "whole.mp4", tmp_path / "damaged.mp4"
-    whole.write_bytes(video(even(60), paint=broken.noise))
-    damaged.write_bytes(broken.corrupted(whole.read_bytes(), range(10, 60)))
+    whole.write_bytes(video(even(60), paint=media_files.noise))
+    damaged.write_bytes(media_files.corrupted(whole.read_bytes(), range(10, 60)))
     gc.disable()  # so that nothing but the code itself closes them
     try:
         before = len(os.listdir("/proc/self/fd"))
@@ -491,23 +493,25 @@ def test_nothing_stays_open_and_nothing_is_printed(tmp_path: Path, capfd: pytest
 
 def test_facts() -> None:
     assert probe(video(even(60)), ".mp4") == (60, pytest.approx(30, rel=1e-3), 64, 48, pytest.approx(2, rel=1e-3))
-    assert probe(video(even(60), "matroska", paint=broken.noise)[:9000], ".mkv").frames < 40
+    assert probe(video(even(60), "matroska", paint=media_files.noise)[:9000], ".mkv").frames < 40
     assert probe(video([0, 0.5, 0.6, 1.9, 2]), ".mp4").frames == 5
     with pytest.raises(BadSample, match="no picture stream"):
-        probe(broken.sound(), ".mp4")
+        probe(media_files.sound(), ".mp4")
 
 
 @pytest.mark.parametrize("form", ["mp4", "avi", "flv"])
 def test_a_file_that_is_cut_off_has_no_facts_where_its_packets_tell(form: str) -> None:
     options = {"tick": Fraction(1, 30)} if form == "avi" else {}
     front = {"container_options": {"movflags": "+faststart"}} if form == "mp4" else {}
-    whole = video(even(60), form, paint=broken.noise, **options, **front)
+    whole = video(even(60), form, paint=media_files.noise, **options, **front)
     assert probe(whole, f".{form}").frames == 60
     with pytest.raises(BadSample, match=r"^it is broken or cut off at (0\.[4-9]|1\.[0-6])\d s$"):
         probe(whole[: len(whole) // 2], f".{form}")
 
 
-@pytest.mark.parametrize(("file", "ending"), [(broken.animation("GIF", [100] * 5), ".gif"), (video(even(5)), ".mp4")])
+@pytest.mark.parametrize(
+    ("file", "ending"), [(media_files.animation("GIF", [100] * 5), ".gif"), (video(even(5)), ".mp4")]
+)
 def test_frames_keep_their_content_when_the_next_one_is_read_before_they_are_rendered(file: bytes, ending: str) -> None:
     *timed, (end, last) = list(media.read_frames(file, ending, (24, 32)))
     assert index_of(np.stack([render() for _, render in timed])) == [0, 1, 2, 3, 4]

@@ -241,8 +241,8 @@ def test_a_missing_folder_is_named_before_any_frame_is_made(tmp_path: Path, name
         ("a.mp4", 0, "between 0.01 and 1000 frames per second, not 0"),
         ("a.gif", float("nan"), "per second, not nan"),
         ("a.gif", 200, "GIF shows at most 100 frames per second, not 200"),
-        ("taken.mp4", 8, "that is a folder"),
-        ("file", 8, "a file of that name"),
+        ("taken.mp4", 8, "it is a folder"),
+        ("file", 8, "it is a file"),
     ],
 )
 def test_names_and_rates_that_cannot_be(tmp_path: Path, name: str, fps: float, said: str) -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from phenaki.nn.convolution import CausalConv3d, CausalUpsample3d
-from phenaki.nn.past import Past
+from phenaki.nn.state import StreamState
 
 SHAPES = [
     ((3, 3, 3), (1, 1, 1)),
@@ -40,19 +40,19 @@ def test_it_is_torchs_convolution_with_the_padding_in_the_past(kernel: tuple, st
 @torch.no_grad()
 def test_pieces_give_what_the_whole_gives(kernel: tuple, stride: tuple, lengths: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    layer, x, past = CausalConv3d(5, 7, kernel, stride), clip(12), Past()
-    pieces = [layer(piece, past) for piece in x.split(lengths, dim=1)]
+    layer, x, state = CausalConv3d(5, 7, kernel, stride), clip(12), StreamState()
+    pieces = [layer(piece, state) for piece in x.split(lengths, dim=1)]
     assert torch.allclose(torch.cat(pieces, dim=1), layer(x), atol=1e-5)
 
 
 @torch.no_grad()
 def test_single_frames_are_pieces_too_and_the_state_stays_small() -> None:
     torch.manual_seed(0)
-    layer, x, past = CausalConv3d(5, 7, (3, 3, 3)), clip(12), Past()
+    layer, x, state = CausalConv3d(5, 7, (3, 3, 3)), clip(12), StreamState()
     pieces, sizes = [], []
     for frame in x.split(1, dim=1):
-        pieces.append(layer(frame, past))
-        sizes.append(past.bytes)
+        pieces.append(layer(frame, state))
+        sizes.append(state.nbytes)
     assert torch.allclose(torch.cat(pieces, dim=1), layer(x), atol=1e-5)
     assert sizes[1:] == [4 * 2 * x[:, 0].numel()] * 11  # the two frames that a kernel of three looks back
 

@@ -184,7 +184,7 @@ def test_what_is_given_must_fit(model: Phenaki, edit: Callable, said: str) -> No
 
 def test_a_generator_of_single_images_makes_no_second_scene(tokenizer: CViViT, text_encoder: WordEncoder) -> None:
     sizes = MaskedTransformerSizes(frames=1, width=64, layers=1)
-    model = Phenaki(tokenizer, MaskedTransformer(sizes.config(tokenizer.facts, text_encoder.width)), text_encoder)
+    model = Phenaki(tokenizer, MaskedTransformer(sizes.config(tokenizer.spec, text_encoder.width)), text_encoder)
     assert model.generate("a star", steps=1).video.shape == (1, 3, 1, 32, 32)
     for prompts, frames in ((["a star", "it moves"], None), ("a star", 3)):
         with pytest.raises(PhenakiError, match="single images: give one prompt and 1 frame"):

@@ -43,22 +43,22 @@ def video(*shape: int, seed: int = 0) -> torch.Tensor:
 @torch.no_grad()
 def test_tokens_do_not_see_later_frames(tokenizer: Tokenizer) -> None:
     clip = video(2, 3, 11, 16, 24)
-    latents, ids = tokenizer.latents(clip), tokenizer.encode(clip)
+    latents, ids = tokenizer.encode_latents(clip), tokenizer.encode(clip)
     for frame in (1, 4, 10):
         changed = clip.clone()
         changed[:, :, frame] = video(2, 3, 16, 24, seed=frame)
         step = (frame + 1) // 2  # the time step that holds this frame
-        assert torch.equal(tokenizer.latents(changed)[:, :step], latents[:, :step])
+        assert torch.equal(tokenizer.encode_latents(changed)[:, :step], latents[:, :step])
         assert torch.equal(tokenizer.encode(changed)[:, :step], ids[:, :step])
-        assert not torch.equal(tokenizer.latents(changed)[:, step:], latents[:, step:])
+        assert not torch.equal(tokenizer.encode_latents(changed)[:, step:], latents[:, step:])
 
 
 @torch.no_grad()
 def test_tokens_of_a_prefix_are_the_prefix_of_the_tokens(tokenizer: Tokenizer) -> None:
     clip = video(2, 3, 11, 16, 24)
-    latents = tokenizer.latents(clip)
+    latents = tokenizer.encode_latents(clip)
     for frames in (1, 3, 7):
-        prefix = tokenizer.latents(clip[:, :, :frames])
+        prefix = tokenizer.encode_latents(clip[:, :, :frames])
         assert torch.allclose(prefix, latents[:, : prefix.shape[1]], atol=1e-4)
 
 
@@ -88,8 +88,8 @@ def test_shapes_of_images_rectangles_and_any_length(tokenizer: Tokenizer, frames
 @torch.no_grad()
 def test_samples_of_a_batch_do_not_see_each_other(tokenizer: Tokenizer) -> None:
     clips = video(3, 3, 5, 16, 24)
-    together = tokenizer.latents(clips)
-    assert torch.allclose(tokenizer.latents(clips[1:2]), together[1:2], atol=1e-4)
+    together = tokenizer.encode_latents(clips)
+    assert torch.allclose(tokenizer.encode_latents(clips[1:2]), together[1:2], atol=1e-4)
 
 
 def test_every_parameter_learns_from_a_clip(tokenizer: Tokenizer) -> None:

@@ -11,7 +11,7 @@ import torch
 from phenaki.core.components import load_component
 from phenaki.core.config import from_dict, override, to_dict
 from phenaki.core.errors import PhenakiError
-from phenaki.nn.past import Past
+from phenaki.nn.state import StreamState
 from phenaki.tokenizers import Conv3D, Conv3DConfig, QuantizerConfig
 from phenaki.training.recipes import TOKENIZER_RECIPES, conv3d_debug
 from phenaki.training.tokenizer import TokenizerRecipe, train_tokenizer
@@ -34,35 +34,35 @@ def video(frames: int, size: int = 16) -> torch.Tensor:
 @torch.no_grad()
 def test_the_learned_frame_is_seen_with_the_first_frame(tiny: Conv3D) -> None:
     clip = video(5)
-    before = tiny.latents(clip)
+    before = tiny.encode_latents(clip)
     tiny.learned_frame.add_(1)
-    assert (tiny.latents(clip) - before)[:, 0].abs().amax(-1).min() > 1e-3  # all over the first time step
+    assert (tiny.encode_latents(clip) - before)[:, 0].abs().amax(-1).min() > 1e-3  # all over the first time step
 
 
 @torch.no_grad()
 def test_a_time_step_decides_its_own_frames(tiny: Conv3D) -> None:
     latents = torch.randn(1, 4, 2, 2, 16, generator=torch.Generator().manual_seed(0))
-    decoded = tiny.reconstruct(latents)
+    decoded = tiny.decode_latents(latents)
     latents[:, 2] += 1
-    moved = (tiny.reconstruct(latents) != decoded).any(1).flatten(2).any(-1)[0]
+    moved = (tiny.decode_latents(latents) != decoded).any(1).flatten(2).any(-1)[0]
     assert moved.tolist() == [False] * 3 + [True] * 4  # two of its own, and those after it
 
 
 @pytest.mark.parametrize("steps", [(1, 1, 1, 1, 1), (2, 3), (4, 1)])
 @torch.no_grad()
 def test_networks_give_for_pieces_what_they_give_for_the_whole(tiny: Conv3D, steps: tuple[int, ...]) -> None:
-    clip, encoding, decoding = video(9), Past(), Past()
+    clip, encoding, decoding = video(9), StreamState(), StreamState()
     latents, frames, first = [], [], 0
     for step in steps:
-        last = 2 * (encoding.steps + step) - 1
-        latents.append(tiny.latents(clip[:, :, first:last], encoding))
-        frames.append(tiny.reconstruct(latents[-1], decoding))
-        encoding.steps += step
-        decoding.steps += step
+        last = 2 * (encoding.latent_frames + step) - 1
+        latents.append(tiny.encode_latents(clip[:, :, first:last], encoding))
+        frames.append(tiny.decode_latents(latents[-1], decoding))
+        encoding.latent_frames += step
+        decoding.latent_frames += step
         first = last
-    whole = tiny.latents(clip)
+    whole = tiny.encode_latents(clip)
     assert torch.allclose(torch.cat(latents, dim=1), whole, atol=1e-5)
-    assert torch.allclose(torch.cat(frames, dim=2), tiny.reconstruct(whole), atol=1e-5)
+    assert torch.allclose(torch.cat(frames, dim=2), tiny.decode_latents(whole), atol=1e-5)
 
 
 def test_the_sizes_of_the_full_recipe() -> None:

@@ -19,10 +19,10 @@ def test_a_token_sees_its_whole_frame_and_its_whole_past() -> None:
     torch.manual_seed(0)
     tokenizer = CViViT(CViViTConfig(image_size=(32, 32), width=64, spatial_layers=1, temporal_layers=1)).eval()
     clip = video(1, 3, 5, 32, 32)
-    latents = tokenizer.latents(clip)
+    latents = tokenizer.encode_latents(clip)
     changed = clip.clone()
     changed[:, :, 0, :8, :8] = 0
-    moved = (tokenizer.latents(changed) - latents).abs().amax(-1)[0] > 0
+    moved = (tokenizer.encode_latents(changed) - latents).abs().amax(-1)[0] > 0
     assert moved[0].all()  # the corner reaches every token of its frame
     assert moved[2].all()  # and through time every later one
 

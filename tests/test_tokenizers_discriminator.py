@@ -1,4 +1,4 @@
-"""The adversary of the first stage: what it sees, and its losses."""
+"""The adversary of the first stage: what it input, and its losses."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def build(**changes: object) -> Discriminator:
 def test_each_frame_or_each_clip_has_a_score(shape: tuple[int, ...], minibatch_stddev: bool) -> None:
     video = torch.rand(shape)
     assert build(minibatch_stddev=minibatch_stddev)(video).shape == (shape[0] * shape[2],)
-    assert build(minibatch_stddev=minibatch_stddev, sees="clips")(video).shape == (shape[0],)
+    assert build(minibatch_stddev=minibatch_stddev, input="clips")(video).shape == (shape[0],)
 
 
 def test_frames_are_judged_one_by_one_and_clips_as_a_whole() -> None:
     video = torch.rand(1, 3, 4, 16, 16)
     backwards = video.flip(2)
-    frames, clips = build(), build(sees="clips")
+    frames, clips = build(), build(input="clips")
     assert torch.allclose(frames(video).flip(0), frames(backwards), atol=1e-6)
     assert not torch.allclose(clips(video), clips(backwards), atol=1e-6)
 
@@ -66,18 +66,18 @@ def test_the_penalty_is_half_the_squared_gradient_and_teaches_the_discriminator(
 
     video = torch.rand(2, 3, 1, 4, 4)
     assert gradient_penalty(Sum(), video) == pytest.approx(9 * video[0].numel() / 2)
-    for discriminator in (build(), build(sees="clips", minibatch_stddev=True)):
+    for discriminator in (build(), build(input="clips", minibatch_stddev=True)):
         gradient_penalty(discriminator, torch.rand(2, 3, 3, 16, 16)).backward()
         assert discriminator.blocks[0].first.frames.weight.grad.any()
     assert not video.requires_grad
 
 
-@pytest.mark.parametrize("sees", ["frames", "clips"])
-def test_bfloat16_gives_the_gradients_of_float32(sees: str) -> None:
+@pytest.mark.parametrize("input", ["frames", "clips"])
+def test_bfloat16_gives_the_gradients_of_float32(input: str) -> None:
     """torch's Conv3d in bfloat16 on CPUs gives weights gradients of 1e30 now and then, for clips of two frames."""
     for trial in range(5):
         torch.manual_seed(trial)
-        discriminator = Discriminator(replace(SMALL, sees=sees, width=16))
+        discriminator = Discriminator(replace(SMALL, input=input, width=16))
         video = torch.rand(2, 3, 5, 16, 16)
         gradients = []
         for enabled in (False, True):

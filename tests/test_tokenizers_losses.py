@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from phenaki.core.errors import PhenakiError
-from phenaki.perceptual import I3D, LPIPS, Judges
+from phenaki.perceptual import I3D, LPIPS, PerceptualNetworks
 from phenaki.tokenizers import CViViT, CViViTConfig, QuantizerConfig, Reconstruction
 from phenaki.tokenizers.losses import (
     TokenizerLossConfig,
@@ -20,16 +20,16 @@ from phenaki.tokenizers.losses import (
 from phenaki.tokenizers.quantizers import Quantized
 
 
-def alike(video: torch.Tensor, codes: torch.Tensor, tokenizer: CViViT) -> torch.Tensor:
+def token_consistency(video: torch.Tensor, codes: torch.Tensor, tokenizer: CViViT) -> torch.Tensor:
     ids = torch.zeros(codes.shape[:-1], dtype=torch.long)
     out = Reconstruction(video, Quantized(codes, ids, codes, codes))
-    return code_losses(out, video, tokenizer, TokenizerLossConfig(alike=1.0))["alike"]
+    return code_losses(out, video, tokenizer, TokenizerLossConfig(token_consistency=1.0))["token_consistency"]
 
 
 def test_the_first_frame_has_its_stated_share() -> None:
     video = torch.zeros(1, 3, 5, 16, 16)
     for share in (0.0, 0.25, 1.0):
-        config = TokenizerLossConfig(l1=2.0, first_frame_share=share)
+        config = TokenizerLossConfig(l1=2.0, first_frame_fraction=share)
         wrong_first = torch.zeros_like(video)
         wrong_first[:, :, 0] = 0.5
         found = pixel_losses(wrong_first, video, config)
@@ -41,19 +41,19 @@ def test_equal_neighbours_are_pulled_together_and_others_are_not(tokenizer: CViV
     rng = torch.Generator().manual_seed(0)
     codes = torch.randn(2, 3, 2, 2, 3, generator=rng)
     noise = torch.rand(2, 3, 5, 16, 16, generator=rng)
-    assert alike(noise, codes, tokenizer) == 0  # no two patches are equal
+    assert token_consistency(noise, codes, tokenizer) == 0  # no two patches are equal
     still = noise[:, :, :1].expand(-1, -1, 5, -1, -1)
     between_steps = (codes[:, 1:] - codes[:, :-1]).square().mean()
-    assert alike(still, codes, tokenizer) == pytest.approx(float(between_steps), rel=1e-5)
+    assert token_consistency(still, codes, tokenizer) == pytest.approx(float(between_steps), rel=1e-5)
     flat = torch.full_like(noise, 0.3)
-    assert alike(flat, torch.ones_like(codes), tokenizer) == 0
-    assert alike(flat, codes, tokenizer) > 0
+    assert token_consistency(flat, torch.ones_like(codes), tokenizer) == 0
+    assert token_consistency(flat, codes, tokenizer) > 0
 
 
 def test_images_have_neighbours_in_space_only(tokenizer: CViViT) -> None:
     codes = torch.arange(4.0).view(1, 1, 2, 2, 1)
     flat = torch.full((1, 3, 1, 16, 16), 0.3)
-    assert alike(flat, codes, tokenizer) == pytest.approx((1 + 1 + 4 + 4) / 4)
+    assert token_consistency(flat, codes, tokenizer) == pytest.approx((1 + 1 + 4 + 4) / 4)
 
 
 @pytest.mark.parametrize(
@@ -80,22 +80,24 @@ def test_the_quantizers_terms_have_their_weights(quantizer: QuantizerConfig, wei
 
 def test_perceptual_terms_see_what_they_should_and_teach_the_reconstruction_alone() -> None:
     torch.manual_seed(0)
-    judges = Judges(LPIPS(width=2).eval().requires_grad_(False), I3D(narrow=16).eval().requires_grad_(False))
+    networks = PerceptualNetworks(
+        LPIPS(width=2).eval().requires_grad_(False), I3D(narrow=16).eval().requires_grad_(False)
+    )
     config = TokenizerLossConfig(lpips=0.1, i3d=1.0)
     video, made = torch.rand(1, 3, 3, 16, 16), torch.rand(1, 3, 3, 16, 16, requires_grad=True)
-    found = perceptual_losses(made, video, torch.tensor([1]), judges, config)
-    assert found["lpips"].item() == pytest.approx(0.1 * judges.lpips(made[:, :, 1:2], video[:, :, 1:2]).item())
+    found = perceptual_losses(made, video, torch.tensor([1]), networks, config)
+    assert found["lpips"].item() == pytest.approx(0.1 * networks.lpips(made[:, :, 1:2], video[:, :, 1:2]).item())
     (gradient,) = torch.autograd.grad(found["lpips"], made)
     assert gradient[:, :, 1].any()
     assert not gradient[:, :, ::2].any()
     found["i3d"].backward()
     assert made.grad.any()
-    assert all(parameter.grad is None for judge in judges for parameter in judge.parameters())
-    same = perceptual_losses(video, video, torch.arange(3), judges, config)
+    assert all(parameter.grad is None for network in networks for parameter in network.parameters())
+    same = perceptual_losses(video, video, torch.arange(3), networks, config)
     assert same["lpips"] == same["i3d"] == 0
-    image = perceptual_losses(made[:, :, :1], video[:, :, :1], torch.arange(1), judges, config)
+    image = perceptual_losses(made[:, :, :1], video[:, :, :1], torch.arange(1), networks, config)
     assert image.keys() == {"lpips"}
-    assert perceptual_losses(made, video, torch.arange(3), Judges(), config) == {}
+    assert perceptual_losses(made, video, torch.arange(3), PerceptualNetworks(), config) == {}
 
 
 def test_frames_are_drawn_without_repeating_one() -> None:
@@ -108,7 +110,7 @@ def test_frames_are_drawn_without_repeating_one() -> None:
 
 
 def test_weights_below_zero_and_no_weight_at_all_are_refused() -> None:
-    for name in ("l2", "l1", "quantizer", "entropy", "lpips", "i3d", "adversarial", "alike", "frames"):
+    for name in ("l2", "l1", "quantizer", "entropy", "lpips", "i3d", "adversarial", "token_consistency", "frames"):
         with pytest.raises(PhenakiError, match=f"{name} -1"):
             replace(TokenizerLossConfig(), **{name: -1})
     with pytest.raises(PhenakiError, match="nothing teaches the pixels"):

@@ -24,7 +24,7 @@ CONFIGS = {
     "fsq": QuantizerConfig(kind="fsq", levels=(8, 5, 2)),
     "fsq-1": QuantizerConfig(kind="fsq", levels=(3,)),
     "codebook": CODEBOOK,
-    "codebook-ema": replace(CODEBOOK, update="ema", start="kmeans"),
+    "codebook-ema": replace(CODEBOOK, update="ema", init="kmeans"),
     "lookup_free": QuantizerConfig(kind="lookup_free", codebook_size=32),
     "lookup_free-1": QuantizerConfig(kind="lookup_free", codebook_size=2),
 }
@@ -71,15 +71,15 @@ def test_ids_and_latents_agree(quantizer: Quantizer) -> None:
     quantized = quantizer(torch.randn(2, 3, 4, 4, 16) * 3)
     assert quantized.ids.shape == (2, 3, 4, 4) and quantized.ids.dtype == torch.int64
     assert 0 <= quantized.ids.min() <= quantized.ids.max() < quantizer.vocab_size
-    assert torch.allclose(quantizer.embed(quantized.ids), quantized.latents, atol=1e-5)
-    assert torch.equal(quantizer.lookup(quantized.ids), quantized.after)
+    assert torch.allclose(quantizer.indices_to_latents(quantized.ids), quantized.latents, atol=1e-5)
+    assert torch.equal(quantizer.indices_to_codes(quantized.ids), quantized.after)
 
 
 def test_every_code_has_its_own_latent_and_leads_back_to_its_id(quantizer: Quantizer) -> None:
     ids = torch.arange(quantizer.vocab_size)
-    assert len(quantizer.embed(ids).detach().round(decimals=4).unique(dim=0)) == quantizer.vocab_size
-    codes = quantizer.lookup(ids)
-    assert torch.equal(quantizer.round(codes.atanh() if isinstance(quantizer, FSQ) else codes)[2], ids)
+    assert len(quantizer.indices_to_latents(ids).detach().round(decimals=4).unique(dim=0)) == quantizer.vocab_size
+    codes = quantizer.indices_to_codes(ids)
+    assert torch.equal(quantizer.quantize(codes.atanh() if isinstance(quantizer, FSQ) else codes)[2], ids)
 
 
 def test_gradient_goes_straight_through(quantizer: Quantizer) -> None:
@@ -97,8 +97,8 @@ def test_autocast_leaves_quantizers_in_float32(quantizer: Quantizer) -> None:
     plain = quantizer(latents)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = quantizer(latents)
-        embedded, terms = quantizer.embed(cast.ids), quantizer.losses(cast)
-    for one, other in zip((*plain, quantizer.embed(plain.ids)), (*cast, embedded), strict=True):
+        embedded, terms = quantizer.indices_to_latents(cast.ids), quantizer.losses(cast)
+    for one, other in zip((*plain, quantizer.indices_to_latents(plain.ids)), (*cast, embedded), strict=True):
         assert torch.equal(one, other)
     for name, term in quantizer.losses(plain).items():
         assert torch.equal(term, terms[name]), name
@@ -156,7 +156,7 @@ def test_losses_pull_latents_and_codes_together(name: str) -> None:
         ({"kind": "codebook", "codebook_size": 1}, "at least 2 codes"),
         ({"kind": "lookup_free", "codebook_size": 5000}, "not 5000: take 4096"),
         ({"kind": "lookup_free", "codebook_size": 1}, "not 1: take 2"),
-        ({"kind": "fsq", "start": "kmeans"}, "'fsq' learns no codes"),
+        ({"kind": "fsq", "init": "kmeans"}, "'fsq' learns no codes"),
         ({"kind": "lookup_free", "codebook_size": 4, "update": "ema"}, "'lookup_free' learns no codes"),
         ({"decay": 1.0}, "decay 1.0"),
         ({"entropy_temperature": 0.0}, "entropy_temperature 0.0"),
@@ -214,7 +214,7 @@ def test_nearest_is_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("update", ["gradient", "ema"])
 def test_codes_are_moved_by_one_thing_alone(update: str) -> None:
-    quantizer = build(replace(CODEBOOK, update=update, restart_below=0.0))
+    quantizer = build(replace(CODEBOOK, update=update, dead_code_threshold=0.0))
     latents = torch.randn(200, 16)
     assert ("codes" in dict(quantizer.named_parameters())) == (update == "gradient")
     assert "codes" in quantizer.state_dict()
@@ -277,7 +277,7 @@ def test_kmeans_start_is_closer_than_a_random_one(count: int) -> None:
         directions(20, 8, seed=1).repeat(count // 20 + 1, 1)[:count] + 0.2 * directions(count, 8), dim=-1
     )
     config = QuantizerConfig(kind="codebook", codebook_size=64, code_dim=8)
-    random, clustered = (unprojected(replace(config, start=start), 8) for start in ("random", "kmeans"))
+    random, clustered = (unprojected(replace(config, init=init), 8) for init in ("random", "kmeans"))
     started = []
     while clustered.started < 64:
         started.append(learn(clustered, latents))
@@ -288,7 +288,7 @@ def test_kmeans_start_is_closer_than_a_random_one(count: int) -> None:
 
 
 def test_a_start_that_was_interrupted_goes_on() -> None:
-    config, (latents, others) = replace(CODEBOOK, start="kmeans", update="ema"), torch.randn(2, 100, 16)
+    config, (latents, others) = replace(CODEBOOK, init="kmeans", update="ema"), torch.randn(2, 100, 16)
     whole, first, second = (build(config) for _ in range(3))
     learn(first, latents)
     assert first.started == 25
@@ -307,7 +307,7 @@ def test_a_start_that_was_interrupted_goes_on() -> None:
 
 def test_codebook_equals_the_reference() -> None:
     """Nearest ids, commitment, and the moving average, over steps."""
-    ours = unprojected(replace(CODEBOOK, update="ema", decay=0.8, restart_below=0.0), 4)
+    ours = unprojected(replace(CODEBOOK, update="ema", decay=0.8, dead_code_threshold=0.0), 4)
     theirs = reference.VectorQuantize(dim=4, codebook_size=50, use_cosine_sim=True, decay=0.8, rotation_trick=False)
     theirs.codebook = ours.codes
     theirs._codebook.embed_avg.copy_(ours.codes)
@@ -360,7 +360,7 @@ def test_entropy_is_that_of_the_whole_table() -> None:
     latents = torch.randn(40, 5, requires_grad=True)
     quantizer.losses(quantizer(latents))["entropy"].backward()
     table = latents.detach().double().requires_grad_()
-    codes = quantizer.lookup(torch.arange(32)).double()
+    codes = quantizer.indices_to_codes(torch.arange(32)).double()
     shares = (-torch.cdist(table, codes).square() / 0.5).softmax(-1)
     expected = torch.special.entr(shares).sum(-1).mean() - torch.special.entr(shares.mean(0)).sum()
     expected.backward()

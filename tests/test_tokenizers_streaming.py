@@ -68,13 +68,13 @@ def test_pieces_of_any_size_give_what_the_whole_gives(tokenizer: Tokenizer, size
 def test_latents_and_pixels_of_a_stream_are_those_of_one_pass_through_the_networks(tokenizer: Tokenizer) -> None:
     steps = tokenizer.window or 17
     clips = video(2, 3, tokenizer.frames(steps), 16, 24)
-    latents = tokenizer.latents(clips)
+    latents = tokenizer.encode_latents(clips)
     seen: list[Tensor] = []
     inside = tokenizer.quantizer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     ids = torch.cat(list(tokenizer.encode_stream(clips.split(1, 2))), 1)
     inside.remove()
     assert torch.allclose(torch.cat(seen, 1), latents, atol=1e-4)
-    whole = tokenizer.reconstruct(tokenizer.quantizer.embed(ids)).clamp(0, 1)
+    whole = tokenizer.decode_latents(tokenizer.quantizer.indices_to_latents(ids)).clamp(0, 1)
     streamed = torch.cat(list(tokenizer.decode_stream(ids.split(1, 1))), 2)
     assert torch.allclose(streamed, whole, atol=1e-4)
 
@@ -141,7 +141,7 @@ def test_the_state_depends_neither_on_the_length_nor_on_the_pieces(tokenizer: To
         for piece in video(1, 3, tokenizer.frames(steps), 16, 24).split(n, 2):
             encoder.push(piece)
         held = [each for each in vars(encoder).values() if isinstance(each, Tensor)]
-        sizes.append(encoder.past.bytes + sum(each.untyped_storage().nbytes() for each in held))
+        sizes.append(encoder.state.nbytes + sum(each.untyped_storage().nbytes() for each in held))
     assert sizes[0] == sizes[1] == sizes[2] > 0
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from phenaki.core.errors import PhenakiError
-from phenaki.nn.past import Past
+from phenaki.nn.state import StreamState
 from phenaki.tokenizers import CViViT, CViViTConfig, QuantizerConfig, Tiled, Tokenizer
 from phenaki.tokenizers.cvivit import patchify, unpatchify
-from phenaki.tokenizers.tiling import farthest_from_the_edge, linear_fades, tile_begins
+from phenaki.tokenizers.quantizers import build_quantizer
+from phenaki.tokenizers.tiling import linear_blend, nearest_tile, tile_starts
+
+LEVELS = QuantizerConfig(levels=(5, 5))
 
 
 @pytest.fixture
@@ -23,7 +26,7 @@ def tokenizer(monkeypatch: pytest.MonkeyPatch) -> CViViT:
         width=64,
         spatial_layers=1,
         temporal_layers=1,
-        quantizer=QuantizerConfig(levels=(5, 5)),
+        quantizer=LEVELS,
     )
     return CViViT(config).eval()
 
@@ -33,14 +36,15 @@ class Lossless(Tokenizer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.config, self.patch, self.quantizer = CViViTConfig((32, 32), patch=(1, 8, 8)), (1, 8, 8), nn.Identity()
+        self.config, self.patch = CViViTConfig((32, 32), patch=(1, 8, 8)), (1, 8, 8)
+        self.quantizer = build_quantizer(LEVELS, 1)
         self.shown: list[tuple[int, int]] = []
 
-    def latents(self, video: Tensor, past: Past | None = None) -> Tensor:
+    def encode_latents(self, video: Tensor, state: StreamState | None = None) -> Tensor:
         self.shown.append(tuple(video.shape[3:]))
         return patchify(video, self.patch)
 
-    def reconstruct(self, latents: Tensor, past: Past | None = None) -> Tensor:
+    def decode_latents(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
         return unpatchify(latents, self.patch)
 
 
@@ -51,12 +55,12 @@ def video(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("size", [2, 3, 4, 8, 16])
 def test_tiles_cover_all_and_overlap(size: int) -> None:
     for length in range(size, 5 * size):
-        begins = tile_begins(length, size)
+        begins = tile_starts(length, size)
         assert begins[0] == 0
         assert begins[-1] + size == length
         overlaps = [a + size - b for a, b in zip(begins, begins[1:], strict=False)]
         assert all(size / 4 <= overlap < size for overlap in overlaps)
-        fades, choice = linear_fades(begins, size, length), farthest_from_the_edge(begins, size, length)
+        fades, choice = linear_blend(begins, size, length), nearest_tile(begins, size, length)
         assert torch.allclose(fades.sum(0), torch.ones(length))
         assert torch.equal(choice.sum(0), torch.ones(length))
         for number, begin in enumerate(begins):
@@ -67,18 +71,18 @@ def test_tiles_cover_all_and_overlap(size: int) -> None:
 
 
 def test_a_fade_is_linear_and_a_choice_changes_in_its_middle() -> None:
-    fades = linear_fades([0, 6], 8, 14)
+    fades = linear_blend([0, 6], 8, 14)
     assert torch.allclose(fades[0], torch.tensor([1.0] * 6 + [0.75, 0.25] + [0.0] * 6))
-    assert farthest_from_the_edge([0, 4], 8, 12)[0].tolist() == [1.0] * 6 + [0.0] * 6
+    assert nearest_tile([0, 4], 8, 12)[0].tolist() == [1.0] * 6 + [0.0] * 6
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (40, 104), (16, 72), (72, 33 * 8)])
 def test_what_a_lossless_tokenizer_keeps_tiles_keep(height: int, width: int) -> None:
     tokenizer = Lossless()
     frames = video(2, 3, 3, height, width)
-    latents = Tiled(tokenizer).latents(frames)
+    latents = Tiled(tokenizer).encode_latents(frames)
     assert torch.equal(latents, patchify(frames, (1, 8, 8)))
-    assert torch.allclose(Tiled(tokenizer).reconstruct(latents), frames, atol=1e-6)
+    assert torch.allclose(Tiled(tokenizer).decode_latents(latents), frames, atol=1e-6)
     assert set(tokenizer.shown) == {(min(32, height), min(32, width))}
 
 
@@ -111,7 +115,7 @@ def test_decoded_tiles_fade_into_each_other(tokenizer: CViViT) -> None:
 
 @torch.no_grad()
 def tokenizer_raw(tokenizer: CViViT, ids: Tensor) -> Tensor:
-    return tokenizer.reconstruct(tokenizer.quantizer.embed(ids))
+    return tokenizer.decode_latents(tokenizer.quantizer.indices_to_latents(ids))
 
 
 def test_tiles_stream(tokenizer: CViViT) -> None:

@@ -34,7 +34,7 @@ from phenaki.training.tokenizer import TokenizerRecipe, train_tokenizer
 def averaged_codebook() -> TokenizerRecipe:
     """Codes that start in clusters of the first few batches, and are then averaged."""
     recipe = cvivit_debug_codebook()
-    quantizer = replace(recipe.tokenizer.quantizer, codebook_size=128, start="kmeans", update="ema")
+    quantizer = replace(recipe.tokenizer.quantizer, codebook_size=128, init="kmeans", update="ema")
     return replace(recipe, tokenizer=replace(recipe.tokenizer, quantizer=quantizer))
 
 
@@ -151,13 +151,13 @@ def test_a_recipe_whose_parts_do_not_fit_is_refused(tmp_path: Path, tokenizer: C
         (OptimizerConfig, {"warmup_steps": -1}),
         (GeneratorLossConfig, {"text_drop": 7.0}),
         (GeneratorLossConfig, {"label_smoothing": -0.1}),
-        (TokenizerLossConfig, {"first_frame_share": 2.0}),
+        (TokenizerLossConfig, {"first_frame_fraction": 2.0}),
         (TokenizerLossConfig, {"l2": -1.0}),
         (PrefixConfig, {"latent_frames": (0, -1, 3)}),
         (PrefixConfig, {"probabilities": (2.0, -1.0, 0.0)}),
-        (DataConfig, {"lengths": (1, 3), "length_shares": (2.0, -1.0)}),
+        (DataConfig, {"lengths": (1, 3), "length_weights": (2.0, -1.0)}),
         (DataConfig, {"workers": -1}),
-        (DataConfig, {"lengths": (1, 3), "length_shares": (float("nan"), 1.0)}),
+        (DataConfig, {"lengths": (1, 3), "length_weights": (float("nan"), 1.0)}),
         (PrefixConfig, {"probabilities": (float("nan"), 0.5, 0.5)}),
         (PrefixConfig, {"last": 1.5}),
     ],
@@ -250,7 +250,7 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
         "recipe = cvivit_debug()\n"
         "optimizer = replace(recipe.optimizer, kind='adamw', lr=1e-4)\n"
         "run = replace(recipe.run, steps=6, precision='float32')\n"
-        "data = replace(recipe.data, length_shares=(0.5, 0.5))\n"
+        "data = replace(recipe.data, length_weights=(0.5, 0.5))\n"
         "train_tokenizer(replace(recipe, data=data, optimizer=optimizer, run=run), sys.argv[1])\n"
     )
     for processes in (1, 2):
@@ -318,7 +318,7 @@ def test_processes_keep_one_codebook(tmp_path: Path) -> None:
         "from phenaki.training.run import Run\n"
         "from phenaki.training.tokenizer import train_tokenizer\n"
         "recipe = cvivit_debug_codebook()\n"
-        "quantizer = replace(recipe.tokenizer.quantizer, restart_below=0.999, update='ema')\n"
+        "quantizer = replace(recipe.tokenizer.quantizer, dead_code_threshold=0.999, update='ema')\n"
         "recipe = replace(recipe, tokenizer=replace(recipe.tokenizer, quantizer=quantizer))\n"
         "steps = Run.steps\n"
         "def spied(self, parts, prepare):\n"

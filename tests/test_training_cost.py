@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from phenaki.conditioning import NoTextConfig
 from phenaki.core.errors import PhenakiError
 from phenaki.generators import Components, MaskedTransformer
-from phenaki.tokenizers import TokenizerFacts, build_tokenizer
+from phenaki.tokenizers import TokenizerSpec, build_tokenizer
 from phenaki.tokenizers.discriminator import DiscriminatorConfig
 from phenaki.training import critic, generator, recipes, tokenizer
 from phenaki.training.cost import step_cost
@@ -28,9 +28,9 @@ from phenaki.training.run import Run
 from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTrainer
 
 
-def facts(name: str) -> TokenizerFacts:
+def spec(name: str) -> TokenizerSpec:
     with torch.device("meta"):
-        return build_tokenizer(recipes.TOKENIZER_RECIPES[name]().tokenizer).facts
+        return build_tokenizer(recipes.TOKENIZER_RECIPES[name]().tokenizer).spec
 
 
 def in_float32(recipe):
@@ -48,7 +48,7 @@ class RealStep:
     def __init__(self, recipe: GeneratorRecipe):
         torch.manual_seed(0)
         self.recipe = recipe
-        inputs = Inputs(facts("cvivit_debug"), "", None, None, recipe.text.width, "", True, None, True)
+        inputs = Inputs(spec("cvivit_debug"), "", None, None, recipe.text.width, "", True, None, True)
         self.trained = generator.build_networks(recipe, inputs)
         text_encoder, critic = self.trained["text_encoder"], self.trained.get("critic")
         self.networks = Components(self.trained["generator"], text_encoder=text_encoder, critic=critic)
@@ -82,7 +82,7 @@ def test_operations_of_a_generator_are_those_of_torchs_counter(debug: GeneratorR
     recipe = replace(debug, critic=replace(debug.critic, kind=kind))
     step = RealStep(recipe)
     optimizers = step.optimizers()
-    cost = step_cost(recipe, facts("cvivit_debug"))
+    cost = step_cost(recipe, spec("cvivit_debug"))
     assert cost.flops == counted_by_torch(lambda: (step.accumulate(), *(each.update(0) for each in optimizers)))
     assert cost.tokens == 192
     assert ("critic" in cost.parameters) == (kind != "none")
@@ -90,9 +90,9 @@ def test_operations_of_a_generator_are_those_of_torchs_counter(debug: GeneratorR
 
 def test_a_change_of_the_step_changes_the_plan(debug: GeneratorRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
     plans = (
-        (generator, (debug, facts("cvivit_debug"))),
+        (generator, (debug, spec("cvivit_debug"))),
         (tokenizer, (recipes.cvivit_debug(),)),
-        (critic, (recipes.critic_debug(), facts("cvivit_debug"), None, "cuda", debug)),
+        (critic, (recipes.critic_debug(), spec("cvivit_debug"), None, "cuda", debug)),
     )
     for module, arguments in plans:
         before, compute_loss = step_cost(*arguments).flops, module.compute_loss
@@ -102,8 +102,8 @@ def test_a_change_of_the_step_changes_the_plan(debug: GeneratorRecipe, monkeypat
 
 
 def test_a_critic_beside_a_frozen_generator(debug: GeneratorRecipe) -> None:
-    cost = step_cost(recipes.critic_debug(), facts("cvivit_debug"), model=debug)
-    beside = step_cost(replace(debug, critic=recipes.critic_debug().critic), facts("cvivit_debug"))
+    cost = step_cost(recipes.critic_debug(), spec("cvivit_debug"), model=debug)
+    beside = step_cost(replace(debug, critic=recipes.critic_debug().critic), spec("cvivit_debug"))
     assert sum(cost.parameters.values()) == beside.parameters["critic"]
     assert cost.flops < beside.flops  # no backward pass through the generator
     assert cost.bytes["frozen networks"] > 0
@@ -161,7 +161,7 @@ def test_a_penalty_costs_its_share_of_the_steps() -> None:
 
 
 def test_memory_is_what_a_step_holds(debug: GeneratorRecipe) -> None:
-    step, cost = RealStep(debug), step_cost(debug, facts("cvivit_debug"), hardware="cpu")
+    step, cost = RealStep(debug), step_cost(debug, spec("cvivit_debug"), hardware="cpu")
     with PeakMemory(step.parameters()) as peak:
         step.accumulate()
     assert cost.bytes["activations"] == pytest.approx(peak.bytes, rel=0.01)
@@ -194,7 +194,7 @@ def test_the_peak_is_at_least_what_the_backward_pass_needs(debug: GeneratorRecip
         loss = step.loss()
     del loss
     held = sum(kept.values())
-    assert held < step_cost(debug, facts("cvivit_debug"), hardware="cpu").bytes["activations"] < 1.5 * held
+    assert held < step_cost(debug, spec("cvivit_debug"), hardware="cpu").bytes["activations"] < 1.5 * held
 
 
 @pytest.mark.parametrize("hardware", ["cpu", "cuda"])
@@ -220,7 +220,7 @@ def test_the_parts_of_a_batch_need_a_part_of_the_activations() -> None:
 @pytest.mark.slow
 def test_the_papers_sizes_fit_nowhere_and_are_known() -> None:
     recipe = recipes.paper()
-    cost = step_cost(recipe, facts("cvivit_128"))
+    cost = step_cost(recipe, spec("cvivit_128"))
     assert 1.75e9 < sum(cost.parameters.values()) < 1.9e9
     assert cost.tokens == 512 * 6 * 16 * 16
     matrices = 24 * (4 + 2 + 8) * 2048**2  # of self-attention, queries and output of cross-attention, feed-forward
@@ -233,18 +233,18 @@ def test_the_papers_sizes_fit_nowhere_and_are_known() -> None:
 def test_large_recipes_build_on_the_meta_device(name: str) -> None:
     recipe = recipes.GENERATOR_RECIPES[name]()
     with torch.device("meta"):
-        network = MaskedTransformer(recipe.generator.config(facts("cvivit_128"), recipe.text.width))
+        network = MaskedTransformer(recipe.generator.config(spec("cvivit_128"), recipe.text.width))
     assert all(parameter.is_meta for parameter in network.parameters())
     assert network.layers[0].attention.heads == recipe.generator.width // 64
 
 
 def test_less_text_costs_less(debug: GeneratorRecipe) -> None:
-    cost = step_cost(debug, facts("cvivit_debug"))
-    without = step_cost(replace(debug, text=NoTextConfig()), facts("cvivit_debug"))
+    cost = step_cost(debug, spec("cvivit_debug"))
+    without = step_cost(replace(debug, text=NoTextConfig()), spec("cvivit_debug"))
     assert without.flops < cost.flops and "text_encoder" in cost.parameters.keys() - without.parameters.keys()
     assert without.bytes["activations"] < cost.bytes["activations"]
 
 
 def test_what_cannot_be_told_is_refused(debug: GeneratorRecipe) -> None:
     with pytest.raises(PhenakiError, match="data.size 32 does not fit"):
-        step_cost(debug, facts("cvivit_128"))
+        step_cost(debug, spec("cvivit_128"))

@@ -121,7 +121,7 @@ def test_training_from_tokens_is_training_on_the_clips(tokenizer: CViViT, clips:
             writer.write(str(number), {"mp4": media.read_bytes(), "txt": caption.read_bytes()})
     tokenize(TokenizeConfig(SourceConfig(str(folder)), frames=5), str(tmp_path / "tokens"), tokenizer)
     for place in ("shards", "tokens"):
-        recipe = generator_recipe(tmp_path / place, steps=5, lengths=(5,), length_shares=(1.0,))
+        recipe = generator_recipe(tmp_path / place, steps=5, lengths=(5,), length_weights=(1.0,))
         train_generator(recipe, tmp_path / f"run_{place}", tokenizer)
     live, stored = (losses(tmp_path / f"run_{place}") for place in ("shards", "tokens"))
     assert live == stored and len(set(live)) == 5
@@ -149,7 +149,7 @@ def test_what_does_not_belong_together_is_refused(
     ):
         with pytest.raises(PhenakiError, match=said):
             train_generator(recipe, tmp_path / "run", *networks)
-    long = generator_recipe(plain, lengths=(7,), length_shares=(1.0,))
+    long = generator_recipe(plain, lengths=(7,), length_weights=(1.0,))
     with pytest.raises(PhenakiError, match="no usable clip of 7 frames: .*4 time steps of 4x4 ids"):
         train_generator(replace(long, generator=replace(long.generator, frames=7)), tmp_path / "run")
     first = cvivit_debug()
@@ -210,20 +210,20 @@ def test_a_training_goes_on_past_broken_files_and_names_them(
 
 
 def test_too_many_broken_files_stop_a_training(some_broken: Path, tmp_path: Path) -> None:
-    recipe = replace(cvivit_debug(), data=data_config(some_broken, bad_share=0.02))
-    said = r"\d+ of 1\d\d samples drawn cannot be used, more than data.bad_share 0.02; .* with data.bad_share=0.[123]$"
+    recipe = replace(cvivit_debug(), data=data_config(some_broken, max_bad_fraction=0.02))
+    said = r"\d+ of 1\d\d samples .* data.max_bad_fraction 0.02; .* with data.max_bad_fraction=0.[123]$"
     with pytest.raises(PhenakiError, match=said):
         train_tokenizer(recipe, tmp_path / "run")
 
 
 def test_a_run_that_was_stopped_by_its_data_goes_on_with_a_larger_share(some_broken: Path, tmp_path: Path) -> None:
-    recipe = replace(cvivit_debug(), data=data_config(some_broken, bad_share=0.02))
+    recipe = replace(cvivit_debug(), data=data_config(some_broken, max_bad_fraction=0.02))
     recipe = replace(recipe, run=replace(recipe.run, steps=60, log_every=1))
-    with pytest.raises(PhenakiError, match="more than data.bad_share 0.02"):
+    with pytest.raises(PhenakiError, match="more than data.max_bad_fraction 0.02"):
         train_tokenizer(recipe, tmp_path / "run")
     done = len(losses(tmp_path / "run"))
     assert saved(tmp_path / "run")["step"] == done > 0
-    data = data_config(some_broken, bad_share=0.5, validation="shapes")
+    data = data_config(some_broken, max_bad_fraction=0.5, validation="shapes")
     train_tokenizer(replace(recipe, data=data, run=replace(recipe.run, steps=done + 2)), tmp_path / "run")
     assert len(losses(tmp_path / "run")) == done + 2
 
@@ -243,7 +243,7 @@ def test_captions_that_the_text_encoder_cannot_read_are_left_out(
 ) -> None:
     shutil.copytree(clips, tmp_path / "clips")
     (tmp_path / "clips" / "0.txt").write_text("a word " * 999)
-    recipe = generator_recipe(tmp_path / "clips", bad_share=1.0, workers=1)
+    recipe = generator_recipe(tmp_path / "clips", max_bad_fraction=1.0, workers=1)
     train_generator(recipe, tmp_path / "run", tokenizer, text_encoder if frozen else None)
     named = (tmp_path / "run" / BAD_SAMPLES).read_text()
     assert "0.mp4: the prompt has 1,998 words" in named

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from phenaki.cli import app
 from phenaki.core.errors import PhenakiError
-from phenaki.tokenizers import TokenizerFacts, build_tokenizer
+from phenaki.tokenizers import TokenizerSpec, build_tokenizer
 from phenaki.training import recipes
 from phenaki.training.cost import step_cost
 from phenaki.training.layers import blocks
@@ -57,9 +57,9 @@ def test_days_follow_from_operations() -> None:
 
 
 def test_bytes_of_a_clip() -> None:
-    facts = TokenizerFacts(8192, (2, 8, 8), (128, 128), 8.0)
-    assert clip_bytes(recipes.paper(), 1536, facts) == 2 * 1536 + 2 * recipes.paper().text.length * 4096
-    assert clip_bytes(recipes.masked_debug(), 48, replace(facts, vocab_size=256)) == 48  # words are read anew
+    spec = TokenizerSpec(8192, (2, 8, 8), (128, 128), 8.0)
+    assert clip_bytes(recipes.paper(), 1536, spec) == 2 * 1536 + 2 * recipes.paper().text.length * 4096
+    assert clip_bytes(recipes.masked_debug(), 48, replace(spec, vocab_size=256)) == 48  # words are read anew
     assert clip_bytes(RECIPE, 48, None) == 5 * 32 * 32 / 32
 
 

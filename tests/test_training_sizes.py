@@ -32,7 +32,7 @@ def on_two_sizes(recipe: Any, first: str = "shapes", second: str = "shapes", ste
     """The recipe for a few steps on clips of 3 frames, or 5 of a generator, of 32x32 and WIDE in equal parts."""
     length = recipe.generator.frames if isinstance(recipe, GeneratorRecipe) else 3
     sources = (SourceConfig(first), SourceConfig(second, size=WIDE))
-    data = replace(recipe.data, sources=sources, batch=3, lengths=(length,), length_shares=(1.0,))
+    data = replace(recipe.data, sources=sources, batch=3, lengths=(length,), length_weights=(1.0,))
     return lasting(replace(recipe, data=data), steps)
 
 

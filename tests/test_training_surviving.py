@@ -26,7 +26,7 @@ from helpers.training import checkpointing_recipe, lasting, saved, weights
 from phenaki.cli import app
 from phenaki.core import files
 from phenaki.core.errors import PhenakiError
-from phenaki.data.sources import ShardSource, Stream, World
+from phenaki.data.sources import ShardSource, StreamConfig, World
 from phenaki.tokenizers import CViViT
 from phenaki.training import checkpoints
 from phenaki.training.checkpoints import Checkpoints, load, read, step_of
@@ -506,19 +506,19 @@ def test_streams_of_another_number_go_on_as_far_into_the_data() -> None:
     world = World(0, "train", (16, 16), 3, 1, 0.0)
     seen, positions = [], []
     for index in range(3):
-        taken = list(islice(world.items(Stream(index=index, count=3), {}), 4))
+        taken = list(islice(world.items(StreamConfig(index=index, count=3), {}), 4))
         seen += [item for item, _ in taken]
         positions.append(taken[-1][1])
-    position = world.redealt(positions, 2)
+    position = world.resharded(positions, 2)
     following = [
-        item for index in range(2) for item, _ in islice(world.items(Stream(index=index, count=2), position), 3)
+        item for index in range(2) for item, _ in islice(world.items(StreamConfig(index=index, count=2), position), 3)
     ]
     assert sorted(seen + following) == list(range(18))
 
     shards = ShardSource([f"{number}.tar" for number in range(6)])
-    assert shards.redealt([{"part": 2}, {"part": 2}, {"part": 2}], 1) == {"part": 6}  # one epoch
-    assert shards.redealt([{"part": 2}, {"part": 2}, {}], 2) == {"part": 2}
-    assert shards.redealt([{"part": 12}], 12) == {"part": 2}  # two epochs, of which each stream has a part
+    assert shards.resharded([{"part": 2}, {"part": 2}, {"part": 2}], 1) == {"part": 6}  # one epoch
+    assert shards.resharded([{"part": 2}, {"part": 2}, {}], 2) == {"part": 2}
+    assert shards.resharded([{"part": 12}], 12) == {"part": 2}  # two epochs, of which each stream has a part
 
 
 # ---- signals

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from helpers.training import lasting, random_clips, saved, stop_after, tiny_recipe, trainer, weights
 from phenaki.cli import app
 from phenaki.core.errors import PhenakiError
-from phenaki.data.eval_samples import Shown
+from phenaki.data.eval_samples import EvalSamples
 from phenaki.data.sources import Sample
 from phenaki.media.video import to_float, to_uint8, write_video
 from phenaki.perceptual import I3D, LPIPS
@@ -49,10 +49,10 @@ def gradients(parameters: Iterator[torch.nn.Parameter]) -> list[torch.Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
-@pytest.mark.parametrize("sees", ["frames", "clips"])
-def test_each_side_learns_from_its_own_step_alone(sees: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("input", ["frames", "clips"])
+def test_each_side_learns_from_its_own_step_alone(input: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny_recipe(adversarial=0.5)
-    recipe = replace(recipe, discriminator=replace(recipe.discriminator, sees=sees, adaptive=True))
+    recipe = replace(recipe, discriminator=replace(recipe.discriminator, input=input, adaptive=True))
     both = trainer(recipe, tmp_path)
     update, turns = Optimizers.update, []
 
@@ -95,7 +95,7 @@ def test_a_term_of_weight_0_is_not_there(tmp_path: Path, monkeypatch: pytest.Mon
     for name in ("load_lpips", "load_i3d", "Discriminator"):
         monkeypatch.setattr(f"phenaki.training.tokenizer.{name}", lambda *_: pytest.fail("loaded"))
     alone = trainer(tiny_recipe(), tmp_path)
-    terms = {"l1", "lpips", "i3d", "adversarial", "alike", "entropy", "discriminator_loss"}
+    terms = {"l1", "lpips", "i3d", "adversarial", "token_consistency", "entropy", "discriminator_loss"}
     assert not terms & alone.update(random_clips(), 0).keys()
     assert alone.parts.keys() == {"tokenizer", "ema", "optimizers"}
 
@@ -208,8 +208,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_the_last_good_checkpoint(
 
 
 def test_clips_of_another_size_or_range_are_refused() -> None:
-    def judged_by(video: np.ndarray) -> Shown:
-        return Shown([SimpleNamespace(video=video)], "test", False)
+    def judged_by(video: np.ndarray) -> EvalSamples:
+        return EvalSamples([SimpleNamespace(video=video)], "test", False)
 
     good = np.full((3, 16, 24, 3), 100, np.uint8)
     check_clips(judged_by(good), (16, 24))
@@ -224,7 +224,7 @@ def test_a_run_on_black_clips_does_not_begin(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     write_video(tmp_path / "clips" / "black.mp4", np.zeros((6, 16, 16, 3), np.uint8), 8)
     recipe = tiny_recipe()
-    sources = (replace(recipe.data.sources[0], place=str(tmp_path / "clips")),)
+    sources = (replace(recipe.data.sources[0], uri=str(tmp_path / "clips")),)
     with pytest.raises(PhenakiError, match="these clips are black"):
         train_tokenizer(replace(recipe, data=replace(recipe.data, sources=sources)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -246,7 +246,7 @@ def test_clips_longer_than_the_window_are_refused(tmp_path: Path) -> None:
 def test_a_picture_says_which_rows_are_reconstructions(tmp_path: Path) -> None:
     tokenizer = trainer(tiny_recipe(), tmp_path).tokenizer.eval()
     clips = to_uint8(random_clips(2))
-    _, picture = evaluate_tokenizer(tokenizer, Shown([Sample(video, "") for video in clips], "test", False))
+    _, picture = evaluate_tokenizer(tokenizer, EvalSamples([Sample(video, "") for video in clips], "test", False))
     rows = list(zip(picture.labels, picture.clips, strict=True))
     assert np.array_equal([row for label, row in rows if label == "original"], clips)
     reconstructed = to_uint8(tokenizer.decode(tokenizer.encode(to_float(clips))))

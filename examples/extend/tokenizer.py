@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.core.registry import TOKENIZERS
-from phenaki.nn.past import Past, begins
+from phenaki.nn.state import StreamState, is_first_chunk
 from phenaki.tokenizers import QuantizerConfig, Tokenizer
 from phenaki.tokenizers.quantizers import build_quantizer
 from phenaki.training.recipes import cvivit_debug
@@ -37,16 +37,16 @@ class PatchTokenizer(Tokenizer):
         self.quantizer = build_quantizer(config.quantizer, config.width)
         self.decoding = nn.Linear(config.width, 2 * 8 * 8 * 3)
 
-    def latents(self, video: Tensor, past: Past | None = None) -> Tensor:
-        if begins(past):  # the first frame is a latent frame of its own: double it
+    def encode_latents(self, video: Tensor, state: StreamState | None = None) -> Tensor:
+        if is_first_chunk(state):  # the first frame is a latent frame of its own: double it
             video = torch.cat((video[:, :, :1], video), dim=2)
         blocks = video.unflatten(2, (-1, 2)).unflatten(4, (-1, 8)).unflatten(6, (-1, 8))  # B 3 t 2 h 8 w 8
         return self.encoding(blocks.permute(0, 2, 4, 6, 3, 5, 7, 1).flatten(4))
 
-    def reconstruct(self, latents: Tensor, past: Past | None = None) -> Tensor:
+    def decode_latents(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
         blocks = self.decoding(latents).unflatten(-1, (2, 8, 8, 3)).permute(0, 7, 1, 4, 2, 5, 3, 6)
         video = blocks.flatten(6, 7).flatten(4, 5).flatten(2, 3)
-        return video[:, :, 1:] if begins(past) else video
+        return video[:, :, 1:] if is_first_chunk(state) else video
 
 
 TOKENIZERS.register("patch", PatchConfig, PatchTokenizer)

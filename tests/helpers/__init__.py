@@ -1,1 +1,1 @@
-"""What several test modules share: tiny models and media, servers, runs of training."""
+"""Shared by test modules: tiny models, media files, servers, training runs."""

@@ -1,4 +1,4 @@
-"""Tiny text encoders in the formats of the large ones, made offline."""
+"""Tiny random text encoders in the formats of pretrained ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CAPTIONS = ("a red circle moves to the right", "a large blue square moves up", 
 
 
 def tiny_t5(folder: Path, width: int = 32, seed: int = 0, dtype: torch.dtype = torch.float32) -> str:
-    """A folder as that of google/t5-v1_1-base: encoder and decoder, and a SentencePiece model. Returns its path."""
+    """A folder like google/t5-v1_1-base: encoder, decoder and a SentencePiece model. Returns its path."""
     folder.mkdir(parents=True)
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -38,7 +38,7 @@ def tiny_t5(folder: Path, width: int = 32, seed: int = 0, dtype: torch.dtype = t
 
 
 def tiny_clip(folder: Path, width: int = 32, projection: int = 32) -> str:
-    """A folder as that of openai/clip-vit-large-patch14: text and picture towers, with a vocabulary of letters."""
+    """A folder like openai/clip-vit-large-patch14: text and image towers, with a vocabulary of letters."""
     folder.mkdir(parents=True)
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]

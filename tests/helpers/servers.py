@@ -17,10 +17,10 @@ BUCKET = "bucket"
 
 
 class FileServer(ThreadingHTTPServer):
-    """The files of a folder at `url`; what it does wrong can be changed at any time.
+    """The files of a folder at `url`; its faults can be changed at any time.
 
-    cuts: after so many bytes of the body the answers to the next requests end. ranges: whether it knows them. sizes:
-    whether it tells the size. status: of all answers, 200 for the right one. asked: the Range of each GET so far.
+    cuts: bytes of the body after which the next responses end. ranges: whether Range is supported. sizes: whether
+    Content-Length is sent. status: of all responses; 200 is the real one. asked: the Range of each GET so far.
     """
 
     daemon_threads = True
@@ -35,7 +35,7 @@ class FileServer(ThreadingHTTPServer):
         self.asked: list[str] = []
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A reader may leave in the middle."""
+        """A client may disconnect early."""
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -84,7 +84,7 @@ def serve_files(folder: Path) -> Iterator[FileServer]:
 
 
 class CuttingProxy:
-    """Passes TCP connections on to a port, and ends the next ones after so many bytes of the answers: `cuts`."""
+    """Forwards TCP connections to a port, and drops the next ones after `cuts` bytes of the response."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -99,9 +99,14 @@ class CuttingProxy:
                 client = self._listening.accept()[0]
             except OSError:  # closed
                 return
-            server = socket.create_connection(("127.0.0.1", self._port))
-            threading.Thread(target=self._pass_on, args=(client, server, False), daemon=True).start()
-            threading.Thread(target=self._pass_on, args=(server, client, True), daemon=True).start()
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._port)) as server:
+            requests = threading.Thread(target=self._pass_on, args=(client, server, False), daemon=True)
+            requests.start()
+            self._pass_on(server, client, True)
+            requests.join()
 
     def _pass_on(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
         passed = 0
@@ -122,7 +127,7 @@ class CuttingProxy:
 
 @contextmanager
 def serve_s3() -> Iterator[CuttingProxy]:
-    """An S3 store with an empty bucket named BUCKET behind a proxy; the environment leads there, with credentials."""
+    """An S3 store with an empty bucket, BUCKET, behind a proxy; the environment has its address and credentials."""
     pytest.importorskip("s3fs", reason="s3fs is not installed")
     server_of_moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
     import fsspec
@@ -130,13 +135,13 @@ def serve_s3() -> Iterator[CuttingProxy]:
     moto = server_of_moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     proxy = CuttingProxy(moto.get_host_and_port()[1])
-    urlopen(Request(f"{proxy.url}/moto-api/reset", method="POST")).close()  # it remembers what earlier ones held
+    urlopen(Request(f"{proxy.url}/moto-api/reset", method="POST")).close()  # moto keeps the data of earlier servers
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_ENDPOINT_URL", proxy.url)
         environment.setenv("AWS_ACCESS_KEY_ID", "key")
         environment.setenv("AWS_SECRET_ACCESS_KEY", "secret")
         environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        environment.setenv("AWS_MAX_ATTEMPTS", "1")  # botocore waits seconds between its own
+        environment.setenv("AWS_MAX_ATTEMPTS", "1")  # botocore's own retries wait for seconds
         environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
         files = fsspec.filesystem("s3", skip_instance_cache=True)
         files.mkdir(BUCKET)
@@ -148,7 +153,7 @@ def serve_s3() -> Iterator[CuttingProxy]:
 
 
 def forget_s3() -> None:
-    """Let the next use of s3:// read the environment anew."""
+    """Make the next use of s3:// read the environment again."""
     import fsspec
 
     fsspec.get_filesystem_class("s3").clear_instance_cache()

@@ -1,4 +1,4 @@
-"""Short runs of training, and what they leave on disk."""
+"""Short training runs and the files they write."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTrainer
 
 
 def lasting(recipe, steps: int, **changes):
-    """The recipe for so many steps, looked at only at the end."""
+    """The recipe for a number of steps, with previews and checkpoints only at the end."""
     run = replace(recipe.run, steps=steps, picture_every=10_000, checkpoint_every=10_000, log_every=1, **changes)
     return replace(recipe, run=run)
 
 
 def saved(folder: Path) -> dict:
-    """What the newest checkpoint of a run holds."""
+    """The contents of a run's newest checkpoint."""
     newest = Checkpoints(folder, 1, 0, print).newest()
     assert newest is not None
     return load(newest, torch.device("cpu"))
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of the newest checkpoint, by their path in it."""
     flat: dict[str, torch.Tensor] = {}
 
     def collect(prefix: str, value) -> None:
@@ -48,7 +49,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """As if Ctrl-C was pressed while `step` ran."""
+    """Send SIGINT, as Ctrl-C does, during `step`."""
     log = Run.log
 
     def log_and_stop(self: Run, **values: float) -> None:
@@ -60,13 +61,13 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 
 def tiny_recipe(recipe: TokenizerRecipe | None = None, **loss: float) -> TokenizerRecipe:
-    """Clips of 16 pixels in float32; an adversary that begins at once, where it has a weight."""
+    """Clips of 16 x 16 pixels in float32; a small discriminator if `adversarial` has a weight."""
     recipe = recipe or cvivit_debug()
     small = DiscriminatorConfig(width=4, blocks=2, penalty_every=2)
     return replace(
         recipe,
         tokenizer=replace(recipe.tokenizer, image_size=(16, 16)),
-        data=replace(recipe.data, size=16, lengths=(1, 3), length_shares=(0.2, 0.8)),
+        data=replace(recipe.data, size=16, lengths=(1, 3), length_weights=(0.2, 0.8)),
         loss=replace(recipe.loss, **loss),
         discriminator=small if loss.get("adversarial") else recipe.discriminator,
         run=replace(recipe.run, precision="float32"),
@@ -74,7 +75,7 @@ def tiny_recipe(recipe: TokenizerRecipe | None = None, **loss: float) -> Tokeniz
 
 
 def checkpointing_recipe(steps: int, **run: object) -> TokenizerRecipe:
-    """The tiny recipe for so many steps, with a checkpoint after every second one."""
+    """The tiny recipe with a checkpoint every two steps."""
     recipe = tiny_recipe(lasting(cvivit_debug(), steps))
     return replace(recipe, run=replace(recipe.run, checkpoint_every=2, **run))
 

@@ -184,7 +184,7 @@ def tokenize(
     samples: Annotated[int, typer.Option(help="How many samples to write.", show_default="all")] = 0,
     batch: Annotated[int, typer.Option(help="Clips that are encoded at once.")] = 16,
     seed: Annotated[int, typer.Option(help="Decides the random places, crops and captions.")] = 0,
-    bad_share: Annotated[
+    max_bad_fraction: Annotated[
         float,
         typer.Option(help="Stop above this share of samples that cannot be used: from 100 samples on, and at the end."),
     ] = 0.1,
@@ -209,7 +209,7 @@ def tokenize(
 
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     settings = {"split": split, "frames": frames, "passes": passes, "flip": flip}
-    settings |= {"samples": samples, "batch": batch, "seed": seed, "bad_share": bad_share}
+    settings |= {"samples": samples, "batch": batch, "seed": seed, "max_bad_fraction": max_bad_fraction}
     source = SourceConfig(place, size=read_size(size) if size else 0, templates=tuple(template or ()))
     config = from_dict(TokenizeConfig, {"source": source, **settings})
     device = best_device()

@@ -89,7 +89,7 @@ def evaluate(
     from rich.console import Console
 
     from phenaki.data.config import SHAPES
-    from phenaki.evaluation import SUITES, Judges, evaluate, report, write_metrics
+    from phenaki.evaluation import SUITES, PerceptualNetworks, evaluate, report, write_metrics
     from phenaki.perceptual import load_i3d, load_lpips
     from phenaki.pipeline import Phenaki, load
     from phenaki.tokenizers import Tokenizer
@@ -104,9 +104,9 @@ def evaluate(
     parts: tuple[str, ...] = (what.value,)
     if what is What.all:
         parts = ("reconstruction",) if isinstance(loaded, Tokenizer) or data != SHAPES else SUITES
-    perceptual = Judges()
+    perceptual = PerceptualNetworks()
     if "reconstruction" in parts:
-        perceptual = Judges(if_there(load_lpips, lpips), if_there(load_i3d, i3d))
+        perceptual = PerceptualNetworks(if_there(load_lpips, lpips), if_there(load_i3d, i3d))
         say_left_out(LPIPS=perceptual.lpips, rFVD=perceptual.i3d)
     if out is not None:
         write_metrics(out, {})  # fails before the work if it cannot be written

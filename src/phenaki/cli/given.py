@@ -12,7 +12,7 @@ from phenaki.core.errors import PhenakiError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from phenaki.media.reader import MediaFacts
+    from phenaki.media.reader import MediaInfo
     from phenaki.media.video import Frames
 
 Size = tuple[int, int]  # height, width
@@ -33,14 +33,14 @@ def read_given(path: Path, size: Size, fps: float) -> Tensor:
     """
     from phenaki.media.video import to_float
 
-    clip, facts = _read(path, size, fps)
+    clip, info = _read(path, size, fps)
     fitted = []
-    if (facts.height, facts.width) != size:
-        cut = " and cut in the middle" if facts.width * size[0] != facts.height * size[1] else ""
-        fitted.append(f"{facts.width}x{facts.height} pixels, scaled{cut} to {size[1]}x{size[0]}")
-    if facts.frames > 1 and not _same(facts.fps, fps):
+    if (info.height, info.width) != size:
+        cut = " and cut in the middle" if info.width * size[0] != info.height * size[1] else ""
+        fitted.append(f"{info.width}x{info.height} pixels, scaled{cut} to {size[1]}x{size[0]}")
+    if info.frames > 1 and not _same(info.fps, fps):
         fitted.append(
-            f"{facts.frames} frames at {facts.fps:g} per second, of which {len(clip)} are taken, {fps:g} a second"
+            f"{info.frames} frames at {info.fps:g} per second, of which {len(clip)} are taken, {fps:g} a second"
         )
     if fitted:
         print(f"'{path}': {'; '.join(fitted)}", file=sys.stderr)
@@ -62,10 +62,10 @@ def read_mask(path: Path, video: Path, size: Size, fps: float) -> Tensor:
     import torch
 
     clip, mask = _read(path, size, fps)
-    facts = _read(video, size, fps)[1]
-    if (mask.width, mask.height) != (facts.width, facts.height):
+    info = _read(video, size, fps)[1]
+    if (mask.width, mask.height) != (info.width, info.height):
         raise PhenakiError(
-            f"the mask '{path}' has {mask.width}x{mask.height} pixels, and '{video}' {facts.width}x{facts.height}: "
+            f"the mask '{path}' has {mask.width}x{mask.height} pixels, and '{video}' {info.width}x{info.height}: "
             "make it the same size"
         )
     white = torch.from_numpy(clip.mean(-1) > 127)
@@ -74,7 +74,7 @@ def read_mask(path: Path, video: Path, size: Size, fps: float) -> Tensor:
     return white
 
 
-def _read(path: Path, size: Size, fps: float) -> tuple[Frames, MediaFacts]:
+def _read(path: Path, size: Size, fps: float) -> tuple[Frames, MediaInfo]:
     import numpy as np
 
     from phenaki.core.errors import BadSample
@@ -83,15 +83,15 @@ def _read(path: Path, size: Size, fps: float) -> tuple[Frames, MediaFacts]:
 
     ending = path.suffix.lower()
     try:
-        facts = probe(path, ending)
+        info = probe(path, ending)
         timed = read_frames(path, ending, size)
-        if facts.frames == 1 or _same(facts.fps, fps):
+        if info.frames == 1 or _same(info.fps, fps):
             frames = [picture() for _, picture in timed if picture is not None]
         else:
             frames = list(resample(timed, fps))
     except BadSample as error:
         raise PhenakiError(f"'{path}': {error}") from error
-    return np.stack(frames), facts
+    return np.stack(frames), info
 
 
 def _same(fps: float, other: float) -> bool:

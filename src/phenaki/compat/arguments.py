@@ -14,7 +14,7 @@ from phenaki.compat.maskgit import PegMaskGitConfig
 from phenaki.core.config import bounded, configclass, from_dict, to_dict
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import frame_count
-from phenaki.tokenizers.base import TokenizerFacts
+from phenaki.tokenizers.spec import TokenizerSpec
 
 Arguments = TypeVar("Arguments")
 
@@ -203,7 +203,7 @@ def maskgit_config(
 
 def _tokenizer_spec(
     network: NetworkState, arguments: MaskGitArguments, tokenizer: NetworkState | None, vocab_size: int
-) -> TokenizerFacts:
+) -> TokenizerSpec:
     if tokenizer is not None:
         names = ("image_size", "patch_size", "temporal_patch_size", "fps")
         config = cvivit_config(tokenizer, CViViTArguments(**{name: getattr(arguments, name) for name in names}))
@@ -211,11 +211,11 @@ def _tokenizer_spec(
             raise PhenakiError(
                 f"{network.file}: its MaskGIT predicts {vocab_size} codes, its C-ViViT has {config.codebook_size}"
             )
-        return TokenizerFacts(vocab_size, config.patch, config.image_size, config.fps)
+        return TokenizerSpec(vocab_size, config.patch, config.image_size, config.fps)
     period = _required(network, "temporal_patch_size", arguments.temporal_patch_size)
     patch = (period, *_pair(_required(network, "patch_size", arguments.patch_size)))
     image_size = _pair(_required(network, "image_size", arguments.image_size))
-    return TokenizerFacts(vocab_size, patch, image_size, arguments.fps)
+    return TokenizerSpec(vocab_size, patch, image_size, arguments.fps)
 
 
 def _check_agreement(network: NetworkState, arguments: Any, found: dict[str, Any], hidden: int) -> None:

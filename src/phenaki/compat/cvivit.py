@@ -84,8 +84,8 @@ class PegCViViT(Tokenizer):
         return self.vq
 
     @in_float32  # in bfloat16 some ids would differ from the original's
-    def latents(self, video: Tensor, past: None = None) -> Tensor:
-        """As `Tokenizer.latents`; `past` is None, as there are no streams without causality."""
+    def encode_latents(self, video: Tensor, state: None = None) -> Tensor:
+        """As `Tokenizer.encode_latents`; `state` is None, as there are no streams without causality."""
         self.grid(*video.shape[2:])
         if self.config.pixels == "bgr255":
             video = video.flip(1) * 255
@@ -94,8 +94,8 @@ class PegCViViT(Tokenizer):
         return _attend_time(self.enc_temporal_transformer, x)
 
     @in_float32
-    def reconstruct(self, latents: Tensor, past: None = None) -> Tensor:
-        """As `Tokenizer.reconstruct`, without streams."""
+    def decode_latents(self, latents: Tensor, state: None = None) -> Tensor:
+        """As `Tokenizer.decode_latents`, without streams."""
         x = _attend_time(self.dec_temporal_transformer, latents)
         x = _attend_space(self.dec_spatial_transformer, x, self.spatial_rel_pos_bias)
         video = self._pixels(x)
@@ -132,10 +132,10 @@ class CosineCodes(nn.Module):
         codes = self._codebook["embed"][0]
         nearest = [(rows @ codes.T).argmax(-1) for rows in before.flatten(0, -2).split(_ROWS)]
         ids = torch.cat(nearest).view(before.shape[:-1])
-        return Quantized(self.embed(ids), ids, before, codes[ids])
+        return Quantized(self.indices_to_latents(ids), ids, before, codes[ids])
 
     @in_float32
-    def embed(self, ids: Tensor) -> Tensor:
+    def indices_to_latents(self, ids: Tensor) -> Tensor:
         """ids int64 (...) -> latents (..., D)."""
         return self.project_out(self._codebook["embed"][0][ids])
 
@@ -154,10 +154,10 @@ class LookupFree(nn.Module):
         """latents float (..., D) -> Quantized."""
         before = self.project_in(latents)
         ids = ((before > 0) * self.mask).sum(-1)
-        return Quantized(self.embed(ids), ids, before, self._signs(ids))
+        return Quantized(self.indices_to_latents(ids), ids, before, self._signs(ids))
 
     @in_float32
-    def embed(self, ids: Tensor) -> Tensor:
+    def indices_to_latents(self, ids: Tensor) -> Tensor:
         """ids int64 (...) -> latents (..., D)."""
         return self.project_out(self._signs(ids))
 

@@ -16,7 +16,7 @@ from phenaki.core.config import configclass
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import latent_frames
 from phenaki.generators.base import Condition, Generator
-from phenaki.tokenizers.base import TokenizerFacts
+from phenaki.tokenizers.spec import TokenizerSpec
 
 
 @configclass
@@ -24,7 +24,7 @@ class PegMaskGitConfig:
     """Sizes of the network. `frames`: of the longest clip. `positions`: of its embedding (the original's max_seq_len).
     `hidden`: of the feed-forward networks."""
 
-    tokenizer: TokenizerFacts
+    tokenizer: TokenizerSpec
     text_width: int
     frames: int
     positions: int

@@ -10,23 +10,50 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from phenaki.core.errors import PhenakiError
+
 
 class Text(NamedTuple):
-    """Embeddings float (B, L, D) and their mask bool (B, L), True where there is text."""
+    """Text embeddings that a generator is conditioned on.
+
+    embeddings: float (B, L, D). mask: bool (B, L), False at padding. frames: int64 (B, L, 2), the latent frames
+    [first, end) that attend to each embedding; None: all frames attend to all embeddings.
+    """
 
     embeddings: Tensor
     mask: Tensor
+    frames: Tensor | None = None
 
     def repeat(self, times: int) -> Text:
-        """The batch repeated as a whole: (times * B, L, D)."""
-        return Text(self.embeddings.repeat(times, 1, 1), self.mask.repeat(times, 1))
+        """The batch repeated `times` times, (times * B, L, D)."""
+        return Text(*(field if field is None else torch.cat([field] * times) for field in self))
+
+    @classmethod
+    def timed(cls, captions: Sequence[Text], starts: Sequence[int]) -> Text:
+        """Several captions in one text; each applies from its first latent frame until the next caption starts.
+
+        captions: each for the same B samples, without `frames`. starts: from 0, increasing. Raises PhenakiError for
+        other starts.
+        """
+        if not starts or len(captions) != len(starts) or starts[0] != 0 or sorted(set(starts)) != list(starts):
+            raise PhenakiError(
+                f"{len(captions)} captions start at latent frames {list(starts)}: give one start per caption, "
+                "0 first, in increasing order"
+            )
+        ends = [*starts[1:], torch.iinfo(torch.long).max]
+        frames = [
+            caption.mask.new_tensor(span, dtype=torch.long).expand(*caption.mask.shape, 2)
+            for caption, *span in zip(captions, starts, ends, strict=True)
+        ]
+        embeddings, masks, _ = zip(*captions, strict=True)
+        return cls(torch.cat(embeddings, dim=1), torch.cat(masks, dim=1), torch.cat(frames, dim=1))
 
 
 class TextEncoder(nn.Module, ABC):
-    """Subclasses set `config`, which has their `width` (D) and `check`, and `width`. `tokenize` is plain Python and may
-    run in a data worker; `forward` is the network.
+    """Base class of text encoders.
 
-    `learned`: whether a training of a generator trains it too; else it is taken as it is.
+    Subclasses set `config` (which has `width` and `check`) and `width` (D). `tokenize` is plain Python and may run in
+    a data worker; `forward` is the network. `learned`: whether it is trained together with the generator.
     """
 
     learned: ClassVar[bool] = True
@@ -38,8 +65,10 @@ class TextEncoder(nn.Module, ABC):
         return next(chain(self.parameters(), self.buffers())).device
 
     def check(self, prompt: str) -> None:
-        """Raise PhenakiError for a prompt that the encoder cannot read. It is the configuration that decides, so that
-        data workers can check captions without the network."""
+        """Raise PhenakiError for a prompt that the encoder cannot read.
+
+        Delegates to the config, so that data workers can check captions without the network.
+        """
         self.config.check(prompt)
 
     @abstractmethod
@@ -48,10 +77,10 @@ class TextEncoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, tokens: Tensor) -> Text:
-        """What `tokenize` gave -> embeddings and mask."""
+        """Tokens from `tokenize` -> embeddings (B, L, D) and mask (B, L)."""
 
     def encode(self, prompts: Sequence[str]) -> Text:
-        """Prompts, each checked, -> embeddings (B, L, D) and mask (B, L) on the encoder's device."""
+        """Check and encode prompts; the result is on the encoder's device."""
         for prompt in prompts:
             self.check(prompt)
         return self(self.tokenize(prompts).to(self.device))

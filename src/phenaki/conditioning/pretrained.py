@@ -109,8 +109,8 @@ class PretrainedEncoder(ExternalWeights, TextEncoder):
     def forward(self, tokens: Tensor) -> Text:
         mask = tokens > 0
         with torch.autocast(tokens.device.type, enabled=False):
-            embeddings, mask = self._embed((tokens - 1).clamp_min(0), mask)
-        return Text(embeddings.float(), mask)
+            text = self._embed((tokens - 1).clamp_min(0), mask)
+        return text._replace(embeddings=text.embeddings.float())
 
     def encode(self, prompts: Sequence[str]) -> Text:
         """As the base; warns of each prompt that is cut, with where."""

@@ -1,4 +1,4 @@
-"""What a training sees: places with weights, and the clips that are made of them."""
+"""What a training sees: uris with weights, and the clips that are made of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from phenaki.core.errors import PhenakiError
 from phenaki.media.reader import ClipView
 
-SHAPES = "shapes"  # the place of the procedural world
+SHAPES = "shapes"  # the uri of the procedural world
 
 Size = int | tuple[int, int]  # of frames, in px: the side of a square, or (height, width)
 
@@ -20,18 +20,18 @@ def sides(size: Size) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """A place that samples come from, and how often.
+    """A uri that samples come from, and how often.
 
-    place: "shapes" (the procedural world), a folder of videos and pictures, tar shards ("clips/train-{000..127}.tar", a
+    uri: "shapes" (the procedural world), a folder of videos and pictures, tar shards ("clips/train-{000..127}.tar", a
     folder of them), or either at http(s):// or s3://. weight: against the other sources. images: its samples serve
     one-frame batches only; where any source says so, such batches come from those sources alone. size: of its clips, 0
-    for `data.size`; a place may be several sources, each of another size. templates: captions for samples that have a
+    for `data.size`; a uri may be several sources, each of another size. templates: captions for samples that have a
     label, such as "a video of {label}"; with them, files of a folder have as label the name of the folder that they lie
     in. objects (1, 2; 0 mixes both) and continued (share of clips that go on from an earlier scene) belong to the
     procedural world.
     """
 
-    place: str = SHAPES
+    uri: str = SHAPES
     weight: float = 1.0
     images: bool = False
     size: Size = 0
@@ -41,22 +41,22 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.weight) and self.weight > 0):
-            raise PhenakiError(f"the weight {self.weight} of '{self.place}' must be above 0: else leave it out")
+            raise PhenakiError(f"the weight {self.weight} of '{self.uri}' must be above 0: else leave it out")
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """What a training sees.
 
-    `lengths` and `length_shares`: frames per clip and in which share of the steps; images are clips of 1 frame (paper,
+    `lengths` and `length_weights`: frames per clip and in which share of the steps; images are clips of 1 frame (paper,
     section 2.2). All clips of a batch come from one source, so they have one size, and one length; shorter and smaller
     clips come in larger batches, so that every step has about as many tokens. `batch`: clips of the longest length and
     of `size` in a step, over all processes. `size`: that of the tokenizer, of the clips by which a run is judged, and
     of all sources that name no other. `fps`: of the clips, whatever that of the files. `flip`: mirror half of the clips
-    (not where captions tell left from right). `validation`: a place that is not trained on, for the pictures and test
-    figures of a run. `shuffle`: samples of a shard source that are mixed at a time. `bad_share`: training stops where
-    more than this share of the samples drawn cannot be used; it is applied from 100 draws on, and a sample counts each
-    time that it is drawn. `workers`: processes that decode, per training process; each holds two batches made ahead, 3
+    (not where captions tell left from right). `validation`: a uri that is not trained on, for the pictures and test
+    figures of a run. `shuffle`: samples of a shard source that are mixed at a time. `max_bad_fraction`: stops if
+    more than this fraction of the samples drawn is unusable, checked from 100 draws on; a sample counts each time it is
+    drawn. `workers`: processes that decode, per training process; each holds two batches made ahead, 3
     bytes a pixel, and up to 64 MB of the files of shards that are being mixed.
     """
 
@@ -66,23 +66,23 @@ class DataConfig:
     fps: float = 8.0
     batch: int = 16
     lengths: tuple[int, ...] = (11,)
-    length_shares: tuple[float, ...] = (1.0,)
+    length_weights: tuple[float, ...] = (1.0,)
     flip: bool = False
     shuffle: int = 1000
-    bad_share: float = 0.1
+    max_bad_fraction: float = 0.1
     seed: int = 0
     workers: int = 1
 
     def __post_init__(self) -> None:
-        shares = self.length_shares
+        shares = self.length_weights
         whole = min(shares, default=-1) >= 0 and abs(sum(shares) - 1) <= 1e-6  # NaN is neither
         if len(self.lengths) != len(shares) or not whole:
             raise PhenakiError(
-                f"data.lengths {self.lengths} and data.length_shares {self.length_shares}: "
+                f"data.lengths {self.lengths} and data.length_weights {self.length_weights}: "
                 "give one share for each length, 1 in all"
             )
         if not self.sources:
-            raise PhenakiError("data.sources is empty: name at least one place")
+            raise PhenakiError("data.sources is empty: name at least one uri")
         if max(self.lengths) > 1 and all(source.images for source in self.sources):
             raise PhenakiError(
                 f"data.lengths {self.lengths} ask for clips, and all data.sources are of images: add one of videos"
@@ -90,8 +90,8 @@ class DataConfig:
         for name, least in (("batch", 1), ("workers", 0), ("shuffle", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise PhenakiError(f"data.{name} {getattr(self, name)} must be {least} or more")
-        if not 0 <= self.bad_share <= 1:
-            raise PhenakiError(f"data.bad_share {self.bad_share} is a share of the samples, from 0 to 1")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise PhenakiError(f"data.max_bad_fraction {self.max_bad_fraction} is a share of the samples, from 0 to 1")
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -107,9 +107,9 @@ class DataConfig:
         return [self.image_size, *map(self.size_of, self.sources)]
 
     @property
-    def places(self) -> list[str]:
+    def uris(self) -> list[str]:
         """Of all sources, and of the clips for validation."""
-        return [source.place for source in self.sources] + ([self.validation] if self.validation else [])
+        return [source.uri for source in self.sources] + ([self.validation] if self.validation else [])
 
     def weights(self, frames: int) -> list[float]:
         """How often a batch of so many frames is of each source. Images come from sources of images, where there are

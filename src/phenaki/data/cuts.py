@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from phenaki.core.errors import BadSample, PhenakiError
-from phenaki.media.reader import TOLERANCE, MediaFacts, Timed, probe, read_frames, shown_at
+from phenaki.media.reader import TOLERANCE, MediaInfo, Timed, probe, read_frames, shown_at
 from phenaki.media.video import Frames
 
 KEY_FRAME_EVERY = 24  # frames: a clip from a random place is then read three times as fast as with x264's 250
@@ -64,7 +64,7 @@ class CutClip(NamedTuple):
 
     media: bytes
     ending: str
-    facts: MediaFacts
+    info: MediaInfo
     start: float
 
 
@@ -110,33 +110,33 @@ def cut_clips(path: Path, ending: str, cutting: Cutting) -> Iterator[CutClip]:
     One frame of the source and one clip, encoded, are in memory at a time; only a search for hard cuts decodes the
     source twice. Without sound. Raises BadSample for a source that cannot be read to its end.
     """
-    facts = probe(path, ending)
-    size = _scaled_size(facts, cutting.size)
-    if facts.seconds == 0:
-        yield _still(path, ending, facts, size) if cutting.size else CutClip(path.read_bytes(), ending, facts, 0.0)
+    info = probe(path, ending)
+    size = _scaled_size(info, cutting.size)
+    if info.seconds == 0:
+        yield _still(path, ending, info, size) if cutting.size else CutClip(path.read_bytes(), ending, info, 0.0)
         return
-    fps = Fraction(cutting.fps or facts.fps).limit_denominator(1001)
-    spans = list(_pieces(_shots(path, ending, facts) if cutting.shots else [(0.0, facts.seconds)], cutting.seconds))
+    fps = Fraction(cutting.fps or info.fps).limit_denominator(1001)
+    spans = list(_pieces(_shots(path, ending, info) if cutting.shots else [(0.0, info.seconds)], cutting.seconds))
     instants = [start + np.arange(max(1, math.ceil((end - start - TOLERANCE) * fps))) / fps for start, end in spans]
     frames = _shown_at(read_frames(path, ending, size), np.concatenate(instants).astype(float))
     for (start, _), times in zip(spans, instants, strict=True):
         media = _encode(islice(frames, len(times)), fps, size)
         height, width = size
-        yield CutClip(media, ".mp4", MediaFacts(len(times), float(fps), width, height, len(times) / float(fps)), start)
+        yield CutClip(media, ".mp4", MediaInfo(len(times), float(fps), width, height, len(times) / float(fps)), start)
 
 
-def _scaled_size(facts: MediaFacts, short_side: int) -> tuple[int, int]:
+def _scaled_size(info: MediaInfo, short_side: int) -> tuple[int, int]:
     """Height and width, even as H.264 wants them, with the short side as wished if the source's is not below."""
-    scale = min(1.0, (short_side or math.inf) / min(facts.height, facts.width))
-    return tuple(max(2, round(side * scale / 2) * 2) for side in (facts.height, facts.width))
+    scale = min(1.0, (short_side or math.inf) / min(info.height, info.width))
+    return tuple(max(2, round(side * scale / 2) * 2) for side in (info.height, info.width))
 
 
-def _shots(path: Path, ending: str, facts: MediaFacts) -> list[tuple[float, float]]:
+def _shots(path: Path, ending: str, info: MediaInfo) -> list[tuple[float, float]]:
     """Begin and end of each shot, in seconds from the first frame."""
     begins: list[float] = []
 
     def thumbnails() -> Iterator[Frames]:
-        for begin, render in read_frames(path, ending, _scaled_size(facts, THUMBNAIL)):
+        for begin, render in read_frames(path, ending, _scaled_size(info, THUMBNAIL)):
             begins.append(begin)
             if render:
                 yield render()
@@ -163,13 +163,13 @@ def _shown_at(timed: Iterator[Timed], instants: NDArray[np.float64]) -> Iterator
             yield picture
 
 
-def _still(path: Path, ending: str, facts: MediaFacts, size: tuple[int, int]) -> CutClip:
+def _still(path: Path, ending: str, info: MediaInfo, size: tuple[int, int]) -> CutClip:
     _, render = next(read_frames(path, ending, size))
     picture = Image.fromarray(render())
     buffer = io.BytesIO()
     lossy = ending in (".jpg", ".jpeg")
     picture.save(buffer, "JPEG", quality=95) if lossy else picture.save(buffer, "PNG")
-    return CutClip(buffer.getvalue(), ".jpg" if lossy else ".png", facts._replace(width=size[1], height=size[0]), 0.0)
+    return CutClip(buffer.getvalue(), ".jpg" if lossy else ".png", info._replace(width=size[1], height=size[0]), 0.0)
 
 
 def _encode(frames: Iterator[Frames], fps: Fraction, size: tuple[int, int]) -> bytes:

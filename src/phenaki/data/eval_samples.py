@@ -1,4 +1,4 @@
-"""The clips that a run is judged by while it trains: fixed ones, and where there are such, ones it never trains on."""
+"""Fixed samples on which a run is evaluated while it trains, held out from training where possible."""
 
 from __future__ import annotations
 
@@ -11,51 +11,54 @@ import numpy as np
 
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.config import SHAPES, DataConfig, SourceConfig
-from phenaki.data.opening import keeps_back, open_source
-from phenaki.data.sources import Sample, Stream
+from phenaki.data.opening import has_validation, open_source
+from phenaki.data.sources import Sample, StreamConfig
 from phenaki.data.tokens import Tokens
 
-_MOST_BAD, _MOST = 10, 100  # bad items, and items of any kind, per wished clip, after which no more are looked for
+_MAX_BAD, _MAX_EXAMINED = 10, 100  # bad items, and items of any kind, per requested clip, before giving up
 
 
-class Shown(NamedTuple):
-    """name: "test" for clips that are not trained on, else "seen". checkable: whether the checker of the procedural
-    world can judge what is generated from the captions."""
+class EvalSamples(NamedTuple):
+    """name: "test" for samples held out from training, "seen" for training samples. checkable: whether the samples
+    come from a procedural world, whose checker can score what is generated from their captions."""
 
     samples: list[Sample] | list[Tokens]
     name: str
     checkable: bool
 
 
-def shown(
+def eval_samples(
     config: DataConfig,
     count: int = 32,
     captions: bool = True,
     check_caption: Callable[[str], None] | None = None,
-) -> Shown:
-    """Some clips, always the same, of the longest length and of `data.size`: those of `data.validation`; without one,
-    of the first source of such clips, of the part that it keeps back from training, if it does. `captions` and
-    `check_caption` as for `Batches`.
+) -> EvalSamples:
+    """A fixed set of samples of the longest length and of `data.size`.
 
-    Raises PhenakiError where there is no usable clip.
+    They come from `data.validation`; without one, from the validation split of the first source of such clips, or from
+    its training samples if it has none. `captions` and `check_caption` as for `Batches`.
+
+    Raises PhenakiError if there is no usable sample.
     """
-    place = min(config.sources, key=lambda source: (source.images, config.size_of(source) != config.image_size))
-    place = replace(place, size=0)
+    chosen = min(config.sources, key=lambda source: (source.images, config.size_of(source) != config.image_size))
+    chosen = replace(chosen, size=0)
     if config.validation:
-        place = SourceConfig(config.validation, templates=place.templates)
-    kept_back = keeps_back(place.place)
-    if not kept_back and config.validation and _trains_on(config, config.validation):
-        raise PhenakiError(f"data.validation '{config.validation}' is trained on: name a place that is not, or none")
-    source = open_source(place, config, captions, split="validation" if kept_back else "train")
-    view = replace(config.view(max(config.lengths), place), random=False, flip=False)
+        chosen = SourceConfig(config.validation, templates=chosen.templates)
+    held_out = has_validation(chosen.uri)
+    if not held_out and config.validation and _trains_on(config, config.validation):
+        raise PhenakiError(
+            f"data.validation '{config.validation}' is also a training source: name another source, or none"
+        )
+    source = open_source(chosen, config, captions, split="validation" if held_out else "train")
+    view = replace(config.view(max(config.lengths), chosen), random=False, flip=False)
     rng = np.random.default_rng(config.seed)
     samples: list[Sample | Tokens] = []
     bad: list[str] = []
-    looked_at = 0
-    for item, _ in source.items(Stream(config.seed, shuffle=count * _MOST_BAD, epochs=1), {}):
-        if len(samples) == count or len(bad) == count * _MOST_BAD or looked_at == count * _MOST:
+    examined = 0
+    for item, _ in source.items(StreamConfig(config.seed, shuffle=count * _MAX_BAD, epochs=1), {}):
+        if len(samples) == count or len(bad) == count * _MAX_BAD or examined == count * _MAX_EXAMINED:
             break
-        looked_at += 1
+        examined += 1
         try:
             sample = source.checked_sample(item, view, rng, check_caption)
         except BadSample as error:
@@ -63,10 +66,10 @@ def shown(
         else:
             samples += [sample] if sample is not None else []
     if not samples:
-        problem = bad[-1] if bad else f"{looked_at} samples were looked at, and none is a video"
-        raise PhenakiError(f"'{place.place}' has no usable clip of {view.frames} frames: {problem}")
-    return Shown(samples, "test" if kept_back or config.validation else "seen", place.place == SHAPES)
+        problem = bad[-1] if bad else f"none of the first {examined} samples is a video"
+        raise PhenakiError(f"'{chosen.uri}' has no usable clip of {view.frames} frames: {problem}")
+    return EvalSamples(samples, "test" if held_out or config.validation else "seen", chosen.uri == SHAPES)
 
 
-def _trains_on(config: DataConfig, place: str) -> bool:
-    return os.path.normpath(place) in [os.path.normpath(source.place) for source in config.sources]
+def _trains_on(config: DataConfig, uri: str) -> bool:
+    return os.path.normpath(uri) in [os.path.normpath(source.uri) for source in config.sources]

@@ -19,7 +19,7 @@ from phenaki.data.captions import (
     clean_captions,
     read_caption_file,
 )
-from phenaki.data.sample import Encoded
+from phenaki.data.sample import EncodedSample
 from phenaki.media.reader import VIDEOS
 from phenaki.media.video import PICTURES
 
@@ -92,12 +92,12 @@ class Folder:
         """The name for people, which opens the sentence of a BadSample."""
         return _for_people(self._paths[index])
 
-    def __getitem__(self, index: int) -> Encoded | BadSample:
+    def __getitem__(self, index: int) -> EncodedSample | BadSample:
         path, key = self.path(index), self.key(index)
         if key in self._closed:
             return BadSample(f"{key}: the folder cannot be opened: {self._closed[key]}")
         if not self.captions:
-            return Encoded(key, path, path.suffix.lower())
+            return EncodedSample(key, path, path.suffix.lower())
         captions, label = (json.loads(self._words[index]) if self._words else None) or ((), "")
         try:
             captions = clean_captions(captions) or read_caption_file(path.with_suffix(".txt"))
@@ -105,15 +105,15 @@ class Folder:
             return BadSample(f"{key}: {error}")
         if not label and self.label_from_folder:
             label = os.path.basename(os.path.dirname(key))
-        return Encoded(key, path, path.suffix.lower(), captions, label)
+        return EncodedSample(key, path, path.suffix.lower(), captions, label)
 
     def _media_under(self, folder: Path, inside: str, seen: set[tuple[int, int]]) -> Iterator[str]:
         """Paths relative to the root. `seen`: a folder that links lead to again is listed once, so loops end."""
         try:
-            facts = folder.stat()
-            if (facts.st_dev, facts.st_ino) in seen:
+            stat = folder.stat()
+            if (stat.st_dev, stat.st_ino) in seen:
                 return
-            seen.add((facts.st_dev, facts.st_ino))
+            seen.add((stat.st_dev, stat.st_ino))
             with os.scandir(folder) as entries:
                 found = sorted((entry.name, _is_folder(entry)) for entry in entries if entry.name[0] != ".")
         except OSError as error:

@@ -21,7 +21,7 @@ from phenaki.core.progress import progress_bar
 from phenaki.data.captions import draw_caption
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.opening import check_holds_clips, count_packed, open_source
-from phenaki.data.sample import Encoded
+from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import read_shard
 from phenaki.data.sources import FolderSource, ShardSource
 from phenaki.data.storage import check_outside
@@ -66,16 +66,16 @@ class DataSummary:
     def usable(self) -> int:
         return self.looked_at - len(self.bad)
 
-    def add(self, item: Encoded) -> None:
+    def add(self, item: EncodedSample) -> None:
         """Count a sample. Raises BadSample, and counts nothing, where its media cannot be read."""
-        facts = probe(item.media, item.ending)
-        self.sizes[f"{facts.width}x{facts.height}"] += 1
-        self.short_sides.append(min(facts.width, facts.height))
+        info = probe(item.media, item.ending)
+        self.sizes[f"{info.width}x{info.height}"] += 1
+        self.short_sides.append(min(info.width, info.height))
         self.endings[item.ending] += 1
-        if facts.seconds:
-            self.seconds.append(facts.seconds)
-            self.fps.append(facts.fps)
-            self.frames.append(facts.frames)
+        if info.seconds:
+            self.seconds.append(info.seconds)
+            self.fps.append(info.fps)
+            self.frames.append(info.frames)
         else:
             self.stills += 1
         self.without_caption += not (item.captions or item.label)
@@ -120,20 +120,20 @@ def _most(counts: Counter[str], most: int = 6) -> str:
     return named + (f" and {len(counts) - most:,} others" if len(counts) > most else "")
 
 
-def inspect_data(place: str, out: Path, samples: int = 1000, seed: int = 0, progress: bool = True) -> DataSummary:
-    """Look at random samples of what a training sees of a place, and write summary.json and two pictures.
+def inspect_data(uri: str, out: Path, samples: int = 1000, seed: int = 0, progress: bool = True) -> DataSummary:
+    """Look at random samples of what a training sees of a uri, and write summary.json and two pictures.
 
-    `place`: a folder, or shards wherever they lie; of a packed data set the part for training. `samples`: how many, at
-    most; as many from each shard. `out`: a folder, which is made. Raises PhenakiError for a place that is not there or
+    `uri`: a folder, or shards wherever they lie; of a packed data set the part for training. `samples`: how many, at
+    most; as many from each shard. `out`: a folder, which is made. Raises PhenakiError for a uri that is not there or
     holds no usable sample, for token shards, and for the procedural world.
     """
     if samples < 1:
         raise PhenakiError(f"samples {samples} must be 1 or more.")
-    check_outside(place, str(out))
+    check_outside(uri, str(out))
     rng = np.random.default_rng(seed)
-    total, items = _open(place, samples, rng)
+    total, items = _open(uri, samples, rng)
     summary = DataSummary(total)
-    shown: list[Encoded] = []
+    shown: list[EncodedSample] = []
     with progress_bar(visible=progress, transient=True) as bar:
         for item in bar.track(items, total=min(samples, total or samples), description="inspecting"):
             summary.looked_at += 1
@@ -146,36 +146,36 @@ def inspect_data(place: str, out: Path, samples: int = 1000, seed: int = 0, prog
                 continue
             _keep_some(shown, item, summary.usable, rng)
     if not summary.usable:
-        raise PhenakiError(f"'{place}' holds no usable sample. {' '.join(summary.bad[:3])}")
+        raise PhenakiError(f"'{uri}' holds no usable sample. {' '.join(summary.bad[:3])}")
     _write(out, summary, shown, rng)
     return summary
 
 
-def _open(place: str, samples: int, rng: np.random.Generator) -> tuple[int | None, Iterator[Encoded | BadSample]]:
+def _open(uri: str, samples: int, rng: np.random.Generator) -> tuple[int | None, Iterator[EncodedSample | BadSample]]:
     """How many samples there are, None where nothing tells, and random ones of them."""
-    check_holds_clips(place)
-    source = open_source(SourceConfig(place), DataConfig(), captions=True)
+    check_holds_clips(uri)
+    source = open_source(SourceConfig(uri), DataConfig(), captions=True)
     if isinstance(source, FolderSource):
         folder = source.folder
         picked = rng.choice(len(folder), min(samples, len(folder)), replace=False)
         return len(folder), (folder[int(i)] for i in np.sort(picked))
     if not isinstance(source, ShardSource):
-        raise PhenakiError(f"'{place}' is the procedural world, which lies nowhere: name a folder or shards")
+        raise PhenakiError(f"'{uri}' is the procedural world, which lies nowhere: name a folder or shards")
     shards = source.shards
     each = math.ceil(samples / len(shards))
     read = (item for i in rng.permutation(len(shards)) for item, _ in islice(read_shard(shards[i]), each))
-    return count_packed(place), islice(read, samples)
+    return count_packed(uri), islice(read, samples)
 
 
-def _keep_some(kept: list[Encoded], item: Encoded, seen: int, rng: np.random.Generator) -> None:
+def _keep_some(kept: list[EncodedSample], item: EncodedSample, seen: int, rng: np.random.Generator) -> None:
     """A random sample of all that were seen, of bounded size (reservoir sampling)."""
     if len(kept) < _CLIPS:
         kept.append(item)
-    elif (place := rng.integers(seen)) < _CLIPS:
-        kept[place] = item
+    elif (slot := rng.integers(seen)) < _CLIPS:
+        kept[slot] = item
 
 
-def _write(out: Path, summary: DataSummary, shown: list[Encoded], rng: np.random.Generator) -> None:
+def _write(out: Path, summary: DataSummary, shown: list[EncodedSample], rng: np.random.Generator) -> None:
     clips, captions = [], []
     for item in shown:
         try:
@@ -193,10 +193,10 @@ def _write(out: Path, summary: DataSummary, shown: list[Encoded], rng: np.random
         json.dump(vars(summary), file, ensure_ascii=False, indent=2)
 
 
-def _few_frames(item: Encoded, rng: np.random.Generator) -> Frames:
-    facts = probe(item.media, item.ending)
-    count = min(_FRAMES, facts.frames)
-    view = ClipView(count, count / (facts.seconds or 1.0), (_SIDE, _SIDE), random=False)
+def _few_frames(item: EncodedSample, rng: np.random.Generator) -> Frames:
+    info = probe(item.media, item.ending)
+    count = min(_FRAMES, info.frames)
+    view = ClipView(count, count / (info.seconds or 1.0), (_SIDE, _SIDE), random=False)
     return read_clip(item.media, item.ending, view, rng)
 
 

@@ -26,8 +26,8 @@ from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.grid import latent_frames
 from phenaki.data.config import DataConfig
 from phenaki.data.opening import open_source
-from phenaki.data.sample import check_bad_share
-from phenaki.data.sources import Contents, Gone, Sample, Source, Stream
+from phenaki.data.sample import check_bad_fraction
+from phenaki.data.sources import DatasetFingerprint, Gone, Sample, Source, StreamConfig
 from phenaki.data.tokens import Tokens
 from phenaki.media.reader import ClipView
 
@@ -68,8 +68,8 @@ class Batches:
     `captions`: samples without one are bad, and those whose caption `check_caption` refuses with a PhenakiError; it
     goes to the workers. `on_bad` is told each bad sample: its name and what is wrong with it.
     Raises PhenakiError for a source without a usable sample. So does `next` for one that has no more of them, for more
-    bad ones than `bad_share`, for a server that is gone and for a worker that died; the state stays that before this
-    batch.
+    bad ones than `max_bad_fraction`, for a server that is gone and for a worker that died; the state stays
+    that before this batch.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Batches:
         self.streams = max(config.workers, 1)
         counts = _counts(config, period, world_size)
         self._sources = [open_source(source, config, captions) for source in config.sources]
-        self._contents = [source.contents() for source in self._sources]
+        self._fingerprints = [source.fingerprint() for source in self._sources]
         _check_usable(config, self._sources, counts, check_caption)
         self._makers = [
             _Maker(config, self._sources, counts, check_caption, number, rank, world_size)
@@ -124,7 +124,7 @@ class Batches:
             self.on_bad(sentence)
         taken, bad = self._taken + made.taken, self._bad + len(made.bad)
         last = made.bad[-1] if made.bad else "named above"
-        check_bad_share(bad, taken, self.config.bad_share, "data.bad_share", last)
+        check_bad_fraction(bad, taken, self.config.max_bad_fraction, "data.max_bad_fraction", last)
         self._next = made
 
     def _take(self) -> Made | str:
@@ -162,7 +162,7 @@ class Batches:
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, those of all processes: each of them must call."""
         own = {"positions": list(self._positions), "made": self._made, "taken": self._taken, "bad": self._bad}
-        own["contents"] = [list(contents) for contents in self._contents]
+        own["fingerprints"] = [list(fingerprint) for fingerprint in self._fingerprints]
         if self.world_size == 1:
             return {"processes": [own]}
         processes: list[Any] = [None] * self.world_size
@@ -182,21 +182,20 @@ class Batches:
                 f"{self.world_size} with {self.streams}: go on with data.workers as before"
             )
         same = len(processes) == self.world_size
-        own = processes[self.rank] if same else self._redealt(processes)
-        before = own.get("contents", self._contents)  # the states of older versions do not tell
-        for source, saved, now in zip(self.config.sources, before, self._contents, strict=True):
-            _check_same(source.place, Contents(*saved), now)
+        own = processes[self.rank] if same else self._resharded(processes)
+        for source, saved, now in zip(self.config.sources, own["fingerprints"], self._fingerprints, strict=True):
+            _check_same(source.uri, DatasetFingerprint(*saved), now)
         self._positions, self._made = own["positions"], own["made"]
         self._taken, self._bad = own["taken"], own["bad"]
         self._loader = self._next = None
 
-    def _redealt(self, processes: list[dict[str, Any]]) -> dict[str, Any]:
+    def _resharded(self, processes: list[dict[str, Any]]) -> dict[str, Any]:
         """What each process goes on from, where there were others: they had made as many batches each."""
         positions = [position for process in processes for position in process["positions"]]
-        places = [position.get("sources", [{} for _ in self._sources]) for position in positions]
+        by_stream = [position.get("sources", [{} for _ in self._sources]) for position in positions]
         count = self.world_size * self.streams
         sources = [
-            source.redealt([place[number] for place in places], count) for number, source in enumerate(self._sources)
+            source.resharded([one[number] for one in by_stream], count) for number, source in enumerate(self._sources)
         ]
         made_before = [position.get("batches", 0) for position in processes[0]["positions"]]
         return processes[0] | {
@@ -239,7 +238,7 @@ class _Maker:
         self.config, self.sources, self.counts, self.check_caption = config, sources, counts, check_caption
         self.number, streams = number, max(config.workers, 1)
         index, window_bytes = rank * streams + number, _WINDOW_BYTES // len(sources)
-        self.stream = Stream(config.seed, index, world_size * streams, config.shuffle, window_bytes=window_bytes)
+        self.stream = StreamConfig(config.seed, index, world_size * streams, config.shuffle, window_bytes=window_bytes)
 
     def batches(self, position: dict[str, Any]) -> Iterator[Made]:
         """The stream's batches from `position` on; the random numbers of a batch are a function of its number.
@@ -247,19 +246,19 @@ class _Maker:
         Its length and source are the same in all processes, so that none waits for another's larger batch.
         """
         number = position.get("batches", 0)
-        places = list(position.get("sources", [{} for _ in self.sources]))
-        items = [source.items(self.stream, place) for source, place in zip(self.sources, places, strict=True)]
+        positions = list(position.get("sources", [{} for _ in self.sources]))
+        items = [source.items(self.stream, start) for source, start in zip(self.sources, positions, strict=True)]
         while True:
             rng = np.random.default_rng([self.config.seed, self.stream.index, number])
             shared = np.random.default_rng([self.config.seed, self.number, number, 1])  # 1: never the same as `rng`
-            kind = int(shared.choice(len(self.counts), p=self.config.length_shares))
+            kind = int(shared.choice(len(self.counts), p=self.config.length_weights))
             chosen = self._choose(self.config.lengths[kind], shared)
             view = self.config.view(self.config.lengths[kind], self.config.sources[chosen])
             samples: list[Sample | Tokens] = []
             bad: list[str] = []
             taken = 0
             while len(samples) < self.counts[kind][chosen]:
-                item, places[chosen] = next(items[chosen])
+                item, positions[chosen] = next(items[chosen])
                 taken += 1
                 try:
                     sample = self.sources[chosen].checked_sample(item, view, rng, self.check_caption)
@@ -269,17 +268,17 @@ class _Maker:
                     samples += [sample] if sample is not None else []
                 self._check_hope(chosen, len(samples), taken, bad)
             number += 1
-            yield Made(collate(samples), {"batches": number, "sources": list(places)}, taken, bad)
+            yield Made(collate(samples), {"batches": number, "sources": list(positions)}, taken, bad)
 
     def _check_hope(self, chosen: int, usable: int, taken: int, bad: list[str]) -> None:
         """Raise PhenakiError where it looks as if a batch will never be full."""
-        place, passed_over = self.config.sources[chosen].place, taken - usable - len(bad)
+        uri, passed_over = self.config.sources[chosen].uri, taken - usable - len(bad)
         if len(bad) > _HOPELESS * (1 + usable):
             raise PhenakiError(
-                f"'{place}' has {usable} usable samples and {len(bad)} bad ones in a row; the last one: {bad[-1]}"
+                f"'{uri}' has {usable} usable samples and {len(bad)} bad ones in a row; the last one: {bad[-1]}"
             )
         if passed_over > _ALL_PICTURES * (1 + usable):
-            raise _pictures_alone(self.config, place)
+            raise _pictures_alone(self.config, uri)
 
     def _choose(self, frames: int, rng: np.random.Generator) -> int:
         """The source of a batch."""
@@ -303,23 +302,23 @@ def _check_usable(
 ) -> None:
     """Raise PhenakiError unless each source has a usable sample of the longest clips that are asked of it, and a batch
     has room for one."""
-    asked = [frames for frames, share in zip(config.lengths, config.length_shares, strict=True) if share]
+    asked = [frames for frames, share in zip(config.lengths, config.length_weights, strict=True) if share]
     for number, source in enumerate(sources):
         of_it = [frames for frames in asked if config.weights(frames)[number]]
         if of_it:
             view = config.view(max(of_it), config.sources[number])
             if not counts[config.lengths.index(view.frames)][number]:
-                raise _no_room(config, config.sources[number].place, view)
+                raise _no_room(config, config.sources[number].uri, view)
             _check_source(config, number, source, view, check_caption)
 
 
 def _check_source(
     config: DataConfig, number: int, source: Source, view: ClipView, check_caption: Callable[[str], None] | None
 ) -> None:
-    place, rng = config.sources[number].place, np.random.default_rng(config.seed)
+    uri, rng = config.sources[number].uri, np.random.default_rng(config.seed)
     bad: list[str] = []
     pictures = 0
-    for item, _ in source.items(Stream(config.seed, shuffle=1, epochs=1), {}):  # 1: nothing is read ahead
+    for item, _ in source.items(StreamConfig(config.seed, shuffle=1, epochs=1), {}):  # 1: nothing is read ahead
         try:
             if source.checked_sample(item, view, rng, check_caption) is not None:
                 return
@@ -329,27 +328,27 @@ def _check_source(
         if len(bad) > _HOPELESS or pictures > _ALL_PICTURES:
             break
     if pictures and not bad:
-        raise _pictures_alone(config, place)
+        raise _pictures_alone(config, uri)
     last = f"0 usable samples and {len(bad)} bad ones; the last one: {bad[-1]}" if bad else "no samples at all"
-    raise PhenakiError(f"'{place}' has {last}")
+    raise PhenakiError(f"'{uri}' has {last}")
 
 
-def _no_room(config: DataConfig, place: str, view: ClipView) -> PhenakiError:
+def _no_room(config: DataConfig, uri: str, view: ClipView) -> PhenakiError:
     whole, clip = ("{}x{}".format(*size) for size in (config.image_size, view.size))
     return PhenakiError(
         f"data.batch {config.batch} of data.size {whole} gives each process fewer tokens than one clip of "
-        f"{view.frames} frames of {clip} pixels from '{place}': raise data.batch, or give this source a smaller size"
+        f"{view.frames} frames of {clip} pixels from '{uri}': raise data.batch, or give this source a smaller size"
     )
 
 
-def _pictures_alone(config: DataConfig, place: str) -> PhenakiError:
+def _pictures_alone(config: DataConfig, uri: str) -> PhenakiError:
     return PhenakiError(
-        f"'{place}' has still pictures alone, and data.lengths {config.lengths} want clips: say images: true of this "
+        f"'{uri}' has still pictures alone, and data.lengths {config.lengths} want clips: say images: true of this "
         "source, so that it serves images only"
     )
 
 
-def _check_same(place: str, saved: Contents, now: Contents) -> None:
+def _check_same(uri: str, saved: DatasetFingerprint, now: DatasetFingerprint) -> None:
     """Raise PhenakiError where a source has changed since its state was saved."""
     if saved == now:
         return
@@ -358,7 +357,7 @@ def _check_same(place: str, saved: Contents, now: Contents) -> None:
     if (saved.what, saved.count) == (now.what, now.count):
         change = f"its {had} have other names"
     raise PhenakiError(
-        f"'{place}' has changed since this run was saved ({change}), so it cannot go on with the samples that were to "
+        f"'{uri}' has changed since this run was saved ({change}), so it cannot go on with the samples that were to "
         "come: restore the data, or name another folder to train in"
     )
 

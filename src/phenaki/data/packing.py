@@ -34,7 +34,7 @@ from phenaki.data.captions import USUAL_COLUMNS, CaptionTable, Columns, check_te
 from phenaki.data.cuts import CutClip, Cutting, cut_clips
 from phenaki.data.folder import Folder
 from phenaki.data.journal import SPLITS, Journal, Outcome
-from phenaki.data.sample import Encoded
+from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import ShardWriter
 from phenaki.data.storage import check_outside, is_remote, join, put_json, to_json
 from phenaki.media.reader import probe
@@ -217,7 +217,7 @@ class _Sources:
         place = bisect.bisect_right(self.ends, at)
         return self.folders[place], at - (self.ends[place] - len(self.folders[place]))
 
-    def __getitem__(self, number: int) -> Encoded | BadSample:
+    def __getitem__(self, number: int) -> EncodedSample | BadSample:
         folder, index = self._find(number)
         return folder[index]
 
@@ -239,8 +239,8 @@ class _Sources:
         digest = hashlib.sha256()
         for number in range(len(self)):
             try:
-                facts = self._path(number).stat()
-                state = f"{facts.st_size} {facts.st_mtime_ns}"
+                stat = self._path(number).stat()
+                state = f"{stat.st_size} {stat.st_mtime_ns}"
             except OSError as error:
                 state = f"error {error.errno}"
             digest.update(f"{self.name(number)}\0{state}\0{self.doubles.get(number, '')}\0".encode())
@@ -261,7 +261,7 @@ class _Sources:
             doubles |= {number: best for number in numbers if number != best}
         return doubles
 
-    def _readable(self, number: int) -> Encoded:
+    def _readable(self, number: int) -> EncodedSample:
         item = self[number]
         if isinstance(item, BadSample):
             raise item
@@ -331,21 +331,21 @@ class _Packing:
         if outcome.samples:
             self.splits[outcome.split].already -= outcome.samples
 
-    def take(self, number: int, item: Encoded | BadSample, made: _Made) -> None:
+    def take(self, number: int, item: EncodedSample | BadSample, made: _Made) -> None:
         if made.refused:
             outcome = Outcome(refused=made.refused.removeprefix(f"{self.sources.key(number)}: "))
         else:
             outcome = self._write(number, item, made)
         self.journal.add_outcome(number, outcome)
 
-    def _write(self, number: int, item: Encoded, made: _Made) -> Outcome:
+    def _write(self, number: int, item: EncodedSample, made: _Made) -> Outcome:
         """By source, never by clip: clips of one source are too alike to test by."""
         split = "validation" if int(made.digest[:13], 16) / 16**13 < self.config.validation else "train"
         for place, clip in enumerate(made.clips):
             key = f"{number:08d}_{place:05d}" if self.config.cutting.changes else f"{number:08d}"
             fields = partial(_fields, item, self.sources.name(number), made.digest, clip)
             self.splits[split].write(key, fields)
-        seconds = sum(clip.facts.seconds for clip in made.clips)
+        seconds = sum(clip.info.seconds for clip in made.clips)
         return Outcome(made.digest, split, len(made.clips), seconds, bool(item.captions or item.label))
 
     def finish(self) -> None:
@@ -353,11 +353,11 @@ class _Packing:
             split.finish()
 
 
-def _fields(item: Encoded, name: str, digest: str, clip: CutClip) -> dict[str, bytes]:
+def _fields(item: EncodedSample, name: str, digest: str, clip: CutClip) -> dict[str, bytes]:
     media = clip.media if isinstance(clip.media, bytes) else clip.media.read_bytes()
-    facts = clip.facts._asdict() | {"source": name, "hash": digest, "start": clip.start, "label": item.label}
+    metadata = clip.info._asdict() | {"source": name, "hash": digest, "start": clip.start, "label": item.label}
     text = {"txt": item.captions[0].encode()} if item.captions else {}
-    return {clip.ending[1:]: media} | text | {"json": to_json(facts | {"captions": item.captions[1:]})}
+    return {clip.ending[1:]: media} | text | {"json": to_json(metadata | {"captions": item.captions[1:]})}
 
 
 def _report(sources: _Sources, journal: Journal) -> PackReport:
@@ -393,7 +393,7 @@ class _Made(NamedTuple):
     refused: str = ""
 
 
-def _make(item: Encoded | BadSample, cutting: Cutting) -> _Made:
+def _make(item: EncodedSample | BadSample, cutting: Cutting) -> _Made:
     try:
         if isinstance(item, BadSample):
             raise item
@@ -406,7 +406,7 @@ def _make(item: Encoded | BadSample, cutting: Cutting) -> _Made:
         return _Made(refused=f"it cannot be read: {error.strerror or error}")
 
 
-def _as_it_is(item: Encoded) -> CutClip:
+def _as_it_is(item: EncodedSample) -> CutClip:
     if (size := os.path.getsize(item.media)) > _LARGEST:
         raise BadSample(f"it has {size / 2**30:.1f} GiB; more than 2 only go in cut into clips")
     return CutClip(item.media, item.ending, probe(item.media, item.ending), 0.0)
@@ -414,7 +414,7 @@ def _as_it_is(item: Encoded) -> CutClip:
 
 def _made(
     sources: _Sources, numbers: Iterable[int], cutting: Cutting, processes: int
-) -> Iterator[tuple[Encoded | BadSample, _Made]]:
+) -> Iterator[tuple[EncodedSample | BadSample, _Made]]:
     """What is made of the sources, in the order of `numbers`; a few are worked on ahead."""
     items = (sources[number] for number in numbers)
     if processes == 1:
@@ -423,7 +423,7 @@ def _made(
     spawn = multiprocessing.get_context("spawn")  # a fork would take over locks that some thread of this process holds
     pool = ProcessPoolExecutor(processes, spawn, initializer=_start_worker)
 
-    def submit(item: Encoded | BadSample) -> tuple[Encoded | BadSample, Future[_Made]]:
+    def submit(item: EncodedSample | BadSample) -> tuple[EncodedSample | BadSample, Future[_Made]]:
         with _interrupts_held():  # this may start a process
             return item, pool.submit(_make, item, cutting)
 
@@ -435,8 +435,8 @@ def _made(
             futures.extend(map(submit, islice(items, 1)))
     except BrokenProcessPool as error:
         raise PhenakiError(
-            f"A process ended while it worked on '{item.key if isinstance(item, Encoded) else item}' or one of the "
-            f"{len(futures)} sources after it; memory may have run out. The same command goes on from there."
+            f"A worker process died while packing '{getattr(item, 'key', item)}' or one of the {len(futures)} sources "
+            "after it, perhaps out of memory. Run the same command again to resume."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

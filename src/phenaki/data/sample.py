@@ -11,7 +11,7 @@ from phenaki.core.errors import PhenakiError
 _JUDGED_AFTER = 100  # samples drawn before the share of bad ones is judged
 
 
-class Encoded(NamedTuple):
+class EncodedSample(NamedTuple):
     """A sample as it lies in a folder or shard, nothing of it decoded yet.
 
     key: its name for people, such as "shard-000003.tar/clip_0012" or a path inside its folder; unique in its source.
@@ -19,7 +19,7 @@ class Encoded(NamedTuple):
     ending: of the media file, in lower case with its dot, such as ".mp4".
     captions: those to draw one of at each use; may be empty.
     label: a class name to be put into caption templates; "" where there is none.
-    facts: what the source tells about it (fps, frames, size, duration, source, hash).
+    metadata: what the source tells about it (fps, frames, size, duration, source, hash).
     """
 
     key: str
@@ -27,16 +27,16 @@ class Encoded(NamedTuple):
     ending: str
     captions: tuple[str, ...] = ()
     label: str = ""
-    facts: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
-        """For people: the key and, where the facts tell it, the file that the sample was made of."""
-        source = self.facts.get("source")
+        """For people: the key and, where the metadata tell it, the file that the sample was made of."""
+        source = self.metadata.get("source")
         return f"{self.key} ({source})" if isinstance(source, str) else self.key
 
 
-def check_bad_share(bad: int, drawn: int, most: float, option: str, last: str, final: bool = False) -> None:
+def check_bad_fraction(bad: int, drawn: int, most: float, option: str, last: str, final: bool = False) -> None:
     """Raise PhenakiError where more than the share `most`, which `option` sets, of the samples drawn cannot be used.
 
     The share of a few says little, so fewer than 100 are judged only where no more will come (`final`).

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.captions import MOST_BYTES, clean_captions
-from phenaki.data.sample import Encoded
+from phenaki.data.sample import EncodedSample
 from phenaki.data.storage import BLOCK, is_remote, join, make_folder, open_from, put_whole
 from phenaki.media.reader import VIDEOS
 from phenaki.media.video import PICTURES
@@ -41,11 +41,11 @@ _FIELD = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
 # reading
 
 
-def read_shard(url: str, offset: int = 0, captions: bool = True) -> Iterator[tuple[Encoded | BadSample, int]]:
+def read_shard(url: str, offset: int = 0, captions: bool = True) -> Iterator[tuple[EncodedSample | BadSample, int]]:
     """The samples of the shard at a path or URL, each with the byte offset at which the next one begins.
 
     Read from such an `offset` on, the shard gives the samples that follow and nothing else. The media is the first
-    member with a known ending; `.txt` is a caption in UTF-8; `.json` holds facts, of which `captions` (a list of
+    member with a known ending; `.txt` is a caption in UTF-8; `.json` holds metadata, of which `captions` (a list of
     further captions) and `label` are taken out. Other fields, folders and hidden files are passed over. Without
     `captions` nobody asks for words: none are looked for, so none can be wrong.
 
@@ -73,7 +73,7 @@ def first_field(url: str) -> str:
         return ""
 
 
-def _samples(tape: _Tape, shard: str, captions: bool) -> Iterator[tuple[Encoded | BadSample, int]]:
+def _samples(tape: _Tape, shard: str, captions: bool) -> Iterator[tuple[EncodedSample | BadSample, int]]:
     gathered: _Gathered | None = None
     for start, key, field, size in _members(tape):
         if gathered is not None and gathered.key != key:
@@ -110,19 +110,19 @@ class _Gathered:
                 self._ending = ending if kind == "media" else self._ending
         self._fields.add(field)
 
-    def sample(self, shard: str) -> Encoded | BadSample:
+    def sample(self, shard: str) -> EncodedSample | BadSample:
         name = f"{shard}/{self.key}"
         try:
             if self._faults:
                 raise BadSample(self._faults[0])
             if "media" not in self._data:
                 raise BadSample(f"it has no video or picture, only {', '.join(sorted(self._fields))}")
-            facts = _facts(self._data.get("json", b"{}"))
-            more, label = facts.pop("captions", []), facts.pop("label", "")
+            metadata = _metadata(self._data.get("json", b"{}"))
+            more, label = metadata.pop("captions", []), metadata.pop("label", "")
             captions, label = self._words(more, label) if self._captions else ((), "")
         except BadSample as error:
             return BadSample(f"{name}: {error}")
-        return Encoded(name, self._data["media"], self._ending, captions, label, facts)
+        return EncodedSample(name, self._data["media"], self._ending, captions, label, metadata)
 
     def _words(self, more: Any, label: Any) -> tuple[tuple[str, ...], str]:
         """The captions, of which the .json gives some `more`, and the label."""
@@ -131,14 +131,14 @@ class _Gathered:
         return clean_captions([_text(self._data.get("txt", b"")), *more]), label
 
 
-def _facts(data: bytes) -> dict[str, Any]:
+def _metadata(data: bytes) -> dict[str, Any]:
     try:
-        facts = json.loads(data)
+        metadata = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise BadSample(f"its .json cannot be read: {error}") from error
-    if not isinstance(facts, dict):
+    if not isinstance(metadata, dict):
         raise BadSample("its .json is no object {...}")
-    return facts
+    return metadata
 
 
 def _text(data: bytes) -> str:
@@ -273,7 +273,7 @@ class Shard(NamedTuple):
 
 
 class ShardWriter:
-    """Writes samples as prefix-000000.tar, ... in a folder, made with the first of them, or at an s3:// place.
+    """Writes samples as prefix-000000.tar, ... in a folder, made with the first of them, or at an s3:// folder.
 
     A shard takes at most `max_samples` samples, and `max_bytes` unless one sample has more. Each appears whole or not
     at all: those in `finished` are there for good, and a later writer goes on behind them with `first`, the number of
@@ -282,10 +282,10 @@ class ShardWriter:
     """
 
     def __init__(
-        self, place: str, prefix: str = "shard", max_bytes: int = 2**30, max_samples: int = 10_000, first: int = 0
+        self, folder: str, prefix: str = "shard", max_bytes: int = 2**30, max_samples: int = 10_000, first: int = 0
     ) -> None:
         self.finished: list[Shard] = []
-        self._place, self._prefix, self._first = place, prefix, first
+        self._folder, self._prefix, self._first = folder, prefix, first
         self._max_bytes, self._max_samples = max_bytes, max_samples
         self._open = ExitStack()
         self._file: BinaryIO | None = None
@@ -314,7 +314,7 @@ class ShardWriter:
         if self._keys and self._bytes + size + len(_END_MARK) > self._max_bytes:
             self.finish_shard()
         if self._file is None:
-            make_folder(self._place)
+            make_folder(self._folder)
             self._file = self._open.enter_context(put_whole(self._url()))
         for part in parts:
             self._file.write(part)
@@ -333,7 +333,7 @@ class ShardWriter:
         self._file, self._keys, self._bytes = None, set(), 0
 
     def _url(self) -> str:
-        return join(self._place, f"{self._prefix}-{self._first + len(self.finished):06d}.tar")
+        return join(self._folder, f"{self._prefix}-{self._first + len(self.finished):06d}.tar")
 
     def _check(self, key: str, fields: Mapping[str, bytes]) -> None:
         if not _KEY.fullmatch(key):

@@ -20,7 +20,7 @@ import numpy as np
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.captions import draw_caption
 from phenaki.data.folder import Folder
-from phenaki.data.sample import Encoded
+from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import Unreadable, read_shard
 from phenaki.data.storage import open_from
 from phenaki.media.reader import ClipView, StillPicture, read_clip
@@ -35,7 +35,7 @@ class Gone(PhenakiError):
     """A place that could be read and no longer can: it is not its samples that are bad."""
 
 
-class Contents(NamedTuple):
+class DatasetFingerprint(NamedTuple):
     """By which a source is known again: how many of `what` ("files", "shards") it has, and a digest of their names."""
 
     what: str
@@ -43,7 +43,7 @@ class Contents(NamedTuple):
     digest: str
 
 
-class SampleFacts(TypedDict, total=False):
+class SampleMetadata(TypedDict, total=False):
     """Where a sample is from: its name in its source, and what a shard tells of its medium: the file it was made of,
     the second there at which it starts, its frames per second, its size in px and its length in seconds."""
 
@@ -58,16 +58,16 @@ class SampleFacts(TypedDict, total=False):
 
 class Sample(NamedTuple):
     """A clip uint8 (T, H, W, 3), its caption ("" where there is none), whether it goes on from an earlier scene, and
-    facts, for people: no training sees them."""
+    metadata, for people: no training sees them."""
 
     video: np.ndarray
     caption: str
     continued: bool = False
-    facts: SampleFacts = {}
+    metadata: SampleMetadata = {}
 
 
 @dataclass(frozen=True)
-class Stream:
+class StreamConfig:
     """Which of `count` streams, and the seed of its order. `shuffle`: samples that are mixed, 0 for all in the order in
     which they lie; fewer where their files have more than `window_bytes`. `epochs`: after which it ends, 0 for never.
     """
@@ -84,17 +84,17 @@ class Source(ABC):
     """`items` are cheap to hold, a file or its bytes; `sample` does the work of decoding one."""
 
     @abstractmethod
-    def contents(self) -> Contents:
+    def fingerprint(self) -> DatasetFingerprint:
         """What there is, found out without reading it: a stream goes on only where that is still the same."""
 
     @abstractmethod
-    def items(self, stream: Stream, position: Position) -> Iterator[tuple[Any, Position]]:
+    def items(self, stream: StreamConfig, position: Position) -> Iterator[tuple[Any, Position]]:
         """Items, each with the position after it, from `position` on ({} is the beginning).
 
         An item that is a BadSample stands for what could not be read. Raises Gone where nothing can be any more.
         """
 
-    def redealt(self, positions: Sequence[Position], count: int) -> Position:
+    def resharded(self, positions: Sequence[Position], count: int) -> Position:
         """The position from which each of `count` streams goes on where others, at `positions`, were as far in all."""
         return {"taken": -(-sum(position.get("taken", 0) for position in positions) // count)}
 
@@ -127,11 +127,11 @@ class World(Source):
 
         self.clips, self.images = world(frames, continued), world(frames, 0.0)
 
-    def contents(self) -> Contents:
+    def fingerprint(self) -> DatasetFingerprint:
         """The configuration tells it all."""
-        return Contents("scenes", 0, "")
+        return DatasetFingerprint("scenes", 0, "")
 
-    def items(self, stream: Stream, position: Position) -> Iterator[tuple[int, Position]]:
+    def items(self, stream: StreamConfig, position: Position) -> Iterator[tuple[int, Position]]:
         """An epoch of them has no end."""
         taken = position.get("taken", 0)
         while True:
@@ -144,12 +144,12 @@ class World(Source):
 
 
 class Media(Source):
-    """Encoded videos and pictures with captions, of which one is drawn at each use, or made from label and template."""
+    """Encoded videos and images. At each use one of their captions is drawn, or made from a label and a template."""
 
     def __init__(self, templates: tuple[str, ...] = (), captions: bool = True):
         self.templates, self.captions = templates, captions
 
-    def sample(self, item: Encoded | BadSample, view: ClipView, rng: np.random.Generator) -> Sample | None:
+    def sample(self, item: EncodedSample | BadSample, view: ClipView, rng: np.random.Generator) -> Sample | None:
         if isinstance(item, BadSample):
             raise item
         try:
@@ -161,9 +161,9 @@ class Media(Source):
         caption = draw_caption(item.captions, item.label, self.templates, rng)
         if self.captions and not caption:
             raise BadSample(f"{item.name}: {self.no_caption(item)}")
-        return Sample(clip, caption, facts=_facts(item))
+        return Sample(clip, caption, metadata=_metadata(item))
 
-    def no_caption(self, item: Encoded) -> str:
+    def no_caption(self, item: EncodedSample) -> str:
         return "it has no caption"
 
 
@@ -174,10 +174,10 @@ class FolderSource(Media):
         super().__init__(templates, captions)
         self.folder = folder
 
-    def contents(self) -> Contents:
-        return Contents("files", len(self.folder), self.folder.digest())
+    def fingerprint(self) -> DatasetFingerprint:
+        return DatasetFingerprint("files", len(self.folder), self.folder.digest())
 
-    def no_caption(self, item: Encoded) -> str:
+    def no_caption(self, item: EncodedSample) -> str:
         inside = posixpath.basename(posixpath.dirname(item.key))
         if not inside or self.templates:
             return "it has no caption"
@@ -186,7 +186,7 @@ class FolderSource(Media):
             "'a video of {label}'"
         )
 
-    def items(self, stream: Stream, position: Position) -> Iterator[tuple[Encoded | BadSample, Position]]:
+    def items(self, stream: StreamConfig, position: Position) -> Iterator[tuple[EncodedSample | BadSample, Position]]:
         taken = position.get("taken", 0)
         while True:
             epoch, place = divmod(stream.index + taken * stream.count, len(self.folder))
@@ -207,10 +207,12 @@ class ShardSource(Media):
         super().__init__(templates, captions)
         self.shards = list(shards)
 
-    def contents(self) -> Contents:
-        return Contents("shards", len(self.shards), sha256("\n".join(self.shards).encode(errors="replace")).hexdigest())
+    def fingerprint(self) -> DatasetFingerprint:
+        return DatasetFingerprint(
+            "shards", len(self.shards), sha256("\n".join(self.shards).encode(errors="replace")).hexdigest()
+        )
 
-    def items(self, stream: Stream, position: Position) -> Iterator[tuple[Encoded | BadSample, Position]]:
+    def items(self, stream: StreamConfig, position: Position) -> Iterator[tuple[EncodedSample | BadSample, Position]]:
         start = {key: position.get(key, 0) for key in ("part", "offset", "number", "window")}
         given = position.get("given", 0)
         for window, end in _windows(self._read(stream, start), stream):
@@ -222,7 +224,7 @@ class ShardSource(Media):
             start, given = end | {"window": start["window"] + 1}, 0
             window.clear()  # its bytes go before the next ones come
 
-    def redealt(self, positions: Sequence[Position], count: int) -> Position:
+    def resharded(self, positions: Sequence[Position], count: int) -> Position:
         """By whole shards: some samples are seen twice in this epoch, or not at all."""
         epochs = sum(position.get("part", 0) for position in positions) / self._parts(len(positions))
         return {"part": round(epochs * self._parts(count) / count)}
@@ -231,7 +233,9 @@ class ShardSource(Media):
         """Parts of shards that an epoch of `count` streams has."""
         return len(self.shards) * -(-count // len(self.shards))
 
-    def _read(self, stream: Stream, start: Position) -> Iterator[tuple[Encoded | BadSample | None, Position]]:
+    def _read(
+        self, stream: StreamConfig, start: Position
+    ) -> Iterator[tuple[EncodedSample | BadSample | None, Position]]:
         """The stream's samples as they lie, each with the place where the next one begins; None ends an epoch."""
         sharers = -(-stream.count // len(self.shards))
         parts = self._parts(stream.count)
@@ -268,27 +272,27 @@ class ShardSource(Media):
 
 
 def _windows(
-    reader: Iterator[tuple[Encoded | BadSample | None, Position]], stream: Stream
-) -> Iterator[tuple[list[Encoded | BadSample], Position]]:
+    reader: Iterator[tuple[EncodedSample | BadSample | None, Position]], stream: StreamConfig
+) -> Iterator[tuple[list[EncodedSample | BadSample], Position]]:
     """The reader's samples by as many as are mixed and fit in memory, of one epoch, with the place after them."""
-    window: list[Encoded | BadSample] = []
+    window: list[EncodedSample | BadSample] = []
     held = 0
     for item, end in reader:
         if item is not None:
             window.append(item)
-            held += len(item.media) if isinstance(item, Encoded) else 0
+            held += len(item.media) if isinstance(item, EncodedSample) else 0
         if item is None or len(window) >= stream.shuffle or held >= stream.window_bytes:
             yield window, end
             window, held = [], 0
 
 
-def _facts(item: Encoded) -> SampleFacts:
+def _metadata(item: EncodedSample) -> SampleMetadata:
     """Those of a stranger's shard may be anything."""
-    facts: SampleFacts = {"name": item.key}
+    metadata: SampleMetadata = {"name": item.key}
     for name, kind in _TOLD.items():
-        if isinstance(item.facts.get(name), kind):
-            facts[name] = item.facts[name]
-    return facts
+        if isinstance(item.metadata.get(name), kind):
+            metadata[name] = item.metadata[name]
+    return metadata
 
 
 @lru_cache(maxsize=4)

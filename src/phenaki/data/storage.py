@@ -45,18 +45,18 @@ class NotThere(PhenakiError):
 # finding
 
 
-def expand(place: str) -> list[str]:
-    """The files that `place` stands for, sorted, each once, as paths or URLs that `open_from` takes.
+def expand(uri: str) -> list[str]:
+    """The files that `uri` stands for, sorted, each once, as paths or URLs that `open_from` takes.
 
     A file, a folder or s3:// prefix (its .tar files, those of its folders too), a pattern with * ? [..] and **, or with
     braces: "train-{000..127}.tar", "{a,b}.tar". Over http(s) only braces: such a server has no list. Names out of
     braces are not asked for one by one, which takes long in a bucket, only the first one is; a later one that is
     missing is told when it is opened. Raises PhenakiError if nothing is found, and for a server that does not answer.
     """
-    names = [place] if os.path.lexists(place) else _without_braces(place)
+    names = [uri] if os.path.lexists(uri) else _without_braces(uri)
     found = sorted({file for name in names for file in _listed(name)})
     if not found:
-        raise PhenakiError(f"Nothing was found at '{place}'. A folder is searched for files that end in {ENDING}.")
+        raise PhenakiError(f"Nothing was found at '{uri}'. A folder is searched for files that end in {ENDING}.")
     open_from(found[0]).close()
     return found
 
@@ -67,14 +67,14 @@ def files_under(folder: str) -> Iterator[str]:
     return (file for file in files if not _is_hidden(file))
 
 
-def is_remote(place: str) -> bool:
+def is_remote(uri: str) -> bool:
     """Whether it is a URL, and no local path."""
-    return bool(_protocol(place))
+    return bool(_protocol(uri))
 
 
-def join(place: str, name: str) -> str:
-    """The path or URL of `name` in the folder `place`."""
-    return f"{place.rstrip('/')}/{name}" if _protocol(place) else os.path.join(place, name)
+def join(uri: str, name: str) -> str:
+    """The path or URL of `name` in the folder `uri`."""
+    return f"{uri.rstrip('/')}/{name}" if _protocol(uri) else os.path.join(uri, name)
 
 
 def _without_braces(pattern: str) -> list[str]:
@@ -242,7 +242,7 @@ def _skip(file: Any, count: int) -> None:
     while count:
         data = file.read(min(count, BLOCK))
         if not data:
-            raise ConnectionError("the connection ended before the place to read from")
+            raise ConnectionError("the connection ended before the uri to read from")
         count -= len(data)
 
 
@@ -263,11 +263,11 @@ def check_outside(folder: str | Path, out: str) -> None:
         raise PhenakiError(f"'{out}' would become a part of '{folder}', which is read: name a folder outside of it")
 
 
-def make_folder(place: str) -> None:
-    """Make the folder `place` where there is none; stores such as s3:// have no folders."""
-    if not is_remote(place):
-        with writing(place):
-            os.makedirs(_local(place), exist_ok=True)
+def make_folder(uri: str) -> None:
+    """Make the folder `uri` where there is none; stores such as s3:// have no folders."""
+    if not is_remote(uri):
+        with writing(uri):
+            os.makedirs(_local(uri), exist_ok=True)
 
 
 def put_whole(url: str) -> AbstractContextManager[BinaryIO]:

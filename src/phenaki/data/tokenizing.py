@@ -1,4 +1,4 @@
-"""Writing token shards: every sample of a place through the tokenizer, once or in several augmented passes."""
+"""Writing token shards: every sample of a uri through the tokenizer, once or in several augmented passes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.precision import autocast
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.opening import Split, check_holds_clips, open_source
-from phenaki.data.sample import Encoded, check_bad_share
+from phenaki.data.sample import EncodedSample, check_bad_fraction
 from phenaki.data.shards import ShardWriter
-from phenaki.data.sources import Position, Sample, Source, Stream, World
+from phenaki.data.sources import Position, Sample, Source, StreamConfig, World
 from phenaki.data.storage import check_outside, join, make_folder, put_json, put_whole, read_if_there
 from phenaki.data.tokens import FIELD, TOKENS, TokenSet, name_of_share
 from phenaki.media.reader import ClipView
@@ -37,10 +37,10 @@ _DECODERS = 4  # threads; PyAV works outside Python's lock
 class TokenizeConfig:
     """Which samples, and how often.
 
-    frames: of each clip. passes: how often each sample is written, each time from a random place in time and with a
+    frames: of each clip. passes: how often each sample is written, each time from a random uri in time and with a
     random crop; a single pass takes the middle of both. flip: mirror every second clip of several passes. samples: how
     many are written, 0 for all, which the procedural world does not have. batch: clips that are encoded at once.
-    bad_share: above this share of samples that cannot be used it stops; applied from 100 samples on, and at the end.
+    max_bad_fraction: stops above this fraction of unusable samples, checked from 100 samples on and at the end.
     """
 
     source: SourceConfig
@@ -51,7 +51,7 @@ class TokenizeConfig:
     samples: int = 0
     batch: int = 16
     seed: int = 0
-    bad_share: float = 0.1
+    max_bad_fraction: float = 0.1
 
     def __post_init__(self) -> None:
         for name, least in (("frames", 1), ("passes", 1), ("samples", 0), ("batch", 1), ("seed", 0)):
@@ -59,12 +59,12 @@ class TokenizeConfig:
                 raise PhenakiError(f"{name} {getattr(self, name)} must be {least} or more")
         if self.flip and self.passes == 1:
             raise PhenakiError("clips are mirrored by chance: --flip needs --passes 2 or more")
-        if not 0 <= self.bad_share <= 1:
-            raise PhenakiError(f"--bad-share {self.bad_share} is a share of the samples, from 0 to 1")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise PhenakiError(f"--max-bad-fraction {self.max_bad_fraction} is a share of the samples, from 0 to 1")
 
     def settings(self) -> dict[str, Any]:
         """What decides what is written, as plain data."""
-        return {key: value for key, value in to_dict(self).items() if key != "bad_share"}
+        return {key: value for key, value in to_dict(self).items() if key != "max_bad_fraction"}
 
 
 @dataclass
@@ -94,7 +94,7 @@ def tokenize(
     on_written: Callable[[int], None] = lambda written: None,
     on_bad: Callable[[str], None] = lambda sentence: None,
 ) -> Tokenized:
-    """Write ids and captions of the samples of a source as token shards in the folder or at the s3:// place `out`.
+    """Write ids and captions of the samples of a source as token shards in the folder or at the s3:// uri `out`.
 
     With `text_encoder`, one caption is drawn for each sample and its embeddings are written too. Each of `world_size`
     processes writes a share, in shards of its own. One that was stopped goes on behind its last whole shard and writes
@@ -103,9 +103,9 @@ def tokenize(
     before any of them, and every process compares it.
 
     Raises PhenakiError where `out` was begun with other networks, settings or processes, where no sample is usable, and
-    for more bad ones than `bad_share`; what is in whole shards stays.
+    for more bad ones than `max_bad_fraction`; what is in whole shards stays.
     """
-    check_outside(config.source.place, out)
+    check_outside(config.source.uri, out)
     try:
         tokenizer.grid(config.frames, *tokenizer.config.image_size)
     except PhenakiError as error:
@@ -117,7 +117,7 @@ def tokenize(
         lengths=(config.frames,),
         seed=config.seed,
     )
-    check_holds_clips(config.source.place)
+    check_holds_clips(config.source.uri)
     captions = not isinstance(text_encoder, NoText)
     source = open_source(config.source, data, captions, config.split)
     if isinstance(source, World) and not config.samples:
@@ -125,7 +125,7 @@ def tokenize(
     view = replace(data.view(config.frames, config.source), random=config.passes > 1, flip=config.flip)
     made_by = TokenSet(
         tokenizer=fingerprint(tokenizer),
-        facts=tokenizer.facts,
+        spec=tokenizer.spec,
         frames=config.frames,
         text_encoder=fingerprint(text_encoder) if text_encoder else "",
         text_width=text_encoder.width if text_encoder else 0,
@@ -140,7 +140,7 @@ def tokenize(
     if done.finished:
         return done
     wanted = len(range(rank, config.samples, world_size)) if config.samples else None
-    stream = Stream(config.seed, rank, world_size, shuffle=0, epochs=config.passes)
+    stream = StreamConfig(config.seed, rank, world_size, shuffle=0, epochs=config.passes)
     check_caption = text_encoder.check if text_encoder else None
     bad = f"named in {out}"
     with share.writer, ThreadPoolExecutor(1 + _DECODERS) as threads:
@@ -151,20 +151,20 @@ def tokenize(
                 done.taken, done.position = done.taken + 1, drawn.position
                 if isinstance(drawn.sample, BadSample):
                     bad = str(drawn.sample)
-                    share.leave_out(bad)
+                    share.skip(bad)
                     on_bad(bad)
                 elif drawn.sample is None:
                     done.stills += 1
                 elif done.written != wanted:
                     share.write(next(fields))
             on_written(done.written)
-            check_bad_share(done.bad, done.taken, config.bad_share, "--bad-share", bad)
+            check_bad_fraction(done.bad, done.taken, config.max_bad_fraction, "--max-bad-fraction", bad)
             if done.written == wanted:
                 break
             share.finish_full_shard()
         if not done.written and (done.bad or world_size == 1):  # else its share of a few samples is none at all
             raise PhenakiError(_nothing_usable(config, done, bad))
-        check_bad_share(done.bad, done.taken, config.bad_share, "--bad-share", bad, final=True)
+        check_bad_fraction(done.bad, done.taken, config.max_bad_fraction, "--max-bad-fraction", bad, final=True)
         done.finished = True
         share.finish_shard()
     return done
@@ -174,7 +174,7 @@ def _nothing_usable(config: TokenizeConfig, done: Tokenized, bad: str) -> str:
     found = [bad.rstrip(".")] if done.bad else []
     found += [f"{done.stills:,} still pictures"] if done.stills else []
     what = f": {', and '.join(found)}" if found else ""
-    return f"'{config.source.place}' has no usable sample{what}. Clips of {config.frames} frames are wanted (--frames)"
+    return f"'{config.source.uri}' has no usable sample{what}. Clips of {config.frames} frames are wanted (--frames)"
 
 
 # samples
@@ -190,7 +190,7 @@ class _Drawn(NamedTuple):
 
 def _groups(
     source: Source,
-    stream: Stream,
+    stream: StreamConfig,
     done: Tokenized,
     view: ClipView,
     check_caption: Callable[[str], None] | None,
@@ -239,7 +239,7 @@ def _encoded(group: list[_Drawn], tokenizer: Tokenizer, text_encoder: TextEncode
 def _fields(item: Any, sample: Sample, ids: np.ndarray, text: np.ndarray | None) -> dict[str, bytes]:
     """All captions of a sample, to draw one of at each use; with embeddings the one that they are of."""
     words: dict[str, Any] = {"captions": [sample.caption] if sample.caption else []}
-    if isinstance(item, Encoded):
+    if isinstance(item, EncodedSample):
         words["source"] = item.key
         if text is None:
             words |= {"captions": item.captions, "label": item.label}
@@ -255,7 +255,7 @@ def _fields(item: Any, sample: Sample, ids: np.ndarray, text: np.ndarray | None)
 class _Share:
     """What one process writes: shards, beside each the names of what was left out meanwhile, and where it stands.
 
-    Raises PhenakiError where the place is that of other networks, settings or processes.
+    Raises PhenakiError where the uri is that of other networks, settings or processes.
     """
 
     def __init__(self, out: str, rank: int, made_by: TokenSet) -> None:
@@ -275,7 +275,7 @@ class _Share:
         self.writer.write(f"{self.done.taken:09d}", fields)
         self.done.written += 1
 
-    def leave_out(self, sentence: str) -> None:
+    def skip(self, sentence: str) -> None:
         self._bad.append(sentence)
         self.done.bad += 1
 
@@ -284,7 +284,7 @@ class _Share:
             self.finish_shard()
 
     def finish_shard(self) -> None:
-        if not self.done.written:  # the place may still become that of other settings
+        if not self.done.written:  # the uri may still become that of other settings
             return
         self.writer.finish_shard()
         if self._bad:
@@ -305,7 +305,7 @@ def _is_begun(out: str, made_by: TokenSet) -> bool:
     begun = replace(begun, config=settings)  # an older version knew fewer of them
     if begun != made_by:
         raise PhenakiError(
-            f"'{out}' was begun with another {_difference(begun, made_by)}: take the same to go on, or another place"
+            f"'{out}' was begun with another {_difference(begun, made_by)}: take the same to go on, or another uri"
         )
     return True
 

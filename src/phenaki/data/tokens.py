@@ -22,10 +22,10 @@ from phenaki.core.errors import BadSample
 from phenaki.core.grid import latent_frames
 from phenaki.data.captions import draw_caption
 from phenaki.data.config import Size, sides
-from phenaki.data.sample import Encoded
+from phenaki.data.sample import EncodedSample
 from phenaki.data.sources import ShardSource
 from phenaki.media.reader import ClipView
-from phenaki.tokenizers import TokenizerFacts
+from phenaki.tokenizers import TokenizerSpec
 
 TOKENS = "tokens.json"
 FIELD = "safetensors"  # of a sample, in its shard
@@ -40,7 +40,7 @@ def name_of_share(rank: int) -> str:
 class TokenSet:
     """tokens.json: what made the samples of a set of token shards.
 
-    `tokenizer` and `text_encoder` ("" where there are no embeddings): their fingerprints. `facts`: what a generator has
+    `tokenizer` and `text_encoder` ("" where there are no embeddings): their fingerprints. `spec`: what a generator has
     to know of the tokenizer. `frames`, `size`: of the clips; 0 is the tokenizer's size. `text_width`: of the
     embeddings. `templates`: for labels. `config` and `processes`: what `data/tokenizing.py` was asked for and
     in how many processes, which who goes on has to repeat. `causal`: whether the first ids of a clip are those of its
@@ -48,7 +48,7 @@ class TokenSet:
     """
 
     tokenizer: str
-    facts: TokenizerFacts
+    spec: TokenizerSpec
     frames: int
     text_encoder: str = ""
     text_width: int = 0
@@ -61,7 +61,7 @@ class TokenSet:
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of the clips in px."""
-        return sides(self.size or self.facts.image_size)
+        return sides(self.size or self.spec.image_size)
 
 
 class Tokens(NamedTuple):
@@ -82,7 +82,7 @@ class TokenSource(ShardSource):
         super().__init__(shards, templates or made_by.templates)  # which reads captions in any case: people see them
         self.made_by, self._captions_needed = made_by, captions
 
-    def sample(self, item: Encoded | BadSample, view: ClipView, rng: np.random.Generator) -> Tokens:
+    def sample(self, item: EncodedSample | BadSample, view: ClipView, rng: np.random.Generator) -> Tokens:
         if isinstance(item, BadSample):
             raise item
         try:
@@ -90,14 +90,14 @@ class TokenSource(ShardSource):
             ids, text = arrays["ids"], arrays["text"] if self.made_by.text_encoder else None
         except (SafetensorError, KeyError) as error:
             raise BadSample(f"{item.name}: it holds no ids of phenaki ({error})") from error
-        facts = self.made_by.facts
-        steps = latent_frames(view.frames, facts.patch[0])
-        area = view.size[0] // facts.patch[1], view.size[1] // facts.patch[2]
+        spec = self.made_by.spec
+        steps = latent_frames(view.frames, spec.patch[0])
+        area = view.size[0] // spec.patch[1], view.size[1] // spec.patch[2]
         fits = ids.dtype.kind in "iu" and ids.shape[1:] == area and len(ids) >= steps
-        if not fits or ids.min() < 0 or ids.max() >= facts.vocab_size:
+        if not fits or ids.min() < 0 or ids.max() >= spec.vocab_size:
             raise BadSample(
                 f"{item.name}: ids of shape {ids.shape} and type {ids.dtype} from {ids.min(initial=0)} to "
-                f"{ids.max(initial=0)}; {steps} time steps of {area[0]}x{area[1]} ids below {facts.vocab_size} "
+                f"{ids.max(initial=0)}; {steps} time steps of {area[0]}x{area[1]} ids below {spec.vocab_size} "
                 "are needed"
             )
         if text is not None and not _is_text(text, self.made_by.text_width):
@@ -108,7 +108,7 @@ class TokenSource(ShardSource):
         caption = draw_caption(item.captions, item.label, self.templates, rng)
         if self._captions_needed and not caption:
             raise BadSample(f"{item.name}: it has no caption")
-        return Tokens(ids[:steps].astype(np.int64), caption, bool(item.facts.get("continued")), text)
+        return Tokens(ids[:steps].astype(np.int64), caption, bool(item.metadata.get("continued")), text)
 
 
 def _is_text(text: np.ndarray, width: int) -> bool:

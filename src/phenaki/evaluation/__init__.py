@@ -23,13 +23,13 @@ from phenaki.evaluation.reconstruction import PIXELS_ONLY, reconstruction
 from phenaki.evaluation.report import report
 from phenaki.evaluation.stories import stories
 from phenaki.evaluation.world import World
-from phenaki.perceptual import Judges
+from phenaki.perceptual import PerceptualNetworks
 from phenaki.tokenizers import Tokenizer
 
 __all__ = [
     "SUITES",
     "Clips",
-    "Judges",
+    "PerceptualNetworks",
     "Model",
     "World",
     "compare",
@@ -55,7 +55,7 @@ def evaluate(
     progress: bool = True,
     clips: int = CLIPS,
     frames: int = FRAMES,
-    perceptual: Judges = PIXELS_ONLY,
+    perceptual: PerceptualNetworks = PIXELS_ONLY,
 ) -> dict[str, Any]:
     """Metrics of a model, or of a tokenizer alone, as JSON-serialisable data: a block per suite, by its name.
 

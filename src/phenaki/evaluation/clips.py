@@ -11,8 +11,8 @@ import numpy as np
 
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.opening import check_holds_clips, keeps_back, open_source
-from phenaki.data.sources import Sample, Stream
+from phenaki.data.opening import check_holds_clips, has_validation, open_source
+from phenaki.data.sources import Sample, StreamConfig
 from phenaki.evaluation.generate import FRAMES
 from phenaki.evaluation.protocol import PREPROCESSING
 from phenaki.evaluation.world import World
@@ -70,7 +70,7 @@ class Clips:
         config = self.tokenizer.config
         view = ClipView(self.frames, config.fps, tuple(config.image_size), random=False)
         check_holds_clips(uri)
-        split = "validation" if keeps_back(uri) else "train"
+        split = "validation" if has_validation(uri) else "train"
         protocol = {
             "data": uri,
             "split": split,
@@ -88,7 +88,7 @@ class Clips:
         data = DataConfig((config,), size=view.size, fps=view.fps, lengths=(self.frames,), seed=self.seed)
         source = open_source(config, data, captions=False, split=split)
         found, rng = 0, np.random.default_rng(self.seed)
-        for item, _ in source.items(Stream(self.seed, epochs=1), {}):
+        for item, _ in source.items(StreamConfig(self.seed, epochs=1), {}):
             try:
                 sample = source.sample(item, view, rng)
             except BadSample as error:

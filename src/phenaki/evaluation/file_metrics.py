@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from phenaki.evaluation.protocol import PREPROCESSING, provenance
-from phenaki.perceptual import LPIPS, Judges
+from phenaki.perceptual import LPIPS, PerceptualNetworks
 from phenaki.tokenizers import Tokenizer
 
 
@@ -40,7 +40,7 @@ def metrics_json(
     clip = {"frames": frames or "all", "fps": tokenizer.config.fps, "size": list(tokenizer.config.image_size)}
     cropped = {"temporal_crop": "center" if frames else "none"} | PREPROCESSING
     return {
-        "protocol": clip | cropped | Judges(lpips).protocol | provenance(tokenizer),
+        "protocol": clip | cropped | PerceptualNetworks(lpips).protocol | provenance(tokenizer),
         "files": [file._asdict() for file in files],
         "mean": {name: value for name, value in _mean(files)._asdict().items() if name != "file"},
     }

@@ -13,7 +13,7 @@ from torch import Tensor
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.evaluation.file_metrics import FileMetrics
 from phenaki.evaluation.pixels import decibels, ssim
-from phenaki.media.reader import ClipView, MediaFacts, probe, read_clip, read_frames
+from phenaki.media.reader import ClipView, MediaInfo, probe, read_clip, read_frames
 from phenaki.media.resample import resample
 from phenaki.media.video import (
     Frames,
@@ -71,7 +71,7 @@ def _pairs(file: Path, tokenizer: Tokenizer, frames: int | None) -> Iterator[Pai
     yield clip, tokenizer.decode(tokenizer.encode(_video(clip, tokenizer)))
 
 
-def _check_size(info: MediaFacts, tokenizer: Tokenizer) -> None:
+def _check_size(info: MediaInfo, tokenizer: Tokenizer) -> None:
     _, height, width = tokenizer.patch
     if info.height < height or info.width < width:
         raise BadSample(
@@ -80,7 +80,7 @@ def _check_size(info: MediaFacts, tokenizer: Tokenizer) -> None:
         )
 
 
-def _check_length(info: MediaFacts, frames: int, fps: float) -> None:
+def _check_length(info: MediaInfo, frames: int, fps: float) -> None:
     if info.frames > 1 and info.seconds <= (frames - 1) / fps:
         raise BadSample(
             f"{info.seconds:.2f} s of video ({info.frames} frames) are too short for a clip of {frames} frames at "

@@ -17,16 +17,16 @@ from phenaki.evaluation.pixels import psnr, ssim
 from phenaki.evaluation.rates import claim_rates, success_rate
 from phenaki.evaluation.world import Report
 from phenaki.media.video import to_float, to_uint8
-from phenaki.perceptual import I3D, LPIPS, Judges
+from phenaki.perceptual import I3D, LPIPS, PerceptualNetworks
 from phenaki.tokenizers import Tokenizer, code_usage
 
 MAX_PIXELS = 16 * 11 * 64 * 64  # per batch
 _I3D_BATCH = 4  # clips, which I3D enlarges to 224x224
-PIXELS_ONLY = Judges()
+PIXELS_ONLY = PerceptualNetworks()
 
 
 def reconstruction(
-    tokenizer: Tokenizer, clips: Clips, advance: Advance, perceptual: Judges = PIXELS_ONLY
+    tokenizer: Tokenizer, clips: Clips, advance: Advance, perceptual: PerceptualNetworks = PIXELS_ONLY
 ) -> dict[str, Any]:
     """Distances between `clips` and their reconstructions, and codebook usage.
 

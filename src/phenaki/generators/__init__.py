@@ -4,7 +4,7 @@ from phenaki.core.registry import GENERATORS
 from phenaki.generators.base import FORWARD_METHODS, Condition, Generator
 from phenaki.generators.components import Components
 from phenaki.generators.masked import MaskedTransformer, MaskedTransformerConfig, MaskedTransformerSizes
-from phenaki.tokenizers.base import TokenizerFacts
+from phenaki.tokenizers.spec import TokenizerSpec
 
 GENERATORS.register("masked", MaskedTransformerConfig, MaskedTransformer)
 
@@ -12,7 +12,7 @@ GeneratorSizes = MaskedTransformerSizes
 """What a recipe chooses, by the type of generator that it is for."""
 
 
-def build_generator(sizes: GeneratorSizes, tokenizer: TokenizerFacts, text_width: int) -> Generator:
+def build_generator(sizes: GeneratorSizes, tokenizer: TokenizerSpec, text_width: int) -> Generator:
     """The generator, randomly initialised, that the sizes are for."""
     config = sizes.config(tokenizer, text_width)
     return GENERATORS.model_class(config)(config)

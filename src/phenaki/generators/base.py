@@ -97,7 +97,7 @@ class Generator(nn.Module, ABC):
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Raise PhenakiError, naming each difference, unless this generator was built for such a tokenizer."""
-        expected, actual = asdict(self.config.tokenizer), asdict(tokenizer.facts)
+        expected, actual = asdict(self.config.tokenizer), asdict(tokenizer.spec)
         differences = [
             f"{name} {expected[name]}, not {actual[name]}" for name in expected if expected[name] != actual[name]
         ]

@@ -19,7 +19,7 @@ from phenaki.nn.attention import HEAD_DIM
 from phenaki.nn.linear import RaggedLinear
 from phenaki.nn.positions import fourier_features, rotary_table
 from phenaki.nn.transformer import TransformerBlock, initialize, width_error
-from phenaki.tokenizers.base import TokenizerFacts
+from phenaki.tokenizers.spec import TokenizerSpec
 
 _BANDS = 6
 
@@ -38,7 +38,7 @@ class MaskedTransformerSizes:
         if error := width_error(self.width):
             raise PhenakiError(error)
 
-    def config(self, tokenizer: TokenizerFacts, text_width: int) -> MaskedTransformerConfig:
+    def config(self, tokenizer: TokenizerSpec, text_width: int) -> MaskedTransformerConfig:
         return MaskedTransformerConfig(tokenizer=tokenizer, text_width=text_width, **asdict(self))
 
 
@@ -46,7 +46,7 @@ class MaskedTransformerSizes:
 class MaskedTransformerConfig(MaskedTransformerSizes):
     """Sizes of the network, the tokenizer whose ids it writes, and the width of the text embeddings."""
 
-    tokenizer: TokenizerFacts
+    tokenizer: TokenizerSpec
     text_width: int
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ class MaskedTransformer(Generator):
         """
         if actions is not None:
             raise PhenakiError("this generator takes no actions: train one that does, or leave them out")
-        embeddings, mask, frames = text.embeddings, text.mask, getattr(text, "frames", None)
+        embeddings, mask, frames = text.embeddings, text.mask, text.frames
         if drop is not None:
             mask = mask & ~drop[:, None]
         null = self.null_text.to(embeddings.dtype).expand(len(embeddings), 1, -1)

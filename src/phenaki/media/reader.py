@@ -82,7 +82,7 @@ class ClipView:
         return (self.frames - 1) / self.fps
 
 
-class MediaFacts(NamedTuple):
+class MediaInfo(NamedTuple):
     """How many frames a medium has, at which mean rate, of which size as shown (upright, square pixels), how long.
 
     A still picture is 1 frame at rate 0 and lasts 0 seconds.
@@ -135,7 +135,7 @@ def read_frames(media: bytes | Path, ending: str, size: tuple[int, int]) -> Iter
                 yield begin, partial(render, frame) if frame else None
 
 
-def probe(media: bytes | Path, ending: str) -> MediaFacts:
+def probe(media: bytes | Path, ending: str) -> MediaInfo:
     """What is in a medium, by its time stamps and its first frame. Raises BadSample for one that cannot be read."""
     with _opened(media) as file:
         return (_probe_pictures if ending in PICTURES else _probe_stream)(file)
@@ -251,13 +251,13 @@ def _read_pictures(file: BinaryIO, view: ClipView, rng: np.random.Generator) -> 
         return np.stack(clip)
 
 
-def _probe_pictures(file: BinaryIO) -> MediaFacts:
+def _probe_pictures(file: BinaryIO) -> MediaInfo:
     with _image(file) as image:
         begins = _begins(image)
         width, height = ImageOps.exif_transpose(image).size
         if len(begins) == 2:
-            return MediaFacts(1, 0.0, width, height, 0.0)
-        return MediaFacts(len(begins) - 1, (len(begins) - 1) / begins[-1], width, height, begins[-1])
+            return MediaInfo(1, 0.0, width, height, 0.0)
+        return MediaInfo(len(begins) - 1, (len(begins) - 1) / begins[-1], width, height, begins[-1])
 
 
 @contextmanager
@@ -315,7 +315,7 @@ def _read_stream(file: BinaryIO, view: ClipView, rng: np.random.Generator) -> Fr
         return np.stack(clip)
 
 
-def _probe_stream(file: BinaryIO) -> MediaFacts:
+def _probe_stream(file: BinaryIO) -> MediaInfo:
     with _container(file) as container:
         stream = _video_stream(container)
         frames, first, end = _scan(_unbroken(container.demux(stream), stream), stream)
@@ -323,7 +323,7 @@ def _probe_stream(file: BinaryIO) -> MediaFacts:
         if frame is None:
             raise BadSample("it holds no frame that can be decoded")
         width, height = _shown_size(frame, stream.sample_aspect_ratio or 1)
-        return MediaFacts(frames, frames / (end - first), width, height, end - first)
+        return MediaInfo(frames, frames / (end - first), width, height, end - first)
 
 
 def _container(file: BinaryIO) -> InputContainer:

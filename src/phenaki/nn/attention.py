@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from phenaki.nn.past import Past
 from phenaki.nn.positions import rotate
+from phenaki.nn.state import StreamState
 
 HEAD_DIM = 64  # fewer, wider heads: the softmax over N * M * H scores is what costs on a CPU
 _SCORES = 12 << 20  # at a time: 24 MB in bfloat16; 32 MB and more come anew from the system, at half the speed
@@ -72,14 +72,14 @@ class Attention(nn.Module):
         x: Tensor,
         rotary: tuple[Tensor, Tensor] | None = None,
         mask: Tensor | None = None,
-        past: Past | None = None,
+        state: StreamState | None = None,
     ) -> Tensor:
         """x: (B, N, D) -> (B, N, D); `rotary` as `rotary_table` makes it for the N positions; `mask`: bool (B, N), True
-        where there is something to see; `past`: of a stream, whose positions come before the N, in `rotary` too."""
+        where there is something to see; `state`: of a stream, whose positions come before the N, in `rotary` too."""
         q = self.norm_q(self._split(self.to_q(x)))
         kv = self.to_kv(x)
-        if past is not None:
-            kv = past.join(self, kv, keep=None, dim=1)
+        if state is not None:
+            kv = state.prepend(self, kv, keep=None, dim=1)
         k, v = self._keys_values(kv)
         if rotary is not None:
             q, k = rotate(q, tuple(part[-x.shape[1] :] for part in rotary)), rotate(k, rotary)

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from phenaki.nn.past import Past
+from phenaki.nn.state import StreamState
 
 
 class CausalConv3d(nn.Module):
-    """Convolution over (time, rows, columns) whose padding in time is all on the past side.
+    """Convolution over (time, rows, columns) whose padding in time is all on the state side.
 
     (B, T, H, W, inputs) -> (B, T / stride, H / stride, W / stride, outputs), zeros outside. With a stride of s in time,
-    output j sees the inputs up to (j + 1) s - 1. With a `past`, x goes on where its last piece ended. Raises ValueError
+    output j sees the inputs up to (j + 1) s - 1. With a `state`, x continues its last chunk. Raises ValueError
     unless T is a multiple of the stride.
     """
 
@@ -33,12 +33,12 @@ class CausalConv3d(nn.Module):
         padding = [(size - step + 1) // 2 for size, step in zip(kernel[1:], stride[1:], strict=True)]
         self.frames = nn.Conv2d(inputs * self.kernel, outputs, kernel[1:], stride[1:], padding)
 
-    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
-        x = self._windows(x, past)
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        x = self._windows(x, state)
         y = self.frames(x.flatten(0, 1).permute(0, 3, 1, 2))  # a view: channels-last in memory
         return y.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
 
-    def _windows(self, x: Tensor, past: Past | None) -> Tensor:
+    def _windows(self, x: Tensor, state: StreamState | None) -> Tensor:
         """(B, T, H, W, C) -> (B, t, H, W, kernel * C): the frames that each output sees, stacked."""
         T = x.shape[1]
         if T % self.stride:
@@ -46,8 +46,8 @@ class CausalConv3d(nn.Module):
         if self.kernel == 1:
             return x[:, :: self.stride]
         before = self.kernel - self.stride
-        if past is not None:
-            x = past.join(self, x, before, dim=1)
+        if state is not None:
+            x = state.prepend(self, x, before, dim=1)
         x = F.pad(x, (0, 0, 0, 0, 0, 0, before + T - x.shape[1], 0))
         return torch.cat([x[:, tap : tap + T : self.stride] for tap in range(self.kernel)], dim=-1)
 
@@ -62,8 +62,8 @@ class CausalUpsample3d(CausalConv3d):
         super().__init__(inputs, outputs * factor[0] * factor[1] * factor[2])
         self.factor = factor
 
-    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
-        return depth_to_space(super().forward(x, past), self.factor)
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        return depth_to_space(super().forward(x, state), self.factor)
 
 
 def depth_to_space(x: Tensor, factor: tuple[int, int, int]) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from phenaki.nn.attention import HEAD_DIM, Attention
 from phenaki.nn.block import Block
-from phenaki.nn.past import Past
+from phenaki.nn.state import StreamState
 
 
 class FeedForward(nn.Sequential):
@@ -40,11 +40,11 @@ class TransformerBlock(Block):
         mask: Tensor | None = None,
         context: tuple[Tensor, Tensor] | None = None,
         context_mask: Tensor | None = None,
-        past: Past | None = None,
+        state: StreamState | None = None,
     ) -> Tensor:
         """x: (B, N, D) -> (B, N, D), `mask`: bool (B, N), which positions may be seen; `context`: keys and values of
-        `self.cross.keys_values` for M context positions, `context_mask`: bool (B, N or 1, M); `past`: of a stream."""
-        x = x + self.attention(self.norm(x), rotary, mask, past)
+        `self.cross.keys_values` for M context positions, `context_mask`: bool (B, N or 1, M); `state`: of a stream."""
+        x = x + self.attention(self.norm(x), rotary, mask, state)
         if self.cross is not None:
             x = x + self.cross.cross(self.norm_cross(x), context, context_mask)
         return x + self.feed_forward(x)

@@ -11,8 +11,8 @@ says what to get from where, and where to put it.
 """
 
 from phenaki.perceptual.i3d import I3D, load_i3d
-from phenaki.perceptual.judges import Judges
 from phenaki.perceptual.lpips import LPIPS, load_lpips
+from phenaki.perceptual.networks import PerceptualNetworks
 from phenaki.perceptual.weights import MissingWeights
 
-__all__ = ["I3D", "LPIPS", "Judges", "MissingWeights", "load_i3d", "load_lpips"]
+__all__ = ["I3D", "LPIPS", "PerceptualNetworks", "MissingWeights", "load_i3d", "load_lpips"]

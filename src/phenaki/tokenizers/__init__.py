@@ -1,10 +1,11 @@
 """Stage 1: video to a small grid of discrete ids, and back."""
 
 from phenaki.core.registry import TOKENIZERS
-from phenaki.tokenizers.base import Grid, Reconstruction, Tokenizer, TokenizerFacts
+from phenaki.tokenizers.base import Reconstruction, Tokenizer
 from phenaki.tokenizers.conv3d import Conv3D, Conv3DConfig
 from phenaki.tokenizers.cvivit import CViViT, CViViTConfig
 from phenaki.tokenizers.quantizers import QuantizerConfig, code_usage
+from phenaki.tokenizers.spec import Grid, TokenizerSpec
 from phenaki.tokenizers.tiling import Tiled
 
 TOKENIZERS.register("cvivit", CViViTConfig, CViViT)
@@ -29,7 +30,7 @@ __all__ = [
     "Tiled",
     "Tokenizer",
     "TokenizerConfig",
-    "TokenizerFacts",
+    "TokenizerSpec",
     "build_tokenizer",
     "code_usage",
 ]

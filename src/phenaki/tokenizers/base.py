@@ -4,55 +4,37 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from phenaki.core.errors import PhenakiError
-from phenaki.core.grid import frame_count, latent_frames, nearest_multiple
+from phenaki.core.grid import frame_count
 from phenaki.core.precision import autocast
-from phenaki.nn.past import Past
+from phenaki.nn.state import StreamState
 from phenaki.tokenizers.quantizers import Quantized
-from phenaki.tokenizers.streaming import Decoder, Encoder
+from phenaki.tokenizers.spec import Grid, TokenizerSpec
+from phenaki.tokenizers.streaming import StreamDecoder, StreamEncoder
 
 
 class Reconstruction(NamedTuple):
-    """What a tokenizer's forward pass gives: video float (B, 3, T, H, W), not clamped, and what the quantizer did."""
+    """Output of a tokenizer's forward pass: video float (B, 3, T, H, W), not clamped, and the quantizer's output."""
 
     video: Tensor
     quantized: Quantized
 
 
-class Grid(NamedTuple):
-    """Token grid: time steps, rows, columns."""
-
-    t: int
-    h: int
-    w: int
-
-
-@dataclass(frozen=True)
-class TokenizerFacts:
-    """What a generator has to know of the tokenizer whose ids it writes."""
-
-    vocab_size: int
-    patch: tuple[int, int, int]
-    image_size: tuple[int, int]
-    fps: float
-
-
 class Tokenizer(nn.Module, ABC):
     """Video float (B, 3, T, H, W) in [0, 1] <-> ids int64 (B, t, h, w) with t = 1 + (T - 1) / p.
 
-    Subclasses set `config` (with `fps` and `image_size`), `patch` = (p, pixels per row, per column) and `quantizer`,
-    and define `latents` and `reconstruct`. A tokenizer is causal: frames after the k-th time step do not change the
-    ids up to it; `causal` says so, and imported models that are not say False.
+    Subclasses set `config` (with `fps` and `image_size`), `patch` = (p frames, rows, columns) and `quantizer`, and
+    define `encode_latents` and `decode_latents`.
 
-    `window`: the most time steps that its networks can see in one go. Where a video is longer, in a stream or not, they
-    start anew after so many, with the last frame encoded once more as their first (as stories do; paper, 2.2); to the
-    grid of ids this adds nothing. None is for networks that see a fixed length of the past, wherever they are.
+    causal: whether the ids of a latent frame are independent of later frames. Only imported models are not causal.
+    window: the most latent frames that the network sees at once. Longer videos, streamed or not, are processed in
+        several windows, each starting with the last frame of the previous one (as stories do; paper, 2.2), which adds
+        no ids. None: no such limit, as the network sees a fixed number of earlier frames.
     """
 
     patch: tuple[int, int, int]
@@ -65,123 +47,98 @@ class Tokenizer(nn.Module, ABC):
 
     @property
     def last_layer(self) -> list[nn.Parameter]:
-        """Weights of the decoder's last layer, where an adaptive adversarial loss compares gradients."""
-        raise PhenakiError(f"{type(self).__name__} names no last layer: train it with discriminator.adaptive=false")
+        """Weights of the decoder's last layer, where the adaptive adversarial weight compares gradients."""
+        raise PhenakiError(f"{type(self).__name__} defines no last layer: train it with discriminator.adaptive=false")
 
     @property
-    def facts(self) -> TokenizerFacts:
-        return TokenizerFacts(self.vocab_size, tuple(self.patch), tuple(self.config.image_size), self.config.fps)
+    def spec(self) -> TokenizerSpec:
+        return TokenizerSpec(self.vocab_size, tuple(self.patch), tuple(self.config.image_size), self.config.fps)
 
     def grid(self, frames: int, height: int, width: int) -> Grid:
         """The token grid of a clip. Raises PhenakiError for lengths and sizes that do not fit the patches."""
-        p, ph, pw = self.patch
-        t = latent_frames(frames, p)
-        if height < ph or width < pw or height % ph or width % pw:
-            raise PhenakiError(
-                f"frames of height {height} and width {width} do not fit this tokenizer, whose patches are {ph}x{pw}: "
-                f"height must be a multiple of {ph}, width of {pw}; the nearest are {nearest_multiple(height, ph)} and "
-                f"{nearest_multiple(width, pw)}"
-            )
-        return Grid(t, height // ph, width // pw)
+        return self.spec.grid(frames, height, width)
 
     def frames(self, t: int) -> int:
-        """Frames T of a clip of t time steps: the inverse of `grid`."""
+        """Frames T of a clip of t latent frames: the inverse of `grid`."""
         return frame_count(t, self.patch[0])
 
     @abstractmethod
-    def latents(self, video: Tensor, past: Past | None = None) -> Tensor:
-        """video float (B, 3, T, H, W) in [0, 1] -> latents (B, t, h, w, D) before quantizing.
+    def encode_latents(self, video: Tensor, state: StreamState | None = None) -> Tensor:
+        """video float (B, 3, T, H, W) in [0, 1] -> latents (B, t, h, w, D) before quantization.
 
-        With `past`, the video is a piece of a stream: its first (T = 1 + p k frames) where `past.steps` is 0, else one
-        that goes on from the steps before (T = p k). Each causal layer takes what it needs of those by `past.join`.
+        With `state`, the video is a chunk of a stream: the first (T = 1 + p k frames) if `state.latent_frames` is 0,
+        else a continuation (T = p k). Causal layers get their history from `state.prepend`.
         """
 
     @abstractmethod
-    def reconstruct(self, latents: Tensor, past: Past | None = None) -> Tensor:
-        """Quantized latents (B, t, h, w, D) -> video float (B, 3, T, H, W), not clamped; `past` as in `latents`."""
+    def decode_latents(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
+        """Quantized latents (B, t, h, w, D) -> video float (B, 3, T, H, W), not clamped; `state` as above."""
 
     def forward(self, video: Tensor) -> Reconstruction:
-        quantized = self.quantizer(self.latents(video))
-        return Reconstruction(self.reconstruct(quantized.latents), quantized)
+        quantized = self.quantizer(self.encode_latents(video))
+        return Reconstruction(self.decode_latents(quantized.latents), quantized)
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
         """video float (B, 3, T, H, W) in [0, 1] -> ids int64 (B, t, h, w)."""
-        self.check_video(video)
+        self.spec.check_video(video)
         self.grid(*video.shape[2:])
-        if self.causal:
-            return self.encoder().push(video)
-        with autocast(video.device):
-            return self.quantizer(self.latents(video)).ids
+        return self.encoder().push(video) if self.causal else self._encode_chunk(video)
 
     @torch.no_grad()
     def decode(self, ids: Tensor) -> Tensor:
         """ids int64 (B, t, h, w) in 0..V-1 -> video float32 (B, 3, T, H, W) in [0, 1]."""
-        self.check_ids(ids)
-        if self.causal:
-            return self.decoder().push(ids)
-        with autocast(ids.device):
-            return self.reconstruct(self.quantizer.embed(ids)).float().clamp(0, 1)
+        self.spec.check_ids(ids)
+        return self.decoder().push(ids) if self.causal else self._decode_chunk(ids)
 
-    def encoder(self) -> Encoder:
-        """A stream into which frames go piece by piece, and out of which ids come."""
-        return Encoder(self)
+    def encoder(self) -> StreamEncoder:
+        """A stream that takes frames in chunks and returns ids. Raises PhenakiError unless the tokenizer is causal."""
+        self._check_causal()
+        return StreamEncoder(self._encode_chunk, self.spec, self.window)
 
-    def decoder(self) -> Decoder:
-        """A stream into which ids go piece by piece, and out of which frames come."""
-        return Decoder(self)
+    def decoder(self) -> StreamDecoder:
+        """A stream that takes ids in chunks and returns frames. Raises PhenakiError unless the tokenizer is causal."""
+        self._check_causal()
+        return StreamDecoder(self._decode_chunk, self._encode_chunk, self.spec, self.window)
 
-    def encode_stream(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Videos float (B, 3, n, H, W) of any lengths n, one after the other -> ids int64 (B, k, h, w), as they come.
+    def encode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Consecutive videos float (B, 3, n, H, W) of any lengths -> ids int64 (B, k, h, w), as soon as available.
 
-        Memory does not grow with the length. All ids together are those of `encode` of all frames together, up to
-        rounding. Raises PhenakiError for a tokenizer that is not causal, for pieces of unequal size, and at the end if
-        the frames were not 1 + p k.
+        Memory does not grow with the length. All ids together equal those of `encode` on all frames, up to rounding.
+        Raises PhenakiError unless the tokenizer is causal and all chunks have one size, and at the end unless the
+        number of frames was 1 + p k.
         """
         encoder = self.encoder()
-        for piece in pieces:
-            ids = encoder.push(piece)
+        for chunk in chunks:
+            ids = encoder.push(chunk)
             if ids.shape[1]:
                 yield ids
         encoder.finish()
 
-    def decode_stream(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Ids int64 (B, k, h, w), one after the other -> videos float32 (B, 3, n, H, W) in [0, 1]; as `encode_stream`.
+    def decode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Consecutive ids int64 (B, k, h, w) -> videos float32 (B, 3, n, H, W) in [0, 1]; see `encode_stream`.
 
         `decode_stream(encode_stream(frames))` reconstructs a video of any length.
         """
         decoder = self.decoder()
-        for piece in pieces:
-            yield decoder.push(piece)
+        for chunk in chunks:
+            yield decoder.push(chunk)
 
     def check_video(self, video: Tensor) -> None:
         """Raise PhenakiError unless `video` is float (B, 3, n, H, W) in [0, 1] of a size that fits the patches."""
-        check_video(video)
-        self.grid(1, *video.shape[3:])
+        self.spec.check_video(video)
 
-    def check_ids(self, ids: Tensor) -> None:
-        """Raise PhenakiError unless `ids` is (B, k, h, w) with values from 0 to V - 1."""
-        if ids.ndim != 4:
-            raise PhenakiError(f"ids have the shape {tuple(ids.shape)}: decode takes (B, t, h, w)")
-        if not ids.numel():
-            return
-        low, high = int(ids.min()), int(ids.max())
-        if low < 0 or high >= self.vocab_size:
+    def _encode_chunk(self, video: Tensor, state: StreamState | None = None) -> Tensor:
+        with autocast(video.device):
+            return self.quantizer(self.encode_latents(video, state)).ids
+
+    def _decode_chunk(self, ids: Tensor, state: StreamState | None = None) -> Tensor:
+        with autocast(ids.device):
+            return self.decode_latents(self.quantizer.indices_to_latents(ids), state).float().clamp(0, 1)
+
+    def _check_causal(self) -> None:
+        if not self.causal:
             raise PhenakiError(
-                f"ids from {low} to {high} were not written by this tokenizer, "
-                f"whose codes are 0 to {self.vocab_size - 1}"
+                f"this tokenizer ({type(self).__name__}) is not causal: its first ids depend on the last frames, so it "
+                "cannot stream; pass whole clips to encode and decode"
             )
-
-
-def check_video(video: Tensor) -> None:
-    """Raise PhenakiError unless `video` is a float tensor (B, 3, T, H, W) with values in [0, 1]."""
-    if video.ndim != 5 or video.shape[1] != 3 or not video.is_floating_point():
-        raise PhenakiError(
-            f"a video of shape {tuple(video.shape)} and type {video.dtype}: give float (B, 3, T, H, W) in [0, 1]; "
-            "phenaki.media.video.to_float makes it from uint8 (T, H, W, 3)"
-        )
-    if not video.numel():
-        return
-    low, high = float(video.min()), float(video.max())
-    if not (low >= -1e-3 and high <= 1 + 1e-3):  # so that nan is refused too
-        raise PhenakiError(f"a video with values from {low:.3g} to {high:.3g}: give RGB in [0, 1]")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from phenaki.core.errors import PhenakiError
 from phenaki.nn.block import Block
 from phenaki.nn.convolution import CausalConv3d, CausalUpsample3d
-from phenaki.nn.past import Past, begins
+from phenaki.nn.state import StreamState, is_first_chunk
 from phenaki.nn.transformer import initialize
 from phenaki.tokenizers.base import Tokenizer
 from phenaki.tokenizers.quantizers import QuantizerConfig, build_quantizer
@@ -54,7 +54,7 @@ class Conv3DConfig:
 class Conv3D(Tokenizer):
     """Residual blocks at three sizes, the same number on the way down and up; no layer mixes a frame with later ones.
 
-    `latents` and `reconstruct` take a clip whole or, with the same `past`, the pieces of a stream one after another.
+    `latents` and `reconstruct` take a clip whole or, with the same `state`, the pieces of a stream one after another.
     """
 
     def __init__(self, config: Conv3DConfig):
@@ -94,22 +94,22 @@ class Conv3D(Tokenizer):
     def last_layer(self) -> list[nn.Parameter]:
         return [self.pixels.frames.weight]
 
-    def latents(self, video: Tensor, past: Past | None = None) -> Tensor:
+    def encode_latents(self, video: Tensor, state: StreamState | None = None) -> Tensor:
         x = video * 2 - 1
-        if begins(past):
+        if is_first_chunk(state):
             self.grid(*video.shape[2:])
             x = torch.cat((self._learned_frame(x), x), dim=2)
         x = x.permute(0, 2, 3, 4, 1).contiguous()
         for layer in self.down:
-            x = layer(x, past)
+            x = layer(x, state)
         return self.norm_latents(x)
 
-    def reconstruct(self, latents: Tensor, past: Past | None = None) -> Tensor:
+    def decode_latents(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
         x = latents
         for block in self.up:
-            x = block(x, past)
+            x = block(x, state)
         x = self.pixels(F.silu(self.norm_pixels(x)))
-        if begins(past):
+        if is_first_chunk(state):
             x = x[:, 1:]  # the learned frame's half of the first pair
         return x.permute(0, 4, 1, 2, 3) / 2 + 0.5
 
@@ -135,9 +135,9 @@ class ConvBlock(Block):
         self.norm_time = nn.LayerNorm(width, bias=False)
         self.time = CausalConv3d(width, width, (3, 1, 1))
 
-    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
-        y = self.space(F.silu(self.norm_space(x)), past)
-        return x + self.time(F.silu(self.norm_time(y)), past)
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        y = self.space(F.silu(self.norm_space(x)), state)
+        return x + self.time(F.silu(self.norm_time(y)), state)
 
 
 def _initialize_convolutions(network: nn.Module, depth: int) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import latent_frames
 from phenaki.nn.attention import HEAD_DIM
-from phenaki.nn.past import Past, begins
 from phenaki.nn.positions import rotary_table
+from phenaki.nn.state import StreamState, is_first_chunk
 from phenaki.nn.transformer import TransformerBlock, initialize, width_error
 from phenaki.tokenizers.base import Tokenizer
 from phenaki.tokenizers.quantizers import QuantizerConfig, build_quantizer
@@ -95,16 +95,16 @@ class CViViT(Tokenizer):
     def last_layer(self) -> list[nn.Parameter]:
         return [self.pixels_first.linear.weight, self.pixels_rest.linear.weight]
 
-    def latents(self, video: Tensor, past: Past | None = None) -> Tensor:
-        x = self.norm_embedding(self._embed(video * 2 - 1, begins(past)))
+    def encode_latents(self, video: Tensor, state: StreamState | None = None) -> Tensor:
+        x = self.norm_embedding(self._embed(video * 2 - 1, is_first_chunk(state)))
         x = _over_space(self.encoder_spatial, x)
-        x = _over_time(self.encoder_temporal, x, past)
+        x = _over_time(self.encoder_temporal, x, state)
         return self.norm_latents(x)
 
-    def reconstruct(self, latents: Tensor, past: Past | None = None) -> Tensor:
-        x = _over_time(self.decoder_temporal, latents, past)
+    def decode_latents(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
+        x = _over_time(self.decoder_temporal, latents, state)
         x = _over_space(self.decoder_spatial, x)
-        return self._pixels(self.norm_pixels(x), begins(past)) / 2 + 0.5
+        return self._pixels(self.norm_pixels(x), is_first_chunk(state)) / 2 + 0.5
 
     def _embed(self, video: Tensor, first: bool) -> Tensor:
         """(B, 3, T, H, W) -> (B, t, h, w, D); `first`: whether the first frame is a time step of its own."""
@@ -174,11 +174,11 @@ def _over_space(layers: nn.ModuleList, x: Tensor) -> Tensor:
     return x.view(B, t, h, w, D)
 
 
-def _over_time(layers: nn.ModuleList, x: Tensor, past: Past | None) -> Tensor:
+def _over_time(layers: nn.ModuleList, x: Tensor, state: StreamState | None) -> Tensor:
     """Every token sees those of the same place at its own and earlier time steps. (B, t, h, w, D) in and out."""
     B, t, h, w, D = x.shape
-    rotary = rotary_table(((0 if past is None else past.steps) + t,), HEAD_DIM, x.device)
+    rotary = rotary_table(((0 if state is None else state.latent_frames) + t,), HEAD_DIM, x.device)
     x = x.permute(0, 2, 3, 1, 4).reshape(B * h * w, t, D)
     for layer in layers:
-        x = layer(x, rotary, past=past)
+        x = layer(x, rotary, state=state)
     return x.view(B, h, w, t, D).permute(0, 3, 1, 2, 4)

@@ -34,7 +34,7 @@ class DiscriminatorConfig:
     2012.09841). `lr` and `betas` are its own; all else follows the tokenizer's optimizer.
     """
 
-    sees: Literal["frames", "clips"] = "frames"
+    input: Literal["frames", "clips"] = "frames"
     width: int = 64
     blocks: int = 5
     minibatch_stddev: bool = False
@@ -75,7 +75,7 @@ class Discriminator(nn.Module):
     def __init__(self, config: DiscriminatorConfig):
         super().__init__()
         self.config = config
-        clips = config.sees == "clips"
+        clips = config.input == "clips"
         widths = [min(_MOST_CHANNELS, config.width << block) for block in range(config.blocks + 1)]
         self.from_pixels = Convolution(3, widths[0], 1)
         self.blocks = nn.Sequential(*(ResidualBlock(before, after, clips) for before, after in pairwise(widths)))
@@ -92,7 +92,7 @@ class Discriminator(nn.Module):
         if self.config.minibatch_stddev:
             x = torch.cat((x, _batch_stddev(x)), dim=2)
         x = _active(self.last(x)).mean((3, 4))
-        x = x.flatten(0, 1) if self.config.sees == "frames" else x.mean(1)
+        x = x.flatten(0, 1) if self.config.input == "frames" else x.mean(1)
         return self.score(x).squeeze(-1).float()
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from phenaki.core.errors import PhenakiError
-from phenaki.perceptual import Judges
+from phenaki.perceptual import PerceptualNetworks
 from phenaki.tokenizers.base import Reconstruction, Tokenizer
 from phenaki.tokenizers.cvivit import patchify
 from phenaki.tokenizers.quantizers import Quantized
@@ -37,10 +37,10 @@ class TokenizerLossConfig:
     """Of the squared distance of I3D features, for clips of more than one frame."""
     adversarial: float = 0.0
     """Of what the discriminator says (`discriminator.*`)."""
-    alike: float = 0.0
+    token_consistency: float = 0.0
     """Weight of what pulls neighbouring patches (in time, rows, columns) of equal pixels to equal codes. Without it a
     still background changes its ids from step to step, which the second stage then has to learn (docs/log.md)."""
-    first_frame_share: float = 0.25
+    first_frame_fraction: float = 0.25
     frames: int = 0
     """Frames of each clip, drawn in each step, that LPIPS and a discriminator of frames see; 0 shows them all."""
     lpips_weights: str = ""
@@ -48,13 +48,13 @@ class TokenizerLossConfig:
     i3d_weights: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("l2", "l1", "quantizer", "entropy", "lpips", "i3d", "adversarial", "alike", "frames"):
+        for name in ("l2", "l1", "quantizer", "entropy", "lpips", "i3d", "adversarial", "token_consistency", "frames"):
             if not getattr(self, name) >= 0:
                 raise PhenakiError(f"loss.{name} {getattr(self, name)} must not be below 0")
         if not (self.l2 or self.l1 or self.lpips):
             raise PhenakiError("loss.l2, loss.l1 and loss.lpips are all 0, and nothing teaches the pixels: raise one")
-        if not 0 <= self.first_frame_share <= 1:
-            raise PhenakiError(f"loss.first_frame_share {self.first_frame_share} must be from 0 to 1")
+        if not 0 <= self.first_frame_fraction <= 1:
+            raise PhenakiError(f"loss.first_frame_fraction {self.first_frame_fraction} must be from 0 to 1")
 
 
 def pixel_losses(made: Tensor, video: Tensor, config: TokenizerLossConfig) -> dict[str, Tensor]:
@@ -62,34 +62,34 @@ def pixel_losses(made: Tensor, video: Tensor, config: TokenizerLossConfig) -> di
     error = made.float() - video.float()
     losses = {}
     if config.l2:
-        losses["l2"] = config.l2 * _share_first(error.square(), config.first_frame_share)
+        losses["l2"] = config.l2 * _share_first(error.square(), config.first_frame_fraction)
     if config.l1:
-        losses["l1"] = config.l1 * _share_first(error.abs(), config.first_frame_share)
+        losses["l1"] = config.l1 * _share_first(error.abs(), config.first_frame_fraction)
     return losses
 
 
 def code_losses(
     out: Reconstruction, video: Tensor, tokenizer: Tokenizer, config: TokenizerLossConfig
 ) -> dict[str, Tensor]:
-    """Weighted terms by name, float32 scalars: those that the quantizer has, and `alike`. video: as `pixel_losses`."""
+    """Weighted terms by name, float32 scalars: the quantizer's, and `token_consistency`. video: as `pixel_losses`."""
     commitment = tokenizer.config.quantizer.commitment
     weights = {"codebook": config.quantizer, "commitment": config.quantizer * commitment, "entropy": config.entropy}
     terms = tokenizer.quantizer.losses(out.quantized)
     losses = {name: weights[name] * term for name, term in terms.items() if weights[name]}
-    if config.alike:
-        losses["alike"] = config.alike * _unlikeness(out.quantized, video, tokenizer.patch)
+    if config.token_consistency:
+        losses["token_consistency"] = config.token_consistency * _unlikeness(out.quantized, video, tokenizer.patch)
     return losses
 
 
 def perceptual_losses(
-    made: Tensor, video: Tensor, frames: Tensor, judges: Judges, config: TokenizerLossConfig
+    made: Tensor, video: Tensor, frames: Tensor, networks: PerceptualNetworks, config: TokenizerLossConfig
 ) -> dict[str, Tensor]:
     """Weighted terms by name, float32 scalars. frames int64 (k,): those that LPIPS sees. The rest as `pixel_losses`."""
     losses = {}
-    if judges.lpips is not None:
-        losses["lpips"] = config.lpips * judges.lpips(made[:, :, frames], video[:, :, frames]).mean()
-    if judges.i3d is not None and video.shape[2] > 1:
-        losses["i3d"] = config.i3d * F.mse_loss(judges.i3d.features(made), judges.i3d.features(video))
+    if networks.lpips is not None:
+        losses["lpips"] = config.lpips * networks.lpips(made[:, :, frames], video[:, :, frames]).mean()
+    if networks.i3d is not None and video.shape[2] > 1:
+        losses["i3d"] = config.i3d * F.mse_loss(networks.i3d.features(made), networks.i3d.features(video))
     return losses
 
 

@@ -23,8 +23,8 @@ from phenaki.core.grid import latent_frames
 from phenaki.core.precision import Autocast
 from phenaki.generators import Components, build_generator
 from phenaki.generators.critic import build_critic
-from phenaki.perceptual import I3D, LPIPS, Judges
-from phenaki.tokenizers import TokenizerFacts, build_tokenizer
+from phenaki.perceptual import I3D, LPIPS, PerceptualNetworks
+from phenaki.tokenizers import TokenizerSpec, build_tokenizer
 from phenaki.tokenizers.discriminator import Discriminator
 from phenaki.training import critic, generator, tokenizer
 from phenaki.training.counting import Flops, Hardware, HardwareMode, PeakMemory
@@ -63,14 +63,14 @@ class Cost:
 
 def step_cost(
     recipe: Recipe,
-    facts: TokenizerFacts | None = None,
+    spec: TokenizerSpec | None = None,
     clips: int | None = None,
     hardware: Hardware = "cuda",
     model: GeneratorRecipe | None = None,
 ) -> Cost:
     """The cost of a step on so many clips (None: the recipe's batch); nothing is allocated.
 
-    facts: of the tokenizer of a generator's ids. model: the recipe of the generator that a critic scores. Tokenizers
+    spec: of the tokenizer of a generator's ids. model: the recipe of the generator that a critic scores. Tokenizers
     and frozen text encoders, whose outputs token shards can hold, are not counted. hardware: "cpu" is this
     machine's. Weights, gradients, moving averages and optimizer states are float32.
     Raises PhenakiError for a recipe whose parts do not fit.
@@ -79,7 +79,7 @@ def step_cost(
     part = math.ceil(clips / recipe.optimizer.accumulate)
     mode = HardwareMode(hardware, recipe.run.precision)
     with torch.device("meta"):
-        step = _step(recipe, facts, model)
+        step = _step(recipe, spec, model)
         optimizer_flops, states = _optimizers_cost(step)
         if recipe.run.checkpointing:
             _checkpoint(step, mode)
@@ -152,7 +152,7 @@ class TokenizerStep(Step):
     def __init__(self, recipe: TokenizerRecipe):
         recipe.data.check_tokenizer(recipe.tokenizer.image_size, recipe.tokenizer.fps, recipe.tokenizer.patch)
         self._recipe, self._frames = recipe, max(recipe.data.lengths)
-        perceptual = Judges(LPIPS() if recipe.loss.lpips else None, I3D() if recipe.loss.i3d else None)
+        perceptual = PerceptualNetworks(LPIPS() if recipe.loss.lpips else None, I3D() if recipe.loss.i3d else None)
         self.frozen = [network.eval().requires_grad_(False) for network in perceptual if network is not None]
         self.networks = {"tokenizer": build_tokenizer(recipe.tokenizer)}
         self.averaged, self.penalty_every = ["tokenizer"], None
@@ -180,11 +180,11 @@ class TokenizerStep(Step):
 class GeneratorStep(Step):
     """On the longest clips with the longest texts, and a critic if the recipe has one."""
 
-    def __init__(self, recipe: GeneratorRecipe, facts: TokenizerFacts):
-        recipe.data.check_tokenizer(facts.image_size, facts.fps, facts.patch)
-        self._recipe, self._grid = recipe, _grid(recipe, facts)
+    def __init__(self, recipe: GeneratorRecipe, spec: TokenizerSpec):
+        recipe.data.check_tokenizer(spec.image_size, spec.fps, spec.patch)
+        self._recipe, self._grid = recipe, _grid(recipe, spec)
         learns = encoder_class(recipe.text).learned
-        inputs = Inputs(facts, "", None, None, recipe.text.width, "" if learns else "frozen", learns, None, True)
+        inputs = Inputs(spec, "", None, None, recipe.text.width, "" if learns else "frozen", learns, None, True)
         self.networks = generator.build_networks(recipe, inputs)
         self.averaged, self.frozen, self.penalty_every = list(self.networks), [], None
         self._networks = Components(
@@ -213,10 +213,10 @@ class GeneratorStep(Step):
 class CriticStep(Step):
     """Beside a generator that stays frozen and comes from another recipe, as does its text."""
 
-    def __init__(self, recipe: CriticRecipe, facts: TokenizerFacts, model: GeneratorRecipe):
-        recipe.data.check_tokenizer(facts.image_size, facts.fps, facts.patch)
-        self._recipe, self._grid, self._text = recipe, _grid(recipe, facts), model.text
-        self._generator = build_generator(model.generator, facts, model.text.width).requires_grad_(False)
+    def __init__(self, recipe: CriticRecipe, spec: TokenizerSpec, model: GeneratorRecipe):
+        recipe.data.check_tokenizer(spec.image_size, spec.fps, spec.patch)
+        self._recipe, self._grid, self._text = recipe, _grid(recipe, spec), model.text
+        self._generator = build_generator(model.generator, spec, model.text.width).requires_grad_(False)
         self.networks = {"critic": build_critic(recipe.critic, self._generator)}
         self.averaged, self.frozen, self.penalty_every = ["critic"], [self._generator], None
 
@@ -233,8 +233,8 @@ class CriticStep(Step):
         critic.accumulate_gradients(self.networks["critic"], self._generator, [batch], self._recipe, autocast)
 
 
-def _grid(recipe: GeneratorRecipe | CriticRecipe, facts: TokenizerFacts) -> tuple[int, int, int]:
-    (p, ph, pw), (height, width) = facts.patch, facts.image_size
+def _grid(recipe: GeneratorRecipe | CriticRecipe, spec: TokenizerSpec) -> tuple[int, int, int]:
+    (p, ph, pw), (height, width) = spec.patch, spec.image_size
     return latent_frames(max(recipe.data.lengths), p), height // ph, width // pw
 
 
@@ -257,10 +257,10 @@ def _masked_batch(clips: int, grid: tuple[int, int, int], text: Text | Tensor, c
     )
 
 
-def _step(recipe: Recipe, facts: TokenizerFacts | None, model: GeneratorRecipe | None) -> Step:
+def _step(recipe: Recipe, spec: TokenizerSpec | None, model: GeneratorRecipe | None) -> Step:
     if isinstance(recipe, TokenizerRecipe):
         return TokenizerStep(recipe)
-    return CriticStep(recipe, facts, model) if isinstance(recipe, CriticRecipe) else GeneratorStep(recipe, facts)
+    return CriticStep(recipe, spec, model) if isinstance(recipe, CriticRecipe) else GeneratorStep(recipe, spec)
 
 
 def _checkpoint(step: Step, mode: HardwareMode) -> None:

@@ -16,7 +16,7 @@ from phenaki.core.components import fingerprint
 from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import Autocast, autocast
 from phenaki.data.config import DataConfig
-from phenaki.data.eval_samples import shown
+from phenaki.data.eval_samples import eval_samples
 from phenaki.data.mixing import Batch
 from phenaki.generators import Generator
 from phenaki.generators.critic import Critic, CriticConfig, build_critic
@@ -164,7 +164,7 @@ def train_critic(
     recipe.prefix.check_causal(inputs.causal)
     check_batches(recipe.data, model.generator.config.frames)
     model.generator.requires_grad_(False)
-    clips = shown(recipe.data, captions=inputs.captions, check_caption=inputs.check_caption)
+    clips = eval_samples(recipe.data, captions=inputs.captions, check_caption=inputs.check_caption)
     prompts = read_prompts(recipe.run.prompts, inputs)
     frozen = {"tokenizer": inputs.fingerprint, "text encoder": inputs.text_fingerprint}
     frozen |= {"generator": fingerprint(model.generator)}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from phenaki.conditioning import Text, TextConfig, TextEncoder, WordEncoderConfig, encoder_class
 from phenaki.core.precision import Autocast, autocast
 from phenaki.data.config import DataConfig
-from phenaki.data.eval_samples import shown
+from phenaki.data.eval_samples import eval_samples
 from phenaki.data.mixing import Batch
 from phenaki.generators import Components, GeneratorSizes, MaskedTransformerSizes, build_generator
 from phenaki.generators.critic import CriticConfig, build_critic
@@ -91,7 +91,7 @@ def accumulate_gradients(
 
 def build_networks(recipe: GeneratorRecipe, inputs: Inputs) -> dict[str, nn.Module]:
     """The networks in training by name: the generator first, a text encoder that learns, and a critic."""
-    generator = build_generator(recipe.generator, inputs.facts, inputs.text_width)
+    generator = build_generator(recipe.generator, inputs.spec, inputs.text_width)
     networks: dict[str, nn.Module] = {"generator": generator}
     if inputs.learns_text:
         networks["text_encoder"] = encoder_class(recipe.text)(recipe.text)
@@ -201,7 +201,7 @@ def train_generator(
     recipe.prefix.check_causal(inputs.causal)
     check_batches(recipe.data, recipe.generator.frames)
     recipe.sampling.decoding.check_critic(recipe.critic.kind != "none")
-    clips = shown(recipe.data, captions=inputs.captions, check_caption=inputs.check_caption)
+    clips = eval_samples(recipe.data, captions=inputs.captions, check_caption=inputs.check_caption)
     prompts = read_prompts(recipe.run.prompts, inputs)
     frozen = {"tokenizer": inputs.fingerprint, "text encoder": inputs.text_fingerprint}
     with Run(folder, recipe.run, recipe, frozen, resume, overwrite) as run:
@@ -215,7 +215,7 @@ def train_generator(
             if run.completes(recipe.run.picture_every):
                 model = trainer.averaged_components()
                 if run.is_main:
-                    fps, precision = inputs.facts.fps, recipe.run.precision
+                    fps, precision = inputs.spec.fps, recipe.run.precision
                     metrics, preview = evaluate_generator(
                         model, clips, trainer.inputs, recipe.sampling, checker, precision
                     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from phenaki.core.errors import PhenakiError
-from phenaki.data.eval_samples import Shown
+from phenaki.data.eval_samples import EvalSamples
 
 # A healthy run of shapes-64 falls to a perplexity of 5 in its first steps; its batches use 3 % of the codes, or more.
 _LEAST_PERPLEXITY, _LEAST_USED = 2.5, 0.01
@@ -34,7 +34,7 @@ COLLAPSE = Alarm(
     "codebook collapse",
     50,
     "the perplexity of the codes is {perplexity:.3g} and {used:.2%} of them are used. Take tokenizer.quantizer.kind "
-    "fsq, or a larger restart_below, or a lower optimizer.lr",
+    "fsq, or a larger dead_code_threshold, or a lower optimizer.lr",
 )
 FLAT_COLOUR = Alarm(
     "one flat colour",
@@ -120,7 +120,7 @@ def _deviation(video: Tensor) -> float:
     return float((pixels - pixels.mean(-1, keepdim=True)).square().mean(-1).sqrt().mean())
 
 
-def check_clips(clips: Shown, size: tuple[int, int]) -> None:
+def check_clips(clips: EvalSamples, size: tuple[int, int]) -> None:
     """Raise PhenakiError for clips other than uint8 (T, height, width, 3) of that size, or with values from 0 to 1."""
     for sample in clips.samples:
         shape, kind = tuple(sample.video.shape), sample.video.dtype

@@ -16,7 +16,7 @@ from phenaki.data.mixing import Batch, Batches
 from phenaki.data.opening import token_set
 from phenaki.data.tokens import TOKENS, TokenSet
 from phenaki.media.video import to_float
-from phenaki.tokenizers import Tokenizer, TokenizerFacts
+from phenaki.tokenizers import Tokenizer, TokenizerSpec
 from phenaki.training.run import Run
 
 
@@ -24,14 +24,14 @@ from phenaki.training.run import Run
 class Inputs:
     """The sources of ids and text, and what they are.
 
-    facts, fingerprint: of the tokenizer, which is None if all ids come from token shards. text_encoder: None if token
+    spec, fingerprint: of the tokenizer, which is None if all ids come from token shards. text_encoder: None if token
     shards hold embeddings, of width `text_width`. text_fingerprint: of the text encoder; "" for one that is trained
     with the generator, which the training adds. captions: whether samples need one. check_caption: raises PhenakiError
     for captions that the text encoder cannot read; None with embeddings. causal: whether the first ids of a clip depend
     on its first frames alone.
     """
 
-    facts: TokenizerFacts
+    spec: TokenizerSpec
     fingerprint: str
     tokenizer: Tokenizer | None
     text_encoder: TextEncoder | None
@@ -60,7 +60,7 @@ class Inputs:
         """The batches of this process."""
         return Batches(
             data,
-            self.facts.patch[0],
+            self.spec.patch[0],
             run.rank,
             run.world_size,
             self.captions,
@@ -78,9 +78,9 @@ def open_inputs(
     `text` is opened, or left to be trained if it is of a kind that learns. Raises PhenakiError if sources, tokenizer
     and text encoder do not belong together.
     """
-    sets = [(place, token_set(place)) for place in data.places]
-    made = [(place, made_by) for place, made_by in sets if made_by]
-    videos = [place for place, made_by in sets if not made_by]
+    sets = [(uri, token_set(uri)) for uri in data.uris]
+    made = [(uri, made_by) for uri, made_by in sets if made_by]
+    videos = [uri for uri, made_by in sets if not made_by]
     if videos and tokenizer is None:
         raise PhenakiError(
             f"'{videos[0]}' holds no {TOKENS}, so no ids: name the tokenizer that makes them (--tokenizer)"
@@ -88,11 +88,11 @@ def open_inputs(
     first = made[0][1] if made else None
     ids_of = fingerprint(tokenizer) if tokenizer else first.tokenizer
     text_of = first.text_encoder if first else ""
-    for place, made_by in made:
-        _check(place, made_by, ids_of, text_of)
+    for uri, made_by in made:
+        _check(uri, made_by, ids_of, text_of)
         if not made_by.causal and min(data.lengths) < made_by.frames:
             raise PhenakiError(
-                f"the ids in '{place}' are of {made_by.frames} frames, and their tokenizer is not causal: their first "
+                f"the ids in '{uri}' are of {made_by.frames} frames, and their tokenizer is not causal: their first "
                 f"ones are not those of {min(data.lengths)} frames. Write token shards of the shorter clips, or remove "
                 "the length from data.lengths"
             )
@@ -105,8 +105,8 @@ def open_inputs(
     read_by = fingerprint(text_encoder) if text_encoder else text_of
     if text_of and read_by != text_of:
         raise PhenakiError(f"the text embeddings in '{made[0][0]}' are of another text encoder than --text-encoder")
-    facts = tokenizer.facts if tokenizer else first.facts
-    data.check_tokenizer(facts.image_size, facts.fps, facts.patch)
+    spec = tokenizer.spec if tokenizer else first.spec
+    data.check_tokenizer(spec.image_size, spec.fps, spec.patch)
     for network in (tokenizer, text_encoder):
         if network is not None:
             network.eval().requires_grad_(False)
@@ -115,17 +115,17 @@ def open_inputs(
     captions = not text_of and not isinstance(config, NoTextConfig)
     check_caption = None if text_of else config.check
     causal = tokenizer.causal if tokenizer else first.causal
-    return Inputs(facts, ids_of, tokenizer, text_encoder, width, read_by, captions, check_caption, causal)
+    return Inputs(spec, ids_of, tokenizer, text_encoder, width, read_by, captions, check_caption, causal)
 
 
-def _check(place: str, made_by: TokenSet, ids_of: str, text_of: str) -> None:
+def _check(uri: str, made_by: TokenSet, ids_of: str, text_of: str) -> None:
     if made_by.tokenizer != ids_of:
         raise PhenakiError(
-            f"the ids in '{place}' were written by another tokenizer (fingerprint {made_by.tokenizer[:12]}, not "
+            f"the ids in '{uri}' were written by another tokenizer (fingerprint {made_by.tokenizer[:12]}, not "
             f"{ids_of[:12]}): name that one, or write them again with `phenaki data tokenize`"
         )
     if made_by.text_encoder != text_of:
-        raise PhenakiError(f"the text embeddings in '{place}' and other data.sources differ: tokenize all the same way")
+        raise PhenakiError(f"the text embeddings in '{uri}' and other data.sources differ: tokenize all the same way")
 
 
 def check_batches(data: DataConfig, frames: int) -> None:

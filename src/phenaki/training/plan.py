@@ -10,7 +10,7 @@ import numpy as np
 
 from phenaki.conditioning import NoTextConfig, encoder_class
 from phenaki.core.errors import PhenakiError
-from phenaki.tokenizers import TokenizerFacts
+from phenaki.tokenizers import TokenizerSpec
 from phenaki.training.cost import Cost, Recipe, step_cost
 from phenaki.training.generator import GeneratorRecipe
 from phenaki.training.sharding import Strategy, check_shardable
@@ -123,9 +123,9 @@ class Plan:
 
 
 def make_plan(
-    recipe: Recipe, devices: Devices, facts: TokenizerFacts | None = None, model: GeneratorRecipe | None = None
+    recipe: Recipe, devices: Devices, spec: TokenizerSpec | None = None, model: GeneratorRecipe | None = None
 ) -> Plan:
-    """`facts` and `model` are those of `step_cost`. Raises its errors, and one for a batch that does not divide."""
+    """`spec` and `model` are those of `step_cost`. Raises its errors, and one for a batch that does not divide."""
     count = devices.count
     if recipe.data.batch % count:
         fewer = max(n for n in range(1, count + 1) if recipe.data.batch % n == 0)
@@ -140,7 +140,7 @@ def make_plan(
     hardware = "cpu" if recipe.run.device == "cpu" else "cuda"
 
     def cost_of(number: int) -> Cost:
-        return step_cost(recipe, facts, number, hardware, model)
+        return step_cost(recipe, spec, number, hardware, model)
 
     cost = cost_of(clips)
     sizes = _on_a_device(cost, devices)
@@ -150,7 +150,7 @@ def make_plan(
         other = 2 if at_once == 1 else 1
         activations = cost_of(other * recipe.optimizer.accumulate).bytes["activations"]
         largest = _largest(sizes, at_once, other, activations, USABLE * devices.memory)
-    return Plan(recipe, devices, cost, sizes, largest, clip_bytes(recipe, cost.tokens // clips, facts, model))
+    return Plan(recipe, devices, cost, sizes, largest, clip_bytes(recipe, cost.tokens // clips, spec, model))
 
 
 def _on_a_device(cost: Cost, devices: Devices) -> dict[str, int]:
@@ -169,13 +169,13 @@ def _largest(sizes: dict[str, int], clips: int, others: int, activations: int, m
     return max(0, int((memory - fixed) // each))
 
 
-def clip_bytes(recipe: Recipe, tokens: int, facts: TokenizerFacts | None, model: GeneratorRecipe | None = None) -> int:
+def clip_bytes(recipe: Recipe, tokens: int, spec: TokenizerSpec | None, model: GeneratorRecipe | None = None) -> int:
     """Bytes of a stored clip of the longest length: H.264 for tokenizers; else ids, and float16 embeddings of the
     longest text if its encoder is frozen."""
     if isinstance(recipe, TokenizerRecipe):
         height, width = recipe.tokenizer.image_size
         return math.ceil(max(recipe.data.lengths) * height * width * BITS_PER_PIXEL / 8)
-    ids = tokens * np.min_scalar_type(facts.vocab_size - 1).itemsize
+    ids = tokens * np.min_scalar_type(spec.vocab_size - 1).itemsize
     text = (model or recipe).text
     if encoder_class(text).learned or isinstance(text, NoTextConfig):
         return ids

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from phenaki.conditioning import Text
 from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import Precision, autocast
-from phenaki.data.eval_samples import Shown
+from phenaki.data.eval_samples import EvalSamples
 from phenaki.data.mixing import collate
 from phenaki.evaluation.pixels import psnr
 from phenaki.generators import Components
@@ -31,7 +31,7 @@ _MAX_PROMPTS = 32  # drawn in one batch
 
 
 @torch.no_grad()
-def evaluate_tokenizer(tokenizer: Tokenizer, clips: Shown) -> tuple[dict[str, float], Preview]:
+def evaluate_tokenizer(tokenizer: Tokenizer, clips: EvalSamples) -> tuple[dict[str, float], Preview]:
     """PSNR in dB (mean over clips; of first and other frames) and code usage, and clips beside reconstructions."""
     originals = np.stack([sample.video for sample in clips.samples])
     video = to_float(originals).to(next(tokenizer.parameters()).device)
@@ -54,7 +54,7 @@ def evaluate_tokenizer(tokenizer: Tokenizer, clips: Shown) -> tuple[dict[str, fl
 @torch.no_grad()
 def evaluate_generator(
     model: Components,
-    clips: Shown,
+    clips: EvalSamples,
     inputs: Inputs,
     sampling: SamplingConfig,
     checker: Checker | None,
@@ -87,7 +87,7 @@ def evaluate_generator(
 
 
 def preview_captions(
-    model: Components, clips: Shown, sampling: SamplingConfig, checker: Checker | None
+    model: Components, clips: EvalSamples, sampling: SamplingConfig, checker: Checker | None
 ) -> tuple[dict[str, float], Preview]:
     """Samples of the clips' captions, and, with a checker of the world that they are from, the rates of prompts and of
     single claims that are fulfilled."""

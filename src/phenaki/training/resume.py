@@ -17,7 +17,7 @@ from phenaki.training.checkpoints import Checkpoints
 _FREE = {f"run.{key}" for key in ("steps", "device", "log_every", "picture_every", "checkpoint_every")}
 _FREE |= {f"run.{key}" for key in ("trackers", "prompts", "keep", "keep_every", "bad_steps", "timeout")}
 _FREE |= {"run.checkpointing", "run.compile"}
-_FREE |= {"data.bad_share", "data.max_bad_fraction", "data.validation", "loss.lpips_weights", "loss.i3d_weights"}
+_FREE |= {"data.max_bad_fraction", "data.validation", "loss.lpips_weights", "loss.i3d_weights"}
 _FREE_SECTIONS = ("optimizer", "loss", "run", "sampling")  # may differ where --resume names a checkpoint
 _WRITTEN = ("recipe.json", "metrics.jsonl", "state.json", "wandb_id", "checkpoint.pt", "events.out.tfevents.*")
 _WRITTEN += ("*_[0-9][0-9]*.png", "*_[0-9][0-9]*.mp4")

@@ -16,11 +16,11 @@ from phenaki.core.components import save_component
 from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import Autocast, autocast
 from phenaki.data.config import DataConfig
-from phenaki.data.eval_samples import Shown, shown
+from phenaki.data.eval_samples import EvalSamples, eval_samples
 from phenaki.data.mixing import Batches
 from phenaki.data.opening import check_holds_clips
 from phenaki.media.video import to_float
-from phenaki.perceptual import Judges, load_i3d, load_lpips
+from phenaki.perceptual import PerceptualNetworks, load_i3d, load_lpips
 from phenaki.tokenizers import CViViTConfig, Tokenizer, TokenizerConfig, build_tokenizer, code_usage
 from phenaki.tokenizers.base import Reconstruction
 from phenaki.tokenizers.discriminator import (
@@ -69,7 +69,7 @@ class TokenizerNetworks:
 
     tokenizer: Tokenizer
     discriminator: Discriminator | None
-    perceptual: Judges
+    perceptual: PerceptualNetworks
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class TokenizerBatch:
 
     def discriminator_input(self, video: Tensor, config: DiscriminatorConfig) -> Tensor:
         """What the discriminator scores of `video`, this one or its reconstruction."""
-        return video[:, :, self.frames] if config.sees == "frames" else video
+        return video[:, :, self.frames] if config.input == "frames" else video
 
 
 def compute_loss(
@@ -245,9 +245,9 @@ class TokenizerTrainer:
         return {"perplexity": perplexity, "used": used, "contrast": contrast(made, video), "psnr": psnr}
 
 
-def load_perceptual(config: TokenizerLossConfig, device: torch.device) -> Judges:
+def load_perceptual(config: TokenizerLossConfig, device: torch.device) -> PerceptualNetworks:
     """The frozen networks of the perceptual losses. Raises PhenakiError if their weights are missing."""
-    return Judges(
+    return PerceptualNetworks(
         load_lpips(config.lpips_weights or None) if config.lpips else None,
         load_i3d(config.i3d_weights or None) if config.i3d else None,
     ).to(device)
@@ -312,7 +312,7 @@ def overfit_one(recipe: TokenizerRecipe, folder: str | Path, steps: int = 1000, 
     )
 
 
-def _check_clips(recipe: TokenizerRecipe) -> Shown:
+def _check_clips(recipe: TokenizerRecipe) -> EvalSamples:
     """The clips for evaluation. Raises PhenakiError for a recipe whose parts, or clips, do not fit."""
     recipe.data.check_tokenizer(recipe.tokenizer.image_size, recipe.tokenizer.fps, recipe.tokenizer.patch)
     if isinstance(recipe.tokenizer, CViViTConfig):
@@ -322,9 +322,9 @@ def _check_clips(recipe: TokenizerRecipe) -> Shown:
             recipe.discriminator.check_size(*size)
     if recipe.run.prompts:
         raise PhenakiError(f"run.prompts '{recipe.run.prompts}': a tokenizer reads no prompts; leave it empty")
-    for source in recipe.data.places:
+    for source in recipe.data.uris:
         check_holds_clips(source)
-    clips = shown(recipe.data, captions=False)
+    clips = eval_samples(recipe.data, captions=False)
     check_clips(clips, recipe.data.image_size)
     return clips
 

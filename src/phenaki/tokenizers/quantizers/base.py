@@ -32,9 +32,9 @@ class QuantizerConfig:
     code_dim: int = 32
     commitment: float = 0.25
     """Weight of the commitment loss beside the codebook loss."""
-    restart_below: float = 0.01
+    dead_code_threshold: float = 0.01
     """A code used less often than this share of an even use is dead and restarts from a latent of the batch."""
-    start: Literal["random", "kmeans"] = "random"
+    init: Literal["random", "kmeans"] = "random"
     """What the codes start from: random directions, or clusters of the latents of the first batches."""
     update: Literal["gradient", "ema"] = "gradient"
     """How the codes learn: by the codebook loss, or as moving averages of the latents that choose them."""
@@ -56,9 +56,9 @@ class QuantizerConfig:
             raise PhenakiError(
                 f"lookup-free quantization has a power of 2 of codes, not {self.codebook_size}: take {nearest}"
             )
-        if self.kind != "codebook" and (self.start, self.update) != ("random", "gradient"):
+        if self.kind != "codebook" and (self.init, self.update) != ("random", "gradient"):
             raise PhenakiError(
-                f"quantizer start '{self.start}' and update '{self.update}' are for the kind 'codebook': "
+                f"quantizer init '{self.init}' and update '{self.update}' are for the kind 'codebook': "
                 f"'{self.kind}' learns no codes; leave them at 'random' and 'gradient'"
             )
         if not 0 <= self.decay < 1:
@@ -108,21 +108,21 @@ class Quantizer(nn.Module, ABC):
     @in_float32
     def forward(self, latents: Tensor) -> Quantized:
         """latents float (..., D) -> Quantized, all of it in float32."""
-        before, after, ids = self.round(self.project_in(latents.float()))
+        before, after, ids = self.quantize(self.project_in(latents.float()))
         through = before + (after - before).detach()
         return Quantized(self.project_out(through), ids, before, after)
 
     @in_float32
-    def embed(self, ids: Tensor) -> Tensor:
+    def indices_to_latents(self, ids: Tensor) -> Tensor:
         """ids int64 (...) in 0..V-1 -> latents float32 (..., D), those that `forward` gives with these ids."""
-        return self.project_out(self.lookup(ids))
+        return self.project_out(self.indices_to_codes(ids))
 
     @abstractmethod
-    def round(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def quantize(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """projected float32 (..., d) -> codes (..., d) before and after rounding, ids (...)."""
 
     @abstractmethod
-    def lookup(self, ids: Tensor) -> Tensor:
+    def indices_to_codes(self, ids: Tensor) -> Tensor:
         """ids (...) -> codes float32 (..., d) as they are after rounding."""
 
     def losses(self, quantized: Quantized) -> dict[str, Tensor]:

@@ -23,16 +23,16 @@ class Codebook(Quantizer):
         else:
             self.register_buffer("codes", codes)
         self.register_buffer("use", torch.full((config.codebook_size,), 1 / config.codebook_size))
-        if config.start == "kmeans":
+        if config.init == "kmeans":
             self.register_buffer("started", torch.tensor(0))  # codes that have been placed, the first ones
 
-    def round(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def quantize(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         before = F.normalize(projected, dim=-1)
         codes = F.normalize(self.codes, dim=-1)
         ids = nearest(before, codes)
         return before, F.embedding(ids, codes), ids
 
-    def lookup(self, ids: Tensor) -> Tensor:
+    def indices_to_codes(self, ids: Tensor) -> Tensor:
         return F.embedding(ids, F.normalize(self.codes, dim=-1))
 
     @in_float32
@@ -59,7 +59,7 @@ class Codebook(Quantizer):
     def update(self, statistics: tuple[Tensor, ...], quantized: Quantized, rng: torch.Generator) -> int:
         """Place codes on clusters until all have started; then average codes and uses, and restart dead codes."""
         latents = _flat(quantized.before)
-        if self.config.start == "kmeans" and self.started < self.vocab_size:
+        if self.config.init == "kmeans" and self.started < self.vocab_size:
             return self._start(latents, rng)
         self._average(*statistics)
         return self._restart(latents, rng)
@@ -83,7 +83,7 @@ class Codebook(Quantizer):
 
     def _restart(self, latents: Tensor, rng: torch.Generator) -> int:
         """Move codes that are hardly used onto random latents."""
-        dead = (self.use < self.config.restart_below / self.vocab_size).nonzero().flatten()
+        dead = (self.use < self.config.dead_code_threshold / self.vocab_size).nonzero().flatten()
         self.codes[dead] = latents[torch.randint(len(latents), (len(dead),), generator=rng).to(latents.device)]
         self.use[dead] = 1 / self.vocab_size
         return len(dead)

@@ -21,7 +21,7 @@ class FSQ(Quantizer):
         self.register_buffer("_levels", levels, persistent=False)
         self.register_buffer("_strides", strides, persistent=False)
 
-    def round(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def quantize(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # tanh spans (-0.5, L - 0.5), so that each of the L levels gets the same share of the line.
         unit = torch.tanh(projected)
         position = (unit + 1) / 2 * self._levels - 0.5
@@ -29,7 +29,7 @@ class FSQ(Quantizer):
         ids = (index.long() * self._strides).sum(-1)
         return unit, self._value(index), ids
 
-    def lookup(self, ids: Tensor) -> Tensor:
+    def indices_to_codes(self, ids: Tensor) -> Tensor:
         return self._value(ids[..., None] // self._strides % self._levels)
 
     def _value(self, index: Tensor) -> Tensor:

@@ -15,12 +15,12 @@ class LookupFree(Quantizer):
     def __init__(self, config: QuantizerConfig, width: int):
         super().__init__(config, width, config.codebook_size.bit_length() - 1)
 
-    def round(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def quantize(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         bits = projected > 0
         ids = (bits.long() << torch.arange(bits.shape[-1], device=bits.device)).sum(-1)
         return projected, bits * 2.0 - 1, ids
 
-    def lookup(self, ids: Tensor) -> Tensor:
+    def indices_to_codes(self, ids: Tensor) -> Tensor:
         return _signs(ids, self.project_out.in_features)
 
     @in_float32

@@ -10,15 +10,15 @@ from phenaki.perceptual.i3d import I3D
 from phenaki.perceptual.lpips import LPIPS
 
 
-class Judges(NamedTuple):
+class PerceptualNetworks(NamedTuple):
     """Frozen networks that judge beside the pixels. None: not asked, so that its loss or figure is left out."""
 
     lpips: LPIPS | None = None
     i3d: I3D | None = None
 
-    def to(self, device: torch.device) -> Judges:
+    def to(self, device: torch.device) -> PerceptualNetworks:
         """The same ones, on the device."""
-        return Judges(*(network if network is None else network.to(device) for network in self))
+        return PerceptualNetworks(*(network if network is None else network.to(device) for network in self))
 
     @property
     def protocol(self) -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Makers of small media files, whole and broken, as bytes. A frame's grey level tells its index: see `index_of`."""
+"""Small media files, valid and broken, as bytes. A frame's grey level encodes its index: see `index_of`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from PIL import Image
 Size = tuple[int, int]  # height, width
 Paint = Callable[[int, Size], np.ndarray]
 
-LEVELS = 4  # grey levels from one frame to the next, so there are at most 64 frames
+LEVELS = 4  # grey levels between frames, so at most 64 frames
 RATE = 30
 
 
 def grey(index: int, size: Size) -> np.ndarray:
-    """The frame of an index: one grey level all over."""
+    """A uniform frame whose grey level encodes the index."""
     return np.full((*size, 3), LEVELS * index, np.uint8)
 
 
@@ -38,14 +38,14 @@ def corners(index: int, size: Size) -> np.ndarray:
 
 
 def noise(index: int, size: Size) -> np.ndarray:
-    """A texture that moves, so that a frame has some bytes to be broken."""
+    """A moving texture, so that a frame has bytes to corrupt."""
     blocks = np.random.default_rng(0).integers(0, 256, (size[0] // 4 + 16, size[1] // 4 + 16, 3), dtype=np.uint8)
     texture = blocks.repeat(4, axis=0).repeat(4, axis=1)
     return texture[index % 60 :][: size[0], index % 50 : index % 50 + size[1]]
 
 
 def even(frames: int, rate: float = RATE) -> list[float]:
-    """The time stamps, in seconds, of so many frames at a constant rate."""
+    """Timestamps in seconds of frames at a constant rate."""
     return [index / rate for index in range(frames)]
 
 
@@ -64,16 +64,16 @@ def video(
     container_options: dict[str, str] | None = None,
     seekable: bool = True,
 ) -> bytes:
-    """A video whose frames are painted by their index and shown from their stamps on.
+    """A video with one frame per timestamp, painted by its index.
 
-    turn: degrees counter-clockwise by which players turn the picture, and whether they mirror it after that.
-    seekable: False writes as to a pipe, so that a Matroska file has neither a duration nor an index.
+    turn: display rotation in degrees counter-clockwise, and whether players mirror the picture after it.
+    seekable: False writes as to a pipe, so that a Matroska file has no duration and no index.
     """
-    with tempfile.NamedTemporaryFile() as file:  # a real one, which FFmpeg can open again to put the index in front
+    with tempfile.NamedTemporaryFile() as file:  # FFmpeg reopens it to move the index to the front
         pipe = io.BytesIO()
-        place = file.name if seekable else _Pipe(pipe)
-        with av.open(place, "w", format=form, container_options=container_options) as container:
-            stream = container.add_stream(codec, options=_settled(codec, options or {}))
+        target = file.name if seekable else _Pipe(pipe)
+        with av.open(target, "w", format=form, container_options=container_options) as container:
+            stream = container.add_stream(codec, options=_deterministic(codec, options or {}))
             stream.height, stream.width = size
             stream.pix_fmt, stream.gop_size = pixels, gop
             stream.codec_context.time_base, stream.time_base = tick, tick
@@ -89,8 +89,8 @@ def video(
         return file.read() if seekable else pipe.getvalue()
 
 
-def _settled(codec: str, options: dict[str, str]) -> dict[str, str]:
-    """With x264 kept from choosing by where its buffers lie: the same frames then always make the same bytes."""
+def _deterministic(codec: str, options: dict[str, str]) -> dict[str, str]:
+    """Make x264 independent of buffer alignment, so that the same frames always give the same bytes."""
     if codec != "libx264":
         return options
     own = [options["x264-params"]] if "x264-params" in options else []
@@ -103,7 +103,7 @@ class _Pipe:
 
 
 def animation(form: str, durations: Sequence[int], size: Size = (24, 32)) -> bytes:
-    """A GIF or WebP whose frames last so many milliseconds."""
+    """A GIF or WebP; `durations` of its frames in milliseconds."""
     images = [Image.fromarray(grey(index, size)) for index in range(len(durations))]
     options = {"lossless": True, "minimize_size": False} if form == "WebP" else {}
     file = io.BytesIO()
@@ -130,12 +130,12 @@ def text() -> bytes:
 
 
 def playlist(address: str) -> bytes:
-    """What FFmpeg would take for a list of other files to open."""
+    """A list of other files, which FFmpeg would open."""
     return f"ffconcat version 1.0\nfile '{address}'\n".encode()
 
 
 def sound(cover: bool = False) -> bytes:
-    """An mp4 with sound alone, or with the picture of a record's cover."""
+    """An mp4 with audio only, or with cover art."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=8000, layout="mono")
@@ -152,31 +152,31 @@ def sound(cover: bool = False) -> bytes:
     return file.getvalue()
 
 
-def truncated(share: float = 0.5, frames: int = 90) -> bytes:
-    """An mp4 with its index in front and so much of the rest."""
-    whole = video(even(frames), paint=noise, container_options={"movflags": "+faststart"})
-    return whole[: int(share * len(whole))]
+def truncated(fraction: float = 0.5, frames: int = 90) -> bytes:
+    """The first bytes of an mp4 whose index is at the front."""
+    media = video(even(frames), paint=noise, container_options={"movflags": "+faststart"})
+    return media[: int(fraction * len(media))]
 
 
 def without_index(frames: int = 30) -> bytes:
-    """An mp4 whose moov atom, at the end, is cut off."""
-    whole = video(even(frames), paint=noise)
-    return whole[: whole.rindex(b"moov") - 4]
+    """An mp4 without the moov atom at its end."""
+    media = video(even(frames), paint=noise)
+    return media[: media.rindex(b"moov") - 4]
 
 
 def unknown_codec() -> bytes:
-    """An mp4 that says it is coded in a way that nobody knows."""
+    """An mp4 that names a codec that does not exist."""
     return video(even(12)).replace(b"avc1", b"zzzz")
 
 
 def corrupted(media: bytes, packets: Iterable[int], how: str = "noise") -> bytes:
-    """The bytes of some packets of the picture stream replaced, in decoding order: by noise or by zeros."""
+    """Overwrite some packets of the video stream, counted in decoding order, with noise or zeros."""
     broken = bytearray(media)
     rng = np.random.default_rng(0)
     with av.open(io.BytesIO(media)) as container:
-        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+        extents = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     for number in packets:
-        position, size = places[number]
+        position, size = extents[number]
         start = position + size // 4
         broken[start : position + size] = (
             rng.bytes(position + size - start) if how == "noise" else bytes(position + size - start)
@@ -185,26 +185,26 @@ def corrupted(media: bytes, packets: Iterable[int], how: str = "noise") -> bytes
 
 
 def trimmed(media: bytes, seconds: float) -> bytes:
-    """An mp4 whose edit list leaves out its beginning, as phones do when a video is cut."""
+    """An mp4 whose edit list skips its start, as phones do when a video is trimmed."""
     changed = bytearray(media)
 
-    def add(place: int, amount: float) -> None:
-        changed[place : place + 4] = (int.from_bytes(changed[place : place + 4], "big") + round(amount)).to_bytes(
+    def add(offset: int, amount: float) -> None:
+        changed[offset : offset + 4] = (int.from_bytes(changed[offset : offset + 4], "big") + round(amount)).to_bytes(
             4, "big"
         )
 
     ticks = int.from_bytes(media[(header := media.index(b"mdhd")) + 16 : header + 20], "big")
-    edit = media.index(b"elst") + 12  # its length in milliseconds, then where it begins in the track's ticks
+    edit = media.index(b"elst") + 12  # its duration in milliseconds, then its start in ticks of the track
     add(edit, -1000 * seconds)
     add(edit + 4, ticks * seconds)
     return bytes(changed)
 
 
 def jumping_forward(at: int, seconds: float, frames: int = 60, form: str = "mp4") -> bytes:
-    """Frames from the index `at` on are shown so much later."""
+    """A gap of `seconds` before frame `at`."""
     return video([stamp + (seconds if index >= at else 0) for index, stamp in enumerate(even(frames))], form)
 
 
 def jumping_back(first: int = 60, second: int = 30) -> bytes:
-    """Two Matroska streams of so many frames, one after the other: the time stamps begin again."""
+    """Two Matroska streams concatenated: the timestamps start over."""
     return b"".join(video(even(frames), "matroska", seekable=False) for frames in (first, second))

@@ -1,0 +1,43 @@
+"""What the causal layers of a network keep between the chunks of a stream."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class StreamState:
+    """State of one network in one stream: `latent_frames` processed so far, and each causal layer's earlier inputs.
+
+    The caller that feeds the chunks (`tokenizers/streaming.py`) counts `latent_frames`; networks only read it.
+    """
+
+    def __init__(self) -> None:
+        self.latent_frames = 0
+        self._history: dict[nn.Module, Tensor] = {}
+        self._tiles: dict[int, StreamState] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory held, tiles included."""
+        own = sum(history.untyped_storage().nbytes() for history in self._history.values())
+        return own + sum(tile.nbytes for tile in self._tiles.values())
+
+    def tile(self, index: int) -> StreamState:
+        """The state of one tile, where the network runs on several tiles of the same frames."""
+        tile = self._tiles.setdefault(index, StreamState())
+        tile.latent_frames = self.latent_frames
+        return tile
+
+    def prepend(self, layer: nn.Module, x: Tensor, keep: int | None, dim: int) -> Tensor:
+        """`x` with the layer's history in front of it along `dim`; the last `keep` (None: all) become its history."""
+        if layer in self._history:
+            x = torch.cat((self._history[layer], x), dim)
+        keep = x.shape[dim] if keep is None else min(keep, x.shape[dim])
+        self._history[layer] = x.narrow(dim, x.shape[dim] - keep, keep).clone()  # a view would hold the whole chunk
+        return x
+
+
+def is_first_chunk(state: StreamState | None) -> bool:
+    """Whether the input is a whole clip (no state) or the first chunk of a stream."""
+    return state is None or state.latent_frames == 0

@@ -1,0 +1,66 @@
+"""What others know of a tokenizer: its grid, its vocabulary, and which videos and ids it takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from phenaki.core.errors import PhenakiError
+from phenaki.core.grid import latent_frames, nearest_multiple
+
+
+class Grid(NamedTuple):
+    """Token grid: latent frames, rows, columns."""
+
+    t: int
+    h: int
+    w: int
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """What a generator stores about the tokenizer of its ids. patch: (p frames, rows, columns) of a latent frame."""
+
+    vocab_size: int
+    patch: tuple[int, int, int]
+    image_size: tuple[int, int]
+    fps: float
+
+    def grid(self, frames: int, height: int, width: int) -> Grid:
+        """The token grid of a clip. Raises PhenakiError for lengths and sizes that do not fit the patches."""
+        p, ph, pw = self.patch
+        t = latent_frames(frames, p)
+        if height < ph or width < pw or height % ph or width % pw:
+            raise PhenakiError(
+                f"frames of height {height} and width {width} do not fit this tokenizer, whose patches are {ph}x{pw}: "
+                f"height must be a multiple of {ph}, width of {pw}; the nearest are {nearest_multiple(height, ph)} and "
+                f"{nearest_multiple(width, pw)}"
+            )
+        return Grid(t, height // ph, width // pw)
+
+    def check_video(self, video: Tensor) -> None:
+        """Raise PhenakiError unless `video` is float (B, 3, n, H, W) in [0, 1] of a size that fits the patches."""
+        if video.ndim != 5 or video.shape[1] != 3 or not video.is_floating_point():
+            raise PhenakiError(
+                f"a video of shape {tuple(video.shape)} and type {video.dtype}: pass float (B, 3, T, H, W) in [0, 1]; "
+                "phenaki.media.video.to_float converts uint8 (T, H, W, 3)"
+            )
+        if video.numel():
+            low, high = float(video.min()), float(video.max())
+            if not (low >= -1e-3 and high <= 1 + 1e-3):  # refuses NaN too
+                raise PhenakiError(f"a video with values from {low:.3g} to {high:.3g}: pass RGB in [0, 1]")
+        self.grid(1, *video.shape[3:])
+
+    def check_ids(self, ids: Tensor) -> None:
+        """Raise PhenakiError unless `ids` is (B, t, h, w) with values in 0..V-1."""
+        if ids.ndim != 4:
+            raise PhenakiError(f"ids of shape {tuple(ids.shape)}: decode takes (B, t, h, w)")
+        if not ids.numel():
+            return
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= self.vocab_size:
+            raise PhenakiError(
+                f"ids from {low} to {high} are not from this tokenizer, whose codes are 0 to {self.vocab_size - 1}"
+            )
