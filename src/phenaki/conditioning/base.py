@@ -28,6 +28,13 @@ class Text(NamedTuple):
         """The batch repeated `times` times, (times * B, L, D)."""
         return Text(*(field if field is None else torch.cat([field] * times) for field in self))
 
+    def row(self, index: int) -> Text:
+        """The text of one sample, as a batch of 1."""
+        return Text(*(field if field is None else field[index : index + 1] for field in self))
+
+    def to(self, device: torch.device) -> Text:
+        return Text(*(field if field is None else field.to(device) for field in self))
+
     @classmethod
     def timed(cls, captions: Sequence[Text], starts: Sequence[int]) -> Text:
         """Several captions in one text; each applies from its first latent frame until the next caption starts.

@@ -359,7 +359,7 @@ class Phenaki:
         if isinstance(prompts, Text):
             prompts = checked_text(prompts)
             check_text_width(prompts.embeddings.shape[2], self.generator)
-            texts = [Text(*(part.to(self.device)[i : i + 1] for part in prompts[:2])) for i in range(len(prompts.mask))]
+            texts = [prompts.row(i).to(self.device) for i in range(len(prompts.mask))]
             each = lambda i, length: Scene(texts[i], self._new_frames(length, first and i == 0))  # noqa: E731
             number = len(texts)
         else:
