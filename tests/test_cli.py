@@ -15,6 +15,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
+from helpers.sampling import sampling_config
 from phenaki import __version__
 from phenaki.cli import app
 from phenaki.cli.generate import DEMO
@@ -26,7 +27,6 @@ from phenaki.core.errors import PhenakiError
 from phenaki.generators import MaskedTransformer
 from phenaki.media.video import read_video
 from phenaki.pipeline import Phenaki
-from phenaki.sampling import SamplingConfig
 from phenaki.tokenizers import CViViT
 
 
@@ -43,7 +43,7 @@ def refused(result: Result) -> str:
 
 @pytest.fixture
 def model(tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder) -> Phenaki:
-    return Phenaki(tokenizer, generator, text_encoder, SamplingConfig(steps=2, prime_frames=3))
+    return Phenaki(tokenizer, generator, text_encoder, sampling_config(steps=2, prime_frames=3))
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def packaged(model: Phenaki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("phenaki.pipeline.story", lambda *_, **__: pytest.fail("the work began"))
+    monkeypatch.setattr("phenaki.pipeline.model.rollout", lambda *_, **__: pytest.fail("the work began"))
 
 
 # ---- generate
@@ -86,18 +86,18 @@ def test_generate_by_ending(out: str) -> None:
 
 def test_an_mp4_grows_while_frames_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the second scene is made, the frames of the first have left the program: memory does not grow."""
-    from phenaki import pipeline
     from phenaki.media import video
+    from phenaki.pipeline import model as pipeline
 
     order: list[str] = []
-    story, add = pipeline.story, video.VideoWriter.add
+    rollout, add = pipeline.rollout, video.VideoWriter.add
 
-    def told(*args, **options):
-        for piece in story(*args, **options):
+    def observed(*args, **options):
+        for piece in rollout(*args, **options):
             order.append("made")
             yield piece
 
-    monkeypatch.setattr(pipeline, "story", told)
+    monkeypatch.setattr(pipeline, "rollout", observed)
     monkeypatch.setattr(video.VideoWriter, "add", lambda self, clip: (order.append("written"), add(self, clip))[1])
     assert run("generate", "a", "b", "c", "-o", "a.mp4", "--frames", 3).exit_code == 0
     assert order == ["made", "written"] * 3
@@ -154,20 +154,20 @@ BAD = [
     (["a", "--frames", "10", "-o", "a.mp4"], "the nearest are 9 and 11"),
     (["a", "-m", "shapes-46", "-o", "a.mp4"], "no model or folder 'shapes-46'. Did you mean 'shapes-64'.* shapes-64"),
     (["a", "-m", "nope", "-o", "a.mp4"], "Models in the package: shapes-64"),
-    (["a", "-m", ".", "-o", "a.mp4"], "is not a model folder"),
+    (["a", "-m", ".", "-o", "a.mp4"], "is no folder of a model"),
     (["a", "-o", "nowhere/a.mp4"], "the folder 'nowhere' does not exist"),
     (["a", "-o", "/dev/null/a.mp4"], "Cannot write"),
     (["a", "-o", "a.avi"], r"the ending '.avi', which cannot be written. There are .mp4, .gif, .webp, .png"),
     (["a", "-o", "."], "Cannot write|holds other things"),
     (["a", "-o", "a.mp4", "--steps", "0"], "steps 0"),
-    (["a", "-o", "a.mp4", "--guidance", "-1"], "guidance -1"),
+    (["a", "-o", "a.mp4", "--guidance-scale", "-1"], "scale -1"),
     (["a", "-o", "a.mp4", "--temperature", "inf"], "temperature inf"),
     (["a", "-o", "a.mp4", "--choice-temperature", "nan"], "choice_temperature nan"),
     (["a", "-o", "a.mp4", "--top-k", "-1"], "top_k -1"),
     (["a", "-o", "a.mp4", "--seed", str(2**64)], "seed 18446744073709551616"),
     (["a", "-o", "a.mp4", "--fps", "0"], "rate between"),
     (["a", "-o", "a.gif", "--fps", "300"], "GIF shows at most 100"),
-    (["a", "-o", "a.mp4", "--num", "64", "--scale", "32"], "more than the 16383 a side"),
+    (["a", "-o", "a.mp4", "--num", "64", "--scale", "32"], "exceed the 16383 a side"),
     (["a", "-o", "a.mp4", "--num", "0"], "--num"),
     (["a", "-o", "a.mp4", "--frames", "many"], "--frames.*'many'.*integer"),
     (["a"], "--out"),
@@ -210,33 +210,33 @@ def test_other_errors_of_the_system_are_sentences_too(monkeypatch: pytest.Monkey
     def too_many(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files", "x")
 
-    monkeypatch.setattr("phenaki.pipeline.story", too_many)
+    monkeypatch.setattr("phenaki.pipeline.model.rollout", too_many)
     assert refused(run("generate", "a", "-o", "a.mp4")) == "phenaki: Too many open files: 'x'"
 
     def memory(*_: object, **__: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("phenaki.pipeline.story", memory)
+    monkeypatch.setattr("phenaki.pipeline.model.rollout", memory)
     assert "more memory than there is" in refused(run("generate", "a", "-o", "a.mp4"))
 
     def bug(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("phenaki.pipeline.story", bug)
+    monkeypatch.setattr("phenaki.pipeline.model.rollout", bug)
     assert isinstance(run("generate", "a", "-o", "a.mp4").exception, RuntimeError)  # with its traceback
     assert os.listdir() == []
 
 
 def test_ctrl_c_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from phenaki import pipeline
+    from phenaki.pipeline import model as pipeline
 
-    story = pipeline.story
+    rollout = pipeline.rollout
 
     def interrupted(*args, **options):
-        yield next(story(*args, **options))
+        yield next(rollout(*args, **options))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "story", interrupted)
+    monkeypatch.setattr(pipeline, "rollout", interrupted)
     result = run("generate", "a", "b", "-o", "a.mp4", "--frames", 3)
     assert result.exit_code == 130 and "phenaki: interrupted" in result.output
     assert os.listdir() == []
@@ -328,7 +328,7 @@ def test_both_stages_are_trained_and_the_result_makes_a_video() -> None:
     assert (
         trained.exit_code == 0 and "The tokenizer of this run, as last written, is in one/tokenizer" in trained.output
     )
-    smallest = ["run.steps=2", "run.picture_every=2", "run.log_every=1", "data.batch=2", "sampling.steps=1"]
+    smallest = ["run.steps=2", "run.picture_every=2", "run.log_every=1", "data.batch=2", "sampling.decoding.steps=1"]
     second = run("train", "generator", "-r", "masked_debug", "--tokenizer", "one/tokenizer", "--out", "two", *smallest)
     assert second.exit_code == 0 and "is in two/model" in second.output
     assert run("generate", "a red circle", "-m", "two/model", "-o", "a.mp4", "--frames", 3).exit_code == 0
@@ -425,7 +425,7 @@ def test_videos_are_packed_inspected_tokenized_and_trained_on() -> None:
     again = run("data", "tokenize", "packed", "tokens", *arguments)
     assert again.output == tokens.output
 
-    smallest = ["-r", "masked_debug", *DEBUG[2:], "sampling.steps=1", "--data", "tokens"]
+    smallest = ["-r", "masked_debug", *DEBUG[2:], "sampling.decoding.steps=1", "--data", "tokens"]
     apart = run("train", "generator", *smallest, "--out", "two")
     assert apart.exit_code == 0, apart.output
     assert "holds no tokenizer/" in refused(run("generate", "a", "-m", "two/model", "-o", "a.mp4", "--frames", 3))

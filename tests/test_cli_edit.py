@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from helpers.sampling import sampling_config
 from phenaki.cli import app
 from phenaki.cli.given import read_size
 from phenaki.conditioning import WordEncoder
@@ -21,7 +22,7 @@ from phenaki.core.errors import PhenakiError
 from phenaki.generators import MaskedTransformer
 from phenaki.media.video import Frames, read_video, to_float, write_image, write_video
 from phenaki.pipeline import Phenaki
-from phenaki.sampling import SamplingConfig, Storyteller
+from phenaki.sampling import Rollout
 from phenaki.tokenizers import CViViT
 
 
@@ -61,7 +62,7 @@ def model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Phenaki:
     """A tiny model under the name of the released one; the folder that commands run in holds a clip and a picture."""
-    model = Phenaki(tokenizer, generator, text_encoder, SamplingConfig(steps=2, prime_frames=3))
+    model = Phenaki(tokenizer, generator, text_encoder, sampling_config(steps=2, prime_frames=3))
     model.save_pretrained(tmp_path / "models" / "shapes-64")
     monkeypatch.setattr(hub, "ZOO", tmp_path / "models")
     (tmp_path / "work").mkdir()
@@ -194,15 +195,15 @@ def test_a_mask_may_be_a_video_and_is_fitted_with_its_video() -> None:
         (["generate", "a", "--image", "clip.webp"], "'clip.webp' has 5 frames.*phenaki extend"),
         (["generate", "a", "--image", "no.png"], "'no.png': it cannot be read: No such file"),
         (["generate", "a", "--image", "text.png"], "'text.png': it cannot be read"),
-        (["extend", "clip.webp", "a", "--keep", "7"], "7 frames to go on from, and the clip has 5: keep at most 5"),
-        (["extend", "one.png", "a", "--keep", "3"], "3 frames to go on from, and the clip has 1: keep at most 1"),
-        (["extend", "clip.webp", "a", "--keep", "4"], "4 frames to go on from do not fit .* keep 3 or 5"),
-        (["extend", "clip.webp", "a", "--keep", "11"], "11 frames .* leave no room in the 11 .* keep at most 9"),
+        (["extend", "clip.webp", "a", "--keep", "7"], "prime_frames 7, but the clip has 5: use at most 5"),
+        (["extend", "one.png", "a", "--keep", "3"], "prime_frames 3, but the clip has 1: use at most 1"),
+        (["extend", "clip.webp", "a", "--keep", "4"], "prime_frames 4 does not fit .* use 3 or 5"),
+        (["extend", "clip.webp", "a", "--keep", "11"], "prime_frames 11 leaves no frame .* the 11 .* use at most 9"),
         (["extend", "clip.webp", "a", "--frames", "4"], "the nearest are 3 and 5"),
         (["interpolate", "one.png", "one.png", "a", "--frames", "4"], "the nearest are 3 and 5"),
-        (["interpolate", "one.png", "one.png", "a", "--frames", "3"], "3 frames, of which 3 .* at least 5"),
-        (["interpolate", "one.png", "one.png", "a", "--frames", "13"], "at most 11 in one piece"),
-        (["interpolate", "one.png", "one.png", "a", "--keep", "3"], "the clip has 1: keep at most 1"),
+        (["interpolate", "one.png", "one.png", "a", "--frames", "3"], "3 frames, 3 of them known.* at least 5"),
+        (["interpolate", "one.png", "one.png", "a", "--frames", "13"], "at most 11 at a time"),
+        (["interpolate", "one.png", "one.png", "a", "--keep", "3"], "the clip has 1: use at most 1"),
         (["inpaint", "clip.webp", "a", "--mask", "black.png"], "the mask 'black.png' is empty: make white"),
         (["inpaint", "clip.webp", "a", "--mask", "small.png"], "'small.png' has 16x16 pixels, and 'clip.webp' 32x32"),
         (["inpaint", "clip.webp", "a", "--mask", "three.webp"], "'three.webp' has 3 frames, and 'clip.webp' 5"),
@@ -239,9 +240,9 @@ def story() -> None:
 def test_a_story_from_a_file_is_the_one_from_a_pipe(model: Phenaki) -> None:
     made(*EVENING, "-o", "file.webp")
     made("generate", "--story", "-", *OPTIONS, "-o", "pipe.webp", pipe=STORY)
-    teller, scenes = model.storyteller(seed=3), []
+    rollout, scenes = model.rollout(seed=3), []
     for line in (("a red circle", 5, None, True), ("it moves", 5, 1), ("it stops", 7, 3), ("it fades", 3)):
-        scenes += teller.tell(model.scene(*line))
+        scenes += rollout.generate(model.scene(*line))
     expected = np.concatenate([(255 * piece[0]).round().byte().movedim(0, -1).numpy() for piece in scenes])
     assert np.array_equal(frames_of("file.webp"), expected) and len(expected) == 5 + 4 + 6 + 2
     assert np.array_equal(frames_of("pipe.webp"), expected)
@@ -253,7 +254,7 @@ def test_scenes_of_a_pipe_are_made_as_they_come(monkeypatch: pytest.MonkeyPatch)
     wrong = STORY.replace("[keep=3 frames=7]", "[keep=4]")
     result = run("generate", "--story", "-", *OPTIONS, "-o", "a.mp4", pipe=wrong)
     assert result.exit_code == 2
-    assert "the story, line 4: 4 frames to go on from do not fit" in result.output
+    assert "the story, line 4: prime_frames 4 does not fit" in result.output
     assert "'a.part.mp4' holds 2 scenes: go on with --resume" in result.output
     assert len(frames_of("a.part.mp4")) == 5 + 4
     made("generate", "--story", "-", *OPTIONS, "-o", "a.mp4", "--resume", pipe=STORY)
@@ -267,18 +268,18 @@ def test_a_resumed_story_is_the_uninterrupted_one(windows: int, monkeypatch: pyt
     extras = ["--num", 2, "--image", "one.png"]
     made(*EVENING, *extras, "-o", "whole.mp4")
     assert sorted(path for path in os.listdir() if "whole" in path) == ["whole.mp4"]
-    make, left = Storyteller._make, windows
+    generate_window, left = Rollout._generate_window, windows
 
     def stopped(self, *rest):
         nonlocal left
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
-        return make(self, *rest)
+        return generate_window(self, *rest)
 
-    monkeypatch.setattr(Storyteller, "_make", stopped)
+    monkeypatch.setattr(Rollout, "_generate_window", stopped)
     assert run(*EVENING, *extras, "-o", "a.mp4").exit_code == 130
-    monkeypatch.setattr(Storyteller, "_make", make)
+    monkeypatch.setattr(Rollout, "_generate_window", generate_window)
     with open("a.part.mp4", "ab") as file:  # a scene that was cut off in the middle
         file.write(b"half a fragment")
     assert "go on with --resume, or delete" in refused(*EVENING, *extras, "-o", "a.mp4")
@@ -297,7 +298,7 @@ def test_an_interrupted_first_scene_leaves_nothing(monkeypatch: pytest.MonkeyPat
     def stopped(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Storyteller, "_make", stopped)
+    monkeypatch.setattr(Rollout, "_generate_window", stopped)
     before = sorted(os.listdir())
     assert run(*EVENING, "-o", "a.mp4").exit_code == 130
     assert sorted(os.listdir()) == before
@@ -332,7 +333,7 @@ def test_lines_that_are_no_scene(line: str) -> None:
 
 
 def test_a_scene_keeps_what_fits(model: Phenaki) -> None:
-    with pytest.raises(PhenakiError, match="keep 1 or 3"):
-        model.scene("a", keep=2)
-    with pytest.raises(PhenakiError, match="keep at most 9"):
-        model.scene("a", keep=11)
+    with pytest.raises(PhenakiError, match="use 1 or 3"):
+        model.scene("a", prime_frames=2)
+    with pytest.raises(PhenakiError, match="use at most 9"):
+        model.scene("a", prime_frames=11)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import phenaki
 from helpers.reproductions import ALL, COSINE, LOOKUP_FREE, OBVIOUS, Golden, files, golden, maskgit_of, tokenizer_of
+from helpers.sampling import sampling_config
 from phenaki.compat import PegCViViT, PegMaskGit
 from phenaki.compat.importing import import_tokenizer
 from phenaki.compat.transformer import PositionBias, _linear_bias
@@ -22,8 +23,8 @@ from phenaki.core.errors import PhenakiError
 from phenaki.core.registry import TEXT_ENCODERS, Entry
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
+from phenaki.generators import Condition
 from phenaki.pipeline import Phenaki
-from phenaki.sampling import SamplingConfig
 from phenaki.training.inputs import open_inputs
 from phenaki.training.masking import PrefixConfig
 
@@ -70,6 +71,28 @@ def test_masked_text_has_no_effect(tmp_path: Path) -> None:
         texts = Text(held["text"], mask), Text(changed, mask), Text(changed, torch.ones_like(mask))
         *logits, unseen = (generator(held["masked"], generator.condition(text)) for text in texts)
     assert torch.equal(*logits) and not torch.allclose(logits[0], unseen, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", [COSINE, LOOKUP_FREE])
+@torch.no_grad()
+def test_an_imported_generator_keeps_the_contract(name: str, tmp_path: Path) -> None:
+    """Logits of some positions, conditions of several lengths in one batch, and what it takes no part in."""
+    held, generator = golden(name).tensors, maskgit_of(golden(name), tmp_path)
+    ids, text = held["masked"], Text(held["text"], held["text_mask"])
+    condition = generator.condition(text)
+    logits = generator.logits(ids, condition)
+    where = torch.tensor([ids.numel() - 1, 3, 3, 17])
+    assert torch.allclose(generator(ids, condition, where), logits.flatten(0, 3)[where], atol=1e-5)
+    short = generator.condition(Text(text.embeddings[:, :1], text.mask[:, :1]))
+    both = generator(ids.repeat(2, 1, 1, 1), Condition.concatenate([short, condition]))
+    assert torch.allclose(both, torch.cat((generator(ids, short), logits)), atol=1e-4)
+    assert not torch.allclose(generator(ids, short), logits, atol=1e-3)
+    with pytest.raises(PhenakiError, match="takes no actions: leave them out"):
+        generator.condition(text, actions=torch.zeros(len(ids), ids.shape[1], 4))
+    with pytest.raises(PhenakiError, match="PegMaskGit sees a whole clip at once and takes no `clean` and no `cache`"):
+        generator(ids, condition, clean=ids)
+    with pytest.raises(PhenakiError, match="PegMaskGit keeps no cache"):
+        generator.commit(ids, condition, {})
 
 
 def test_samples_of_a_batch_are_independent(case: Golden, imported: PegCViViT) -> None:
@@ -192,7 +215,7 @@ def letters(monkeypatch: pytest.MonkeyPatch) -> Iterator[Letters]:
 def test_tokenizer_and_generator_make_a_model(name: str, letters: Letters, tmp_path: Path) -> None:
     tokenizer = tokenizer_of(golden(name), tmp_path)
     generator = maskgit_of(golden(name), tmp_path, frames=5)
-    sampling = SamplingConfig(steps=2, prime_frames=3)
+    sampling = sampling_config(steps=2, prime_frames=3)
     Phenaki(tokenizer, generator, letters, sampling).save_pretrained(tmp_path / "model")
     model = phenaki.load(tmp_path / "model", device="cpu")
     assert isinstance(model, Phenaki) and isinstance(model.generator, PegMaskGit)

@@ -1,4 +1,4 @@
-"""Embeddings of the caller's, and no text at all, where a text encoder is expected."""
+"""Precomputed text embeddings as prompts, and models without text."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ from pathlib import Path
 import pytest
 import torch
 
-from phenaki.conditioning import GivenText, NoText, NoTextConfig, Text, WordEncoder
+from helpers.sampling import sampling_config
+from phenaki.conditioning import NoText, NoTextConfig, Text, WordEncoder
+from phenaki.conditioning.precomputed import checked_text
 from phenaki.core.errors import PhenakiError, PhenakiWarning
 from phenaki.core.precision import autocast
 from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
 from phenaki.pipeline import Phenaki, load, load_text_encoder
-from phenaki.sampling import SamplingConfig
+from phenaki.sampling import Scene, rollout
 from phenaki.tokenizers import CViViT
 
 
 @pytest.fixture
 def model(tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder) -> Phenaki:
-    return Phenaki(tokenizer, generator, text_encoder, SamplingConfig(steps=2, prime_frames=1))
+    return Phenaki(tokenizer, generator, text_encoder, sampling_config(steps=2, prime_frames=1))
 
 
 @pytest.fixture
 def textless(tokenizer: CViViT) -> Phenaki:
     torch.manual_seed(3)
-    reader = NoText(NoTextConfig())
+    encoder = NoText(NoTextConfig())
     generator = MaskedTransformer(MaskedTransformerSizes(frames=5, width=64, layers=1).config(tokenizer.spec, 1))
-    return Phenaki(tokenizer, generator, reader, SamplingConfig(steps=2, guidance=2.0))
+    return Phenaki(tokenizer, generator, encoder, sampling_config(steps=2, guidance_scale=2.0))
 
 
 @torch.no_grad()
-def test_embeddings_make_what_their_prompts_make(model: Phenaki) -> None:
+def test_embeddings_give_the_video_of_their_prompts(model: Phenaki) -> None:
     prompts = ["a red circle", "it moves down"]  # of as many words, as padding changes the last bits
     with autocast(model.device):
         text = model.text_encoder.encode(prompts)
@@ -63,7 +65,7 @@ def test_hidden_embeddings_change_nothing(model: Phenaki) -> None:
         (
             torch.zeros(1, 4, 32),
             torch.ones(1, 4).bool(),
-            "reads text of width 64, and this text encoder writes width 32",
+            "reads text of width 64, and this text has width 32",
         ),
     ],
 )
@@ -75,9 +77,33 @@ def test_embeddings_that_cannot_be_read(
             make(Text(embeddings, mask))
 
 
-def test_the_caller_gives_all_that_is_read(model: Phenaki) -> None:
-    with pytest.raises(PhenakiError, match="'a dog' has no embeddings here: there are text embeddings 1"):
-        GivenText(Text(torch.zeros(1, 2, 8), torch.ones(1, 2).bool())).encode(["a dog"])
+def test_checked_embeddings_are_float32_and_zero_where_masked() -> None:
+    embeddings = torch.randn(2, 3, 8, dtype=torch.float64, requires_grad=True)
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    text = checked_text(Text(embeddings.to(torch.float16).masked_fill(~mask[..., None], torch.nan), mask))
+    assert text.embeddings.dtype == torch.float32 and not text.embeddings.requires_grad
+    assert torch.equal(text.embeddings[mask], embeddings.to(torch.float16).float().detach()[mask])
+    assert (text.embeddings[~mask] == 0).all() and torch.equal(text.mask, mask)
+    with pytest.raises(PhenakiError, match="are not finite: encode the text again, with a wider dtype"):
+        checked_text(Text(embeddings.masked_fill(mask[..., None], torch.nan), mask))
+    with pytest.raises(PhenakiError, match=r"are float \(B, L, D\), not float32 \(0, 3, 8\)"):
+        checked_text(Text(torch.zeros(0, 3, 8), torch.zeros(0, 3).bool()))
+
+
+@torch.no_grad()
+def test_each_sample_of_a_scene_may_have_its_own_embeddings(model: Phenaki) -> None:
+    prompts = ("a red circle", "a blue star")
+    with autocast(model.device):
+        text = model.text_encoder.encode(prompts)
+    videos = [
+        next(rollout(model.components, [Scene(each, 3)], model.sampling, torch.Generator().manual_seed(0), samples=2))
+        for each in (prompts, text, Text(text.embeddings[:1], text.mask[:1]), prompts[0])
+    ]
+    assert torch.equal(videos[0], videos[1]) and torch.equal(videos[2], videos[3])
+    assert not torch.equal(videos[0], videos[2])
+    for three in (Text(*(torch.cat((part, part[:1])) for part in text[:2])), ("a", "b", "c")):
+        with pytest.raises(PhenakiError, match="a scene has 3 prompts for 2 samples: give one, or one for each"):
+            next(rollout(model.components, [Scene(three, 3)], model.sampling, torch.Generator(), samples=2))
 
 
 def test_a_model_without_text_makes_videos_and_is_saved(textless: Phenaki, tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ import torch
 
 from helpers.encoders import tiny_clip, tiny_t5
 from helpers.reproductions import COSINE, golden, maskgit_of, tokenizer_of
+from helpers.sampling import sampling_config
 from phenaki.compat import PegMaskGit
 from phenaki.conditioning import CLIPConfig, CLIPEncoder, T5Config, T5Encoder, TextEncoder, named_config
 from phenaki.core.components import fingerprint, read_component
 from phenaki.core.errors import PhenakiError, PhenakiWarning
 from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
 from phenaki.pipeline import Phenaki, load, load_text_encoder
-from phenaki.sampling import SamplingConfig
 from phenaki.tokenizers import CViViT
 
 PROMPTS = ["a red circle moves to the right", "a cat", ""]
@@ -150,7 +150,7 @@ def test_a_model_holds_their_name_and_no_weights(
 ) -> None:
     for encoder in (t5, clip):
         folder = tmp_path / type(encoder).__name__
-        model = Phenaki(tokenizer, generator_for(tokenizer, encoder), encoder, SamplingConfig(steps=2))
+        model = Phenaki(tokenizer, generator_for(tokenizer, encoder), encoder, sampling_config(steps=2))
         model.save_pretrained(folder)
         assert [file.name for file in (folder / "text").iterdir()] == ["config.json"]
         said = json.loads((folder / "text" / "config.json").read_text())["config"]
@@ -168,7 +168,7 @@ def test_imported_maskgits_read_t5(tmp_path: Path) -> None:
     case = golden(COSINE)
     generator = maskgit_of(case, tmp_path, frames=5)
     encoder = load_text_encoder(tiny_t5(tmp_path / "t5", width=generator.config.text_width))
-    model = Phenaki(tokenizer_of(case, tmp_path), generator, encoder, SamplingConfig(steps=2, prime_frames=3))
+    model = Phenaki(tokenizer_of(case, tmp_path), generator, encoder, sampling_config(steps=2, prime_frames=3))
     model.save_pretrained(tmp_path / "model")
     model = load(tmp_path / "model", device="cpu")
     assert isinstance(model.generator, PegMaskGit) and isinstance(model.text_encoder, T5Encoder)
@@ -247,5 +247,5 @@ def test_widths_and_lengths_that_do_not_fit(
     with pytest.raises(PhenakiError, match="has width 16 and its tokens have 32.*text.pooled=false"):
         CLIPEncoder(replace(uneven, pooled=True))
     other = MaskedTransformer(MaskedTransformerSizes(width=64, layers=1).config(tokenizer.spec, 48))
-    with pytest.raises(PhenakiError, match="reads text of width 48, and this text encoder writes width 32"):
+    with pytest.raises(PhenakiError, match="reads text of width 48, and this text has width 32"):
         Phenaki(tokenizer, other, t5)

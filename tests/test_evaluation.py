@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from helpers.sampling import sampling_config
 from phenaki import evaluation
 from phenaki.conditioning import WordEncoder
 from phenaki.core.errors import PhenakiError
@@ -25,11 +26,11 @@ from phenaki.evaluation import Clips, evaluate, report, write_metrics
 from phenaki.evaluation.generate import MAX_CLIPS, batch_size, score_videos, seeded_rng
 from phenaki.evaluation.generate import generate as generate_clips
 from phenaki.evaluation.rates import claim_rates, wilson
-from phenaki.generators import MaskedTransformer
+from phenaki.generators import Components, MaskedTransformer, MaskedTransformerSizes
 from phenaki.media.video import to_float
 from phenaki.nn.state import StreamState
 from phenaki.pipeline import Phenaki
-from phenaki.sampling import SamplingConfig, Scene, story
+from phenaki.sampling import SamplingConfig, Scene, rollout
 from phenaki.tokenizers import CViViT, QuantizerConfig, Tokenizer
 from phenaki.tokenizers.quantizers import build_quantizer
 from phenaki.worlds.shapes import Report, ShapesWorld
@@ -38,7 +39,7 @@ from phenaki.worlds.shapes.evaluation import ShapesEval
 
 @pytest.fixture
 def model(tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder) -> Phenaki:
-    return Phenaki(tokenizer, generator, text_encoder, SamplingConfig(steps=2, guidance=2.0, prime_frames=1))
+    return Phenaki(tokenizer, generator, text_encoder, sampling_config(steps=2, guidance_scale=2.0, prime_frames=1))
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_a_quick_run_gives_metrics_with_their_protocol(model: Phenaki, monkeypat
     assert (made[1]["stories"], made[1]["scenes"]) == (2, 3)
     for protocol in made:
         assert set(protocol["model"]) == {"tokenizer", "generator", "text"}
-        assert protocol["sampling"]["steps"] == 2
+        assert protocol["sampling"]["decoding"]["steps"] == 2
         assert protocol["seed"] == 5
     assert [metrics["prompts"][kind]["count"] for kind in ("one_object", "held_out_pairs", "two_objects")] == [4] * 3
     assert metrics["prompts"]["held_out_pairs"]["split"] == "held_out"
@@ -183,7 +184,7 @@ def test_psnr_is_the_mean_over_clips_not_over_their_errors() -> None:
 
 
 class Oracle:
-    """Replaces `story`: returns the world's own video of each caption, or that of another caption."""
+    """Replaces `rollout`: returns the world's own video of each caption, or that of another caption."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer, shift: int = 0) -> None:
         self.videos: dict[tuple[str, ...], np.ndarray] = {}
@@ -195,14 +196,14 @@ class Oracle:
         world = unseen.world("one_object")
         stories = [world.story(i) for i in range(evaluation.STORIES)]
         self._learn([(each.captions, each.video) for each in stories], shift)
-        monkeypatch.setattr("phenaki.evaluation.generate.story", self)
+        monkeypatch.setattr("phenaki.evaluation.generate.rollout", self)
 
     def _learn(self, pairs: Sequence[tuple[tuple[str, ...], np.ndarray]], shift: int) -> None:
         for k, (captions, _) in enumerate(pairs):
             self.videos[captions] = pairs[(k + shift) % len(pairs)][1]
 
     def __call__(self, *args: Any, samples: int, **named: Any) -> Iterator[Tensor]:
-        scenes: Sequence[Scene] = args[3]
+        scenes: Sequence[Scene] = args[1]
         videos = to_float(
             np.stack([self.videos[captions] for captions in zip(*(s.prompt for s in scenes), strict=True)])
         )
@@ -212,22 +213,25 @@ class Oracle:
 
 @dataclass
 class Parts:
-    """A model of 64 x 64 px, of which only the sizes matter here."""
+    """A model of which only the tokenizer's sizes matter here."""
 
-    tokenizer: Tokenizer
-    generator: MaskedTransformer
-    text_encoder: WordEncoder
+    components: Components
     sampling: SamplingConfig
-    critic: None = None
+
+
+def model_of(tokenizer: Tokenizer, text_encoder: WordEncoder) -> Parts:
+    sizes = MaskedTransformerSizes(frames=11, width=64, layers=1)
+    generator = MaskedTransformer(sizes.config(tokenizer.spec, text_encoder.width))
+    return Parts(Components(generator.eval(), tokenizer, text_encoder), sampling_config(steps=1))
 
 
 @pytest.fixture
-def parts(generator: MaskedTransformer, text_encoder: WordEncoder) -> Parts:
-    return Parts(Remembering(), generator, text_encoder, SamplingConfig(steps=1))
+def parts(text_encoder: WordEncoder) -> Parts:
+    return model_of(Remembering(), text_encoder)
 
 
 def test_an_oracle_fulfils_everything(parts: Parts, few: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    Oracle(monkeypatch, parts.tokenizer)
+    Oracle(monkeypatch, parts.components.tokenizer)
     metrics = evaluate(parts, ["prompts", "stories"], ShapesEval)
     for kind in ("one_object", "held_out_pairs", "two_objects"):
         assert metrics["prompts"][kind]["rate"] == 1
@@ -241,7 +245,7 @@ def test_an_oracle_fulfils_everything(parts: Parts, few: None, monkeypatch: pyte
 def test_videos_of_other_prompts_fulfil_almost_nothing(
     parts: Parts, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Oracle(monkeypatch, parts.tokenizer, shift=1)
+    Oracle(monkeypatch, parts.components.tokenizer, shift=1)
     metrics = evaluate(parts, ["prompts", "stories"], ShapesEval)
     for kind in ("one_object", "held_out_pairs", "two_objects"):
         assert metrics["prompts"][kind]["rate"] <= 0.1
@@ -255,7 +259,7 @@ def test_videos_of_other_prompts_fulfil_almost_nothing(
 def test_a_change_of_object_between_scenes_is_not_persistent(
     parts: Parts, few: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    oracle = Oracle(monkeypatch, parts.tokenizer)
+    oracle = Oracle(monkeypatch, parts.components.tokenizer)
     stories = [(captions, video) for captions, video in oracle.videos.items() if len(captions) == 3]
     for (captions, video), (_, other) in zip(stories, stories[1:] + stories[:1], strict=True):
         oracle.videos[captions] = np.concatenate((video[:11], other[11:]))
@@ -271,12 +275,13 @@ def test_each_sample_follows_its_own_prompt(
     tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder
 ) -> None:
     """Without randomness, swapping the prompts of two samples swaps their videos."""
-    config = SamplingConfig(steps=2, temperature=0, choice_temperature=0, prime_frames=1)
+    components = Components(generator, tokenizer, text_encoder)
+    config = sampling_config(steps=2, temperature=0, choice_temperature=0, prime_frames=1)
 
     def made(*prompts: str) -> Tensor:
         scenes = [Scene(prompts, 11), Scene("now it spins", 10)]
         rng = torch.Generator().manual_seed(0)
-        return torch.cat(list(story(tokenizer, generator, text_encoder, scenes, config, rng, len(prompts))), 2)
+        return torch.cat(list(rollout(components, scenes, config, rng, len(prompts))), 2)
 
     one, two = made("a red circle", "a star"), made("a star", "a red circle")
     assert one.shape == (2, 3, 21, 32, 32)
@@ -284,7 +289,7 @@ def test_each_sample_follows_its_own_prompt(
     assert (one[0] != one[1]).any()
     with pytest.raises(PhenakiError, match="2 prompts for 3 samples"):
         scenes = [Scene(("a red circle", "a star"), 11)]
-        next(story(tokenizer, generator, text_encoder, scenes, config, torch.Generator(), 3))
+        next(rollout(components, scenes, config, torch.Generator(), 3))
 
 
 def test_large_models_have_smaller_batches(model: Phenaki) -> None:
@@ -297,7 +302,7 @@ def test_large_models_have_smaller_batches(model: Phenaki) -> None:
             super().__init__()
             self.patch = (2, 8, 8)
 
-    assert batch_size(Parts(Large(), model.generator, model.text_encoder, model.sampling)) == 1
+    assert batch_size(model_of(Large(), model.text_encoder)) == 1
 
 
 def test_parallel_batches_equal_sequential_ones(model: Phenaki, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +340,7 @@ def test_an_error_in_one_batch_stops_all(
 ) -> None:
     """When one batch fails, others with very many steps to go end too."""
     monkeypatch.setitem(MAX_CLIPS, "cpu", 1)
-    model.sampling = SamplingConfig(steps=2000)
+    model.sampling = sampling_config(steps=2000)
     steps: list[float] = []
     lock = threading.Lock()
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from phenaki.sampling.critic import judged
 
+from helpers.sampling import sampling_config
 from helpers.training import lasting, stop_after, weights
 from phenaki.conditioning import Text, WordEncoder
 from phenaki.core.components import load_component
 from phenaki.core.config import override
 from phenaki.core.errors import PhenakiError
-from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
-from phenaki.generators.critic import Critic, CriticConfig, build_critic, scores
+from phenaki.generators import Components, MaskedTransformer, MaskedTransformerSizes
+from phenaki.generators.critic import Critic, CriticConfig, SelfCritic, build_critic
 from phenaki.pipeline import Phenaki, load
-from phenaki.sampling import SamplingConfig
+from phenaki.sampling import critic_scores_fn
 from phenaki.tokenizers import CViViT
 from phenaki.training import critic as critic_training
 from phenaki.training.critic import accuracy, critic_optimizers, score_sampled, train_critic
@@ -44,7 +44,7 @@ def critic(request: pytest.FixtureRequest, generator: MaskedTransformer) -> Crit
 
 @pytest.fixture
 def model(tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder, critic: Critic) -> Phenaki:
-    return Phenaki(tokenizer, generator, text_encoder, SamplingConfig(steps=4, prime_frames=3), critic)
+    return Phenaki(tokenizer, generator, text_encoder, sampling_config(steps=4, prime_frames=3), critic)
 
 
 def random(seed: int = 0) -> torch.Generator:
@@ -109,7 +109,7 @@ def test_the_ids_to_judge_are_drawn_at_the_temperature(
 ) -> None:
     ids, masked, free, logits = batch(generator)
     seen: list[torch.Tensor] = []
-    trunk = critic.trunk(generator)
+    trunk = generator if isinstance(critic, SelfCritic) else critic
     features = trunk.features
     trunk.features = lambda filled, *rest: (seen.append(filled), features(filled, *rest))[1]
     for seed in (0, 1):
@@ -219,7 +219,7 @@ def test_a_critic_for_a_trained_model_leaves_it_as_it_was(
 ) -> None:
     parts = {"tokenizer": tokenizer, "generator": generator, "text_encoder": text_encoder}
     before = {name: {key: value.clone() for key, value in part.state_dict().items()} for name, part in parts.items()}
-    model = Phenaki(*parts.values(), SamplingConfig(steps=2, prime_frames=1))
+    model = Phenaki(*parts.values(), sampling_config(steps=2, prime_frames=1))
     recipe = lasting(override(critic_debug(), [f"critic.kind={kind}", "data.lengths=[1,11]"]), 3)
     folder = train_critic(recipe, tmp_path / "run", model)
     loaded = Phenaki.from_pretrained(folder)
@@ -255,14 +255,14 @@ def test_impossible_settings_are_refused(tmp_path: Path, tokenizer: CViViT) -> N
         ("critic.weight=-1", "critic.weight -1"),
         ("critic.temperature=-0.5", "critic.temperature -0.5"),
         ("critic.lr=0", "critic.lr 0.0 must be above 0"),
-        ("critic.lr=.nan", "critic.lr nan must be above 0"),
-        ("critic.layers=0", "critic.layers 0 must be 1 or more"),
+        ("critic.lr=.nan", "critic.lr nan must be finite and above 0"),
+        ("critic.layers=0", "critic.layers 0 must be at least 1"),
         ("critic.kind=tokne", "Did you mean 'token'"),
         ("critic.kind=none", "nothing to train"),
     ):
         with pytest.raises(PhenakiError, match=said):
             override(critic_debug(), [change])
-    recipe = override(masked_debug(), ["sampling.order=critic"])
+    recipe = override(masked_debug(), ["sampling.decoding.order=critic"])
     with pytest.raises(PhenakiError, match="needs a critic"):
         train_generator(recipe, tmp_path / "run", tokenizer)
 
@@ -270,22 +270,23 @@ def test_impossible_settings_are_refused(tmp_path: Path, tokenizer: CViViT) -> N
 # ---- sampling
 
 
-def test_what_sampling_is_told_is_what_the_critic_says_of_each_prompts_ids(
+def test_scores_depend_on_the_prompt_of_each_sample_alone(
     critic: Critic, generator: MaskedTransformer, text_encoder: WordEncoder
 ) -> None:
     text = text_encoder.encode(PROMPTS)
     ids = batch(generator)[0]
-    config = SamplingConfig(order="critic")
-    both = judged(critic, generator, text, config)(ids)
+    components = Components(generator, critic=critic)
+    both = critic_scores_fn(components, text)(ids)
     assert both.shape == ids.shape and both.dtype == torch.float32
     second = Text(text.embeddings[1:], text.mask[1:])
-    assert torch.allclose(both[1:], judged(critic, generator, second, config)(ids[1:]), atol=0.02)
+    assert torch.allclose(both[1:], critic_scores_fn(components, second)(ids[1:]), atol=0.02)
     swapped = Text(text.embeddings.flip(0), text.mask.flip(0))
-    assert not torch.allclose(both, judged(critic, generator, swapped, config)(ids), atol=1e-4)
-    hidden = scores(critic, generator, text, ~nobody(2))(ids)
-    assert torch.allclose(hidden, scores(critic, generator, swapped, ~nobody(2))(ids), atol=1e-5)
-    assert judged(critic, generator, text, SamplingConfig()) is None
-    assert judged(None, generator, text, config) is None
+    assert not torch.allclose(both, critic_scores_fn(components, swapped)(ids), atol=1e-4)
+    dropped, other = (
+        critic.scores(generator, ids, critic.condition_on(generator, each, ~nobody(2))) for each in (text, swapped)
+    )
+    assert torch.allclose(dropped, other, atol=1e-5)
+    assert critic_scores_fn(Components(generator), text) is None
 
 
 def test_a_model_asks_its_critic_in_all_that_it_makes(model: Phenaki) -> None:
@@ -314,7 +315,7 @@ def test_the_order_of_a_critic_is_refused_without_one_before_any_work(
     tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = Phenaki(tokenizer, generator, text_encoder)
-    monkeypatch.setattr("phenaki.pipeline.story", lambda *_, **__: pytest.fail("the work began"))
+    monkeypatch.setattr("phenaki.pipeline.model.rollout", lambda *_, **__: pytest.fail("the work began"))
     with pytest.raises(PhenakiError, match="needs a critic.* confidence, random, halton"):
         model.generate("a", order="critic")
 

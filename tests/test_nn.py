@@ -75,11 +75,26 @@ def test_cross_attention_ignores_padding() -> None:
     changed[0, 2:] += 1
 
     def run(c: torch.Tensor) -> torch.Tensor:
-        return layer(x, context=layer.cross.keys_values(c), context_mask=mask)
+        return layer(x, context=layer.cross.keys_values(c), context_mask=mask[:, None])
 
     assert torch.equal(run(context)[0], run(changed)[0])
     changed[1, 2:] += 1
     assert not torch.equal(run(context)[1], run(changed)[1])
+
+
+def test_each_query_of_cross_attention_may_have_its_own_mask() -> None:
+    torch.manual_seed(0)
+    layer = TransformerBlock(64, context_width=32)
+    x, context = torch.randn(2, 5, 64), torch.randn(2, 4, 32)
+    keys_values, mask = layer.cross.keys_values(context), torch.ones(2, 1, 4, dtype=torch.bool)
+    own = mask.repeat(1, 5, 1)
+    assert torch.allclose(layer.cross.cross(x, keys_values, own), layer.cross.cross(x, keys_values, mask), atol=1e-6)
+    own[0, 3:, 2:] = False
+    changed = context.clone()
+    changed[0, 2:] += 1
+    before, after = (layer.cross.cross(x, layer.cross.keys_values(each), own) for each in (context, changed))
+    assert torch.equal(before[0, 3:], after[0, 3:]) and torch.equal(before[1], after[1])
+    assert (before[0, :3] != after[0, :3]).any(-1).all()
 
 
 def test_normalised_queries_bound_the_logits() -> None:

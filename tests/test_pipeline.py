@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import phenaki
+from helpers.sampling import sampling_config
 from phenaki.conditioning import WordEncoder, WordEncoderConfig
 from phenaki.core import hub
 from phenaki.core.components import REQUIRED, save_component
@@ -24,10 +25,9 @@ from phenaki.core.errors import PhenakiError
 from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
 from phenaki.media.video import read_video
 from phenaki.pipeline import Phenaki, load
-from phenaki.sampling import SamplingConfig
 from phenaki.tokenizers import CViViT, QuantizerConfig
 
-FAST = SamplingConfig(steps=2, guidance=2.0, prime_frames=3)
+FAST = sampling_config(steps=2, guidance_scale=2.0, prime_frames=3)
 STORY = ["a red circle", "now it moves up", "now it stops"]
 
 
@@ -90,10 +90,13 @@ def test_scenes_of_different_lengths(model: Phenaki) -> None:
 
 def test_settings_are_the_models_own_unless_given(model: Phenaki, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr("phenaki.pipeline.story", lambda *args, **_: iter(seen.append(args[4]) or [torch.zeros(1)]))
+    monkeypatch.setattr(
+        "phenaki.pipeline.model.rollout", lambda *args, **_: iter(seen.append(args[2]) or [torch.zeros(1)])
+    )
     list(model.stream("a", steps=None))
-    list(model.stream("a", steps=5, guidance=1, top_k=3, schedule="linear"))
-    assert seen == [FAST, replace(FAST, steps=5, guidance=1.0, top_k=3, schedule="linear")]
+    list(model.stream("a", steps=5, guidance_scale=1, top_k=3, schedule="linear"))
+    decoding = replace(FAST.decoding, steps=5, top_k=3, schedule="linear")
+    assert seen == [FAST, replace(FAST, decoding=decoding, guidance=replace(FAST.guidance, scale=1.0))]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +105,7 @@ def test_settings_are_the_models_own_unless_given(model: Phenaki, monkeypatch: p
         ("", {}, "the prompt is empty"),
         ("a" * 10_000, {}, "at most 64"),
         ("красный круг", {}, "letters that this model does not read.*latin letters only"),
-        ("\udcff", {}, "no valid UTF-8"),
+        ("\udcff", {}, "not valid UTF-8"),
         ([], {}, "there is no prompt"),
         (["a", " "], {}, "scene 2: the prompt is empty"),
         (["a", 3], {}, "scene 2: a prompt is text, not 3"),
@@ -111,11 +114,11 @@ def test_settings_are_the_models_own_unless_given(model: Phenaki, monkeypatch: p
         (["a", "b"], {"frames": [11, 6]}, "scene 2: .* 6 frames .* the nearest are 5 and 7"),
         (["a", "b"], {"frames": 1}, "scene 2: a scene of 1 frame adds nothing.* at least 3 frames"),
         (["a", "b"], {"frames": [11]}, "1 lengths for 2 prompts"),
-        ("a", {"steps": 0}, "steps 0: decoding takes at least 1 step"),
-        ("a", {"guidance": -1.0}, "guidance -1.0 must not be below 0"),
-        ("a", {"temperature": float("nan")}, "temperature nan: give a finite number"),
+        ("a", {"steps": 0}, "steps 0 must be at least 1"),
+        ("a", {"guidance_scale": -1.0}, "scale -1.0 must be at least 0"),
+        ("a", {"temperature": float("nan")}, "temperature nan must be finite"),
         ("a", {"schedule": "cosin"}, "not 'cosin'. Did you mean 'cosine'"),
-        ("a", {"setps": 3}, "Unknown key 'setps'. Did you mean 'steps'"),
+        ("a", {"setps": 3}, "no sampling option 'setps'. Did you mean 'steps'"),
         ("a", {"seed": -1}, "seed -1"),
         ("a", {"samples": 0}, "0 samples"),
     ],
@@ -123,14 +126,14 @@ def test_settings_are_the_models_own_unless_given(model: Phenaki, monkeypatch: p
 def test_what_cannot_be_made_is_refused_before_any_work(
     model: Phenaki, monkeypatch: pytest.MonkeyPatch, prompts: object, asked: dict, said: str
 ) -> None:
-    monkeypatch.setattr("phenaki.pipeline.story", lambda *_, **__: pytest.fail("the work began"))
+    monkeypatch.setattr("phenaki.pipeline.model.rollout", lambda *_, **__: pytest.fail("the work began"))
     with pytest.raises(PhenakiError, match=said):
         model.stream(prompts, **asked)
     with pytest.raises(PhenakiError, match=said):
         model.generate(prompts, **asked)
 
 
-# ---- given frames, and stories without end
+# ---- start frames, and rollouts without end
 
 
 def test_scenes_are_numbered_after_what_was_given(model: Phenaki) -> None:
@@ -142,12 +145,12 @@ def test_scenes_are_numbered_after_what_was_given(model: Phenaki) -> None:
     assert torch.equal(torch.cat(pieces, 2), result.video)
 
 
-def test_a_storyteller_makes_what_a_stream_does(model: Phenaki) -> None:
+def test_a_rollout_yields_what_a_stream_does(model: Phenaki) -> None:
     finished: list[tuple[int, int | None]] = []
-    teller = model.storyteller(seed=5, on_step=lambda *steps: finished.append(steps))
+    rollout = model.rollout(seed=5, on_step=lambda *steps: finished.append(steps))
     pieces = []
     for number, prompt in enumerate(STORY):
-        pieces += teller.tell(model.scene(prompt, 5, first=not number))
+        pieces += rollout.generate(model.scene(prompt, 5, first=not number))
     assert torch.equal(torch.cat(pieces, 2), model.generate(STORY, frames=5, seed=5).video)
     assert finished == [(number, None) for number in range(1, 7)]
 
@@ -160,13 +163,13 @@ WHITE = torch.ones(32, 32, dtype=torch.bool)
     [
         (lambda m, v: m.extend(v[0], "a"), r"a video of shape \(3, 5, 32, 32\)"),
         (lambda m, v: m.extend(2 * v, "a"), "give RGB in"),
-        (lambda m, v: m.extend(v.repeat(3, 1, 1, 1, 1), "a", samples=2), "for 2 samples: one, or one for each"),
-        (lambda m, v: m.extend(v[:, :, :0], "a"), "one, or one for each"),
+        (lambda m, v: m.extend(v.repeat(3, 1, 1, 1, 1), "a", samples=2), "for 2 samples: give one, or one for each"),
+        (lambda m, v: m.extend(v[:, :, :0], "a"), "give one, or one for each"),
         (lambda m, v: m.extend(v[..., :31], "a"), "multiple of 8"),
-        (lambda m, v: m.extend(v, "a", prime_frames=7), "the clip has 5: keep at most 5"),
-        (lambda m, v: m.generate("a", start=v, size=(16, 32)), "size 32x16, and what is given is 32x32"),
+        (lambda m, v: m.extend(v, "a", prime_frames=7), "the clip has 5: use at most 5"),
+        (lambda m, v: m.generate("a", start=v, size=(16, 32)), "size 32x16, but the first frames have 32x32 pixels"),
         (lambda m, v: m.generate("a", size=(20, 32)), "multiple of 8"),
-        (lambda m, v: m.interpolate(v, v[..., :16], "a"), "the ends are of 32x32 and 16x32 pixels"),
+        (lambda m, v: m.interpolate(v, v[..., :16], "a"), "the two clips have 32x32 and 16x32 pixels"),
         (lambda m, v: m.inpaint(v, WHITE.float(), "a"), "give bool"),
         (lambda m, v: m.inpaint(v, WHITE[:16], "a"), "1 frames of 32x16 pixels, and the video 5 of 32x32"),
         (lambda m, v: m.inpaint(v, WHITE.expand(3, -1, -1), "a"), "give one frame, or 5"),
@@ -210,7 +213,7 @@ def test_the_ending_decides(model: Phenaki, tmp_path: Path, name: str) -> None:
 
 
 def test_a_picture_larger_than_a_video_can_be(model: Phenaki, tmp_path: Path) -> None:
-    with pytest.raises(PhenakiError, match="32000x32000 pixels.* more than the 16383 a side"):
+    with pytest.raises(PhenakiError, match="32000x32000 pixels.* exceed the 16383 a side"):
         model.generate("a", frames=1).save(tmp_path / "a.mp4", upscale=1000)
     assert not os.listdir(tmp_path)
 
@@ -242,9 +245,11 @@ def test_half_precision_on_the_disk(model: Phenaki, folder: Path, tmp_path: Path
 
 def test_saving_again_keeps_the_model_card_and_replaces_the_rest(model: Phenaki, folder: Path) -> None:
     (folder / "README.md").write_text("a card")
-    model.sampling = replace(FAST, steps=9)
+    model.sampling = replace(FAST, decoding=replace(FAST.decoding, steps=9))
     model.save_pretrained(folder)
-    assert Phenaki.from_pretrained(folder, device="cpu").sampling.steps == 9 and (folder / "README.md").exists()
+    assert (
+        Phenaki.from_pretrained(folder, device="cpu").sampling.decoding.steps == 9 and (folder / "README.md").exists()
+    )
 
 
 def test_a_failed_save_leaves_nothing(model: Phenaki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,10 +273,10 @@ def test_load_gives_whatever_lies_there(folder: Path, tmp_path: Path, monkeypatc
         load("modle")
     with pytest.raises(PhenakiError, match=r"neither model.json .* nor config.json .*perhaps you mean '.*/model'"):
         load(tmp_path)
-    with pytest.raises(PhenakiError, match=r"a part of a model \(tokenizer\) by itself"):
+    with pytest.raises(PhenakiError, match=r"a single component \(tokenizer\)"):
         Phenaki.from_pretrained(folder / "tokenizer")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(PhenakiError, match="is not a model folder"):
+    with pytest.raises(PhenakiError, match="is no folder of a model"):
         Phenaki.from_pretrained(tmp_path / "empty")
 
 
@@ -287,9 +292,9 @@ def test_parts_that_were_not_built_for_one_another(
         Phenaki.from_pretrained(folder)
     retrained = CViViT(config)  # the same in all but its weights
     save_component(retrained, folder / "tokenizer")
-    with pytest.raises(PhenakiError, match="ids of another tokenizer.*fingerprint"):
+    with pytest.raises(PhenakiError, match="fingerprint of the tokenizer.*is not the one in model.json: put back"):
         Phenaki.from_pretrained(folder)
-    with pytest.raises(PhenakiError, match="text of width 64.* writes width 128"):
+    with pytest.raises(PhenakiError, match="text of width 64.* has width 128"):
         Phenaki(model.tokenizer, model.generator, WordEncoder(WordEncoderConfig(width=128)))
 
 
@@ -297,9 +302,13 @@ def test_parts_that_were_not_built_for_one_another(
     ("file", "edit", "said"),
     [
         ("model.json", lambda d: d.update(colour=1), "Unknown key 'colour'"),
-        ("model.json", lambda d: d["sampling"].update(stepz=1), "Unknown key 'sampling.stepz'. Did you mean 'steps'"),
+        (
+            "model.json",
+            lambda d: d["sampling"]["decoding"].update(stepz=1),
+            "'sampling.decoding.stepz'. Did you mean 'steps'",
+        ),
         ("model.json", lambda d: d.pop("tokenizer"), "The key 'tokenizer' of ModelFile is missing"),
-        ("model.json", lambda d: d["sampling"].update(steps=0), "steps 0"),
+        ("model.json", lambda d: d["sampling"]["decoding"].update(steps=0), "steps 0"),
         ("generator/config.json", lambda d: d["config"].update(widht=1), "Unknown key 'widht'. Did you mean 'width'"),
         ("generator/config.json", lambda d: d["config"].pop("text_width"), "'text_width' .* is missing"),
         ("text/config.json", lambda d: d["config"].update(layers=3), "do not fit WordEncoder"),

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from phenaki.sampling.filters import filtered, likeliest, nucleus, typical
+from phenaki.sampling.filters import filtered, nucleus_filter, top_k_filter, typical_filter
 
 V = 50
 OFF = {"top_k": 0, "top_p": 1.0, "typical_p": 1.0}
@@ -39,15 +39,15 @@ def test_filters_that_are_off_change_nothing(log_p: torch.Tensor) -> None:
     assert filtered(log_p, **OFF | {"top_k": V}) is log_p
 
 
-def test_top_k_leaves_the_k_likeliest(log_p: torch.Tensor) -> None:
-    kept = left(likeliest(log_p, 7))
+def test_top_k_leaves_the_k_most_likely(log_p: torch.Tensor) -> None:
+    kept = left(top_k_filter(log_p, 7))
     assert (kept.sum(-1) == 7).all()
     assert (log_p.masked_fill(~kept, 9).amin(-1) >= log_p.masked_fill(kept, -99).amax(-1)).all()
 
 
 @pytest.mark.parametrize("mass", [0.05, 0.5, 0.9, 0.999])
 def test_the_nucleus_is_the_smallest_set_of_its_mass(log_p: torch.Tensor, mass: float) -> None:
-    for row, kept in zip(log_p.exp(), left(nucleus(log_p, mass)), strict=True):
+    for row, kept in zip(log_p.exp(), left(nucleus_filter(log_p, mass)), strict=True):
         likely_first = row.sort(descending=True).values.double()
         size = int(kept.sum())
         assert torch.equal(row[kept].sort(descending=True).values.double(), likely_first[:size])
@@ -57,13 +57,13 @@ def test_the_nucleus_is_the_smallest_set_of_its_mass(log_p: torch.Tensor, mass: 
 
 def test_a_mass_that_is_reached_exactly_is_enough() -> None:
     log_p = torch.tensor([[0.125, 0.5, 0.25, 0.125]]).log()
-    assert left(nucleus(log_p, 0.75)).tolist() == [[False, True, True, False]]
-    assert left(nucleus(log_p, 0.76)).sum() == 3
+    assert left(nucleus_filter(log_p, 0.75)).tolist() == [[False, True, True, False]]
+    assert left(nucleus_filter(log_p, 0.76)).sum() == 3
 
 
 @pytest.mark.parametrize("mass", [0.2, 0.6, 0.95])
 def test_typical_ids_are_those_whose_surprise_is_nearest_to_the_entropy(log_p: torch.Tensor, mass: float) -> None:
-    for row, kept in zip(log_p.double(), left(typical(log_p, mass)), strict=True):
+    for row, kept in zip(log_p.double(), left(typical_filter(log_p, mass)), strict=True):
         entropy = -sum(math.exp(value) * value for value in row.tolist())
         distance = (-row - entropy).abs()
         assert distance[kept].max() <= distance[~kept].min() + 1e-4
@@ -73,14 +73,14 @@ def test_typical_ids_are_those_whose_surprise_is_nearest_to_the_entropy(log_p: t
         assert in_order[: size - 1].sum() < mass + 1e-5
 
 
-def test_typical_leaves_out_what_is_far_likelier_than_expected() -> None:
+def test_the_typical_set_leaves_out_an_id_far_likelier_than_expected() -> None:
     """One id of probability 0.3 over 70 of 0.01: the entropy is near to that of the many."""
     log_p = torch.tensor([[0.3] + [0.01] * 70]).log()
-    assert not left(typical(log_p, 0.5))[0, 0]
-    assert left(nucleus(log_p, 0.5))[0, 0]
+    assert not left(typical_filter(log_p, 0.5))[0, 0]
+    assert left(nucleus_filter(log_p, 0.5))[0, 0]
 
 
-def test_filters_follow_one_another() -> None:
+def test_filters_apply_in_sequence() -> None:
     """The nucleus is that of what `top_k` left: of 0.4, 0.3 and 0.3 half the mass is 0.4 of 0.7."""
     log_p = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log()
     assert left(filtered(log_p, top_k=2, top_p=0.57, typical_p=1.0)).sum() == 1

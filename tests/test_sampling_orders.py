@@ -1,4 +1,4 @@
-"""The orders in which places are filled in."""
+"""Token unmasking orders."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from phenaki.sampling.orders import halton, planned
+from phenaki.sampling.orders import halton, planned_order
 
 GRIDS = [(1, 1, 1), (1, 8, 8), (6, 8, 8), (6, 16, 16), (5, 7, 3), (13, 1, 2), (1, 9, 16)]
 
@@ -26,9 +26,9 @@ def test_halton_begins_as_its_sequence_does() -> None:
     assert first == [(0, 4, 3), (0, 2, 6), (0, 6, 1), (0, 1, 4)]
 
 
-def worst_share(order: torch.Tensor) -> float:
-    """How far the filled share of any half, third or quarter of the grid is from that of the whole, in the first
-    quarter of the time."""
+def worst_fraction(order: torch.Tensor) -> float:
+    """How far the filled fraction of any half, third or quarter of the grid is from that of the whole, in the first
+    quarter of the steps."""
     worst = 0.0
     for axis, parts in itertools.product(range(order.ndim), (2, 3, 4)):
         if order.shape[axis] < parts:
@@ -43,16 +43,17 @@ def worst_share(order: torch.Tensor) -> float:
 def test_halton_spreads(grid: tuple[int, int, int]) -> None:
     """It stays nearer to even than any of several random orders, and far nearer than row by row."""
     size = torch.Size(grid).numel()
-    spread = worst_share(halton(grid))
-    by_chance = [
-        worst_share(torch.randperm(size, generator=torch.Generator().manual_seed(seed)).view(grid)) for seed in range(5)
+    spread = worst_fraction(halton(grid))
+    random = [
+        worst_fraction(torch.randperm(size, generator=torch.Generator().manual_seed(seed)).view(grid))
+        for seed in range(5)
     ]
-    assert spread < 0.6 * min(by_chance)
-    assert spread < 0.1 * worst_share(torch.arange(size).view(grid))
+    assert spread < 0.6 * min(random)
+    assert spread < 0.1 * worst_fraction(torch.arange(size).view(grid))
 
 
-def test_a_first_frame_takes_the_order_of_an_image_and_neighbours_wait() -> None:
-    """Of the first 32 of 256 places no two touch; in a random order several do."""
+def test_one_latent_frame_has_the_order_of_an_image_and_neighbours_wait() -> None:
+    """Of the first 32 of 256 positions no two touch; in a random order several do."""
     early = halton((1, 16, 16))[0] < 32
     assert not (early[1:] & early[:-1]).any()
     assert not (early[:, 1:] & early[:, :-1]).any()
@@ -60,10 +61,10 @@ def test_a_first_frame_takes_the_order_of_an_image_and_neighbours_wait() -> None
 
 def test_planned_orders() -> None:
     shape, rng = torch.Size((2, 3, 4, 4)), torch.Generator().manual_seed(0)
-    spread = planned("halton", shape, rng, torch.device("cpu"))
+    spread = planned_order("halton", shape, rng, torch.device("cpu"))
     assert torch.equal(spread[0].flatten().argsort(descending=True), halton((3, 4, 4)).flatten().argsort())
     assert torch.equal(spread[0], spread[1])
-    by_chance = planned("random", shape, rng, torch.device("cpu"))
-    assert by_chance.shape == shape and not torch.equal(by_chance[0], by_chance[1])
-    assert planned("confidence", shape, rng, torch.device("cpu")) is None
-    assert planned("critic", shape, rng, torch.device("cpu")) is None
+    random = planned_order("random", shape, rng, torch.device("cpu"))
+    assert random.shape == shape and not torch.equal(random[0], random[1])
+    assert planned_order("confidence", shape, rng, torch.device("cpu")) is None
+    assert planned_order("critic", shape, rng, torch.device("cpu")) is None

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Tensor
 
 from helpers.processes import torchrun
 from helpers.training import lasting, saved, stop_after, weights
@@ -17,7 +18,7 @@ from phenaki.conditioning import Text
 from phenaki.core.components import load_component
 from phenaki.core.errors import PhenakiError
 from phenaki.data.config import DataConfig
-from phenaki.generators import MaskedTransformer
+from phenaki.generators import Condition, MaskedTransformer
 from phenaki.generators.losses import GeneratorLossConfig
 from phenaki.tokenizers import CViViT, QuantizerConfig
 from phenaki.tokenizers.losses import TokenizerLossConfig
@@ -91,14 +92,14 @@ def test_the_second_stage_learns_and_the_tokenizer_stays_frozen(
 ) -> None:
     before = {name: value.clone() for name, value in tokenizer.state_dict().items()}
     dropped: list[torch.Tensor] = []
-    drop = MaskedTransformer.drop
+    condition = MaskedTransformer.condition
 
-    def counted(self: MaskedTransformer, text: Text, where: torch.Tensor) -> Text:
-        if torch.is_grad_enabled():  # the updates' own, not those of the looks in between
-            dropped.append(where)
-        return drop(self, text, where)
+    def counted(self: MaskedTransformer, text: Text, actions: None = None, drop: Tensor | None = None) -> Condition:
+        if torch.is_grad_enabled():  # the updates' own, not those of the evaluations in between
+            dropped.append(drop)
+        return condition(self, text, actions, drop)
 
-    monkeypatch.setattr(MaskedTransformer, "drop", counted)
+    monkeypatch.setattr(MaskedTransformer, "condition", counted)
     recipe = masked_debug()
     run, loss = replace(recipe.run, steps=60, picture_every=60), replace(recipe.loss, text_drop=0.3)
     recipe = replace(recipe, run=run, loss=loss)

@@ -78,7 +78,7 @@ def test_ids_and_embeddings_need_neither_network(
     assert len(losses(tmp_path / "run")) == 3
     assert sorted(entry.name for entry in model.iterdir()) == ["generator", "model.json"]
     assert not list((tmp_path / "run").glob("*.png"))
-    with pytest.raises(PhenakiError, match="holds no tokenizer/: a model that was trained from token shards"):
+    with pytest.raises(PhenakiError, match="holds no tokenizer/: a model trained from token shards"):
         Phenaki.from_pretrained(model)
 
 

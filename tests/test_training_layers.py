@@ -25,8 +25,8 @@ Networks = list[nn.Module]
 
 def second_stage(generator: MaskedTransformer, text_encoder: WordEncoder) -> Tensor:
     ids = torch.arange(2 * 6 * 4 * 4).view(2, 6, 4, 4) % (generator.vocab_size + 1)
-    text = generator.drop(text_encoder.encode(["a red circle", "a star moves"]), torch.tensor([True, False]))
-    return generator(ids, text).float().square().mean()
+    text = text_encoder.encode(["a red circle", "a star moves"])
+    return generator(ids, generator.condition(text, drop=torch.tensor([True, False]))).float().square().mean()
 
 
 def first_stage(tokenizer: nn.Module) -> Tensor:
