@@ -13,7 +13,7 @@ from torch import Tensor
 def rotary_table(
     axes: tuple[int, ...], head_dim: int, device: torch.device, theta: float = 100.0
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of rotary positions on a grid (RoFormer, 2104.09864), with the frequencies split among the axes.
+    """Cosines and sines of rotary positions on a grid (RoFormer, 2104.09864); axes split the frequencies.
 
     Args:
         axes: lengths of the grid, such as (t,), (h, w) or (t, h, w); N is their product.
