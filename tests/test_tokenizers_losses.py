@@ -15,7 +15,7 @@ from phenaki.tokenizers.losses import (
     code_losses,
     perceptual_losses,
     pixel_losses,
-    seen_frames,
+    sample_frames,
 )
 from phenaki.tokenizers.quantizers import Quantized
 
@@ -102,16 +102,16 @@ def test_perceptual_terms_see_what_they_should_and_teach_the_reconstruction_alon
 
 def test_frames_are_drawn_without_repeating_one() -> None:
     rng = torch.Generator().manual_seed(0)
-    assert seen_frames(5, TokenizerLossConfig(), rng).tolist() == [0, 1, 2, 3, 4]
-    drawn = [seen_frames(5, TokenizerLossConfig(frames=2), rng).tolist() for _ in range(50)]
+    assert sample_frames(5, TokenizerLossConfig(), rng).tolist() == [0, 1, 2, 3, 4]
+    drawn = [sample_frames(5, TokenizerLossConfig(frames=2), rng).tolist() for _ in range(50)]
     assert all(len(set(frames)) == 2 for frames in drawn)
     assert {frame for frames in drawn for frame in frames} == {0, 1, 2, 3, 4}
-    assert seen_frames(1, TokenizerLossConfig(frames=2), rng).tolist() == [0]
+    assert sample_frames(1, TokenizerLossConfig(frames=2), rng).tolist() == [0]
 
 
 def test_weights_below_zero_and_no_weight_at_all_are_refused() -> None:
     for name in ("l2", "l1", "quantizer", "entropy", "lpips", "i3d", "adversarial", "token_consistency", "frames"):
         with pytest.raises(PhenakiError, match=f"{name} -1"):
             replace(TokenizerLossConfig(), **{name: -1})
-    with pytest.raises(PhenakiError, match="nothing teaches the pixels"):
+    with pytest.raises(PhenakiError, match="nothing trains the pixels"):
         TokenizerLossConfig(l2=0.0, i3d=1.0)

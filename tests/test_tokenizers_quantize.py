@@ -154,8 +154,8 @@ def test_losses_pull_latents_and_codes_together(name: str) -> None:
         ({"levels": ()}, "level count"),
         ({"levels": (8, 1)}, "level count"),
         ({"kind": "codebook", "codebook_size": 1}, "at least 2 codes"),
-        ({"kind": "lookup_free", "codebook_size": 5000}, "not 5000: take 4096"),
-        ({"kind": "lookup_free", "codebook_size": 1}, "not 1: take 2"),
+        ({"kind": "lookup_free", "codebook_size": 5000}, "not 5000: use 4096"),
+        ({"kind": "lookup_free", "codebook_size": 1}, "not 1: use 2"),
         ({"kind": "fsq", "init": "kmeans"}, "'fsq' learns no codes"),
         ({"kind": "lookup_free", "codebook_size": 4, "update": "ema"}, "'lookup_free' learns no codes"),
         ({"decay": 1.0}, "decay 1.0"),
@@ -208,7 +208,7 @@ def test_codebook_takes_the_code_of_the_smallest_angle() -> None:
 def test_nearest_is_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     latents, codes = directions(100).view(4, 25, 4), directions(30, seed=1)
     whole = nearest(latents, codes)
-    monkeypatch.setattr("phenaki.tokenizers.quantizers.codebook._PRODUCT", 30 * 7)
+    monkeypatch.setattr("phenaki.tokenizers.quantizers.codebook._COSINES", 30 * 7)
     assert torch.equal(nearest(latents, codes), whole)
 
 

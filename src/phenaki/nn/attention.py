@@ -13,16 +13,17 @@ from phenaki.nn.positions import rotate
 from phenaki.nn.state import StreamState
 
 HEAD_DIM = 64  # fewer, wider heads: the softmax over N * M * H scores is what costs on a CPU
-_SCORES = 12 << 20  # at a time: 24 MB in bfloat16; 32 MB and more come anew from the system, at half the speed
+_SCORES = 12 << 20  # at once: 24 MB in bfloat16; from 32 MB on, malloc maps new memory each time, at half the speed
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """Attention of q (B, H, N, K) over k, v (B, H, M, K); mask: bool (B, 1, N or 1, M), True where a key may be seen;
-    `causal`: only keys up to the query's own place, the queries being the last N of the M places. With both, a key is
-    seen where both allow it.
+    """Attention of q (B, H, N, K) over k, v (B, H, M, K).
 
-    The kernel is chosen by measurement (benchmarks/attention.py): on a CPU in bfloat16 the fused kernel is 1.3 to 5
-    times as slow to train as the three plain operations; everywhere else it is the faster one.
+    mask: bool (B, 1, N or 1, M), True where a query may attend to a key. causal: a query attends to keys up to its own
+    position; queries are the last N of the M positions. With both, both must allow a key.
+
+    The kernel is chosen by measurement (benchmarks/attention.py): in bfloat16 on a CPU, the fused kernel trains 1.3 to
+    5 times as slowly as three plain operations; everywhere else it is faster.
     """
     N, M = q.shape[-2], k.shape[-2]
     fused = q.device.type != "cpu" or q.dtype != torch.bfloat16
@@ -35,7 +36,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """`attend` by three operations: of half the heads, or else half the queries, at a time where scores are many."""
+    """`attend` by three operations, split over heads, then over queries, until the scores fit in _SCORES."""
     B, H, N = q.shape[:3]
     many = B * H * N * k.shape[-2] > _SCORES
     if many and H > 1:
@@ -52,9 +53,9 @@ def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Self-attention, or cross-attention when `context_width` is given; queries and keys are normalised per head.
+    """Self-attention, or cross-attention if `context_width` is set, with QK norm per head (2302.05442, section 2).
 
-    Normalised queries and keys (2302.05442, section 2) bound the logits, which keeps high learning rates stable.
+    QK norm bounds the logits, which keeps high learning rates stable.
     """
 
     def __init__(self, width: int, context_width: int | None = None, causal: bool = False):
@@ -74,8 +75,11 @@ class Attention(nn.Module):
         mask: Tensor | None = None,
         state: StreamState | None = None,
     ) -> Tensor:
-        """x: (B, N, D) -> (B, N, D); `rotary` as `rotary_table` makes it for the N positions; `mask`: bool (B, N), True
-        where there is something to see; `state`: of a stream, whose positions come before the N, in `rotary` too."""
+        """x (B, N, D) -> (B, N, D).
+
+        rotary: `rotary_table` of the N positions, preceded by those in `state`. mask: bool (B, N), False at padding.
+        state: keys and values of earlier chunks of a stream.
+        """
         q = self.norm_q(self._split(self.to_q(x)))
         kv = self.to_kv(x)
         if state is not None:
@@ -88,7 +92,7 @@ class Attention(nn.Module):
         return self._merge(attend(q.to(v.dtype), k.to(v.dtype), v, mask, self.causal))
 
     def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, H, M, K) of a context (B, M, C): computed once for all steps of a decoding."""
+        """Keys and values (B, H, M, K) of a context (B, M, C), which all decoding steps reuse."""
         return self._keys_values(self.to_kv(context))
 
     def cross(self, x: Tensor, keys_values: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Causal 3D convolution on channels-last clips (B, T, H, W, C), in one piece or in many.
+"""Causal 3D convolution on channels-last clips (B, T, H, W, C), whole or in chunks.
 
-A window in time is stacked into channels and the rest is a 2D convolution over frames: its kernels are the better ones,
-on CPUs above all (benchmarks/conv3d.py).
+The temporal window is stacked into channels, and the rest is a 2D convolution over frames, whose kernels are faster,
+especially on CPUs (benchmarks/conv3d.py).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from phenaki.nn.state import StreamState
 
 
 class CausalConv3d(nn.Module):
-    """Convolution over (time, rows, columns) whose padding in time is all on the state side.
+    """Convolution over (time, rows, columns), zero-padded, in time only before the first frame.
 
-    (B, T, H, W, inputs) -> (B, T / stride, H / stride, W / stride, outputs), zeros outside. With a stride of s in time,
-    output j sees the inputs up to (j + 1) s - 1. With a `state`, x continues its last chunk. Raises ValueError
-    unless T is a multiple of the stride.
+    (B, T, H, W, inputs) -> (B, T / stride, H / stride, W / stride, outputs). With a temporal stride of s, output j
+    depends on inputs up to (j + 1) s - 1. With `state`, x continues the previous chunk. Raises ValueError unless T is a
+    multiple of the stride.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class CausalConv3d(nn.Module):
         return y.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
 
     def _windows(self, x: Tensor, state: StreamState | None) -> Tensor:
-        """(B, T, H, W, C) -> (B, t, H, W, kernel * C): the frames that each output sees, stacked."""
+        """(B, T, H, W, C) -> (B, t, H, W, kernel * C): the input frames of each output, stacked."""
         T = x.shape[1]
         if T % self.stride:
-            raise ValueError(f"{T} frames are no multiple of the stride in time, {self.stride}")
+            raise ValueError(f"{T} frames are not a multiple of the temporal stride {self.stride}")
         if self.kernel == 1:
             return x[:, :: self.stride]
         before = self.kernel - self.stride
@@ -53,7 +53,7 @@ class CausalConv3d(nn.Module):
 
 
 class CausalUpsample3d(CausalConv3d):
-    """Each position becomes a block of `factor` (frames, rows, columns) of its own, so no frame sees a later step.
+    """Upsampling by `factor` (frames, rows, columns); each position is computed alone, so it is causal.
 
     (B, t, h, w, inputs) -> (B, t * factor, h * factor, w * factor, outputs)
     """

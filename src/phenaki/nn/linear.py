@@ -1,4 +1,4 @@
-"""A linear layer for rows whose number changes from call to call."""
+"""A linear layer for a varying number of rows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ _LEAST = 64
 
 
 class RaggedLinear(nn.Linear):
-    """`nn.Linear` for x (M, D) of any M.
+    """`nn.Linear` for x (M, D) of varying M.
 
-    On a CPU, under autocast to bfloat16, it works on M rounded up, by an eighth at most where M is large: there torch
-    keeps a kernel for each M that it meets, and training on as many masked ids as chance has it grew by gigabytes
-    (docs/log.md).
+    On a CPU under bfloat16 autocast, large M are padded by up to an eighth: torch caches a kernel for every M, and
+    training on a random number of masked ids grew by gigabytes (docs/log.md).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -25,6 +24,6 @@ class RaggedLinear(nn.Linear):
 
 
 def rounded(rows: int) -> int:
-    """The next larger of few numbers: eight between a power of two and the next."""
+    """`rows` rounded up to one of eight sizes per power of two, 64 or more."""
     step = max(_LEAST, 1 << max(rows.bit_length() - 4, 0))
     return -(-rows // step) * step

@@ -1,4 +1,4 @@
-"""Positions: rotary angles over one or more axes, and Fourier features of absolute coordinates."""
+"""Rotary positions over one or more axes, and Fourier features of absolute coordinates."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch import Tensor
 def rotary_table(
     axes: tuple[int, ...], head_dim: int, device: torch.device, theta: float = 100.0
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for rotary positions on a grid (RoFormer, 2104.09864), the frequencies shared out to the axes.
+    """Cosines and sines of rotary positions on a grid (RoFormer, 2104.09864); axes split the frequencies.
 
     Args:
-        axes: the grid's lengths, for example (t,) or (h, w) or (t, h, w); N is their product.
+        axes: lengths of the grid, such as (t,), (h, w) or (t, h, w); N is their product.
         head_dim: even; each axis gets about head_dim / 2 / len(axes) frequencies.
-        theta: the longest wavelength is about 2 pi theta. Token grids are short, so it is far below a language model's.
+        theta: the longest wavelength is about 2 pi theta; token grids are short, so less than in language models.
 
     Returns:
         cos, sin: float32 (N, head_dim / 2).
     """
     pairs = head_dim // 2
-    shares = [pairs // len(axes) + (i >= len(axes) - pairs % len(axes)) for i in range(len(axes))]
+    counts = [pairs // len(axes) + (i >= len(axes) - pairs % len(axes)) for i in range(len(axes))]
     coordinates = torch.meshgrid(*(torch.arange(n, device=device) for n in axes), indexing="ij")
     angles = torch.cat(
         [
-            c.reshape(-1, 1) * theta ** (-torch.arange(share, device=device) / max(share, 1))
-            for c, share in zip(coordinates, shares, strict=True)
+            c.reshape(-1, 1) * theta ** (-torch.arange(count, device=device) / max(count, 1))
+            for c, count in zip(coordinates, counts, strict=True)
         ],
         dim=-1,
     ).float()
@@ -37,7 +37,7 @@ def rotary_table(
 
 
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair (x[i], x[i + head_dim/2]) by its position's angle. x: (..., N, head_dim), same shape out."""
+    """Rotate each pair (x[i], x[i + head_dim/2]) by its position's angle. x: (..., N, head_dim) -> same shape."""
     cos, sin = (part.to(x.dtype) for part in table)
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
@@ -45,11 +45,12 @@ def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
 
 @lru_cache(maxsize=64)
 def fourier_features(axes: tuple[int, ...], scales: tuple[int, ...], bands: int, device: torch.device) -> Tensor:
-    """Absolute coordinates as sines and cosines, so that a grid of equal tokens still knows where each one is.
+    """Absolute coordinates as sines and cosines: they tell the positions of identical (masked) tokens apart.
 
     Args:
-        axes: the grid's lengths (N is their product). scales: per axis, the length that counts as 1; a grid of another
-            length than the trained one keeps its unit. bands: frequencies pi/2 * (1, 2, 4, ...) per axis.
+        axes: lengths of the grid; N is their product.
+        scales: per axis, the length of one unit: the trained one, also for grids of other lengths.
+        bands: number of frequencies pi/2 * (1, 2, 4, ...) per axis.
 
     Returns:
         float32 (N, 2 * bands * len(axes)).

@@ -1,4 +1,4 @@
-"""Pre-norm transformer layers (1706.03762, with the norm before each branch)."""
+"""Pre-norm transformer blocks (1706.03762, with the norm before each branch)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phenaki.nn.state import StreamState
 
 
 class FeedForward(nn.Sequential):
-    """(..., D) -> (..., D) through a hidden layer of `ratio` times the width."""
+    """MLP (..., D) -> (..., D) whose hidden layer is `ratio` times as wide."""
 
     def __init__(self, width: int, ratio: int = 4):
         super().__init__(
@@ -23,7 +23,7 @@ class FeedForward(nn.Sequential):
 
 
 class TransformerBlock(Block):
-    """Self-attention, then (where `context_width` is given) cross-attention, then a feed-forward network."""
+    """Self-attention, cross-attention (if `context_width` is set), then an MLP."""
 
     def __init__(self, width: int, ratio: int = 4, causal: bool = False, context_width: int | None = None):
         super().__init__()
@@ -51,7 +51,7 @@ class TransformerBlock(Block):
 
 
 def initialize(module: nn.Module, depth: int) -> None:
-    """Truncated normal of variance 1 / fan-in; the last matrix of each branch smaller by sqrt(2 depth) (GPT-2)."""
+    """Truncated normal with variance 1 / fan-in; the last matrix of each branch scaled by 1 / sqrt(2 depth) (GPT-2)."""
     for name, parameter in module.named_parameters():
         if parameter.ndim == 2:
             std = parameter.shape[1] ** -0.5
@@ -63,8 +63,8 @@ def initialize(module: nn.Module, depth: int) -> None:
 
 
 def width_error(width: int) -> str | None:
-    """What is wrong with a transformer's width, in words; None where nothing is."""
+    """Why a width is invalid for a transformer; None if it is valid."""
     if width <= 0 or width % HEAD_DIM:
         below = max(HEAD_DIM, width // HEAD_DIM * HEAD_DIM)
-        return f"width {width} is not a multiple of the head width {HEAD_DIM}: take {below} or {below + HEAD_DIM}"
+        return f"width {width} is not a multiple of the head width {HEAD_DIM}: use {below} or {below + HEAD_DIM}"
     return None

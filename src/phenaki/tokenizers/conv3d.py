@@ -1,19 +1,20 @@
-"""A convolutional first stage: a causal 3D residual network, spatial 8x, temporal 2x, after LAION's.
+"""A convolutional first stage: a causal 3D residual network, 8x in space and 2x in time, after LAION's.
 
-One stem serves all frames. A learned frame in front of the clip makes pairs of them, (learned, first), (second, third),
-..., so that a stride of two in time keeps the first frame a time step of its own, and images train by the same code.
+A learned frame before the clip pairs up all frames, (learned, first), (second, third), ..., so a temporal stride of two
+keeps the first frame a latent frame of its own, one stem serves all frames, and images train by the same code.
 
 Shapes: B batch, T frames, H, W pixels; t, h, w token grid; D = widths[-1].
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
 from phenaki.nn.block import Block
 from phenaki.nn.convolution import CausalConv3d, CausalUpsample3d
@@ -26,25 +27,21 @@ PATCH = (2, 8, 8)
 HALF, HALF_IN_TIME = (1, 2, 2), (2, 2, 2)
 
 
-@dataclass(frozen=True)
+@configclass
 class Conv3DConfig:
-    """LAION's sizes by default: 11 x 128 x 128 pixels become 6 x 16 x 16 tokens, about 43 M parameters."""
+    """Defaults are LAION's: 11 x 128 x 128 pixels to 6 x 16 x 16 tokens, about 43 M parameters."""
 
-    image_size: tuple[int, int] = (128, 128)
-    fps: float = 8.0
-    widths: tuple[int, int, int] = (64, 256, 512)
-    """Channels at a half, a quarter and an eighth of the rows and columns."""
-    blocks: tuple[int, int, int] = (2, 2, 6)
-    """Residual blocks there, in the encoder and in the decoder."""
+    image_size: tuple[int, int] = bounded((128, 128), at_least=8)
+    fps: float = bounded(8.0, above=0)
+    widths: tuple[int, int, int] = bounded((64, 256, 512), at_least=1)
+    """Channels at 1/2, 1/4 and 1/8 of the resolution."""
+    blocks: tuple[int, int, int] = bounded((2, 2, 6), at_least=1)
+    """Residual blocks at each resolution, in the encoder and in the decoder."""
     quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(kind="codebook", code_dim=16))
 
     def __post_init__(self) -> None:
-        if min(self.widths) < 1 or min(self.blocks) < 1:
-            raise PhenakiError(f"widths {self.widths} and blocks {self.blocks} must be 1 or more")
-        if min(self.image_size) < 8 or self.image_size[0] % PATCH[1] or self.image_size[1] % PATCH[2]:
+        if self.image_size[0] % PATCH[1] or self.image_size[1] % PATCH[2]:
             raise PhenakiError(f"image_size {self.image_size} is not a multiple of the patch {PATCH[1:]}")
-        if self.fps <= 0:
-            raise PhenakiError(f"fps {self.fps} must be above 0")
 
     @property
     def patch(self) -> tuple[int, int, int]:
@@ -52,10 +49,7 @@ class Conv3DConfig:
 
 
 class Conv3D(Tokenizer):
-    """Residual blocks at three sizes, the same number on the way down and up; no layer mixes a frame with later ones.
-
-    `latents` and `reconstruct` take a clip whole or, with the same `state`, the pieces of a stream one after another.
-    """
+    """Residual blocks at three resolutions, as many in the encoder as in the decoder; every layer is causal."""
 
     def __init__(self, config: Conv3DConfig):
         super().__init__()
@@ -110,20 +104,20 @@ class Conv3D(Tokenizer):
             x = block(x, state)
         x = self.pixels(F.silu(self.norm_pixels(x)))
         if is_first_chunk(state):
-            x = x[:, 1:]  # the learned frame's half of the first pair
+            x = x[:, 1:]  # drops the learned frame of the first pair
         return x.permute(0, 4, 1, 2, 3) / 2 + 0.5
 
     def _learned_frame(self, video: Tensor) -> Tensor:
-        """The learned tile, laid out over one frame: (B, 3, 1, H, W)."""
+        """The learned patch, tiled over one frame: (B, 3, 1, H, W)."""
         B, _, _, H, W = video.shape
         frame = self.learned_frame.repeat(1, H // PATCH[1], W // PATCH[2])
         return frame[None, :, None].expand(B, -1, -1, -1, -1)
 
 
 class ConvBlock(Block):
-    """Residual, (B, T, H, W, C) in and out: 3x3 over each frame, then three frames in time.
+    """Residual block (B, T, H, W, C) -> same shape: 3x3 in space, then 3 in time.
 
-    The norms are over channels alone: statistics over places or times would mix what must stay apart.
+    Norms are over channels only: statistics over time would break causality, over space the independence of tiles.
     """
 
     dynamic_lengths = False  # inductor fails on convolutions of unknown size
@@ -141,7 +135,7 @@ class ConvBlock(Block):
 
 
 def _initialize_convolutions(network: nn.Module, depth: int) -> None:
-    """Normal, of variance 1 / fan-in; the last of each residual branch smaller by sqrt(2 depth)."""
+    """Normal with variance 1 / fan-in; the last convolution of each residual branch scaled by 1 / sqrt(2 depth)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")

@@ -5,11 +5,12 @@ Shapes: B batch, T frames, H, W pixels; t, h, w token grid; D width; p, ph, pw p
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import torch
 from torch import Tensor, nn
 
+from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import latent_frames
 from phenaki.nn.attention import HEAD_DIM
@@ -20,53 +21,44 @@ from phenaki.tokenizers.base import Tokenizer
 from phenaki.tokenizers.quantizers import QuantizerConfig, build_quantizer
 
 
-@dataclass(frozen=True)
+@configclass
 class CViViTConfig:
-    """The paper's sizes by default: 11 x 128 x 128 pixels become 6 x 16 x 16 tokens, about 50 M parameters."""
+    """Defaults are the paper's: 11 x 128 x 128 pixels to 6 x 16 x 16 tokens, about 50 M parameters."""
 
-    image_size: tuple[int, int] = (128, 128)
-    fps: float = 8.0
-    patch: tuple[int, int, int] = (2, 8, 8)
+    image_size: tuple[int, int] = bounded((128, 128), at_least=1)
+    fps: float = bounded(8.0, above=0)
+    patch: tuple[int, int, int] = bounded((2, 8, 8), at_least=1)
+    """Frames, rows and columns."""
     width: int = 512
     spatial_layers: int = 4
     temporal_layers: int = 4
     mlp_ratio: int = 4
-    pixel_hidden: int = 0
-    """Hidden units beside each linear projection from and to pixels; 0 is the paper's. A narrow network needs them: its
-    width is the rank of what a linear projection can draw."""
-    window: int = 6
-    """Time steps of the longest clips it is trained on: 6 are the paper's 11 frames. What it does with longer videos is
-    said at `Tokenizer`."""
+    pixel_hidden: int = bounded(0, at_least=0)
+    """Hidden units of an MLP parallel to each linear projection from and to pixels; 0 (the paper's): none. A narrow
+    network needs it, since its width bounds the rank of a linear projection."""
+    window: int = bounded(6, at_least=2)
+    """Latent frames of the longest training clip; 6 are the paper's 11 frames. For longer videos see `Tokenizer`."""
     quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(kind="codebook"))
 
     def __post_init__(self) -> None:
         if error := width_error(self.width):
             raise PhenakiError(error)
-        if self.pixel_hidden < 0:
-            raise PhenakiError(f"pixel_hidden {self.pixel_hidden} must be 0 or more")
-        if min(self.patch) < 1:
-            raise PhenakiError(f"patch {self.patch}: frames, rows and columns of a patch must be 1 or more")
         if self.image_size[0] % self.patch[1] or self.image_size[1] % self.patch[2]:
             raise PhenakiError(f"image_size {self.image_size} is not a multiple of the patch {self.patch[1:]}")
-        if self.window < 2:
-            raise PhenakiError(f"window {self.window}: the first frame and what follows it take 2 time steps or more")
-        if self.fps <= 0:
-            raise PhenakiError(f"fps {self.fps} must be above 0")
 
     def check_length(self, frames: int) -> None:
-        """Raise PhenakiError for training clips of which it would see more than it does when it encodes."""
-        steps = latent_frames(frames, self.patch[0])
-        if steps > self.window:
+        """Raise PhenakiError for training clips longer than the window, which encoding never sees at once."""
+        t = latent_frames(frames, self.patch[0])
+        if t > self.window:
             raise PhenakiError(
-                f"clips of {frames} frames are {steps} time steps, and tokenizer.window is {self.window}: "
-                f"make it {steps}"
+                f"clips of {frames} frames are {t} latent frames, but tokenizer.window is {self.window}: set it to {t}"
             )
 
 
 class CViViT(Tokenizer):
-    """The first frame in patches of its own, the others in time patches; spatial, then causal temporal layers.
+    """Separate patches for the first frame and for each p later frames; spatial, then causal temporal layers.
 
-    The decoder is the mirror image: causal temporal, then spatial layers, then one linear projection to pixels.
+    The decoder mirrors it: causal temporal, then spatial layers, then a projection to pixels.
     """
 
     def __init__(self, config: CViViTConfig):
@@ -107,7 +99,7 @@ class CViViT(Tokenizer):
         return self._pixels(self.norm_pixels(x), is_first_chunk(state)) / 2 + 0.5
 
     def _embed(self, video: Tensor, first: bool) -> Tensor:
-        """(B, 3, T, H, W) -> (B, t, h, w, D); `first`: whether the first frame is a time step of its own."""
+        """(B, 3, T, H, W) -> (B, t, h, w, D); `first`: whether the first frame is a latent frame of its own."""
         self.grid(video.shape[2] + (not first), *video.shape[3:])
         head, tail = video.tensor_split([int(first)], dim=2)
         embedded = []
@@ -118,7 +110,7 @@ class CViViT(Tokenizer):
         return torch.cat(embedded, dim=1)
 
     def _pixels(self, x: Tensor, first: bool) -> Tensor:
-        """(B, t, h, w, D) -> (B, 3, T, H, W), the inverse of `_embed` in shape."""
+        """(B, t, h, w, D) -> (B, 3, T, H, W): the inverse of `_embed` in shape."""
         head, tail = x.tensor_split([int(first)], dim=1)
         pixels = []
         if head.shape[1]:
@@ -129,7 +121,7 @@ class CViViT(Tokenizer):
 
 
 class PixelProjection(nn.Module):
-    """Linear projection (..., inputs) -> (..., outputs), and a network with one hidden layer beside it."""
+    """Linear projection (..., inputs) -> (..., outputs), plus an optional MLP with one hidden layer."""
 
     def __init__(self, inputs: int, outputs: int, hidden: int):
         super().__init__()
@@ -153,7 +145,7 @@ def patchify(video: Tensor, patch: tuple[int, int, int]) -> Tensor:
 
 
 def unpatchify(x: Tensor, patch: tuple[int, int, int]) -> Tensor:
-    """(B, t, h, w, p*ph*pw*3) -> (B, 3, t*p, h*ph, w*pw), the inverse of `patchify`."""
+    """(B, t, h, w, p*ph*pw*3) -> (B, 3, t*p, h*ph, w*pw): the inverse of `patchify`."""
     p, ph, pw = patch
     B, t, h, w, _ = x.shape
     x = x.reshape(B, t, h, w, p, ph, pw, 3)
@@ -165,7 +157,7 @@ def _layers(count: int, config: CViViTConfig, causal: bool) -> nn.ModuleList:
 
 
 def _over_space(layers: nn.ModuleList, x: Tensor) -> Tensor:
-    """Every token of one time step sees all the others of that step. (B, t, h, w, D) in and out."""
+    """Each token attends to its own latent frame. (B, t, h, w, D) -> same shape."""
     B, t, h, w, D = x.shape
     rotary = rotary_table((h, w), HEAD_DIM, x.device)
     x = x.reshape(B * t, h * w, D)
@@ -175,7 +167,7 @@ def _over_space(layers: nn.ModuleList, x: Tensor) -> Tensor:
 
 
 def _over_time(layers: nn.ModuleList, x: Tensor, state: StreamState | None) -> Tensor:
-    """Every token sees those of the same place at its own and earlier time steps. (B, t, h, w, D) in and out."""
+    """Each token attends to its own position in this and earlier latent frames. (B, t, h, w, D) -> same shape."""
     B, t, h, w, D = x.shape
     rotary = rotary_table(((0 if state is None else state.latent_frames) + t,), HEAD_DIM, x.device)
     x = x.permute(0, 2, 3, 1, 4).reshape(B * h * w, t, D)

@@ -1,11 +1,10 @@
-"""The adversary of the first stage: a StyleGAN-like discriminator of frames or of clips, and its losses.
+"""The discriminator of the tokenizer, of frames or clips (after StyleGAN 2), and its losses.
 
-Shapes: B batch, T frames, H, W pixels, C channels. A frame is a clip of one frame throughout.
+Shapes: B batch, T frames, H, W pixels, C channels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -13,70 +12,64 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
 
 AdversarialKind = Literal["hinge", "logistic"]
 
-_BLUR = (1.0, 3.0, 3.0, 1.0)  # StyleGAN's filter before each halving
+_BLUR = (1.0, 3.0, 3.0, 1.0)  # StyleGAN's filter before each downsampling
 _SLOPE = 0.2
-_MOST_CHANNELS = 512
+_MAX_CHANNELS = 512
 
 
-@dataclass(frozen=True)
+@configclass
 class DiscriminatorConfig:
-    """The adversary of a tokenizer whose `loss.adversarial` is above 0 (paper, section 2.1: StyleGAN's).
-
-    `sees`: single frames, or whole clips by 3D convolutions. Each of `blocks` halves rows and columns (of clips the
-    frames too) and doubles the channels, from `width` up to 512. `loss`: logistic is the non-saturating one of GANs.
-    `penalty`: weight of the squared gradient at real pixels (R1, 1801.04406), taken every `penalty_every` steps and
-    weighted up by as much; 0 is none. `start`: the step from which on it learns and is heard. `adaptive`: what the
-    tokenizer hears is scaled so that its gradient at the last layer is as long as that of all other losses (VQGAN,
-    2012.09841). `lr` and `betas` are its own; all else follows the tokenizer's optimizer.
-    """
+    """Settings of the discriminator, used if `loss.adversarial` is above 0 (paper, section 2.1: StyleGAN's)."""
 
     input: Literal["frames", "clips"] = "frames"
-    width: int = 64
-    blocks: int = 5
+    """Single frames, or whole clips by 3D convolutions."""
+    width: int = bounded(64, at_least=1)
+    """Channels before the first block; each block doubles them, up to 512."""
+    blocks: int = bounded(5, at_least=1)
+    """Each halves rows and columns, and for clips the frames."""
     minibatch_stddev: bool = False
     loss: AdversarialKind = "logistic"
-    penalty: float = 10.0
-    penalty_every: int = 16
-    start: int = 0
+    """`logistic` is the non-saturating GAN loss."""
+    penalty: float = bounded(10.0, at_least=0)
+    """Weight of the gradient penalty on real videos (R1, 1801.04406); 0: none."""
+    penalty_every: int = bounded(16, at_least=1)
+    """Steps between penalties; each is scaled up accordingly."""
+    start: int = bounded(0, at_least=0)
+    """First step with adversarial training."""
     adaptive: bool = False
-    lr: float = 1e-4
-    betas: tuple[float, float] = (0.0, 0.99)
-
-    def __post_init__(self) -> None:
-        for name, least in (("width", 1), ("blocks", 1), ("penalty_every", 1), ("start", 0), ("penalty", 0)):
-            if not getattr(self, name) >= least:
-                raise PhenakiError(f"discriminator.{name} {getattr(self, name)} must be {least} or more")
-        if not self.lr > 0:
-            raise PhenakiError(f"discriminator.lr {self.lr} must be above 0")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise PhenakiError(f"discriminator.betas {self.betas} must be from 0 to below 1")
+    """Scale the adversarial loss so that its gradient at the last layer is as long as that of all other losses (VQGAN,
+    2012.09841)."""
+    lr: float = bounded(1e-4, above=0)
+    betas: tuple[float, float] = bounded((0.0, 0.99), at_least=0, below=1)
+    """Everything else follows the tokenizer's optimizer."""
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise PhenakiError for frames that are gone before the last block."""
+        """Raise PhenakiError for frames too small for this many blocks."""
         if min(height, width) < 2**self.blocks:
-            most = min(height, width).bit_length() - 1
+            largest = min(height, width).bit_length() - 1
             raise PhenakiError(
-                f"discriminator.blocks {self.blocks} halve frames of {height}x{width} pixels to less than one: "
-                f"take at most {most}"
+                f"discriminator.blocks {self.blocks} downsample frames of {height}x{width} pixels to less than one: "
+                f"use at most {largest}"
             )
 
 
 class Discriminator(nn.Module):
-    """Video float (B, 3, T, H, W) in [0, 1] -> scores float32, above 0 for what looks real: (B T,) frames, (B,) clips.
+    """Video float (B, 3, T, H, W) in [0, 1] -> logits float32 of being real, (B T,) for frames or (B,) for clips.
 
-    StyleGAN 2's residual network (1912.04958) without its equalised learning rate. In place of its flattened last layer
-    is a mean over what is left of the positions, so that clips may have any length and size.
+    StyleGAN 2's residual network (1912.04958) without equalized learning rate, and with mean pooling instead of its
+    flattened last layer, so that clips may have any length and size.
     """
 
     def __init__(self, config: DiscriminatorConfig):
         super().__init__()
         self.config = config
         clips = config.input == "clips"
-        widths = [min(_MOST_CHANNELS, config.width << block) for block in range(config.blocks + 1)]
+        widths = [min(_MAX_CHANNELS, config.width << block) for block in range(config.blocks + 1)]
         self.from_pixels = Convolution(3, widths[0], 1)
         self.blocks = nn.Sequential(*(ResidualBlock(before, after, clips) for before, after in pairwise(widths)))
         self.last = Convolution(widths[-1] + config.minibatch_stddev, widths[-1], 3, clips)
@@ -88,34 +81,33 @@ class Discriminator(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, video: Tensor) -> Tensor:
-        x = self.blocks(_active(self.from_pixels(video.transpose(1, 2) * 2 - 1)))
+        x = self.blocks(_activate(self.from_pixels(video.transpose(1, 2) * 2 - 1)))
         if self.config.minibatch_stddev:
             x = torch.cat((x, _batch_stddev(x)), dim=2)
-        x = _active(self.last(x)).mean((3, 4))
+        x = _activate(self.last(x)).mean((3, 4))
         x = x.flatten(0, 1) if self.config.input == "frames" else x.mean(1)
         return self.score(x).squeeze(-1).float()
 
 
 class ResidualBlock(nn.Module):
-    """(B, T, C, H, W) -> (B, T', C', H', W') at half the size, rounded up, of clips in time as well: two convolutions,
-    and a projection beside them."""
+    """(B, T, C, H, W) -> (B, T', C', H', W') at half the size, rounded up, for clips in time too."""
 
     def __init__(self, before: int, after: int, clips: bool):
         super().__init__()
         self.axes = (1, 3, 4) if clips else (3, 4)
         self.first = Convolution(before, before, 3, clips)
         self.second = Convolution(before, after, 3, clips)
-        self.beside = Convolution(before, after, 1)
+        self.skip = Convolution(before, after, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        inside = _active(self.second(_halve(_active(self.first(x)), self.axes)))
-        return (inside + self.beside(_halve(x, self.axes))) / 2**0.5
+        residual = _activate(self.second(_downsample(_activate(self.first(x)), self.axes)))
+        return (residual + self.skip(_downsample(x, self.axes))) / 2**0.5
 
 
 class Convolution(nn.Module):
-    """(B, T, C, H, W) -> (B, T, C', H, W), frame by frame or, with `time`, over each frame and its two neighbours.
+    """(B, T, C, H, W) -> (B, T, C', H, W) per frame or, with `time`, over each frame and its two neighbours.
 
-    Neighbours are stacked as channels: torch's bfloat16 Conv3d on CPUs gives wrong gradients for two frames
+    Neighbours are stacked as channels: torch's bfloat16 Conv3d on CPUs has wrong gradients for two frames
     (docs/training.md).
     """
 
@@ -132,49 +124,49 @@ class Convolution(nn.Module):
         return self.frames(x.flatten(0, 1)).unflatten(0, (B, T))
 
 
-def _active(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, _SLOPE) * 2**0.5  # which keeps the variance
+def _activate(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, _SLOPE) * 2**0.5  # keeps the variance
 
 
-def _halve(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Blur, then take every second position of the axes; one of a single position stays."""
+def _downsample(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Blur and keep every second position of each axis longer than 1."""
     for axis in axes:
         if x.shape[axis] > 1:
-            x = _halve_axis(x, axis)
+            x = _downsample_axis(x, axis)
     return x
 
 
-def _halve_axis(x: Tensor, axis: int) -> Tensor:
-    """By sums of shifted slices, whose second derivative, for the penalty, is cheap too."""
+def _downsample_axis(x: Tensor, axis: int) -> Tensor:
+    """As a sum of shifted slices, whose second derivative (for the penalty) is cheap too."""
     size = x.shape[axis]
     first, last = x.narrow(axis, 0, 1), x.narrow(axis, size - 1, 1)
-    padded = torch.cat((first, x, last, last), dim=axis)  # one before; enough behind for odd sizes
+    padded = torch.cat((first, x, last, last), dim=axis)  # the second copy of the last is for odd sizes
     half = (size + 1) // 2
     taps = [padded.narrow(axis, shift, 2 * half - 1).unfold(axis, 1, 2).squeeze(-1) for shift in range(len(_BLUR))]
     return sum(weight / sum(_BLUR) * tap for weight, tap in zip(_BLUR, taps, strict=True))
 
 
 def _batch_stddev(x: Tensor) -> Tensor:
-    """How much the samples of the batch differ (1710.10196): one value, as a channel (B, T, 1, H, W) of each sample."""
+    """Standard deviation over the batch (1710.10196): one value, as a channel (B, T, 1, H, W)."""
     B, T, _, H, W = x.shape
     spread = (x.float().var(dim=0, unbiased=False) + 1e-8).sqrt().mean()
     return spread.to(x.dtype).expand(B, T, 1, H, W)
 
 
 def adversarial_loss(fake: Tensor, kind: AdversarialKind) -> Tensor:
-    """What the tokenizer hears: low where the scores (N,) of its reconstructions are high."""
+    """Generator-side adversarial loss, given the logits (N,) of reconstructions."""
     return -fake.mean() if kind == "hinge" else F.softplus(-fake).mean()
 
 
 def discriminator_loss(real: Tensor, fake: Tensor, kind: AdversarialKind) -> Tensor:
-    """Low where scores (N,) are high for real pixels and low for reconstructed ones."""
+    """Discriminator loss, given the logits (N,) of real and of reconstructed videos."""
     if kind == "hinge":
         return (F.relu(1 - real).mean() + F.relu(1 + fake).mean()) / 2
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
 def gradient_penalty(discriminator: Discriminator, video: Tensor) -> Tensor:
-    """Half the squared gradient of the scores at real pixels (B, 3, T, H, W), mean over scores (R1, 1801.04406)."""
+    """R1 penalty (1801.04406): half the squared gradient at real videos (B, 3, T, H, W), mean over logits."""
     video = video.detach().requires_grad_()
     scores = discriminator(video)
     (gradient,) = torch.autograd.grad(scores.sum(), video, create_graph=True)
@@ -182,11 +174,11 @@ def gradient_penalty(discriminator: Discriminator, video: Tensor) -> Tensor:
 
 
 def adaptive_weight(others: Tensor, adversarial: Tensor, weights: list[nn.Parameter]) -> Tensor:
-    """How much longer the gradient of all other losses is than that of the adversarial one, at these weights: those of
-    the decoder's last layer (VQGAN, 2012.09841, equation 7). At most 10,000; carries no gradient."""
-    lengths = [
+    """Ratio of the gradient norms of all other losses and of the adversarial loss, at the decoder's last layer (VQGAN,
+    2012.09841, equation 7). At most 10,000; detached."""
+    norms = [
         torch.cat([g.flatten() for g in gradients if g is not None]).norm()
         for loss in (others, adversarial)
         for gradients in [torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)]
     ]
-    return (lengths[0] / (lengths[1] + 1e-4)).clamp(0, 1e4).detach()
+    return (norms[0] / (norms[1] + 1e-4)).clamp(0, 1e4).detach()

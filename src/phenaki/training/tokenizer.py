@@ -36,7 +36,7 @@ from phenaki.tokenizers.losses import (
     code_losses,
     perceptual_losses,
     pixel_losses,
-    seen_frames,
+    sample_frames,
 )
 from phenaki.tokenizers.quantizers import Quantized
 from phenaki.training.config import RunConfig
@@ -204,7 +204,7 @@ class TokenizerTrainer:
         gradient norm only, if one of these is not finite and the step was skipped."""
         recipe, networks, rng = self.recipe, self.networks, self.run.rng(step)
         adversarial = self.discriminator is not None and step >= recipe.discriminator.start
-        batch = TokenizerBatch(video, seen_frames(video.shape[2], recipe.loss, rng))
+        batch = TokenizerBatch(video, sample_frames(video.shape[2], recipe.loss, rng))
         parts = batch.split(recipe.optimizer.accumulate)
 
         losses, outputs = accumulate_gradients(networks, parts, recipe, self.autocast, adversarial)

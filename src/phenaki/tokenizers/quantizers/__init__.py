@@ -1,4 +1,4 @@
-"""Quantizers: continuous latents to one of V codes and back, behind one interface (`base.py: Quantizer`)."""
+"""Quantizers: continuous latents to one of V codes and back, with one interface (`base.py: Quantizer`)."""
 
 from phenaki.tokenizers.quantizers.base import Quantized, Quantizer, QuantizerConfig, code_usage
 from phenaki.tokenizers.quantizers.codebook import Codebook
@@ -9,7 +9,7 @@ QUANTIZERS = {"fsq": FSQ, "codebook": Codebook, "lookup_free": LookupFree}
 
 
 def build_quantizer(config: QuantizerConfig, width: int) -> Quantizer:
-    """The quantizer of that configuration between latents of that width."""
+    """The quantizer of a configuration, for latents of this width."""
     return QUANTIZERS[config.kind](config, width)
 
 

@@ -1,70 +1,66 @@
-"""What every quantizer does: its configuration, its result, and the contract that the rest of the code relies on."""
+"""The contract of a quantizer, its configuration and its output."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
 
 Function = TypeVar("Function", bound=Callable)
 
 
-@dataclass(frozen=True)
+@configclass
 class QuantizerConfig:
-    """`fsq`: finite scalar quantization with these levels. `codebook`: l2-normalised factorized codes (paper, B.1).
-    `lookup_free`: each code a row of signs.
+    """Settings of all quantizers; each kind reads its own.
 
-    `codebook_size` is that of the last two; `code_dim` and all that follows is of the codebook alone, but for
-    `commitment` and `entropy_temperature`.
+    kind: `fsq` is finite scalar quantization with `levels`; `codebook` learns l2-normalised factorized codes (paper,
+        B.1); `lookup_free` uses vectors of signs as codes.
     """
 
     kind: Literal["fsq", "codebook", "lookup_free"] = "fsq"
     levels: tuple[int, ...] = (8, 8, 8, 8)
     codebook_size: int = 8192
+    """Of `codebook` and `lookup_free`."""
     code_dim: int = 32
     commitment: float = 0.25
-    """Weight of the commitment loss beside the codebook loss."""
+    """Weight of the commitment loss, relative to the codebook loss."""
     dead_code_threshold: float = 0.01
-    """A code used less often than this share of an even use is dead and restarts from a latent of the batch."""
+    """A code used less than this fraction of uniform use is dead: it is reset to a latent of the batch."""
     init: Literal["random", "kmeans"] = "random"
-    """What the codes start from: random directions, or clusters of the latents of the first batches."""
+    """Initial codes: random directions, or clusters of the latents of the first batches."""
     update: Literal["gradient", "ema"] = "gradient"
-    """How the codes learn: by the codebook loss, or as moving averages of the latents that choose them."""
-    decay: float = 0.99
-    """Of the moving averages, per step: of the codes' uses and, with `update` "ema", of the codes."""
-    entropy_temperature: float = 0.01
-    """Of the lookup-free entropy: how far from a latent the codes are that count as possible for it."""
+    """How codes learn: by the codebook loss, or as moving averages of the latents assigned to them."""
+    decay: float = bounded(0.99, at_least=0, below=1)
+    """Per step, of the moving averages of code usage and, with `update` "ema", of the codes."""
+    entropy_temperature: float = bounded(0.01, above=0)
+    """Softmax temperature of code probabilities in the lookup-free entropy loss."""
 
     def __post_init__(self) -> None:
         if self.kind == "fsq" and (not self.levels or min(self.levels) < 2):
-            raise PhenakiError(f"quantizer levels {self.levels}: give at least one level count, each 2 or more")
+            raise PhenakiError(f"quantizer levels {self.levels}: use one or more level counts, each at least 2")
         if self.kind == "codebook" and (self.codebook_size < 2 or self.code_dim < 1):
             raise PhenakiError(
                 f"a codebook of {self.codebook_size} codes of dimension {self.code_dim}: "
-                "there must be at least 2 codes of dimension 1"
+                "use at least 2 codes of dimension 1"
             )
         if self.kind == "lookup_free" and (self.codebook_size < 2 or self.codebook_size.bit_count() != 1):
             nearest = 2 ** max(1, round(math.log2(max(1, self.codebook_size))))
             raise PhenakiError(
-                f"lookup-free quantization has a power of 2 of codes, not {self.codebook_size}: take {nearest}"
+                f"lookup-free quantization needs a power of 2 as codebook_size, not {self.codebook_size}: use {nearest}"
             )
         if self.kind != "codebook" and (self.init, self.update) != ("random", "gradient"):
             raise PhenakiError(
-                f"quantizer init '{self.init}' and update '{self.update}' are for the kind 'codebook': "
+                f"quantizer init '{self.init}' and update '{self.update}' are for kind 'codebook': "
                 f"'{self.kind}' learns no codes; leave them at 'random' and 'gradient'"
             )
-        if not 0 <= self.decay < 1:
-            raise PhenakiError(f"quantizer decay {self.decay} must be from 0 to below 1")
-        if self.entropy_temperature <= 0:
-            raise PhenakiError(f"quantizer entropy_temperature {self.entropy_temperature} must be above 0")
 
     @property
     def vocab_size(self) -> int:
@@ -72,8 +68,8 @@ class QuantizerConfig:
 
 
 class Quantized(NamedTuple):
-    """latents (..., D) with the straight-through gradient, ids int64 (...), codes (..., d) before and after rounding;
-    float32."""
+    """Output of a quantizer: latents (..., D) with the straight-through gradient, ids int64 (...), and codes (..., d)
+    before and after rounding; float32."""
 
     latents: Tensor
     ids: Tensor
@@ -82,20 +78,20 @@ class Quantized(NamedTuple):
 
 
 def in_float32(function: Function) -> Function:
-    """Keep autocast away: distances and entropies of bfloat16 choose other codes."""
+    """Disable autocast: distances in bfloat16 select other codes."""
 
     @wraps(function)
-    def kept(*args: Any, **named: Any) -> Any:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            return function(*args, **named)
+            return function(*args, **kwargs)
 
-    return kept
+    return wrapped
 
 
 class Quantizer(nn.Module, ABC):
-    """Latents (..., D) to one of V codes of dimension d, and back; with projections of its own from and to the width D.
+    """Latents (..., D) to one of V codes of dimension d and back, with projections between D and d.
 
-    Subclasses define `round` and `lookup`, and what they learn by: `losses`, and `statistics` with `update`.
+    Subclasses define `quantize` and `indices_to_codes` and, if they learn codes, `losses`, `statistics` and `update`.
     """
 
     def __init__(self, config: QuantizerConfig, width: int, code_dim: int):
@@ -107,14 +103,14 @@ class Quantizer(nn.Module, ABC):
 
     @in_float32
     def forward(self, latents: Tensor) -> Quantized:
-        """latents float (..., D) -> Quantized, all of it in float32."""
+        """latents float (..., D) -> Quantized."""
         before, after, ids = self.quantize(self.project_in(latents.float()))
-        through = before + (after - before).detach()
-        return Quantized(self.project_out(through), ids, before, after)
+        straight_through = before + (after - before).detach()
+        return Quantized(self.project_out(straight_through), ids, before, after)
 
     @in_float32
     def indices_to_latents(self, ids: Tensor) -> Tensor:
-        """ids int64 (...) in 0..V-1 -> latents float32 (..., D), those that `forward` gives with these ids."""
+        """ids int64 (...) in 0..V-1 -> latents float32 (..., D), as `forward` returns with these ids."""
         return self.project_out(self.indices_to_codes(ids))
 
     @abstractmethod
@@ -123,23 +119,25 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def indices_to_codes(self, ids: Tensor) -> Tensor:
-        """ids (...) -> codes float32 (..., d) as they are after rounding."""
+        """ids (...) -> codes float32 (..., d), as after rounding."""
 
     def losses(self, quantized: Quantized) -> dict[str, Tensor]:
-        """The terms that this quantizer learns by, of `codebook`, `commitment` and `entropy`: scalars, not weighted."""
+        """Unweighted loss terms, scalars, by name: some of `codebook`, `commitment` and `entropy`."""
         return {}
 
     def statistics(self, quantized: Quantized) -> tuple[Tensor, ...]:
-        """What `update` has to know of a batch, to be summed over batches and processes; () where it learns nothing."""
+        """Statistics of a batch for `update`, to be summed over batches and processes; () if there is no update."""
         return ()
 
     def update(self, statistics: tuple[Tensor, ...], quantized: Quantized, rng: torch.Generator) -> int:
-        """Learn what gradients do not teach; for the training step to call after the optimizer's.
+        """Update the codes other than by gradients, after the optimizer's step.
 
-        `statistics`: those of all processes. `quantized`: a batch, from whose latents codes may start.
+        Args:
+            statistics: summed over all processes.
+            quantized: a batch whose latents codes may be reset to.
 
         Returns:
-            how many codes began anew, from latents of the batch.
+            How many codes were reset to latents of the batch.
         """
         return 0
 
@@ -150,8 +148,8 @@ def distance(before: Tensor, after: Tensor) -> Tensor:
 
 
 def code_usage(ids: Tensor, vocab_size: int) -> tuple[float, float]:
-    """Perplexity of the codes in `ids` (1..V) and the share of the V codes that occur (0..1)."""
+    """Perplexity of the ids (1..V), and the fraction of the V codes used (0..1)."""
     counts = torch.bincount(ids.flatten(), minlength=vocab_size).double()
-    share = counts / counts.sum()
-    entropy = -(share * share.clamp_min(1e-12).log()).sum()
+    p = counts / counts.sum()
+    entropy = -(p * p.clamp_min(1e-12).log()).sum()
     return float(entropy.exp()), float((counts > 0).double().mean())

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from phenaki.tokenizers.quantizers.base import Quantized, Quantizer, QuantizerConfig, distance, in_float32
 
-_PRODUCT = 2**22  # cosines that are held at a time: those of all latents and codes would not fit in memory
-_LATENTS_PER_CODE = 4  # with fewer, a cluster is hardly more than one latent
+_COSINES = 2**22  # at once: those of all latents and codes would not fit in memory
+_LATENTS_PER_CODE = 4  # with fewer, clusters are hardly more than single latents
 
 
 class Codebook(Quantizer):
-    """The code of the smallest angle. Codes learn by gradients or as moving averages; those that died start anew."""
+    """The nearest code by angle. Codes learn by gradients or as moving averages; dead codes are reset."""
 
     def __init__(self, config: QuantizerConfig, width: int):
         super().__init__(config, width, config.code_dim)
@@ -24,7 +24,7 @@ class Codebook(Quantizer):
             self.register_buffer("codes", codes)
         self.register_buffer("use", torch.full((config.codebook_size,), 1 / config.codebook_size))
         if config.init == "kmeans":
-            self.register_buffer("started", torch.tensor(0))  # codes that have been placed, the first ones
+            self.register_buffer("started", torch.tensor(0))  # the first so many codes are initialised
 
     def quantize(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         before = F.normalize(projected, dim=-1)
@@ -37,9 +37,9 @@ class Codebook(Quantizer):
 
     @in_float32
     def losses(self, quantized: Quantized) -> dict[str, Tensor]:
-        """Codebook and commitment loss (1711.00937, equation 3), mean over latents of the squared distance.
+        """Codebook and commitment loss (1711.00937, equation 3): mean squared distances.
 
-        Codes that are moving averages have no codebook loss (the same, appendix A.1).
+        With moving averages there is no codebook loss (ibid., appendix A.1).
         """
         before, after = quantized.before, quantized.after
         terms = {"commitment": distance(before, after.detach())}
@@ -49,7 +49,7 @@ class Codebook(Quantizer):
 
     @torch.no_grad()
     def statistics(self, quantized: Quantized) -> tuple[Tensor, ...]:
-        """Uses (V,) of each code, and for moving averages the sums (V, d) of the latents that chose it."""
+        """Counts (V,) of each code and, for moving averages, sums (V, d) of the latents assigned to it."""
         counts = torch.bincount(quantized.ids.flatten(), minlength=self.vocab_size).float()
         if self.config.update == "gradient":
             return (counts,)
@@ -57,15 +57,15 @@ class Codebook(Quantizer):
 
     @torch.no_grad()
     def update(self, statistics: tuple[Tensor, ...], quantized: Quantized, rng: torch.Generator) -> int:
-        """Place codes on clusters until all have started; then average codes and uses, and restart dead codes."""
+        """Initialise codes by k-means until all are; then update the averages and reset dead codes."""
         latents = _flat(quantized.before)
         if self.config.init == "kmeans" and self.started < self.vocab_size:
-            return self._start(latents, rng)
+            return self._initialize(latents, rng)
         self._average(*statistics)
-        return self._restart(latents, rng)
+        return self._reset_dead(latents, rng)
 
-    def _start(self, latents: Tensor, rng: torch.Generator) -> int:
-        """Place the next codes on clusters of the latents: as many as these can tell."""
+    def _initialize(self, latents: Tensor, rng: torch.Generator) -> int:
+        """Set the next codes to cluster centres, as many as the latents suffice for."""
         first = int(self.started)
         count = min(self.vocab_size - first, max(1, len(latents) // _LATENTS_PER_CODE))
         self.codes[first : first + count] = kmeans(latents, count, rng)
@@ -73,7 +73,7 @@ class Codebook(Quantizer):
         return count
 
     def _average(self, counts: Tensor, sums: Tensor | None = None) -> None:
-        """Moving averages of the uses, as shares of all, and of the latents that chose each code."""
+        """Update the moving averages of usage (as fractions) and of the latents assigned to each code."""
         new = (1 - self.config.decay) * counts / counts.sum()
         self.use.mul_(self.config.decay).add_(new)
         if sums is not None:
@@ -81,8 +81,8 @@ class Codebook(Quantizer):
             weight = new / self.use.clamp_min(torch.finfo(self.use.dtype).tiny)
             self.codes.lerp_(means, weight[:, None])
 
-    def _restart(self, latents: Tensor, rng: torch.Generator) -> int:
-        """Move codes that are hardly used onto random latents."""
+    def _reset_dead(self, latents: Tensor, rng: torch.Generator) -> int:
+        """Set rarely used codes to random latents."""
         dead = (self.use < self.config.dead_code_threshold / self.vocab_size).nonzero().flatten()
         self.codes[dead] = latents[torch.randint(len(latents), (len(dead),), generator=rng).to(latents.device)]
         self.use[dead] = 1 / self.vocab_size
@@ -92,20 +92,20 @@ class Codebook(Quantizer):
 @torch.no_grad()
 @in_float32
 def nearest(latents: Tensor, codes: Tensor) -> Tensor:
-    """Index (...) of the code (V, d) with the largest cosine with each unit vector (..., d)."""
+    """Index (...) of the code (V, d) with the largest cosine to each unit vector (..., d)."""
     flat = _flat(latents)
-    rows = max(1, min(len(flat), _PRODUCT // len(codes)))
-    cosines = flat.new_empty(rows, len(codes))  # one for all chunks: taken anew for each, it would fragment the memory
+    rows = max(1, min(len(flat), _COSINES // len(codes)))
+    cosines = flat.new_empty(rows, len(codes))  # reused by all chunks, or memory fragments
     ids = [torch.mm(chunk, codes.T, out=cosines[: len(chunk)]).argmax(-1) for chunk in flat.split(rows)]
     return torch.cat(ids).view(latents.shape[:-1])
 
 
 def kmeans(latents: Tensor, count: int, rng: torch.Generator, iterations: int = 10) -> Tensor:
-    """Spherical k-means: `count` unit vectors in the middle of clusters of unit vectors (N, d), N >= `count`."""
+    """Spherical k-means: `count` cluster centres (unit vectors) of unit vectors (N, d), N >= `count`."""
     centres = latents[torch.randperm(len(latents), generator=rng)[:count].to(latents.device)]
     for _ in range(iterations):
         sums = _sums(latents, nearest(latents, centres), count)
-        centres = F.normalize(torch.where(sums.any(-1, keepdim=True), sums, centres), dim=-1)  # nobody's stay
+        centres = F.normalize(torch.where(sums.any(-1, keepdim=True), sums, centres), dim=-1)  # empty ones stay
     return centres
 
 

@@ -9,9 +9,9 @@ from phenaki.tokenizers.quantizers.base import Quantizer, QuantizerConfig
 
 
 class FSQ(Quantizer):
-    """Each of d dimensions is bounded and rounded to one of its levels; the first dimension is the ids' lowest digit.
+    """Each of d dimensions is bounded and rounded to one of its levels; the first is the lowest digit of an id.
 
-    No codebook is learned, so no loss pulls at it and none of its codes can die.
+    There is no learned codebook, hence no loss and no dead codes.
     """
 
     def __init__(self, config: QuantizerConfig, width: int):
@@ -22,7 +22,7 @@ class FSQ(Quantizer):
         self.register_buffer("_strides", strides, persistent=False)
 
     def quantize(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # tanh spans (-0.5, L - 0.5), so that each of the L levels gets the same share of the line.
+        # tanh spans (-0.5, L - 0.5), so each of the L levels gets an equal interval.
         unit = torch.tanh(projected)
         position = (unit + 1) / 2 * self._levels - 0.5
         index = position.round().clamp(torch.zeros_like(self._levels), self._levels - 1)
@@ -33,5 +33,5 @@ class FSQ(Quantizer):
         return self._value(ids[..., None] // self._strides % self._levels)
 
     def _value(self, index: Tensor) -> Tensor:
-        """Levels 0..L-1 -> the middle of their share of (-1, 1)."""
+        """Levels 0..L-1 -> the middle of their interval of (-1, 1)."""
         return (index + 0.5) / self._levels * 2 - 1

@@ -10,7 +10,7 @@ from phenaki.tokenizers.quantizers.base import Quantized, Quantizer, QuantizerCo
 
 
 class LookupFree(Quantizer):
-    """Each of log2 V dimensions is rounded to its sign, -1 or 1; the first dimension is the ids' lowest bit."""
+    """Each of log2 V dimensions is rounded to its sign, -1 or 1; the first dimension is the lowest bit of an id."""
 
     def __init__(self, config: QuantizerConfig, width: int):
         super().__init__(config, width, config.codebook_size.bit_length() - 1)
@@ -25,31 +25,31 @@ class LookupFree(Quantizer):
 
     @in_float32
     def losses(self, quantized: Quantized) -> dict[str, Tensor]:
-        """Commitment (mean over latents of the squared distance) and entropy (equation 5).
+        """Commitment (mean squared distance) and entropy (equation 5).
 
-        Entropy in nats: of a latent's code, which should be sure, less that of the batch's codes, which should be even.
+        Entropy, in nats: that of each latent's code (should be low) minus that of the batch's codes (should be high).
         """
         logits = 2 * quantized.before.flatten(0, -2) / self.config.entropy_temperature
         return {
             "commitment": distance(quantized.before, quantized.after.detach()),
-            "entropy": _entropy_of_each(logits) - _entropy_of_all(logits),
+            "entropy": _latent_entropy(logits) - _batch_entropy(logits),
         }
 
 
-# The code c of a latent x has the probability softmax over all codes of -|x - c|^2 / temperature. As |c|^2 is the same
-# for all of them, that is softmax(logits @ c) with logits 2 x / temperature: a product over the dimensions.
+# The probability of code c for latent x is a softmax over codes of -|x - c|^2 / temperature. As |c|^2 is equal for all
+# codes, this is softmax(logits @ c) with logits 2 x / temperature, which factorizes over the dimensions.
 
 
-def _entropy_of_each(logits: Tensor) -> Tensor:
-    """Mean over latents (N, d) of the entropy of their codes: the sum over dimensions of that of a sign."""
-    odds = 2 * logits.abs()  # the sign of x against the other
+def _latent_entropy(logits: Tensor) -> Tensor:
+    """Mean entropy of the codes of latents (N, d): the sum over dimensions of the entropy of a sign."""
+    odds = 2 * logits.abs()  # log-odds of the sign of x
     return (F.softplus(-odds) + odds * torch.sigmoid(-odds)).sum(-1).mean()
 
 
-def _entropy_of_all(logits: Tensor) -> Tensor:
-    """Entropy of the mean over latents (N, d) of the probabilities of the V codes, exact.
+def _batch_entropy(logits: Tensor) -> Tensor:
+    """Exact entropy of the mean code probabilities of latents (N, d).
 
-    These are a matrix product of those of both halves of the dimensions: N x sqrt(V) numbers in place of N x V.
+    The mean is a matrix product of the probabilities of both halves of the dimensions: N x sqrt(V) values, not N x V.
     """
     left, right = (_probabilities(half) for half in logits.tensor_split(2, dim=-1))
     mean = left.T @ right / len(logits)
@@ -57,11 +57,11 @@ def _entropy_of_all(logits: Tensor) -> Tensor:
 
 
 def _probabilities(logits: Tensor) -> Tensor:
-    """(N, d) -> those of the 2^d rows of signs, (N, 2^d)."""
+    """Logits (N, d) -> probabilities of the 2^d sign vectors, (N, 2^d)."""
     d = logits.shape[-1]
     return (logits @ _signs(torch.arange(2**d, device=logits.device), d).T).softmax(-1)
 
 
 def _signs(ids: Tensor, count: int) -> Tensor:
-    """The lowest bits of ids (...) as -1.0 and 1.0, (..., count)."""
+    """The lowest `count` bits of ids (...), as -1.0 and 1.0: (..., count)."""
     return (ids[..., None] >> torch.arange(count, device=ids.device) & 1) * 2.0 - 1
