@@ -255,7 +255,10 @@ def edit(path: Path, old: str, new: str) -> None:
             "Unknown key 'layer'. Did you mean 'layers'",
         ),
         (lambda m: edit(m / "model.json", '"tokenizer"', '"tokeniser"'), "Unknown key 'tokeniser'"),
-        (lambda m: edit(m / "generator/config.json", '"text_width": 64,', ""), "The key 'text_width' .* is missing"),
+        (
+            lambda m: edit(m / "generator/config.json", ',\n    "text_width": 64', ""),
+            "The key 'text_width' .* is missing",
+        ),
         (lambda m: edit(m / "generator/config.json", ": 125", ": 100"), "generator/weights.safetensors.* do not fit"),
         (lambda m: edit(m / "tokenizer/config.json", "5", "6"), "do not fit CViViT|vocab_size 125"),
     ],
@@ -491,7 +494,7 @@ BAD_DATA = [
     (["train", "tokenizer", "-r", "cvivit_debug", "-o", "out", "-d", "videos", "data.lengths=[99]"], "one share for"),
     (
         ["train", "generator", "-r", "masked_debug", "-o", "out", "-d", "videos"],
-        r"say which tokenizer .*\(--tokenizer\)",
+        r"name the tokenizer that makes them \(--tokenizer\)",
     ),
     (["train", "generator", "-r", "masked_debug", "-o", "out"], "'shapes' holds no tokens.json, so no ids"),
 ]

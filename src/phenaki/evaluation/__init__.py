@@ -77,7 +77,7 @@ def evaluate(
         if name not in SUITES:
             near = did_you_mean(name, SUITES)
             raise PhenakiError(f"there is no suite '{name}'.{near} Known suites: {', '.join(SUITES)}.")
-    tokenizer = model if isinstance(model, Tokenizer) else model.tokenizer
+    tokenizer = model if isinstance(model, Tokenizer) else model.components.tokenizer
     if model is tokenizer and set(suites) != {"reconstruction"}:
         raise PhenakiError("a tokenizer alone generates nothing from text: evaluate only its reconstruction")
     if data and set(suites) != {"reconstruction"}:

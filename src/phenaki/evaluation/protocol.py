@@ -26,7 +26,12 @@ def provenance(model: Model | Tokenizer) -> dict[str, Any]:
     if isinstance(model, Tokenizer):
         parts = {"tokenizer": model}
     else:
-        parts = {"tokenizer": model.tokenizer, "generator": model.generator, "text": model.text_encoder}
+        components = model.components
+        parts = {
+            "tokenizer": components.tokenizer,
+            "generator": components.generator,
+            "text": components.text_encoder,
+        }
     device = next(parts["tokenizer"].parameters()).device
     return {
         "model": {kind: fingerprint(part) for kind, part in parts.items()},

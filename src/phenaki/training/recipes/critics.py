@@ -20,5 +20,6 @@ def critic_shapes_64() -> CriticRecipe:
     """A critic for the released model `shapes-64` as large as its generator, on the same data; it scores ids at the
     temperature of sampling."""
     model = masked_shapes_64()
-    critic, run = CriticConfig("token", temperature=model.sampling.temperature), replace(model.run, steps=8_000)
+    critic = CriticConfig("token", temperature=model.sampling.decoding.temperature)
+    run = replace(model.run, steps=8_000)
     return CriticRecipe(critic, model.data, model.prefix, model.optimizer, run)
