@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import math
@@ -397,7 +398,7 @@ def metrics(model: Phenaki, few: None) -> dict[str, Any]:
 
 
 def rendered(metrics: dict[str, Any]) -> str:
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=100, record=True, file=io.StringIO())
     console.print(report(metrics), markup=False, highlight=False)
     return console.export_text()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -169,7 +170,7 @@ def change(path: Path, **changes: Any) -> None:
 
 
 def rendered(*paths: Path) -> list[str]:
-    console = Console(width=200, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=200, record=True, quiet=False, file=io.StringIO())
     console.print(compare(paths))
     return console.export_text().splitlines()
 
