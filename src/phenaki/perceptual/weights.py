@@ -37,7 +37,7 @@ def find(path: str | Path | None, choices: Sequence[tuple[str, ...]], help: str)
     wanted = ", or ".join(" and ".join(names) for names in choices)
     if path is None:
         raise MissingWeights(f"there is no {wanted} in '{folder}': {help}")
-    problem = f"there is no {wanted} in '{folder}'" if folder.is_dir() else f"'{folder}' does not exist"
+    problem = f"there is no {wanted} in '{folder}'" if folder.is_dir() else f"there is no file or folder '{folder}'"
     raise PhenakiError(f"{problem}: {help}")
 
 
