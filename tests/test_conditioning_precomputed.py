@@ -113,6 +113,6 @@ def test_a_model_without_text_makes_videos_and_is_saved(textless: Phenaki, tmp_p
     textless.save_pretrained(tmp_path / "model")
     assert [file.name for file in (tmp_path / "model" / "text").iterdir()] == ["config.json"]
     again = load(tmp_path / "model", device="cpu")
-    with pytest.warns(PhenakiWarning, match="trained without text: 'a dog' is not read"):
+    with pytest.warns(PhenakiWarning, match="trained without text: 'a dog' is ignored"):
         assert torch.equal(again.generate("a dog", seed=1, samples=2).video, wanted)
     assert isinstance(load_text_encoder("none"), NoText)

@@ -171,7 +171,7 @@ def test_i3d_features_have_the_published_strides(i3d: I3D) -> None:
         for layer, (channels, steps, side) in expected.items():
             assert i3d.features(clip, layer).shape == (1, channels // NARROW, steps, side, side)
         assert torch.equal(i3d.features(clip), i3d.features(clip, "Mixed_4f"))
-    with pytest.raises(PhenakiError, match="no layer 'Mixed_9z'; there are: Conv3d_1a_7x7, .*Mixed_5c"):
+    with pytest.raises(PhenakiError, match="no layer 'Mixed_9z'; its layers are Conv3d_1a_7x7, .*Mixed_5c"):
         i3d.features(clip, "Mixed_9z")
 
 
@@ -239,10 +239,10 @@ def test_missing_weights_are_explained(tmp_path: Path, monkeypatch: pytest.Monke
     for load in (load_lpips, load_i3d):
         with pytest.raises(PhenakiError, match="there is no file or folder .*nowhere") as raised:
             load(tmp_path / "nowhere")
-        assert not isinstance(raised.value, MissingWeights)  # what was named is never left out in silence
+        assert not isinstance(raised.value, MissingWeights)  # a path that was passed is never skipped
     write_parts(lpips, tmp_path)
     (tmp_path / "vgg.pth").unlink()
-    with pytest.raises(PhenakiError, match="holds no lpips.safetensors, or vgg16-397923af.pth and vgg.pth"):
+    with pytest.raises(PhenakiError, match="there is no lpips.safetensors, or vgg16-397923af.pth and vgg.pth in"):
         load_lpips(tmp_path)
 
 

@@ -162,7 +162,7 @@ WHITE = torch.ones(32, 32, dtype=torch.bool)
     ("edit", "said"),
     [
         (lambda m, v: m.extend(v[0], "a"), r"a video of shape \(3, 5, 32, 32\)"),
-        (lambda m, v: m.extend(2 * v, "a"), "give RGB in"),
+        (lambda m, v: m.extend(2 * v, "a"), "pass RGB in"),
         (lambda m, v: m.extend(v.repeat(3, 1, 1, 1, 1), "a", samples=2), "for 2 samples: give one, or one for each"),
         (lambda m, v: m.extend(v[:, :, :0], "a"), "give one, or one for each"),
         (lambda m, v: m.extend(v[..., :31], "a"), "multiple of 8"),

@@ -196,7 +196,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_the_last_good_checkpoint(
 
     monkeypatch.setattr(f"phenaki.training.tokenizer.{loss}", breaking)
     with pytest.raises(
-        PhenakiError, match=f"the {name} became nan at step 5, .*: resume from the last good checkpoint"
+        PhenakiError, match=f"the {name} became nan at step 5; .*: resume from the last good checkpoint"
     ):
         train_tokenizer(recipe, tmp_path)
     last = saved(tmp_path)
@@ -235,7 +235,7 @@ def test_clips_longer_than_the_window_are_refused(tmp_path: Path) -> None:
     recipe = replace(recipe, tokenizer=replace(recipe.tokenizer, window=2))
     train_tokenizer(replace(recipe, run=replace(recipe.run, steps=1)), tmp_path / "run")
     longer = replace(recipe.data, lengths=(1, 5))
-    with pytest.raises(PhenakiError, match="clips of 5 frames are 3 time steps, and tokenizer.window is 2: make it 3"):
+    with pytest.raises(PhenakiError, match="clips of 5 frames are 3 latent frames, but tokenizer.window is 2"):
         train_tokenizer(replace(recipe, data=longer), tmp_path / "longer")
     assert not (tmp_path / "longer").exists()
 

@@ -1,7 +1,12 @@
-"""Text encoders behind one contract (base.py).
+"""Text encoders with one contract (base.py).
 
+<<<<<<< HEAD
 `words`: bytes grouped to words, trained with the generator. `t5` and `clip`: pretrained and frozen, by name or folder.
 `none`: for generators without text. Embeddings that the caller computed are a `Text` (precomputed.py).
+=======
+`words`: bytes grouped into words, trained with the generator. `t5` and `clip`: pretrained, frozen, by name or folder.
+`none`: for generators without text. Embeddings that the caller computed are a `GivenText`, which no folder holds.
+>>>>>>> main
 """
 
 import os
@@ -27,15 +32,15 @@ TextConfig = NoTextConfig | WordEncoderConfig | T5Config | CLIPConfig
 
 
 def encoder_class(config: TextConfig) -> type[TextEncoder]:
-    """The class of text encoder that the configuration is for."""
+    """The class that a configuration builds."""
     return TEXT_ENCODERS.model_class(config)
 
 
 def named_config(name: str) -> TextConfig | None:
-    """The configuration, with its own length, of "none", or of the T5 or CLIP in a folder, absolute then, or in the
-    user's cache of the Hugging Face hub; None for a folder or model of phenaki's own.
+    """The configuration of "none", or of a T5 or CLIP in a folder or the Hugging Face cache; None for a phenaki model.
 
-    Raises PhenakiError for what is not on this machine, and for other networks.
+    A folder's path is made absolute; the length is the network's. Raises PhenakiError if the name is not on this
+    machine or is another kind of network.
     """
     if name == "none":
         return NoTextConfig()
@@ -44,18 +49,17 @@ def named_config(name: str) -> TextConfig | None:
     folder = hub.local_folder(name)
     if (folder / hub.MODEL_FILE).is_file():
         return None
-    facts = read_json(folder / CONFIG_FILE)
-    kind = facts.get("model_type")
+    kind = read_json(folder / CONFIG_FILE).get("model_type")
     if kind is None:
         return None
-    place = str(folder.resolve()) if os.path.isdir(name) else name
+    source = str(folder.resolve()) if os.path.isdir(name) else name
     if kind in t5.KINDS:
-        return T5Config(place, width=read_sizes(folder).d_model)
+        return T5Config(source, width=read_sizes(folder).d_model)
     if kind in clip.KINDS:
         sizes = read_sizes(folder)
-        return CLIPConfig(place, width=sizes.hidden_size, length=sizes.max_position_embeddings)
+        return CLIPConfig(source, width=sizes.hidden_size, length=sizes.max_position_embeddings)
     raise PhenakiError(
-        f"'{name}' is a {kind}: text encoders are T5 ({', '.join(t5.KINDS)}) and CLIP, and phenaki's own"
+        f"'{name}' is a {kind}: supported text encoders are T5 ({', '.join(t5.KINDS)}), CLIP and phenaki's own"
     )
 
 

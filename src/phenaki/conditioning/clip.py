@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,24 +11,25 @@ from torch import Tensor, nn
 
 from phenaki.conditioning.base import Text
 from phenaki.conditioning.pretrained import PretrainedConfig, PretrainedEncoder, read_sizes
+from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
 
-KINDS = ("clip", "clip_text_model")  # as transformers calls them
+KINDS = ("clip", "clip_text_model")  # model_type in transformers
 
 
-@dataclass(frozen=True)
+@configclass
 class CLIPConfig(PretrainedConfig):
-    """`pooled`: whether the embedding that CLIP compares with pictures follows the tokens', as one token more."""
+    """pooled: append the embedding that CLIP compares with images, as one more token."""
 
     name: str = "openai/clip-vit-large-patch14"
-    width: int = 768
-    length: int = 77
+    width: int = bounded(768, at_least=1)
+    length: int = bounded(77, at_least=2)
     pooled: bool = False
 
 
 class CLIPEncoder(PretrainedEncoder):
-    """Prompts -> the last states of CLIP's text tower (B, L, D), a token each, those of start and end too; with
-    `pooled` (B, L + 1, D). Raises PhenakiError for a `length` that it has no positions for, too."""
+    """Prompts -> the last hidden states of CLIP's text model (B, L, D), special tokens included; (B, L + 1, D) with
+    `pooled`. Also raises PhenakiError for a `length` beyond its position embeddings."""
 
     def __init__(self, config: CLIPConfig):
         super().__init__(config)
@@ -42,7 +42,7 @@ class CLIPEncoder(PretrainedEncoder):
         if config.pooled and sizes.projection_dim != sizes.hidden_size:
             raise PhenakiError(
                 f"the pooled embedding of '{config.name}' has width {sizes.projection_dim} and its tokens have "
-                f"{sizes.hidden_size}, so it cannot be one of them: take text.pooled=false"
+                f"{sizes.hidden_size}, so it cannot be appended: use text.pooled=false"
             )
 
     def _load(self, transformers: ModuleType, folder: Path, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
@@ -51,8 +51,8 @@ class CLIPEncoder(PretrainedEncoder):
         return kind.from_pretrained(folder, **options)
 
     def _embed(self, ids: Tensor, mask: Tensor) -> Text:
-        read = self.network(input_ids=ids, attention_mask=mask.long())
+        out = self.network(input_ids=ids, attention_mask=mask.long())
         if not self.config.pooled:
-            return Text(read.last_hidden_state, mask)
-        embeddings = torch.cat((read.last_hidden_state, read.text_embeds[:, None]), 1)
+            return Text(out.last_hidden_state, mask)
+        embeddings = torch.cat((out.last_hidden_state, out.text_embeds[:, None]), 1)
         return Text(embeddings, torch.cat((mask, torch.ones_like(mask[:, :1])), 1))

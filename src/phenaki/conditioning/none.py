@@ -1,4 +1,4 @@
-"""No text: for generators of a video data set that has no captions."""
+"""No text: for generators trained on videos without captions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from phenaki.core.errors import PhenakiWarning
 
 @dataclass(frozen=True)
 class NoTextConfig:
-    width: ClassVar[int] = 1  # a generator attends to its null embedding alone
+    width: ClassVar[int] = 1  # generators attend to their null embedding only
 
     def check(self, prompt: str) -> None:
-        """Whatever is said, it is not read."""
+        """Any prompt is valid, and ignored."""
 
 
 class NoText(TextEncoder):
-    """Every prompt -> embeddings (B, 0, 1): nothing."""
+    """Any prompt -> empty embeddings (B, 0, 1)."""
 
     learned = False
 
@@ -31,15 +31,15 @@ class NoText(TextEncoder):
         super().__init__()
         self.config = config
         self.width = config.width
-        self.register_buffer("nothing", torch.zeros(0, config.width), persistent=False)
+        self.register_buffer("empty", torch.zeros(0, config.width), persistent=False)
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
         return torch.zeros(len(prompts), 0, dtype=torch.long)
 
     def forward(self, tokens: Tensor) -> Text:
-        return Text(self.nothing.expand(len(tokens), 0, self.width), tokens.bool())
+        return Text(self.empty.expand(len(tokens), 0, self.width), tokens.bool())
 
     def encode(self, prompts: Sequence[str]) -> Text:
-        if unread := next(filter(None, prompts), None):
-            warnings.warn(f"this model was trained without text: {unread!r} is not read", PhenakiWarning, stacklevel=2)
+        if ignored := next(filter(None, prompts), None):
+            warnings.warn(f"this model was trained without text: {ignored!r} is ignored", PhenakiWarning, stacklevel=2)
         return super().encode(prompts)

@@ -1,6 +1,6 @@
-"""Pretrained, frozen text encoders, read with transformers from a folder or from the user's cache of the hub.
+"""Pretrained, frozen text encoders, loaded with transformers from a folder or from the Hugging Face cache.
 
-Their weights stay where they are: a model's text/ holds a config.json that says which encoder read its text, no more.
+Their weights are not copied: a model's text/ folder holds only a config.json that names the encoder.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -22,39 +21,37 @@ from torch.nn.utils.rnn import pad_sequence
 
 from phenaki.conditioning.base import Text, TextEncoder
 from phenaki.core.components import ExternalWeights
+from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError, PhenakiWarning
 from phenaki.core.hub import local_folder
 
-_SHOWN = 40  # letters of a prompt, where it is cut
-_READING = threading.Lock()  # a tokenizer of transformers is told to cut or not by its own state
+_EXCERPT = 40  # characters before the cut, in the warning
+_TOKENIZING = threading.Lock()  # a transformers tokenizer keeps its truncation setting as state
 
 
-@dataclass(frozen=True)
+@configclass
 class PretrainedConfig:
-    """`name`: a folder as `hf download --local-dir` writes it, or `owner/name` of the Hugging Face hub. `width`: of its
-    embeddings. `length`: tokens, those at the ends included, after which a prompt is cut. `revision`: branch, tag or
-    commit on the hub, "" for its main branch. `dtype`: in which it computes; "stored" is that of its files."""
+    """name: a folder as `hf download --local-dir` writes it, or `owner/name` on the Hugging Face hub."""
 
     name: str
-    width: int
-    length: int
+    width: int = bounded(at_least=1)
+    """Of the embeddings."""
+    length: int = bounded(at_least=2)
+    """Prompts are truncated to this many tokens, special tokens included."""
     revision: str = ""
+    """Branch, tag or commit on the hub; empty: the main branch."""
     dtype: Literal["stored", "float32", "bfloat16", "float16"] = "stored"
-
-    def __post_init__(self) -> None:
-        for key, least in (("width", 1), ("length", 2)):
-            if getattr(self, key) < least:
-                raise PhenakiError(f"text.{key} {getattr(self, key)} must be {least} or more")
+    """Of the computation; "stored": that of the files."""
 
     def check(self, prompt: str) -> None:
-        """Any text can be read, none too; what is too long is cut."""
+        """Any prompt is valid, empty ones too; long ones are truncated."""
 
 
 class PretrainedEncoder(ExternalWeights, TextEncoder):
-    """The network is frozen, computes in its own dtype and hands out float32.
+    """A frozen encoder that computes in its own dtype and returns float32.
 
-    Subclasses define `_load` and `_embed`. Raises PhenakiError where the encoder is not on this machine, with what to
-    download and where to put it, where its files are not whole, and where its width is not the configured one.
+    Subclasses define `_load` and `_embed`. Raises PhenakiError if the encoder is not on this machine (naming what to
+    download), is incomplete, or has another width than configured.
     """
 
     learned = False
@@ -70,40 +67,40 @@ class PretrainedEncoder(ExternalWeights, TextEncoder):
             try:
                 self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
                 network, loaded = self._load(transformers, folder, dtype=dtype)
-            except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:  # as its many parts may
+            except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:  # whatever its parts raise
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise PhenakiError(f"the text encoder in '{folder}' cannot be loaded: {reason}") from error
-        if missing := sorted(loaded["missing_keys"]):  # transformers makes them up
+        if missing := sorted(loaded["missing_keys"]):  # transformers initialises them randomly
             raise PhenakiError(
-                f"'{folder}' holds no whole {type(self).__name__}: of its weights {len(missing)} are missing, "
-                f"{missing[0]} first. Download it again"
+                f"the {type(self).__name__} in '{folder}' is incomplete: {len(missing)} of its weights are missing, "
+                f"such as {missing[0]}. Download it again"
             )
         self.network: nn.Module = network.eval().requires_grad_(False)
 
     @abstractmethod
     def _load(self, transformers: ModuleType, folder: Path, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
-        """The network, and what transformers says of its loading."""
+        """The network, and transformers' loading info."""
 
     @abstractmethod
     def _embed(self, ids: Tensor, mask: Tensor) -> Text:
-        """ids int64 (B, L), anything where `mask` (bool (B, L)) is False -> embeddings and mask."""
+        """ids int64 (B, L), arbitrary where `mask` (bool (B, L)) is False -> embeddings and mask."""
 
     def _check_width(self, width: int) -> None:
         if width != self.width:
             raise PhenakiError(
-                f"the embeddings of '{self.config.name}' have width {width} and not {self.width}: set text.width="
-                f"{width} for a new generator, or take the text encoder that the generator was trained with"
+                f"the embeddings of '{self.config.name}' have width {width}, not {self.width}: set text.width={width} "
+                "for a new generator, or use the text encoder that the generator was trained with"
             )
 
     def train(self, mode: bool = True) -> PretrainedEncoder:
-        """It stays in evaluation mode: its dropout is not for us."""
+        """Stay in evaluation mode, without dropout."""
         return super().train(False)
 
     def tokenize(self, prompts: Sequence[str]) -> Tensor:
-        """Prompts -> int64 (B, L): ids + 1, 0 where there is none; cut after `length` tokens."""
-        with _READING:
-            read = self._tokenizer(list(prompts), truncation=True, max_length=self.config.length)
-        return pad_sequence([torch.tensor(ids, dtype=torch.long) + 1 for ids in read["input_ids"]], batch_first=True)
+        """Prompts -> int64 (B, L): ids + 1, padded with 0, truncated to `length`."""
+        with _TOKENIZING:
+            encoded = self._tokenizer(list(prompts), truncation=True, max_length=self.config.length)
+        return pad_sequence([torch.tensor(ids, dtype=torch.long) + 1 for ids in encoded["input_ids"]], batch_first=True)
 
     @torch.no_grad()
     def forward(self, tokens: Tensor) -> Text:
@@ -113,32 +110,32 @@ class PretrainedEncoder(ExternalWeights, TextEncoder):
         return text._replace(embeddings=text.embeddings.float())
 
     def encode(self, prompts: Sequence[str]) -> Text:
-        """As the base; warns of each prompt that is cut, with where."""
-        with _READING:
+        """Check and encode prompts, with a warning for each that is truncated."""
+        with _TOKENIZING:
             for prompt in dict.fromkeys(prompts):
-                self._warn_if_cut(prompt)
+                self._warn_if_truncated(prompt)
         return super().encode(prompts)
 
-    def _warn_if_cut(self, prompt: str) -> None:
+    def _warn_if_truncated(self, prompt: str) -> None:
         count, length = len(self._tokenizer(prompt, verbose=False)["input_ids"]), self.config.length
         if count <= length:
             return
         kept = self._tokenizer(prompt, truncation=True, max_length=length)["input_ids"]
-        end = self._tokenizer.decode(kept, skip_special_tokens=True).strip()[-_SHOWN:]
+        end = self._tokenizer.decode(kept, skip_special_tokens=True).strip()[-_EXCERPT:]
         warnings.warn(
-            f"the prompt has {count} tokens and this text encoder reads {length}: it is cut after '...{end}'. "
-            "Shorten it, or give its scenes as several prompts",
+            f"the prompt has {count} tokens and this text encoder reads {length}: it is truncated after '...{end}'. "
+            "Shorten it, or pass its scenes as several prompts",
             PhenakiWarning,
             stacklevel=3,
         )
 
 
 def read_sizes(folder: Path) -> Any:
-    """The configuration, by transformers, of the text encoder in a folder."""
-    whole = _transformers().AutoConfig.from_pretrained(folder, local_files_only=True)
-    sizes = getattr(whole, "text_config", whole)
-    if hasattr(whole, "projection_dim"):  # that of a part may not have been set
-        sizes.projection_dim = whole.projection_dim
+    """The transformers configuration of the text encoder in a folder."""
+    config = _transformers().AutoConfig.from_pretrained(folder, local_files_only=True)
+    sizes = getattr(config, "text_config", config)
+    if hasattr(config, "projection_dim"):  # may be unset in text_config
+        sizes.projection_dim = config.projection_dim
     return sizes
 
 
@@ -147,14 +144,14 @@ def _transformers() -> ModuleType:
         import transformers
     except ImportError as error:
         raise PhenakiError(
-            "T5 and CLIP are read with transformers, which is not installed: pip install 'phenaki[text]'"
+            "T5 and CLIP need transformers, which is not installed: pip install 'phenaki[text]'"
         ) from error
     return transformers
 
 
 @contextmanager
 def _quiet(transformers: ModuleType) -> Iterator[None]:
-    """What it says while it loads is left out, and its progress bar where there is no terminal."""
+    """Silence transformers while it loads, and its progress bar unless stderr is a terminal."""
     logging = transformers.utils.logging
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

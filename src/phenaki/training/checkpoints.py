@@ -172,7 +172,7 @@ def read(path: Path) -> Content:
     if not path.is_dir():
         return Content(path, _read_archive(path))
     state = _read_archive(path / _STATE)
-    sums = _unpickled(state, torch.device("cpu"))["shards"]
+    sums = _unpickled(state)["shards"]
     for name, checksum in sums.items():
         try:
             same = _checksum(path / name) == checksum
