@@ -16,7 +16,7 @@ _GENERATORS = {"critic_debug": "masked_debug", "critic_shapes_64": "masked_shape
 
 @app.command()
 def plan(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe.")],
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe of any stage.")],
     devices: Annotated[int, typer.Option(help="How many GPUs; run.device=cpu is for CPUs.")] = 1,
     memory: Annotated[
         str | None,

@@ -1,12 +1,7 @@
 """Text encoders with one contract (base.py).
 
-<<<<<<< HEAD
-`words`: bytes grouped to words, trained with the generator. `t5` and `clip`: pretrained and frozen, by name or folder.
-`none`: for generators without text. Embeddings that the caller computed are a `Text` (precomputed.py).
-=======
 `words`: bytes grouped into words, trained with the generator. `t5` and `clip`: pretrained, frozen, by name or folder.
-`none`: for generators without text. Embeddings that the caller computed are a `GivenText`, which no folder holds.
->>>>>>> main
+`none`: for generators without text. Embeddings that the caller computed are a `Text` (precomputed.py).
 """
 
 import os
