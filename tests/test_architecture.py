@@ -37,7 +37,7 @@ LAYERS = (
 HEIGHT = {package: height for height, packages in enumerate(LAYERS) for package in sorted(packages)}
 ONLY_IN = {
     "phenaki.compat": {"compat", "pipeline", "cli"},  # pipeline registers its components, cli imports checkpoints
-    "phenaki.worlds": {"worlds", "cli"},  # training and evaluation receive a world
+    "phenaki.worlds": {"worlds", "training", "cli"},  # training registers "shapes", evaluation receives a world
     "torch.distributed": {"training", "data"},
     "torch.utils.data": {"training", "data"},
     "torch.utils.tensorboard": {"training"},
@@ -120,10 +120,8 @@ def test_every_package_has_its_layer() -> None:
 @pytest.mark.parametrize(
     "package",
     [
-        pytest.param(
-            name, marks=pytest.mark.xfail(reason="sources import the world; the pipeline the package root", strict=True)
-        )
-        if name in ("data", "pipeline")
+        pytest.param(name, marks=pytest.mark.xfail(reason="the pipeline imports the package root", strict=True))
+        if name == "pipeline"
         else name
         for name in HEIGHT
     ],
@@ -152,15 +150,7 @@ def test_no_package_imports_itself_through_others() -> None:
     assert cycles(packages) == []
 
 
-@pytest.mark.parametrize(
-    "library",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason="training and data import the world", strict=True))
-        if name == "phenaki.worlds"
-        else name
-        for name in ONLY_IN
-    ],
-)
+@pytest.mark.parametrize("library", ONLY_IN)
 def test_some_packages_alone_know_a_library(library: str) -> None:
     wrong = [
         f"{name} imports {target}"
