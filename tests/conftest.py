@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+import phenaki.worlds.shapes  # noqa: F401, registers the world
 from helpers.servers import CuttingProxy, FileServer, serve_files, serve_s3
 from phenaki.conditioning import WordEncoder, WordEncoderConfig
 from phenaki.data import storage

@@ -1,4 +1,4 @@
-"""T5 and CLIP: frozen, never saved, deaf to padding, and sentences where they are not there."""
+"""T5 and CLIP: frozen, never saved, independent of padding, and errors if they are missing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def generator_for(tokenizer: CViViT, encoder: TextEncoder) -> MaskedTransformer:
 # ---- what they read
 
 
-def test_a_folder_says_which_encoder_it_holds(t5: T5Encoder, clip: CLIPEncoder, folders: dict[str, str]) -> None:
+def test_the_encoder_is_chosen_by_the_folder(t5: T5Encoder, clip: CLIPEncoder, folders: dict[str, str]) -> None:
     assert t5.config == T5Config(folders["t5"], width=32) and t5.width == 32
     assert clip.config == CLIPConfig(folders["clip"], width=32)
 
@@ -75,7 +75,7 @@ def test_padding_changes_no_prompt(encoder: TextEncoder) -> None:
     assert len(set(together.mask.sum(1).tolist())) == len(PROMPTS)
 
 
-def test_their_words_are_known_and_told_apart(encoder: TextEncoder) -> None:
+def test_embeddings_distinguish_words(encoder: TextEncoder) -> None:
     tokens = encoder.tokenize(["red circle", "cat"])
     assert not torch.equal(tokens[0], tokens[1])
     one, other = (encoder.encode([prompt]).embeddings.mean(1) for prompt in ("a red circle", "a red cat"))
@@ -104,7 +104,7 @@ def test_the_pooled_embedding_is_one_token_more(clip: CLIPEncoder, pooled: CLIPE
     assert not torch.allclose(more.embeddings[:, -1], tokens.embeddings[:, -1], atol=1e-3)
 
 
-def test_long_prompts_are_cut_with_a_warning_that_says_where(folders: dict[str, str]) -> None:
+def test_long_prompts_are_truncated_with_a_warning(folders: dict[str, str]) -> None:
     for kind in (T5Encoder, CLIPEncoder):
         whole = named_config(folders["t5" if kind is T5Encoder else "clip"])
         encoder = kind(replace(whole, length=10))
@@ -117,7 +117,7 @@ def test_long_prompts_are_cut_with_a_warning_that_says_where(folders: dict[str, 
             encoder.encode(["a", ""])
 
 
-def test_what_is_cut_still_ends_as_the_encoder_learned(folders: dict[str, str]) -> None:
+def test_truncated_prompts_keep_the_end_token(folders: dict[str, str]) -> None:
     encoder = T5Encoder(T5Config(folders["t5"], width=32, length=5))
     assert encoder.tokenize(["a red circle moves"])[0, -1] == 1 + 1  # </s> is 1
 
@@ -194,7 +194,7 @@ def test_the_fingerprint_is_that_of_what_is_read(t5: T5Encoder, folders: dict[st
 # ---- sentences
 
 
-def test_what_is_not_here_is_said_with_what_to_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_encoders_are_named_with_what_to_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     said = "not in the local Hugging Face cache.*`hf download google/t5-v1_1-xxl` to put it into.*--local-dir DIR"
     for opened in (named_config, load_text_encoder, lambda name: T5Encoder(T5Config(name, width=4096))):

@@ -10,14 +10,14 @@ from phenaki.conditioning.words import split_words
 from phenaki.core.errors import PhenakiError
 
 
-def test_words_are_lower_case_bytes_and_long_ones_are_cut() -> None:
+def test_words_are_lower_case_bytes_and_long_ones_are_split() -> None:
     assert split_words("A RED circle,  moves!") == [b"a", b"red", b"circle", b",", b"moves", b"!"]
     assert split_words("x" * 40) == [b"x" * 16, b"x" * 16, b"x" * 8]
     assert b"".join(split_words("красный")).decode() == "красный"
 
 
 @torch.no_grad()
-def test_embeddings_tell_words_letters_and_order_apart(text_encoder: WordEncoder) -> None:
+def test_embeddings_distinguish_words_letters_and_order(text_encoder: WordEncoder) -> None:
     prompts = ["red", "der", "blue", "reds", "a red star", "a star red"]
     text = text_encoder.encode(prompts)
     assert text.embeddings.shape == (6, 3, 64)
@@ -43,7 +43,7 @@ def test_padding_does_not_change_a_prompt(text_encoder: WordEncoder) -> None:
         ("a 赤 circle", "赤"),
     ],
 )
-def test_prompts_that_cannot_be_read_are_refused(text_encoder: WordEncoder, prompt: str, says: str) -> None:
+def test_invalid_prompts_are_refused(text_encoder: WordEncoder, prompt: str, says: str) -> None:
     with pytest.raises(PhenakiError, match=says):
         text_encoder.encode([prompt])
 

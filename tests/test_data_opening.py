@@ -19,10 +19,11 @@ from phenaki.data.mixing import Batches
 from phenaki.data.opening import has_validation, open_source
 from phenaki.data.packing import PackConfig, pack
 from phenaki.data.shards import ShardWriter
-from phenaki.data.sources import FolderSource, ShardSource, Source, StreamConfig, World
+from phenaki.data.sources import FolderSource, ShardSource, Source, StreamConfig
 from phenaki.data.storage import join, put_whole
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.data.tokens import TokenSource
+from phenaki.data.worlds import WorldSource
 from phenaki.tokenizers import CViViT
 from phenaki.worlds.shapes import ShapesWorld
 
@@ -75,7 +76,7 @@ def packed(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_shapes_have_a_split_for_each() -> None:
     for split, part in (("train", "train"), ("validation", "test")):
         source = opened("shapes", split, objects=2, continued=1.0)
-        assert isinstance(source, World)
+        assert isinstance(source, WorldSource)
         drawn, expected = source.sample(3, VIEW, np.random.default_rng(0)), ShapesWorld(0, part, 32, 5, 2, 1.0)[3]
         assert np.array_equal(drawn.video, expected.video)
         assert (drawn.caption, drawn.continued) == (expected.caption, True)

@@ -147,7 +147,11 @@ def test_unusable_clips_are_skipped_and_named(tokenizer: CViViT, clips: Path, tm
     with pytest.raises(PhenakiError, match="nearest are 9 and 11"):
         measured(tokenizer, folder, frames=10)
     with pytest.raises(PhenakiError, match="need the procedural world: on"):
-        evaluate(SimpleNamespace(components=SimpleNamespace(tokenizer=tokenizer)), ["reconstruction", "prompts"], data=str(folder))
+        evaluate(
+            SimpleNamespace(components=SimpleNamespace(tokenizer=tokenizer)),
+            ["reconstruction", "prompts"],
+            data=str(folder),
+        )
 
 
 # ---- comparing

@@ -15,7 +15,7 @@ from phenaki.nn.transformer import TransformerBlock
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("masking", ["none", "causal", "padding", "causal padding"])
-def test_every_kernel_gives_what_the_definition_gives(dtype: torch.dtype, masking: str) -> None:
+def test_every_kernel_equals_the_definition(dtype: torch.dtype, masking: str) -> None:
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 3, 7, 64).to(dtype).unbind()
     mask = torch.ones(2, 1, 7, 7, dtype=torch.bool)
@@ -27,7 +27,7 @@ def test_every_kernel_gives_what_the_definition_gives(dtype: torch.dtype, maskin
         mask = mask & padding
     scores = (q.double() @ k.double().transpose(-1, -2)) / 8
     expected = scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v.double()
-    with sdpa_kernel(SDPBackend.MATH):  # the strictest: it refuses a mask beside `is_causal`, as CUDA's do
+    with sdpa_kernel(SDPBackend.MATH):  # the strictest: like CUDA's, it refuses a mask together with `is_causal`
         found = attend(q, k, v, mask=padding if "padding" in masking else None, causal="causal" in masking)
     assert found.dtype == dtype
     assert torch.allclose(found.double(), expected, atol=1e-5 if dtype == torch.float32 else 3e-2)
@@ -35,7 +35,7 @@ def test_every_kernel_gives_what_the_definition_gives(dtype: torch.dtype, maskin
 
 @pytest.mark.parametrize("heads", [1, 3])
 @pytest.mark.parametrize("masking", ["none", "causal", "padding"])
-def test_many_scores_are_worked_off_in_parts(monkeypatch: pytest.MonkeyPatch, masking: str, heads: int) -> None:
+def test_many_scores_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch, masking: str, heads: int) -> None:
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, heads, 21, 64).bfloat16().unbind()
     mask = (torch.rand(2, 1, 1, 21) < 0.8) if masking == "padding" else None
@@ -48,7 +48,7 @@ def test_many_scores_are_worked_off_in_parts(monkeypatch: pytest.MonkeyPatch, ma
     assert max(sizes) <= 300 and sum(sizes) == 2 * heads * 21 * 21
 
 
-def test_rotary_scores_depend_on_the_distance_alone() -> None:
+def test_rotary_scores_depend_on_the_distance_only() -> None:
     torch.manual_seed(0)
     q, k = torch.randn(2, 64).unbind()
     table = rotary_table((5, 6), 64, q.device)
@@ -59,7 +59,7 @@ def test_rotary_scores_depend_on_the_distance_alone() -> None:
     assert torch.allclose(turned_q.norm(dim=-1), q.norm().expand(30), atol=1e-4)
 
 
-def test_fourier_features_tell_every_place_apart() -> None:
+def test_fourier_features_distinguish_all_positions() -> None:
     features = fourier_features((6, 8, 8), (6, 8, 8), 6, torch.device("cpu"))
     assert features.shape == (384, 36)
     distances = torch.cdist(features, features) + torch.eye(384) * 9
@@ -107,7 +107,7 @@ def test_normalised_queries_bound_the_logits() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [0, 1, 64, 65, 700])
-def test_rows_rounded_up_change_nothing(rows: int, dtype: torch.dtype) -> None:
+def test_padded_rows_change_nothing(rows: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     ragged, plain = RaggedLinear(16, 24), torch.nn.Linear(16, 24)
     plain.load_state_dict(ragged.state_dict())
@@ -124,7 +124,7 @@ def test_rows_rounded_up_change_nothing(rows: int, dtype: torch.dtype) -> None:
         assert torch.allclose(one, other, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)
 
 
-def test_few_numbers_of_rows_are_met() -> None:
+def test_there_are_few_padded_sizes() -> None:
     met = [rounded(rows) for rows in range(1, 100_000)]
     assert all(rows <= to <= max(1.125 * rows, rows + 63) for rows, to in enumerate(met, 1))
     assert len(set(met)) < 100

@@ -1,4 +1,4 @@
-"""The causal 3D convolution: what it computes, what it does not see, and that pieces give what the whole gives."""
+"""The causal 3D convolution: values, causality, chunks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def clip(frames: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(("kernel", "stride"), SHAPES)
 @torch.no_grad()
-def test_it_is_torchs_convolution_with_the_padding_in_the_past(kernel: tuple, stride: tuple) -> None:
+def test_it_equals_torchs_convolution_padded_before_the_first_frame(kernel: tuple, stride: tuple) -> None:
     torch.manual_seed(0)
     layer, x = CausalConv3d(5, 7, kernel, stride), clip(6)
     weight = layer.frames.weight.unflatten(1, (kernel[0], 5)).transpose(1, 2)
@@ -38,7 +38,7 @@ def test_it_is_torchs_convolution_with_the_padding_in_the_past(kernel: tuple, st
 @pytest.mark.parametrize(("kernel", "stride"), SHAPES)
 @pytest.mark.parametrize("lengths", [(2, 8, 2), (4, 2, 2, 2, 2), (10, 2)])
 @torch.no_grad()
-def test_pieces_give_what_the_whole_gives(kernel: tuple, stride: tuple, lengths: tuple[int, ...]) -> None:
+def test_chunks_equal_one_pass(kernel: tuple, stride: tuple, lengths: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     layer, x, state = CausalConv3d(5, 7, kernel, stride), clip(12), StreamState()
     pieces = [layer(piece, state) for piece in x.split(lengths, dim=1)]
@@ -46,7 +46,7 @@ def test_pieces_give_what_the_whole_gives(kernel: tuple, stride: tuple, lengths:
 
 
 @torch.no_grad()
-def test_single_frames_are_pieces_too_and_the_state_stays_small() -> None:
+def test_single_frames_stream_and_the_state_stays_small() -> None:
     torch.manual_seed(0)
     layer, x, state = CausalConv3d(5, 7, (3, 3, 3)), clip(12), StreamState()
     pieces, sizes = [], []
@@ -54,11 +54,11 @@ def test_single_frames_are_pieces_too_and_the_state_stays_small() -> None:
         pieces.append(layer(frame, state))
         sizes.append(state.nbytes)
     assert torch.allclose(torch.cat(pieces, dim=1), layer(x), atol=1e-5)
-    assert sizes[1:] == [4 * 2 * x[:, 0].numel()] * 11  # the two frames that a kernel of three looks back
+    assert sizes[1:] == [4 * 2 * x[:, 0].numel()] * 11  # a kernel of three keeps two frames
 
 
 @pytest.mark.parametrize(("kernel", "stride"), SHAPES)
-def test_no_output_sees_a_later_frame(kernel: tuple, stride: tuple) -> None:
+def test_it_is_causal(kernel: tuple, stride: tuple) -> None:
     layer, x = CausalConv3d(5, 7, kernel, stride), clip(6).requires_grad_()
     layer(x)[:, 0].sum().backward()
     seen = x.grad.abs().amax((0, 2, 3, 4)) > 0
@@ -71,7 +71,7 @@ def test_frames_that_do_not_fill_a_stride_are_refused() -> None:
 
 
 @torch.no_grad()
-def test_upsampling_keeps_every_position_in_a_block_of_its_own() -> None:
+def test_upsampling_computes_each_position_alone() -> None:
     torch.manual_seed(0)
     layer, x = CausalUpsample3d(5, 3, (2, 2, 2)), clip(3)
     changed = x.clone()

@@ -1,4 +1,4 @@
-"""LPIPS and I3D: the published names, the published arithmetic, frozen, and their files refused in a sentence."""
+"""LPIPS and I3D: published names and values, frozen, and errors for invalid files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MIXED = {  # inputs, then the outputs of b0, b1a, b1b, b2a, b2b, b3b
 
 
 def published_i3d() -> dict[str, tuple[int, ...]]:
-    """Names and shapes in rgb_imagenet.pt, which is older than torch's counts of batches."""
+    """Names and shapes in rgb_imagenet.pt, which predates num_batches_tracked."""
     units = {"Conv3d_1a_7x7": (64, 3, 7), "Conv3d_2b_1x1": (64, 64, 1), "Conv3d_2c_3x3": (192, 64, 3)}
     for name, (given, b0, b1a, b1b, b2a, b2b, b3b) in MIXED.items():
         block = {"b0": (b0, given, 1), "b1a": (b1a, given, 1), "b1b": (b1b, b1a, 3)}
@@ -55,7 +55,7 @@ def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def lively(module: nn.Module) -> nn.Module:
-    """With random statistics, signals that reach the end, and heads that are not below zero, as trained ones are."""
+    """With random statistics, signals that reach the end, and non-negative heads, as if trained."""
     rng = torch.Generator().manual_seed(0)
     for name, tensor in module.state_dict().items():
         if tensor.ndim == 1:  # biases and statistics
@@ -93,7 +93,7 @@ def test_lpips_has_the_published_names() -> None:
         assert shapes_of(LPIPS()) == expected | HEADS
 
 
-def test_lpips_is_that_of_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lpips_equals_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
     reference = pytest.importorskip("torchmetrics.functional.image.lpips")
     torch.manual_seed(0)
     lpips = lively(LPIPS())
@@ -115,7 +115,7 @@ def test_lpips_is_that_of_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_lpips_judges_each_frame_by_itself(lpips: LPIPS) -> None:
+def test_lpips_is_computed_per_frame(lpips: LPIPS) -> None:
     a, b = video(2, 3, 3, 16, 16), video(2, 3, 3, 16, 16, seed=1)
     b[1, :, 2] = a[1, :, 2]
     distances = lpips(a, b)
@@ -125,10 +125,10 @@ def test_lpips_judges_each_frame_by_itself(lpips: LPIPS) -> None:
     torch.testing.assert_close(lpips(a[1:, :, 1:2], b[1:, :, 1:2]), distances[1:, 1:2])
 
 
-def test_lpips_teaches_the_video_and_not_itself(lpips: LPIPS, tmp_path: Path) -> None:
+def test_lpips_has_gradients_for_the_video_only(lpips: LPIPS, tmp_path: Path) -> None:
     save_file(lpips.state_dict(), tmp_path / "lpips.safetensors")
     loaded = load_lpips(tmp_path)
-    a = torch.zeros(1, 3, 1, 16, 16, requires_grad=True)  # flat: where a length of zero would have no slope
+    a = torch.zeros(1, 3, 1, 16, 16, requires_grad=True)  # flat: features of zero length would have no gradient
     loaded(a, video(1, 3, 1, 16, 16)).sum().backward()
     assert a.grad.isfinite().all() and a.grad.abs().sum() > 0
     assert not loaded.training
@@ -138,7 +138,7 @@ def test_lpips_teaches_the_video_and_not_itself(lpips: LPIPS, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "shapes", [((1, 3, 2, 16, 16), (1, 3, 1, 16, 16)), ((3, 1, 16, 16),) * 2, ((1, 3, 1, 8, 16),) * 2]
 )
-def test_lpips_refuses_what_it_cannot_compare(lpips: LPIPS, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+def test_lpips_refuses_other_shapes(lpips: LPIPS, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     with pytest.raises(PhenakiError, match="LPIPS compares two videos"):
         lpips(*(torch.zeros(shape) for shape in shapes))
 
@@ -153,8 +153,8 @@ def test_i3d_has_the_published_names() -> None:
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(7, 2), (3, 1), (3, 2), (2, 2), (1, 1)])
-def test_padding_gives_each_stride_its_share(kernel: int, stride: int) -> None:
-    """TensorFlow's rule: ceil(n / stride) windows, the whole padding as small as it can be, the odd one behind."""
+def test_padding_is_that_of_tensorflow(kernel: int, stride: int) -> None:
+    """TensorFlow's rule: ceil(n / stride) windows with minimal padding, the odd one at the end."""
     for n in range(1, 18):
         padded = _same(torch.ones(1, 1, 1, 1, n), (1, 1, kernel), (1, 1, stride)).flatten()
         windows = -(-n // stride)
@@ -175,12 +175,12 @@ def test_i3d_features_have_the_published_strides(i3d: I3D) -> None:
         i3d.features(clip, "Mixed_9z")
 
 
-def test_i3d_sees_motion_and_range(i3d: I3D) -> None:
+def test_i3d_depends_on_motion_and_range(i3d: I3D) -> None:
     clip = video(2, 3, 9, 16, 16)
     with torch.no_grad():
         logits = i3d(clip)
         assert logits.shape == (2, 400)
-        torch.testing.assert_close(i3d(clip[1:]), logits[1:])  # its statistics are not those of the batch
+        torch.testing.assert_close(i3d(clip[1:]), logits[1:])  # batch norm uses its stored statistics
         assert not torch.allclose(i3d(clip.flip(2)), logits)
         grey = i3d.features(torch.full((1, 3, 1, 16, 16), 0.5), "Conv3d_1a_7x7")
         norm = i3d.Conv3d_1a_7x7.bn
@@ -190,7 +190,7 @@ def test_i3d_sees_motion_and_range(i3d: I3D) -> None:
         i3d(clip[:, :, :8])
 
 
-def test_i3d_teaches_the_video_and_not_itself(i3d: I3D, tmp_path: Path) -> None:
+def test_i3d_has_gradients_for_the_video_only(i3d: I3D, tmp_path: Path) -> None:
     torch.save(i3d.state_dict(), tmp_path / "rgb_imagenet.pt")
     loaded = load_i3d(tmp_path)
     clip = video(1, 3, 3, 16, 16).requires_grad_()

@@ -104,7 +104,7 @@ def test_settings_are_the_models_own_unless_given(model: Phenaki, monkeypatch: p
     [
         ("", {}, "the prompt is empty"),
         ("a" * 10_000, {}, "at most 64"),
-        ("красный круг", {}, "letters that this model does not read.*latin letters only"),
+        ("красный круг", {}, "letters that this model cannot read.*latin letters only"),
         ("\udcff", {}, "not valid UTF-8"),
         ([], {}, "there is no prompt"),
         (["a", " "], {}, "scene 2: the prompt is empty"),

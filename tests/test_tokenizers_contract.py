@@ -1,4 +1,4 @@
-"""What holds for every tokenizer of every recipe: causality, prefixes, shapes, refusals."""
+"""Properties of every tokenizer of every recipe: causality, prefixes, shapes, errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from phenaki.training.recipes import TOKENIZER_RECIPES
 
 
 def small(config: TokenizerConfig) -> TokenizerConfig:
-    """Small enough to run in float32: what is tested is how the layers see time, not how wide they are."""
+    """Small sizes: the tests are about time, not width."""
     sizes = (
         {"widths": (8, 16, 16), "blocks": (1, 1, 2)}
         if isinstance(config, Conv3DConfig)
@@ -22,14 +22,14 @@ def small(config: TokenizerConfig) -> TokenizerConfig:
     return replace(config, image_size=(16, 24), **sizes)
 
 
-CONFIGS = {small(make().tokenizer): name for name, make in TOKENIZER_RECIPES.items()}  # of equal ones the last
+CONFIGS = {small(make().tokenizer): name for name, make in TOKENIZER_RECIPES.items()}  # the last name of equal ones
 
 
 @pytest.fixture(params=CONFIGS.keys(), ids=CONFIGS.values(), scope="module")
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     torch.manual_seed(0)
     tokenizer = build_tokenizer(request.param).eval()
-    with torch.no_grad():  # as after training: no layer is close to the identity
+    with torch.no_grad():  # as if trained: no layer is close to the identity
         for parameter in tokenizer.parameters():
             if parameter.ndim >= 2:
                 parameter.mul_(2)
@@ -41,20 +41,20 @@ def video(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_tokens_do_not_see_later_frames(tokenizer: Tokenizer) -> None:
+def test_encoding_is_causal(tokenizer: Tokenizer) -> None:
     clip = video(2, 3, 11, 16, 24)
     latents, ids = tokenizer.encode_latents(clip), tokenizer.encode(clip)
     for frame in (1, 4, 10):
         changed = clip.clone()
         changed[:, :, frame] = video(2, 3, 16, 24, seed=frame)
-        step = (frame + 1) // 2  # the time step that holds this frame
+        step = (frame + 1) // 2  # the latent frame that holds this frame
         assert torch.equal(tokenizer.encode_latents(changed)[:, :step], latents[:, :step])
         assert torch.equal(tokenizer.encode(changed)[:, :step], ids[:, :step])
         assert not torch.equal(tokenizer.encode_latents(changed)[:, step:], latents[:, step:])
 
 
 @torch.no_grad()
-def test_tokens_of_a_prefix_are_the_prefix_of_the_tokens(tokenizer: Tokenizer) -> None:
+def test_latents_of_a_prefix_are_a_prefix_of_the_latents(tokenizer: Tokenizer) -> None:
     clip = video(2, 3, 11, 16, 24)
     latents = tokenizer.encode_latents(clip)
     for frames in (1, 3, 7):
@@ -63,7 +63,7 @@ def test_tokens_of_a_prefix_are_the_prefix_of_the_tokens(tokenizer: Tokenizer) -
 
 
 @torch.no_grad()
-def test_decoding_is_causal_too(tokenizer: Tokenizer) -> None:
+def test_decoding_is_causal(tokenizer: Tokenizer) -> None:
     ids = torch.randint(tokenizer.vocab_size, (2, 6, 2, 3), generator=torch.Generator().manual_seed(0))
     decoded = tokenizer.decode(ids)
     changed = ids.clone()
@@ -86,13 +86,13 @@ def test_shapes_of_images_rectangles_and_any_length(tokenizer: Tokenizer, frames
 
 
 @torch.no_grad()
-def test_samples_of_a_batch_do_not_see_each_other(tokenizer: Tokenizer) -> None:
+def test_samples_of_a_batch_are_independent(tokenizer: Tokenizer) -> None:
     clips = video(3, 3, 5, 16, 24)
     together = tokenizer.encode_latents(clips)
     assert torch.allclose(tokenizer.encode_latents(clips[1:2]), together[1:2], atol=1e-4)
 
 
-def test_every_parameter_learns_from_a_clip(tokenizer: Tokenizer) -> None:
+def test_every_parameter_has_a_gradient(tokenizer: Tokenizer) -> None:
     out = tokenizer(video(2, 3, 5, 16, 24))
     (out.video.square().mean() + sum(tokenizer.quantizer.losses(out.quantized).values())).backward()
     still = [name for name, p in tokenizer.named_parameters() if p.grad is None or not p.grad.any()]
@@ -100,7 +100,7 @@ def test_every_parameter_learns_from_a_clip(tokenizer: Tokenizer) -> None:
     assert not still
 
 
-def test_lengths_and_sizes_that_do_not_fit_are_named_with_the_nearest(tokenizer: Tokenizer) -> None:
+def test_invalid_lengths_and_sizes_are_refused_with_the_nearest_valid_ones(tokenizer: Tokenizer) -> None:
     with pytest.raises(PhenakiError, match=r"10 frames.*9 and 11"):
         tokenizer.encode(video(1, 3, 10, 32, 32))
     with pytest.raises(PhenakiError, match="height 30 and width 32.*multiple of 8"):
@@ -120,7 +120,7 @@ def test_videos_in_another_range_or_layout_are_refused(tokenizer: Tokenizer) -> 
         tokenizer.encode(torch.zeros(1, 3, 5, 32, 32, dtype=torch.uint8))
 
 
-def test_foreign_ids_are_refused(tokenizer: Tokenizer) -> None:
+def test_ids_outside_the_vocabulary_are_refused(tokenizer: Tokenizer) -> None:
     codes = tokenizer.vocab_size
     with pytest.raises(PhenakiError, match=f"0 to {codes - 1}"):
         tokenizer.decode(torch.full((1, 3, 4, 4), codes))

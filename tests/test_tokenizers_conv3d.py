@@ -1,4 +1,4 @@
-"""The convolutional first stage: its learned frame, pieces of streams, sizes, and that recipes of either kind train."""
+"""The convolutional tokenizer: learned frame, streaming, sizes, and training by recipe."""
 
 from __future__ import annotations
 
@@ -32,15 +32,17 @@ def video(frames: int, size: int = 16) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_the_learned_frame_is_seen_with_the_first_frame(tiny: Conv3D) -> None:
+def test_the_learned_frame_affects_the_first_latent_frame(tiny: Conv3D) -> None:
     clip = video(5)
     before = tiny.encode_latents(clip)
     tiny.learned_frame.add_(1)
-    assert (tiny.encode_latents(clip) - before)[:, 0].abs().amax(-1).min() > 1e-3  # all over the first time step
+    assert (tiny.encode_latents(clip) - before)[:, 0].abs().amax(
+        -1
+    ).min() > 1e-3  # everywhere in the first latent frame
 
 
 @torch.no_grad()
-def test_a_time_step_decides_its_own_frames(tiny: Conv3D) -> None:
+def test_a_latent_frame_decodes_to_its_own_frames(tiny: Conv3D) -> None:
     latents = torch.randn(1, 4, 2, 2, 16, generator=torch.Generator().manual_seed(0))
     decoded = tiny.decode_latents(latents)
     latents[:, 2] += 1
@@ -50,7 +52,7 @@ def test_a_time_step_decides_its_own_frames(tiny: Conv3D) -> None:
 
 @pytest.mark.parametrize("steps", [(1, 1, 1, 1, 1), (2, 3), (4, 1)])
 @torch.no_grad()
-def test_networks_give_for_pieces_what_they_give_for_the_whole(tiny: Conv3D, steps: tuple[int, ...]) -> None:
+def test_chunks_equal_one_pass(tiny: Conv3D, steps: tuple[int, ...]) -> None:
     clip, encoding, decoding = video(9), StreamState(), StreamState()
     latents, frames, first = [], [], 0
     for step in steps:

@@ -1,4 +1,4 @@
-"""C-ViViT: what its tokens see, its patches and its sizes. Its causality is tested with all tokenizers'."""
+"""C-ViViT: receptive field, patches, sizes. Causality is tested in test_tokenizers_contract.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def video(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_a_token_sees_its_whole_frame_and_its_whole_past() -> None:
+def test_a_token_attends_to_its_frame_and_all_earlier_ones() -> None:
     torch.manual_seed(0)
     tokenizer = CViViT(CViViTConfig(image_size=(32, 32), width=64, spatial_layers=1, temporal_layers=1)).eval()
     clip = video(1, 3, 5, 32, 32)
@@ -28,7 +28,7 @@ def test_a_token_sees_its_whole_frame_and_its_whole_past() -> None:
 
 
 @pytest.mark.parametrize("patch", [(2, 8, 8), (4, 4, 8), (1, 8, 4)])
-def test_unpatchify_undoes_patchify(patch: tuple[int, int, int]) -> None:
+def test_unpatchify_inverts_patchify(patch: tuple[int, int, int]) -> None:
     clip = video(2, 3, 4, 16, 24)
     patches = patchify(clip, patch)
     assert torch.equal(unpatchify(patches, patch), clip)

@@ -1,4 +1,4 @@
-"""The adversary of the first stage: what it input, and its losses."""
+"""The discriminator and its losses."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def build(**changes: object) -> Discriminator:
 
 @pytest.mark.parametrize("minibatch_stddev", [False, True])
 @pytest.mark.parametrize("shape", [(2, 3, 1, 16, 16), (2, 3, 4, 16, 24), (1, 3, 5, 10, 17)])
-def test_each_frame_or_each_clip_has_a_score(shape: tuple[int, ...], minibatch_stddev: bool) -> None:
+def test_one_logit_per_frame_or_per_clip(shape: tuple[int, ...], minibatch_stddev: bool) -> None:
     video = torch.rand(shape)
     assert build(minibatch_stddev=minibatch_stddev)(video).shape == (shape[0] * shape[2],)
     assert build(minibatch_stddev=minibatch_stddev, input="clips")(video).shape == (shape[0],)
 
 
-def test_frames_are_judged_one_by_one_and_clips_as_a_whole() -> None:
+def test_frames_are_independent_and_clips_are_not() -> None:
     video = torch.rand(1, 3, 4, 16, 16)
     backwards = video.flip(2)
     frames, clips = build(), build(input="clips")
@@ -42,7 +42,7 @@ def test_frames_are_judged_one_by_one_and_clips_as_a_whole() -> None:
     assert not torch.allclose(clips(video), clips(backwards), atol=1e-6)
 
 
-def test_samples_know_of_each_other_by_their_deviation_alone() -> None:
+def test_samples_interact_by_minibatch_stddev_only() -> None:
     video, other = torch.rand(2, 1, 3, 2, 16, 16).unbind(0)
     pair = torch.cat((video, other))
     alone, together = build(), build(minibatch_stddev=True)
@@ -51,7 +51,7 @@ def test_samples_know_of_each_other_by_their_deviation_alone() -> None:
 
 
 @pytest.mark.parametrize("kind", ["hinge", "logistic"])
-def test_each_side_wants_what_the_other_does_not(kind: str) -> None:
+def test_the_two_losses_are_opposed(kind: str) -> None:
     scores = torch.tensor([-0.5, 0.5])
     low, high = scores - 0.4, scores + 0.4
     assert adversarial_loss(high, kind) < adversarial_loss(low, kind)
@@ -59,7 +59,7 @@ def test_each_side_wants_what_the_other_does_not(kind: str) -> None:
     assert discriminator_loss(scores, scores, kind) < discriminator_loss(low, high, kind)
 
 
-def test_the_penalty_is_half_the_squared_gradient_and_teaches_the_discriminator() -> None:
+def test_the_penalty_is_half_the_squared_gradient_and_trains_the_discriminator() -> None:
     class Sum(torch.nn.Module):
         def forward(self, video: torch.Tensor) -> torch.Tensor:
             return 3 * video.flatten(1).sum(1)
@@ -74,7 +74,7 @@ def test_the_penalty_is_half_the_squared_gradient_and_teaches_the_discriminator(
 
 @pytest.mark.parametrize("input", ["frames", "clips"])
 def test_bfloat16_gives_the_gradients_of_float32(input: str) -> None:
-    """torch's Conv3d in bfloat16 on CPUs gives weights gradients of 1e30 now and then, for clips of two frames."""
+    """torch's Conv3d in bfloat16 on CPUs has weight gradients of 1e30 now and then, for clips of two frames."""
     for trial in range(5):
         torch.manual_seed(trial)
         discriminator = Discriminator(replace(SMALL, input=input, width=16))
@@ -100,7 +100,7 @@ FSQ = QuantizerConfig(levels=(4, 4))
     ],
     ids=["cvivit", "conv3d"],
 )
-def test_the_adaptive_weight_makes_both_gradients_alike(tokenizer: CViViT | Conv3D, frames: int) -> None:
+def test_the_adaptive_weight_equalizes_both_gradient_norms(tokenizer: CViViT | Conv3D, frames: int) -> None:
     made = tokenizer(torch.rand(1, 3, frames, 16, 16)).video
     others, adversarial = made.square().mean(), 0.1 * made.abs().mean()
     weight = adaptive_weight(others, adversarial, tokenizer.last_layer)
@@ -110,10 +110,10 @@ def test_the_adaptive_weight_makes_both_gradients_alike(tokenizer: CViViT | Conv
         gradients = torch.autograd.grad(loss, tokenizer.last_layer, retain_graph=True, allow_unused=True)
         lengths.append(torch.cat([g.flatten() for g in gradients if g is not None]).norm())
     assert lengths[0] > 0
-    assert lengths[1] == pytest.approx(lengths[0].item(), rel=0.2)  # but for what keeps it from dividing by zero
+    assert lengths[1] == pytest.approx(lengths[0].item(), rel=0.2)  # up to the epsilon in the denominator
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_invalid_configs_are_refused() -> None:
     with pytest.raises(PhenakiError, match="blocks 5 downsample frames of 16x24 .* at most 4"):
         DiscriminatorConfig().check_size(16, 24)
     DiscriminatorConfig(blocks=4).check_size(16, 24)

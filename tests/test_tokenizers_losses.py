@@ -1,4 +1,4 @@
-"""The first stage's losses."""
+"""Losses of the tokenizer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def token_consistency(video: torch.Tensor, codes: torch.Tensor, tokenizer: CViVi
     return code_losses(out, video, tokenizer, TokenizerLossConfig(token_consistency=1.0))["token_consistency"]
 
 
-def test_the_first_frame_has_its_stated_share() -> None:
+def test_the_first_frame_has_its_fraction() -> None:
     video = torch.zeros(1, 3, 5, 16, 16)
     for share in (0.0, 0.25, 1.0):
         config = TokenizerLossConfig(l1=2.0, first_frame_fraction=share)
@@ -37,7 +37,7 @@ def test_the_first_frame_has_its_stated_share() -> None:
         assert found["l1"] == pytest.approx(2 * 0.5 * share)
 
 
-def test_equal_neighbours_are_pulled_together_and_others_are_not(tokenizer: CViViT) -> None:
+def test_only_equal_neighbours_are_pulled_together(tokenizer: CViViT) -> None:
     rng = torch.Generator().manual_seed(0)
     codes = torch.randn(2, 3, 2, 2, 3, generator=rng)
     noise = torch.rand(2, 3, 5, 16, 16, generator=rng)
@@ -78,7 +78,7 @@ def test_the_quantizers_terms_have_their_weights(quantizer: QuantizerConfig, wei
     assert code_losses(out, video, tokenizer, TokenizerLossConfig(quantizer=0.0, entropy=0.0)) == {}
 
 
-def test_perceptual_terms_see_what_they_should_and_teach_the_reconstruction_alone() -> None:
+def test_perceptual_losses_have_gradients_for_the_reconstruction_only() -> None:
     torch.manual_seed(0)
     networks = PerceptualNetworks(
         LPIPS(width=2).eval().requires_grad_(False), I3D(narrow=16).eval().requires_grad_(False)
@@ -100,7 +100,7 @@ def test_perceptual_terms_see_what_they_should_and_teach_the_reconstruction_alon
     assert perceptual_losses(made, video, torch.arange(3), PerceptualNetworks(), config) == {}
 
 
-def test_frames_are_drawn_without_repeating_one() -> None:
+def test_frames_are_sampled_without_replacement() -> None:
     rng = torch.Generator().manual_seed(0)
     assert sample_frames(5, TokenizerLossConfig(), rng).tolist() == [0, 1, 2, 3, 4]
     drawn = [sample_frames(5, TokenizerLossConfig(frames=2), rng).tolist() for _ in range(50)]
@@ -109,7 +109,7 @@ def test_frames_are_drawn_without_repeating_one() -> None:
     assert sample_frames(1, TokenizerLossConfig(frames=2), rng).tolist() == [0]
 
 
-def test_weights_below_zero_and_no_weight_at_all_are_refused() -> None:
+def test_negative_weights_and_all_zero_weights_are_refused() -> None:
     for name in ("l2", "l1", "quantizer", "entropy", "lpips", "i3d", "adversarial", "token_consistency", "frames"):
         with pytest.raises(PhenakiError, match=f"{name} -1"):
             replace(TokenizerLossConfig(), **{name: -1})

@@ -1,4 +1,4 @@
-"""Quantizers: round trips, straight-through gradients, what codes learn, usage, dead codes, and a second opinion."""
+"""Quantizers: round trips, straight-through gradients, learning, usage, dead codes, and reference implementations."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def build(config: QuantizerConfig, width: int = 16) -> Quantizer:
 
 
 def unprojected(config: QuantizerConfig, width: int) -> Quantizer:
-    """A quantizer whose codes are as wide as the latents, and that takes these as they are."""
+    """A quantizer with identity projections, d = D."""
     quantizer = build(config, width)
     with torch.no_grad():
         for projection in (quantizer.project_in, quantizer.project_out):
@@ -55,7 +55,7 @@ def directions(count: int, width: int = 4, seed: int = 0) -> Tensor:
 
 
 def learn(quantizer: Quantizer, latents: Tensor, steps: int = 1) -> int:
-    """Steps of learning without gradients, as the training does them; how many codes began anew."""
+    """Run `update` as in training; returns how many codes were reset."""
     rng = torch.Generator().manual_seed(0)
     anew = 0
     for _ in range(steps):
@@ -75,14 +75,14 @@ def test_ids_and_latents_agree(quantizer: Quantizer) -> None:
     assert torch.equal(quantizer.indices_to_codes(quantized.ids), quantized.after)
 
 
-def test_every_code_has_its_own_latent_and_leads_back_to_its_id(quantizer: Quantizer) -> None:
+def test_every_code_has_its_own_latent_and_maps_back_to_its_id(quantizer: Quantizer) -> None:
     ids = torch.arange(quantizer.vocab_size)
     assert len(quantizer.indices_to_latents(ids).detach().round(decimals=4).unique(dim=0)) == quantizer.vocab_size
     codes = quantizer.indices_to_codes(ids)
     assert torch.equal(quantizer.quantize(codes.atanh() if isinstance(quantizer, FSQ) else codes)[2], ids)
 
 
-def test_gradient_goes_straight_through(quantizer: Quantizer) -> None:
+def test_straight_through_gradient(quantizer: Quantizer) -> None:
     """The gradient before rounding is the one after it."""
     latents, weight = torch.randn(64, 16, requires_grad=True), torch.randn(64, 16)
     quantized = quantizer(latents)
@@ -114,7 +114,7 @@ def test_autocast_leaves_quantizers_in_float32(quantizer: Quantizer) -> None:
         ("lookup_free", {"commitment", "entropy"}),
     ],
 )
-def test_each_learns_by_its_own_terms(name: str, terms: set[str]) -> None:
+def test_loss_terms_of_each_kind(name: str, terms: set[str]) -> None:
     quantizer = build(CONFIGS[name])
     losses = quantizer.losses(quantizer(torch.randn(20, 16)))
     assert set(losses) == terms
@@ -132,7 +132,7 @@ def test_commitment_moves_latents_and_the_codebook_loss_codes() -> None:
 
 
 @pytest.mark.parametrize("name", ["codebook", "codebook-ema", "lookup_free"])
-def test_losses_pull_latents_and_codes_together(name: str) -> None:
+def test_losses_move_latents_and_codes_together(name: str) -> None:
     quantizer, latents = build(CONFIGS[name]), torch.randn(200, 16)
 
     def apart() -> float:
@@ -142,7 +142,7 @@ def test_losses_pull_latents_and_codes_together(name: str) -> None:
     optimizer, first = torch.optim.Adam(quantizer.parameters(), lr=0.01), apart()
     for _ in range(50):
         losses = quantizer.losses(quantizer(latents))
-        sum(loss for name, loss in losses.items() if name != "entropy").backward()  # which pulls the codes apart
+        sum(loss for name, loss in losses.items() if name != "entropy").backward()  # which separates the codes
         optimizer.step()
         optimizer.zero_grad()
     assert apart() < 0.8 * first
@@ -162,7 +162,7 @@ def test_losses_pull_latents_and_codes_together(name: str) -> None:
         ({"entropy_temperature": 0.0}, "entropy_temperature 0.0"),
     ],
 )
-def test_impossible_quantizers_are_refused(wrong: dict, said: str) -> None:
+def test_invalid_quantizers_are_refused(wrong: dict, said: str) -> None:
     with pytest.raises(PhenakiError, match=said):
         QuantizerConfig(**wrong)
 
@@ -182,7 +182,7 @@ def test_fsq_rounds_to_the_nearest_level() -> None:
 
 
 def test_fsq_equals_the_reference() -> None:
-    """Its levels span [-1, 1], the outer ones half as wide as the others; ours lie in the middle of L equal shares."""
+    """Its levels span [-1, 1], the outer ones half as wide as the others; ours are the centres of L equal intervals."""
     levels = torch.tensor((8, 6, 5))
     ours = unprojected(QuantizerConfig(levels=tuple(levels.tolist())), 3)
     theirs = reference.FSQ(levels.tolist(), preserve_symmetry=True, bound_hard_clamp=True)
@@ -197,7 +197,7 @@ def test_fsq_equals_the_reference() -> None:
 # ---- codebook
 
 
-def test_codebook_takes_the_code_of_the_smallest_angle() -> None:
+def test_codebook_selects_the_nearest_code_by_angle() -> None:
     quantizer = build(CODEBOOK)
     quantized = quantizer(torch.randn(200, 16))
     apart = torch.cdist(quantized.before, F.normalize(quantizer.codes, dim=-1))
@@ -205,7 +205,7 @@ def test_codebook_takes_the_code_of_the_smallest_angle() -> None:
     assert torch.allclose(quantized.before.norm(dim=-1), torch.ones(200))
 
 
-def test_nearest_is_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nearest_does_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     latents, codes = directions(100).view(4, 25, 4), directions(30, seed=1)
     whole = nearest(latents, codes)
     monkeypatch.setattr("phenaki.tokenizers.quantizers.codebook._COSINES", 30 * 7)
@@ -213,7 +213,7 @@ def test_nearest_is_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("update", ["gradient", "ema"])
-def test_codes_are_moved_by_one_thing_alone(update: str) -> None:
+def test_codes_learn_by_one_method_only(update: str) -> None:
     quantizer = build(replace(CODEBOOK, update=update, dead_code_threshold=0.0))
     latents = torch.randn(200, 16)
     assert ("codes" in dict(quantizer.named_parameters())) == (update == "gradient")
@@ -223,7 +223,7 @@ def test_codes_are_moved_by_one_thing_alone(update: str) -> None:
     assert torch.equal(quantizer.codes, before) == (update == "gradient")
 
 
-def test_codes_average_to_the_means_of_their_clusters() -> None:
+def test_averaged_codes_converge_to_cluster_means() -> None:
     means = torch.eye(4)
     latents = F.normalize(
         means.repeat_interleave(torch.tensor((100, 200, 300, 400)), 0) + 0.1 * directions(1000), dim=-1
@@ -237,8 +237,8 @@ def test_codes_average_to_the_means_of_their_clusters() -> None:
     assert torch.allclose(quantizer.use, torch.tensor((0.1, 0.2, 0.3, 0.4)), atol=1e-4)
 
 
-def test_statistics_of_halves_add_up_to_those_of_the_whole() -> None:
-    """So that processes which see a part of the batch each learn the same codes as one that sees all."""
+def test_statistics_of_parts_sum_to_those_of_the_batch() -> None:
+    """So data-parallel processes learn the same codes as a single one."""
     quantizer, latents = build(replace(CODEBOOK, update="ema")), torch.randn(200, 16)
     whole, *halves = (quantizer.statistics(quantizer(part)) for part in (latents, latents[:80], latents[80:]))
     for one, *parts in zip(whole, *halves, strict=True):
@@ -246,23 +246,23 @@ def test_statistics_of_halves_add_up_to_those_of_the_whole() -> None:
 
 
 @pytest.mark.parametrize("update", ["gradient", "ema"])
-def test_dead_codes_restart_until_most_are_used(update: str) -> None:
+def test_dead_codes_are_reset_until_most_are_used(update: str) -> None:
     config = QuantizerConfig(kind="codebook", codebook_size=64, code_dim=8, update=update)
     quantizer = unprojected(config, 8)
     middle = torch.eye(8)[0]
-    with torch.no_grad():  # collapse: all codes but two look away from all latents
+    with torch.no_grad():  # collapse: all codes but two point away from all latents
         quantizer.codes.copy_(-middle)
         quantizer.codes[:2] = F.normalize(middle + 0.1 * directions(2, 8), dim=-1)
     latents = torch.randn(2000, 8) + 5 * middle
     perplexity, used = code_usage(quantizer(latents).ids, 64)
     assert 1 < perplexity <= 2 and used == 2 / 64
     assert learn(quantizer, latents, steps=500) == 62
-    assert quantizer.use.min() > 0.6 / 64  # a code that starts anew has some hundred steps to find its use
+    assert quantizer.use.min() > 0.6 / 64  # a reset code has some hundred steps to be used
     perplexity, used = code_usage(quantizer(latents).ids, 64)
     assert perplexity > 32 and used > 0.9
 
 
-def test_codes_in_use_do_not_restart() -> None:
+def test_codes_in_use_are_not_reset() -> None:
     quantizer = unprojected(replace(CODEBOOK, codebook_size=4), 4)
     with torch.no_grad():
         quantizer.codes.copy_(torch.eye(4))
@@ -271,8 +271,8 @@ def test_codes_in_use_do_not_restart() -> None:
 
 
 @pytest.mark.parametrize("count", [1000, 150])
-def test_kmeans_start_is_closer_than_a_random_one(count: int) -> None:
-    """From one batch, and from the first few where one has not enough latents for all codes."""
+def test_kmeans_init_is_closer_than_random(count: int) -> None:
+    """From one batch, or from the first few if one has too few latents for all codes."""
     latents = F.normalize(
         directions(20, 8, seed=1).repeat(count // 20 + 1, 1)[:count] + 0.2 * directions(count, 8), dim=-1
     )
@@ -287,7 +287,7 @@ def test_kmeans_start_is_closer_than_a_random_one(count: int) -> None:
     assert code_usage(clustered(latents).ids, 64)[1] > 0.5
 
 
-def test_a_start_that_was_interrupted_goes_on() -> None:
+def test_an_interrupted_init_continues() -> None:
     config, (latents, others) = replace(CODEBOOK, init="kmeans", update="ema"), torch.randn(2, 100, 16)
     whole, first, second = (build(config) for _ in range(3))
     learn(first, latents)
@@ -301,7 +301,7 @@ def test_a_start_that_was_interrupted_goes_on() -> None:
     for name, value in whole.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
     codes = whole.codes.clone()
-    learn(whole, latents)  # from here on it averages, and starts nothing anew
+    learn(whole, latents)  # from here on it averages and initialises nothing
     assert torch.allclose(whole.codes, codes, atol=0.2) and not torch.equal(whole.codes, codes)
 
 
@@ -312,12 +312,14 @@ def test_codebook_equals_the_reference() -> None:
     theirs.codebook = ours.codes
     theirs._codebook.embed_avg.copy_(ours.codes)
     for step in range(5):
-        latents = torch.randn(1, 50, 4)  # as many as codes: theirs begin with one use each, ours with an even share
+        latents = torch.randn(
+            1, 50, 4
+        )  # as many as codes: theirs start with a count of one each, ours with uniform use
         quantized = ours(latents)
         codes, ids, _, terms = theirs(latents, return_loss_breakdown=True)
         assert torch.equal(quantized.ids, ids), step
         assert torch.allclose(quantized.after, codes, atol=1e-5)
-        assert torch.allclose(ours.losses(quantized)["commitment"], 4 * terms.commitment)  # theirs is the mean over d
+        assert torch.allclose(ours.losses(quantized)["commitment"], 4 * terms.commitment)  # theirs is a mean over d
         ours.update(ours.statistics(quantized), quantized, torch.Generator())
         assert torch.allclose(F.normalize(ours.codes, dim=-1), theirs.codebook, atol=1e-5)
 
@@ -329,7 +331,7 @@ def test_kmeans_equals_the_reference() -> None:
     assert torch.allclose(kmeans(latents, 20, torch.Generator().manual_seed(3)), theirs[0], atol=1e-5)
 
 
-def test_centres_that_nobody_is_near_stay() -> None:
+def test_centres_of_empty_clusters_stay() -> None:
     latents = torch.eye(4).repeat(10, 1)
     centres = kmeans(latents, 20, torch.Generator().manual_seed(0))
     assert torch.equal(centres.unique(dim=0), torch.eye(4).unique(dim=0))
@@ -350,11 +352,11 @@ def test_lookup_free_equals_the_reference() -> None:
         assert torch.allclose(quantized.after, codes.flip(-1), atol=1e-6)
         assert torch.allclose(terms["commitment"], 7 * expected.commitment, rtol=1e-4)
         entropy = expected.per_sample_entropy - expected.batch_entropy
-        assert torch.allclose(terms["entropy"], entropy, atol=0.02), scale  # theirs cuts logarithms off at 1e-5
+        assert torch.allclose(terms["entropy"], entropy, atol=0.02), scale  # theirs clamps logarithms at 1e-5
 
 
-def test_entropy_is_that_of_the_whole_table() -> None:
-    """Value and gradient, against the probabilities of all codes written out in float64."""
+def test_entropy_equals_that_of_all_probabilities() -> None:
+    """Value and gradient, against explicit probabilities of all codes in float64."""
     config = QuantizerConfig(kind="lookup_free", codebook_size=32, entropy_temperature=0.5)
     quantizer = unprojected(config, 5)
     latents = torch.randn(40, 5, requires_grad=True)
@@ -369,7 +371,7 @@ def test_entropy_is_that_of_the_whole_table() -> None:
 
 
 class Largest(TorchDispatchMode):
-    """Counts the numbers in the largest tensor that is made."""
+    """Records the size of the largest tensor created."""
 
     count = 0
 
@@ -388,9 +390,7 @@ def test_entropy_of_many_codes_needs_no_full_table() -> None:
         entropy.backward()
     assert largest.count == 1000 * 2**9
     assert latents.grad.isfinite().all()
-    assert -float(torch.tensor(1000.0).log()) == pytest.approx(
-        entropy.item(), abs=0.05
-    )  # each has a sure code of its own
+    assert -float(torch.tensor(1000.0).log()) == pytest.approx(entropy.item(), abs=0.05)  # each has one certain code
 
 
 def test_entropy_revives_collapsed_codes() -> None:

@@ -1,4 +1,4 @@
-"""Streams: however the pieces are cut, ids and pixels are those of the whole, and the state does not grow."""
+"""Streams: chunks of any size give the ids and pixels of one pass, with a state of bounded size."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tokenizer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 def make(config: CViViTConfig | Conv3DConfig) -> Tokenizer:
     torch.manual_seed(0)
     tokenizer = (CViViT if isinstance(config, CViViTConfig) else Conv3D)(config).eval()
-    with torch.no_grad():  # as after training: no layer is close to the identity
+    with torch.no_grad():  # as if trained: no layer is close to the identity
         for parameter in tokenizer.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(2)
@@ -44,7 +44,7 @@ def video(*shape: int, seed: int = 0) -> Tensor:
 
 
 def cut(whole: Tensor, sizes: Iterable[int], dim: int) -> Iterator[Tensor]:
-    """Pieces of these sizes, over and over, until all is given."""
+    """Chunks of these sizes, repeated until the end."""
     for size in itertools.cycle(sizes):
         if not whole.shape[dim]:
             return
@@ -53,7 +53,7 @@ def cut(whole: Tensor, sizes: Iterable[int], dim: int) -> Iterator[Tensor]:
 
 
 @pytest.mark.parametrize("sizes", [(1,), (2,), (3, 0, 1, 7), (100,)], ids=str)
-def test_pieces_of_any_size_give_what_the_whole_gives(tokenizer: Tokenizer, sizes: tuple[int, ...]) -> None:
+def test_chunks_of_any_size_equal_one_pass(tokenizer: Tokenizer, sizes: tuple[int, ...]) -> None:
     clips = video(2, 3, tokenizer.frames(17), 16, 24)
     ids = tokenizer.encode(clips)
     assert ids.shape == (2, 17, 2, 3)
@@ -65,7 +65,7 @@ def test_pieces_of_any_size_give_what_the_whole_gives(tokenizer: Tokenizer, size
 
 
 @torch.no_grad()
-def test_latents_and_pixels_of_a_stream_are_those_of_one_pass_through_the_networks(tokenizer: Tokenizer) -> None:
+def test_latents_and_pixels_of_a_stream_equal_one_pass_through_the_networks(tokenizer: Tokenizer) -> None:
     steps = tokenizer.window or 17
     clips = video(2, 3, tokenizer.frames(steps), 16, 24)
     latents = tokenizer.encode_latents(clips)
@@ -79,7 +79,7 @@ def test_latents_and_pixels_of_a_stream_are_those_of_one_pass_through_the_networ
     assert torch.allclose(streamed, whole, atol=1e-4)
 
 
-def test_ids_come_as_soon_as_their_time_step_is_complete(tokenizer: Tokenizer) -> None:
+def test_ids_are_available_as_soon_as_their_latent_frame_is_complete(tokenizer: Tokenizer) -> None:
     p = tokenizer.patch[0]
     encoder = tokenizer.encoder()
     for frame in range(3 * p + 1):
@@ -88,7 +88,7 @@ def test_ids_come_as_soon_as_their_time_step_is_complete(tokenizer: Tokenizer) -
         assert ids.dtype == torch.int64
 
 
-def test_beyond_the_window_the_last_frame_is_taken_for_a_first_one() -> None:
+def test_a_new_window_starts_with_the_last_frame() -> None:
     tokenizer = make(CONFIGS["cvivit, window 3"])
     clips = video(1, 3, 9, 16, 24)
     ids = tokenizer.encode(clips)
@@ -99,7 +99,7 @@ def test_beyond_the_window_the_last_frame_is_taken_for_a_first_one() -> None:
     assert torch.equal(decoded[:, :, 5:], tokenizer.decode(again)[:, :, 1:])
 
 
-def test_ids_of_a_long_video_do_not_see_later_frames(tokenizer: Tokenizer) -> None:
+def test_encoding_a_long_video_is_causal(tokenizer: Tokenizer) -> None:
     clips = video(1, 3, tokenizer.frames(17), 16, 24)
     ids = tokenizer.encode(clips)
     for steps in (6, 7, 12):
@@ -109,7 +109,7 @@ def test_ids_of_a_long_video_do_not_see_later_frames(tokenizer: Tokenizer) -> No
         assert not torch.equal(tokenizer.encode(changed)[:, steps:], ids[:, steps:])
 
 
-def test_streams_side_by_side_do_not_see_each_other(tokenizer: Tokenizer) -> None:
+def test_concurrent_streams_are_independent(tokenizer: Tokenizer) -> None:
     clips = [video(1, 3, tokenizer.frames(9), 16, 24, seed=seed) for seed in (0, 1)]
     streams = [tokenizer.encode_stream(clip.split(1, 2)) for clip in clips]
     for ids, clip in zip(zip(*zip(*streams, strict=True), strict=True), clips, strict=True):
@@ -120,7 +120,7 @@ def test_memory_does_not_grow(tokenizer: Tokenizer) -> None:
     frames = (video(1, 3, 1, 16, 24, seed=number) for number in itertools.count())
     stream = tokenizer.decode_stream(tokenizer.encode_stream(frames))
     sizes = []
-    for steps in (11, 20):  # at the same place of a window
+    for steps in (11, 20):  # at the same position of a window
         for _ in range(steps):
             next(stream)
         sizes.append(live_bytes())
@@ -128,15 +128,15 @@ def test_memory_does_not_grow(tokenizer: Tokenizer) -> None:
 
 
 def live_bytes() -> int:
-    """Bytes of all tensors of the process, those that only a view still holds among them."""
+    """Bytes of all tensors of the process, including those held only by a view."""
     gc.collect()
     storages = (each.untyped_storage() for each in gc.get_objects() if type(each) is Tensor)
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-def test_the_state_depends_neither_on_the_length_nor_on_the_pieces(tokenizer: Tokenizer) -> None:
+def test_the_state_depends_neither_on_the_length_nor_on_the_chunks(tokenizer: Tokenizer) -> None:
     sizes = []
-    for steps, n in [(11, 1), (41, 1), (41, 1000)]:  # all end at the same place of a window
+    for steps, n in [(11, 1), (41, 1), (41, 1000)]:  # all end at the same position of a window
         encoder = tokenizer.encoder()
         for piece in video(1, 3, tokenizer.frames(steps), 16, 24).split(n, 2):
             encoder.push(piece)
@@ -145,14 +145,14 @@ def test_the_state_depends_neither_on_the_length_nor_on_the_pieces(tokenizer: To
     assert sizes[0] == sizes[1] == sizes[2] > 0
 
 
-def test_images_stream_too(tokenizer: Tokenizer) -> None:
+def test_images_stream(tokenizer: Tokenizer) -> None:
     image = video(3, 3, 1, 16, 24)
     ids = list(tokenizer.encode_stream([image]))
     assert torch.equal(torch.cat(ids, 1), tokenizer.encode(image))
     assert torch.equal(next(tokenizer.decode_stream(ids)), tokenizer.decode(ids[0]))
 
 
-def test_pieces_of_another_size_are_refused(tokenizer: Tokenizer) -> None:
+def test_chunks_of_another_size_are_refused(tokenizer: Tokenizer) -> None:
     encoder = tokenizer.encoder()
     encoder.push(video(1, 3, 2, 16, 24))
     with pytest.raises(PhenakiError, match=r"24x16 for 1 samples after frames of 16x24 for 1 samples"):
@@ -165,7 +165,7 @@ def test_pieces_of_another_size_are_refused(tokenizer: Tokenizer) -> None:
         decoder.push(torch.zeros(1, 1, 2, 2, dtype=torch.long))
 
 
-def test_bad_pieces_are_refused_wherever_they_come(tokenizer: Tokenizer) -> None:
+def test_invalid_chunks_are_refused_anywhere_in_a_stream(tokenizer: Tokenizer) -> None:
     good = video(1, 3, 1, 16, 24)
     for bad, said in [
         (good * 255, "from 0"),
@@ -179,7 +179,7 @@ def test_bad_pieces_are_refused_wherever_they_come(tokenizer: Tokenizer) -> None
         list(tokenizer.decode_stream([torch.zeros(1, 1, 2, 3, dtype=torch.long), torch.full((1, 1, 2, 3), 125)]))
 
 
-def test_a_stream_that_ends_within_a_time_step_says_which_lengths_fit() -> None:
+def test_a_stream_that_ends_within_a_latent_frame_names_valid_lengths() -> None:
     tokenizer = make(CONFIGS["cvivit"])
     stream = tokenizer.encode_stream(video(1, 3, 14, 16, 24).split(3, 2))
     with pytest.raises(PhenakiError, match=r"14 frames.*13 and 15"):
@@ -188,7 +188,7 @@ def test_a_stream_that_ends_within_a_time_step_says_which_lengths_fit() -> None:
         list(tokenizer.encode_stream([]))
 
 
-def test_a_tokenizer_that_is_not_causal_encodes_clips_and_refuses_streams() -> None:
+def test_a_non_causal_tokenizer_encodes_clips_and_refuses_streams() -> None:
     tokenizer = make(CONFIGS["cvivit"])
     clip = video(1, 3, 5, 16, 24)
     ids = tokenizer.encode(clip)
@@ -200,6 +200,6 @@ def test_a_tokenizer_that_is_not_causal_encodes_clips_and_refuses_streams() -> N
             stream()
 
 
-def test_a_window_of_less_than_two_steps_is_refused() -> None:
+def test_a_window_of_one_latent_frame_is_refused() -> None:
     with pytest.raises(PhenakiError, match="window 1"):
         CViViTConfig(window=1)

@@ -32,16 +32,16 @@ def tokenizer(monkeypatch: pytest.MonkeyPatch) -> CViViT:
 
 
 class Lossless(Tokenizer):
-    """Latents are the pixels of one-frame clips, plus what is said about the size of the frames it was shown."""
+    """Latents are the pixels of single frames; records the sizes of its inputs."""
 
     def __init__(self) -> None:
         super().__init__()
         self.config, self.patch = CViViTConfig((32, 32), patch=(1, 8, 8)), (1, 8, 8)
         self.quantizer = build_quantizer(LEVELS, 1)
-        self.shown: list[tuple[int, int]] = []
+        self.sizes: list[tuple[int, int]] = []
 
     def encode_latents(self, video: Tensor, state: StreamState | None = None) -> Tensor:
-        self.shown.append(tuple(video.shape[3:]))
+        self.sizes.append(tuple(video.shape[3:]))
         return patchify(video, self.patch)
 
     def decode_latents(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
@@ -53,7 +53,7 @@ def video(*shape: int, seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 8, 16])
-def test_tiles_cover_all_and_overlap(size: int) -> None:
+def test_tiles_cover_the_frame_and_overlap(size: int) -> None:
     for length in range(size, 5 * size):
         begins = tile_starts(length, size)
         assert begins[0] == 0
@@ -70,30 +70,30 @@ def test_tiles_cover_all_and_overlap(size: int) -> None:
             assert not choice[number, outside].any()
 
 
-def test_a_fade_is_linear_and_a_choice_changes_in_its_middle() -> None:
+def test_the_blend_is_linear_and_the_nearest_tile_changes_in_its_middle() -> None:
     fades = linear_blend([0, 6], 8, 14)
     assert torch.allclose(fades[0], torch.tensor([1.0] * 6 + [0.75, 0.25] + [0.0] * 6))
     assert nearest_tile([0, 4], 8, 12)[0].tolist() == [1.0] * 6 + [0.0] * 6
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (40, 104), (16, 72), (72, 33 * 8)])
-def test_what_a_lossless_tokenizer_keeps_tiles_keep(height: int, width: int) -> None:
+def test_tiles_of_a_lossless_tokenizer_are_lossless(height: int, width: int) -> None:
     tokenizer = Lossless()
     frames = video(2, 3, 3, height, width)
     latents = Tiled(tokenizer).encode_latents(frames)
     assert torch.equal(latents, patchify(frames, (1, 8, 8)))
     assert torch.allclose(Tiled(tokenizer).decode_latents(latents), frames, atol=1e-6)
-    assert set(tokenizer.shown) == {(min(32, height), min(32, width))}
+    assert set(tokenizer.sizes) == {(min(32, height), min(32, width))}
 
 
-def test_frames_no_larger_than_a_tile_are_as_without_tiles(tokenizer: CViViT) -> None:
+def test_frames_no_larger_than_a_tile_are_processed_whole(tokenizer: CViViT) -> None:
     for clip in (video(2, 3, 5, 32, 32), video(1, 3, 1, 16, 24)):
         ids = tokenizer.encode(clip)
         assert torch.equal(Tiled(tokenizer).encode(clip), ids)
         assert torch.equal(Tiled(tokenizer).decode(ids), tokenizer.decode(ids))
 
 
-def test_ids_are_those_of_the_inner_part_of_each_tile(tokenizer: CViViT) -> None:
+def test_ids_are_those_of_the_nearest_tile(tokenizer: CViViT) -> None:
     clip = video(1, 3, 5, 32, 56)  # tiles of 8 tokens begin at 0 and 6, and meet in the middle of the overlap
     ids = Tiled(tokenizer).encode(clip)
     assert ids.shape == (1, 3, 8, 14)
@@ -101,7 +101,7 @@ def test_ids_are_those_of_the_inner_part_of_each_tile(tokenizer: CViViT) -> None
     assert torch.equal(ids[..., 7:], tokenizer.encode(clip[..., 24:])[..., 1:])
 
 
-def test_decoded_tiles_fade_into_each_other(tokenizer: CViViT) -> None:
+def test_decoded_tiles_are_blended(tokenizer: CViViT) -> None:
     ids = torch.randint(tokenizer.vocab_size, (1, 2, 8, 14), generator=torch.Generator().manual_seed(0))
     decoded = Tiled(tokenizer).decode(ids)
     left, right = tokenizer.decode(ids[..., :8]), tokenizer.decode(ids[..., 6:])

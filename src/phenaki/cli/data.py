@@ -140,6 +140,7 @@ def inspect(
 
     phenaki data inspect my/shards
     """
+    import phenaki.worlds.shapes  # noqa: F401, registers "shapes"
     from phenaki.data.inspecting import inspect_data
 
     print("\n".join(inspect_data(place, out, samples, seed).lines()))
@@ -200,6 +201,7 @@ def tokenize(
     """
     from collections import deque
 
+    import phenaki.worlds.shapes  # noqa: F401, registers "shapes"
     from phenaki.core.config import from_dict
     from phenaki.core.precision import best_device
     from phenaki.core.progress import progress_bar

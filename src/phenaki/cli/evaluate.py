@@ -88,7 +88,6 @@ def evaluate(
     """
     from rich.console import Console
 
-    from phenaki.data.config import SHAPES
     from phenaki.evaluation import SUITES, PerceptualNetworks, evaluate, report, write_metrics
     from phenaki.perceptual import load_i3d, load_lpips
     from phenaki.pipeline import Phenaki, load
@@ -103,7 +102,7 @@ def evaluate(
         )
     parts: tuple[str, ...] = (what.value,)
     if what is What.all:
-        parts = ("reconstruction",) if isinstance(loaded, Tokenizer) or data != SHAPES else SUITES
+        parts = ("reconstruction",) if isinstance(loaded, Tokenizer) or data != "shapes" else SUITES
     perceptual = PerceptualNetworks()
     if "reconstruction" in parts:
         perceptual = PerceptualNetworks(if_there(load_lpips, lpips), if_there(load_i3d, i3d))
@@ -111,7 +110,7 @@ def evaluate(
     if out is not None:
         write_metrics(out, {})  # fails before the work if it cannot be written
     for part in parts:  # each is written as it is done, so that Ctrl-C loses no more than one
-        uri = None if data == SHAPES else data
+        uri = None if data == "shapes" else data
         options = {"quick": quick, "clips": clips, "frames": frames, "perceptual": perceptual}
         metrics = evaluate(loaded, (part,), ShapesEval, data=uri, **options)
         Console().print(report(metrics))

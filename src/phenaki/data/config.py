@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from phenaki.core.errors import PhenakiError
 from phenaki.media.reader import ClipView
 
-SHAPES = "shapes"  # the uri of the procedural world
-
 Size = int | tuple[int, int]  # of frames, in px: the side of a square, or (height, width)
 
 
@@ -31,7 +29,7 @@ class SourceConfig:
     procedural world.
     """
 
-    uri: str = SHAPES
+    uri: str = "shapes"
     weight: float = 1.0
     images: bool = False
     size: Size = 0

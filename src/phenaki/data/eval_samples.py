@@ -10,10 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from phenaki.core.errors import BadSample, PhenakiError
-from phenaki.data.config import SHAPES, DataConfig, SourceConfig
+from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.opening import has_validation, open_source
 from phenaki.data.sources import Sample, StreamConfig
 from phenaki.data.tokens import Tokens
+from phenaki.data.worlds import is_world
 
 _MAX_BAD, _MAX_EXAMINED = 10, 100  # bad items, and items of any kind, per requested clip, before giving up
 
@@ -68,7 +69,7 @@ def eval_samples(
     if not samples:
         problem = bad[-1] if bad else f"none of the first {examined} samples is a video"
         raise PhenakiError(f"'{chosen.uri}' has no usable clip of {view.frames} frames: {problem}")
-    return EvalSamples(samples, "test" if held_out or config.validation else "seen", chosen.uri == SHAPES)
+    return EvalSamples(samples, "test" if held_out or config.validation else "seen", is_world(chosen.uri))
 
 
 def _trains_on(config: DataConfig, uri: str) -> bool:

@@ -11,14 +11,15 @@ from typing import Any, Literal
 from phenaki.core.config import from_dict
 from phenaki.core.errors import PhenakiError
 from phenaki.data.captions import check_template
-from phenaki.data.config import SHAPES, DataConfig, SourceConfig
+from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.folder import MEDIA, Folder
 from phenaki.data.journal import JOURNAL, SPLITS
 from phenaki.data.packing import DATASET
 from phenaki.data.shards import first_field
-from phenaki.data.sources import FolderSource, ShardSource, Source, World
+from phenaki.data.sources import FolderSource, ShardSource, Source
 from phenaki.data.storage import ENDING, expand, files_under, join, read_if_there
 from phenaki.data.tokens import FIELD, TOKENS, TokenSet, TokenSource, name_of_share
+from phenaki.data.worlds import is_world, open_world
 
 Split = Literal["train", "validation"]
 
@@ -33,10 +34,8 @@ def open_source(source: SourceConfig, config: DataConfig, captions: bool, split:
     """
     for template in source.templates:
         check_template(template)
-    if source.uri == SHAPES:
-        part = "train" if split == "train" else "test"
-        size, frames = config.size_of(source), max(config.lengths)
-        return World(config.seed, part, size, frames, source.objects, source.continued)
+    if is_world(source.uri):
+        return open_world(source, config, split)
     if made_by := token_set(source.uri):
         _check_size(source.uri, made_by.image_size, config.size_of(source))
         return TokenSource(_token_shards(source.uri, made_by), made_by, source.templates, captions)
@@ -55,8 +54,10 @@ def open_source(source: SourceConfig, config: DataConfig, captions: bool, split:
 
 def has_validation(uri: str) -> bool:
     """Whether the uri has a part for validation that is not trained on."""
-    packed = None if uri == SHAPES else _json(uri, DATASET)
-    return uri == SHAPES or bool(packed and packed.get("validation"))
+    if is_world(uri):
+        return True
+    packed = _json(uri, DATASET)
+    return bool(packed and packed.get("validation"))
 
 
 def count_packed(uri: str, split: Split = "train") -> int | None:
@@ -76,7 +77,7 @@ def token_set(uri: str) -> TokenSet | None:
 
     Raises PhenakiError for a pattern that names token shards which do not lie beside one tokens.json.
     """
-    if uri == SHAPES:
+    if is_world(uri):
         return None
     folder = uri if _is_folder(uri) else _folder_of_tokens(uri)
     made_by = _json(folder, TOKENS) if folder else None

@@ -1,4 +1,4 @@
-"""Sources of training samples behind one interface: the procedural world, a folder, shards.
+"""Sources of training samples behind one interface: a folder, shards.
 
 A source hands out streams of items, endless ones for training. Each item comes with the position after it, a small
 plain dictionary from which an equal stream goes on: that is all a checkpoint needs. Of `count` streams, stream `index`
@@ -24,7 +24,6 @@ from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import Unreadable, read_shard
 from phenaki.data.storage import open_from
 from phenaki.media.reader import ClipView, StillPicture, read_clip
-from phenaki.worlds.shapes import ShapesWorld
 
 Position = dict[str, int]
 
@@ -116,31 +115,6 @@ class Source(ABC):
             except PhenakiError as error:
                 raise BadSample(f"{getattr(item, 'name', item)}: {error}") from error
         return sample
-
-
-class World(Source):
-    """The procedural world; clips shorter than `frames` are the beginnings of clips of that length."""
-
-    def __init__(self, seed: int, split: str, size: tuple[int, int], frames: int, objects: int, continued: float):
-        def world(frames: int, continued: float) -> ShapesWorld:
-            return ShapesWorld(seed, split, size, frames, objects or None, continued if frames > 1 else 0.0)
-
-        self.clips, self.images = world(frames, continued), world(frames, 0.0)
-
-    def fingerprint(self) -> DatasetFingerprint:
-        """The configuration tells it all."""
-        return DatasetFingerprint("scenes", 0, "")
-
-    def items(self, stream: StreamConfig, position: Position) -> Iterator[tuple[int, Position]]:
-        """An epoch of them has no end."""
-        taken = position.get("taken", 0)
-        while True:
-            yield stream.index + taken * stream.count, {"taken": taken + 1}
-            taken += 1
-
-    def sample(self, item: int, view: ClipView, rng: np.random.Generator) -> Sample:
-        drawn = (self.clips if view.frames > 1 else self.images)[item]
-        return Sample(drawn.video[: view.frames], drawn.caption, drawn.continued, {"name": f"scene {item}"})
 
 
 class Media(Source):

@@ -22,9 +22,10 @@ from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.opening import Split, check_holds_clips, open_source
 from phenaki.data.sample import EncodedSample, check_bad_fraction
 from phenaki.data.shards import ShardWriter
-from phenaki.data.sources import Position, Sample, Source, StreamConfig, World
+from phenaki.data.sources import Position, Sample, Source, StreamConfig
 from phenaki.data.storage import check_outside, join, make_folder, put_json, put_whole, read_if_there
 from phenaki.data.tokens import FIELD, TOKENS, TokenSet, name_of_share
+from phenaki.data.worlds import WorldSource
 from phenaki.media.reader import ClipView
 from phenaki.media.video import to_float
 from phenaki.tokenizers import Tokenizer
@@ -120,7 +121,7 @@ def tokenize(
     check_holds_clips(config.source.uri)
     captions = not isinstance(text_encoder, NoText)
     source = open_source(config.source, data, captions, config.split)
-    if isinstance(source, World) and not config.samples:
+    if isinstance(source, WorldSource) and not config.samples:
         raise PhenakiError("the procedural world has no end: say how many samples are wanted (--samples)")
     view = replace(data.view(config.frames, config.source), random=config.passes > 1, flip=config.flip)
     made_by = TokenSet(

@@ -1,4 +1,4 @@
-"""Stage 1: video to a small grid of discrete ids, and back."""
+"""The first stage: video to a small grid of discrete ids and back."""
 
 from phenaki.core.registry import TOKENIZERS
 from phenaki.tokenizers.base import Reconstruction, Tokenizer
@@ -15,7 +15,7 @@ TokenizerConfig = CViViTConfig | Conv3DConfig
 
 
 def build_tokenizer(config: TokenizerConfig) -> Tokenizer:
-    """The tokenizer, randomly initialised, of the architecture that the configuration is for."""
+    """A randomly initialised tokenizer of the configured architecture."""
     return TOKENIZERS.model_class(config)(config)
 
 

@@ -5,6 +5,7 @@ To be read in this order: scene, render, captions, world; sight (what is seen in
 
 from __future__ import annotations
 
+from phenaki.core.registry import WORLDS
 from phenaki.worlds.shapes.captions import Claims, ObjectClaims, caption, parse_caption, true_claims
 from phenaki.worlds.shapes.checker import Finding, Report, StoryReport, check, check_story, judge
 from phenaki.worlds.shapes.render import render
@@ -25,6 +26,8 @@ from phenaki.worlds.shapes.scene import (
 )
 from phenaki.worlds.shapes.sight import Seen, SeenObject, look
 from phenaki.worlds.shapes.world import Sample, ShapesWorld, Story
+
+WORLDS["shapes"] = ShapesWorld
 
 __all__ = [
     "ACTIONS",
