@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +13,10 @@ import torch
 
 import phenaki
 from helpers.training import lasting
+from phenaki.conditioning import WordEncoder
 from phenaki.core.registry import REGISTRIES
+from phenaki.generators import MaskedTransformer
+from phenaki.sampling import DecodingConfig
 from phenaki.tokenizers import CViViT
 from phenaki.training.generator import train_generator
 from phenaki.training.tokenizer import train_tokenizer
@@ -64,3 +68,34 @@ def test_a_text_encoder(tmp_path: Path, tokenizer: CViViT) -> None:
     assert torch.equal(long.embeddings[0, :8], short.embeddings[0]) and long.mask.sum(1).tolist() == [8, 14]
     with pytest.raises(phenaki.PhenakiError, match="ASCII"):
         model.generate("ein roter Würfel")
+
+
+@pytest.mark.parametrize("critic", ["none", "self", "token"])
+def test_a_generator(critic: str, tmp_path: Path, tokenizer: CViViT) -> None:
+    module = example("generator")
+    recipe = lasting(module.nearby_debug(), 2)
+    train_generator(replace(recipe, critic=replace(recipe.critic, kind=critic, layers=1)), tmp_path, tokenizer)
+    model = phenaki.load(tmp_path / "model")
+    assert isinstance(model.generator, module.Nearby)
+    order = "confidence" if critic == "none" else "critic"
+    videos = [model.generate(prompt, seed=1, guidance_scale=2.0, order=order).video for prompt in ("a circle", "a square")]
+    assert videos[0].shape == (1, 3, 5, 32, 32) and not torch.equal(*videos)
+
+
+def test_a_sampler(tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder) -> None:
+    module = example("sampler")
+    model = phenaki.Phenaki(tokenizer, generator, text_encoder)
+    assert torch.equal(module.generate(model, "a circle"), module.generate(model, "a circle"))
+    ids = torch.randint(tokenizer.vocab_size, (2, 3, 4, 4))
+    known = torch.rand(ids.shape) < 0.5
+    seen = []
+
+    def logits_fn(partial: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        seen.append(partial.shape[1])
+        assert (partial[:, :-1] != tokenizer.vocab_size).all()  # only the last latent frame is incomplete
+        return torch.randn(len(where), tokenizer.vocab_size)
+
+    rng = torch.Generator().manual_seed(0)
+    sampled = module.decode_by_frame(logits_fn, ids, known, tokenizer.vocab_size, DecodingConfig(steps=2), rng)
+    assert torch.equal(sampled[known], ids[known]) and (sampled < tokenizer.vocab_size).all()
+    assert seen == [1, 1, 2, 2, 3, 3]
