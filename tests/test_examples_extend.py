@@ -78,7 +78,8 @@ def test_a_generator(critic: str, tmp_path: Path, tokenizer: CViViT) -> None:
     model = phenaki.load(tmp_path / "model")
     assert isinstance(model.generator, module.Nearby)
     order = "confidence" if critic == "none" else "critic"
-    videos = [model.generate(prompt, seed=1, guidance_scale=2.0, order=order).video for prompt in ("a circle", "a square")]
+    options = {"seed": 1, "guidance_scale": 2.0, "order": order}
+    videos = [model.generate(prompt, **options).video for prompt in ("a circle", "a square")]
     assert videos[0].shape == (1, 3, 5, 32, 32) and not torch.equal(*videos)
 
 
