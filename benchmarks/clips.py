@@ -22,7 +22,8 @@ import av
 import numpy as np
 from PIL import Image
 
-from phenaki.media.reader import ClipView, read_clip
+from phenaki.media.reader import read_clip
+from phenaki.media.view import ClipView
 
 SECONDS, RATE, HEIGHT, WIDTH, KEY_FRAMES = 10, 30, 360, 640, 24
 VIEW = ClipView(frames=11, fps=8, size=(128, 128), random=True)

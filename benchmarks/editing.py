@@ -31,7 +31,7 @@ from phenaki.evaluation.generate import FRAMES
 from phenaki.evaluation.pixels import decibels
 from phenaki.evaluation.protocol import provenance
 from phenaki.evaluation.rates import success_rate
-from phenaki.media.video import to_float, to_uint8
+from phenaki.media.convert import to_float, to_uint8
 from phenaki.sampling import inpaint, interpolate
 from phenaki.sampling.editing import pixels, tokens
 from phenaki.worlds.shapes import Sample, check, render

@@ -28,7 +28,8 @@ from phenaki.core.precision import autocast
 from phenaki.data.config import DataConfig
 from phenaki.data.mixing import Batches
 from phenaki.evaluation.reconstruction import psnr
-from phenaki.media.video import to_float, write_image
+from phenaki.media.convert import to_float
+from phenaki.media.writer import write_image
 from phenaki.training.recipes import cvivit_shapes_64
 from phenaki.worlds.shapes import ShapesWorld
 

@@ -37,7 +37,8 @@ from phenaki.core.files import write_atomic
 from phenaki.core.precision import autocast
 from phenaki.generators.losses import masked_cross_entropy
 from phenaki.generators.masking import masked_count, random_mask
-from phenaki.media.video import to_float, write_image
+from phenaki.media.convert import to_float
+from phenaki.media.writer import write_image
 from phenaki.tokenizers import TokenizerSpec
 from phenaki.training.recipes import masked_shapes_64
 from phenaki.worlds.shapes import ShapesWorld

@@ -29,8 +29,9 @@ from clips import VIEW, make_video
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.mixing import Batches
 from phenaki.data.shards import ShardWriter
-from phenaki.media.reader import ClipView, read_clip
-from phenaki.media.video import write_video
+from phenaki.media.reader import read_clip
+from phenaki.media.view import ClipView
+from phenaki.media.writer import write_video
 
 BATCH, BAR = 8, 15
 SMALL = ClipView(frames=11, fps=8, size=(64, 64), random=True)

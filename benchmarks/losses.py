@@ -27,7 +27,7 @@ import phenaki
 from phenaki.data.mixing import Batches
 from phenaki.evaluation.clips import Clips
 from phenaki.evaluation.reconstruction import reconstruction
-from phenaki.media.video import to_float
+from phenaki.media.convert import to_float
 from phenaki.tokenizers import Tokenizer
 from phenaki.tokenizers.discriminator import DiscriminatorConfig
 from phenaki.training.recipes import cvivit_shapes_64

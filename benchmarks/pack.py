@@ -21,7 +21,7 @@ import numpy as np
 from phenaki.core.files import write_atomic
 from phenaki.data.cuts import Cutting
 from phenaki.data.packing import PackConfig, pack
-from phenaki.media.video import write_video
+from phenaki.media.writer import write_video
 
 ENCODED, BAR = 16, 1.7
 

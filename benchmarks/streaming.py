@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 import phenaki
-from phenaki.media.video import to_float
+from phenaki.media.convert import to_float
 from phenaki.tokenizers import CViViT, CViViTConfig, Tokenizer
 from phenaki.worlds.shapes import ShapesWorld
 

@@ -31,7 +31,7 @@ from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.mixing import Batches
 from phenaki.data.shards import ShardWriter
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
-from phenaki.media.video import write_video
+from phenaki.media.writer import write_video
 from phenaki.pipeline import load_part
 from phenaki.training.generator import train_generator
 from phenaki.training.inputs import open_inputs

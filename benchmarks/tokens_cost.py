@@ -18,7 +18,7 @@ from beside import fastest, in_a_process, more_memory
 from maskgit import generator, precision, sampling
 from plots import plot
 
-from phenaki.media.video import write_image
+from phenaki.media.writer import write_image
 
 TIME_STEPS = (1, 2, 4, 6, 12, 24, 48)
 STEPS = 2  # of a sampling: in the first all ids are masked, in the second two thirds of them

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from phenaki.media.video import write_image
+from phenaki.media.writer import write_image
 
 WIDTH, HEIGHT, MARGIN = 480, 260, 54  # px of one plot, and the space around its axes
 INK, GREY = (40, 40, 40), (170, 170, 170)

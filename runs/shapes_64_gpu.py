@@ -26,7 +26,7 @@ from phenaki.conditioning.words import WORD_BYTES, WordEncoder
 from phenaki.core.precision import autocast
 from phenaki.generators.losses import masked_cross_entropy
 from phenaki.generators.masking import masked_count, random_mask
-from phenaki.media.video import to_float
+from phenaki.media.convert import to_float
 from phenaki.pipeline import save_model
 from phenaki.training.generator import GeneratorRecipe
 from phenaki.training.optim import Optimizers, averaged

@@ -21,7 +21,7 @@ from helpers.servers import CuttingProxy, FileServer, serve_files, serve_s3
 from phenaki.conditioning import WordEncoder, WordEncoderConfig
 from phenaki.data import storage
 from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
-from phenaki.media.video import write_video
+from phenaki.media.writer import write_video
 from phenaki.tokenizers import CViViT, CViViTConfig, QuantizerConfig
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would their own

@@ -43,7 +43,7 @@ ONLY_IN = {
     "torch.utils.tensorboard": {"training"},
     "torch.optim": {"training"},
     "typer": {"cli"},
-    "av": {"media", "data"},
+    "av": {"media"},
     "huggingface_hub": {"core"},
     "transformers": {"conditioning"},
 }

@@ -33,7 +33,7 @@ def test_without_a_decoder_nothing_works(monkeypatch: pytest.MonkeyPatch) -> Non
     def broken(*_: object) -> None:
         raise PhenakiError("no encoder")
 
-    monkeypatch.setattr("phenaki.media.video.write_video", broken)
+    monkeypatch.setattr("phenaki.media.writer.write_video", broken)
     code, said = examined()
     assert code == 1
     assert "!!  video" in said and "no encoder" in said and "-> pip install --force-reinstall av" in said

@@ -20,7 +20,9 @@ from phenaki.conditioning import WordEncoder
 from phenaki.core import hub
 from phenaki.core.errors import PhenakiError
 from phenaki.generators import MaskedTransformer
-from phenaki.media.video import Frames, read_video, to_float, write_image, write_video
+from phenaki.media.convert import Frames, to_float
+from phenaki.media.reader import read_video
+from phenaki.media.writer import write_image, write_video
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import Rollout
 from phenaki.tokenizers import CViViT

@@ -20,9 +20,10 @@ from phenaki.cli.reconstruct import _unique_names
 from phenaki.core.components import save_component
 from phenaki.evaluation.files import COLUMNS, _ContactSheet, reconstruct_stream
 from phenaki.evaluation.pixels import psnr
-from phenaki.media.reader import read_frames
+from phenaki.media.convert import to_float
+from phenaki.media.reader import read_frames, read_video
 from phenaki.media.resample import resample
-from phenaki.media.video import read_video, to_float, write_video
+from phenaki.media.writer import write_video
 from phenaki.tokenizers import CViViT
 
 SHARED = Path(__file__).parent.parent / "examples" / "clips"

@@ -31,7 +31,7 @@ from phenaki.data.mixing import Batch, Batches
 from phenaki.data.shards import ShardWriter
 from phenaki.data.sources import FolderSource, ShardSource, Source, StreamConfig
 from phenaki.data.tokens import Tokens
-from phenaki.media.video import write_video
+from phenaki.media.writer import write_video
 
 WORLD = DataConfig(size=32, batch=4, lengths=(1, 5), length_weights=(0.5, 0.5), workers=0)
 

@@ -32,8 +32,9 @@ from phenaki.data.sources import FolderSource, Sample, StreamConfig
 from phenaki.data.storage import join, put_whole
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.data.tokens import TokenSource
-from phenaki.media.reader import ClipView, read_clip
-from phenaki.media.video import to_float
+from phenaki.media.convert import to_float
+from phenaki.media.reader import read_clip
+from phenaki.media.view import ClipView
 from phenaki.tokenizers import CViViT, CViViTConfig, QuantizerConfig
 from phenaki.worlds.shapes import ShapesWorld
 

@@ -22,7 +22,7 @@ from phenaki.evaluation import Clips, PerceptualNetworks, compare, evaluate, wri
 from phenaki.evaluation.pixels import psnr, ssim
 from phenaki.evaluation.reconstruction import reconstruction
 from phenaki.generators import MaskedTransformer
-from phenaki.media.video import to_float
+from phenaki.media.convert import to_float
 from phenaki.nn.state import StreamState
 from phenaki.perceptual import I3D, LPIPS
 from phenaki.tokenizers import CViViT

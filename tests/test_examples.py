@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from phenaki.data.folder import Folder
-from phenaki.media.reader import ClipView, read_clip
+from phenaki.media.reader import read_clip
+from phenaki.media.view import ClipView
 
 RECORD = Path(__file__).parent.parent / "examples/atari/record.py"
 VIEW = ClipView(frames=11, fps=8.0, size=(64, 64), random=False)

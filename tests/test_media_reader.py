@@ -17,8 +17,9 @@ from PIL import Image
 from helpers import media_files
 from helpers.media_files import even, index_of, video
 from phenaki.core.errors import BadSample, PhenakiError
-from phenaki.media import reader as media
-from phenaki.media.reader import ClipView, StillPicture, probe, read_clip
+from phenaki.media import reader, streams
+from phenaki.media.reader import probe, read_clip
+from phenaki.media.view import ClipView, StillPicture, clip_frames
 
 FORMS = {
     "mp4": {},
@@ -91,7 +92,7 @@ def test_variable_frame_rates_go_by_time_stamps(form: str) -> None:
     stamps = [round(float(stamp), 3) for stamp in np.concatenate([[0], np.cumsum(gaps)])]
     data = video(stamps, form, codec="libvpx-vp9" if form == "webm" else "libx264")
     with av.open(io.BytesIO(data)) as container:
-        spare = media._span(container, container.streams.video[0])[1] - 10 / 8
+        spare = streams._span(container, container.streams.video[0])[1] - 10 / 8
     for place in np.linspace(0, 0.99999, 9):
         assert clip_at(data, place, 11) == expected(stamps, place * spare, 11, 8)
 
@@ -127,7 +128,7 @@ def test_the_end_of_a_matroska_video_is_found_without_reading_all_of_it() -> Non
     data = file.getvalue()
     with av.open(io.BytesIO(data)) as container:
         assert container.duration > 2_900_000  # that of the sound
-        assert media._span(container, container.streams.video[0]) == (0, pytest.approx(2, abs=0.002))
+        assert streams._span(container, container.streams.video[0]) == (0, pytest.approx(2, abs=0.002))
     read = 0
 
     class Counted(io.BytesIO):
@@ -140,7 +141,7 @@ def test_the_end_of_a_matroska_video_is_found_without_reading_all_of_it() -> Non
     with av.open(Counted(data)) as container:
         stream = container.streams.video[0]
         read = 0
-        media._span(container, stream)
+        streams._span(container, stream)
     assert 0 < read < len(data) / 2
 
 
@@ -163,14 +164,14 @@ def test_animations_go_by_their_durations(form: str, ending: str) -> None:
 
 def test_only_what_is_needed_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
-    original = media._decode
+    original = streams._decode
 
     def counting(*arguments: object) -> object:
         for pair in original(*arguments):
             decoded.append(pair)
             yield pair
 
-    monkeypatch.setattr(media, "_decode", counting)
+    monkeypatch.setattr(streams, "_decode", counting)
     data = video(even(300), paint=lambda index, size: media_files.grey(index % 60, size))
     for place in (0.0, 0.5, 0.999):
         decoded.clear()
@@ -220,11 +221,24 @@ def test_pictures_stand_upright(degrees: int, mirrored: bool) -> None:
 
 
 def test_photographs_stand_upright() -> None:
-    exif = media.Image.Exif()
+    exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise
     data = media_files.picture(media_files.corners(0, (32, 64)), exif=exif)
     assert probe(data, ".png") == (1, 0, 32, 64, 0)
     assert np.array_equal(read(data, ".png", size=(64, 32))[0], np.rot90(media_files.corners(0, (32, 64)), -1))
+
+
+def test_all_frames_of_a_file_are_upright_with_square_pixels(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (128, 96)).save(tmp_path / "a.jpg", exif=exif)
+    Image.new("RGBA", (16, 16), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    (tmp_path / "a.mp4").write_bytes(video(even(5), size=(96, 128), turn=(90, False)))
+    (tmp_path / "wide.mp4").write_bytes(video(even(3), size=(48, 32), aspect=Fraction(3, 1)))
+    assert reader.read_video(tmp_path / "a.mp4").frames.shape == (5, 128, 96, 3)
+    assert reader.read_video(tmp_path / "a.jpg").frames.shape == (1, 128, 96, 3)
+    assert reader.read_video(tmp_path / "wide.mp4").frames.shape == (3, 48, 96, 3)
+    assert not reader.read_video(tmp_path / "clear.png").frames.any()
 
 
 def test_pixels_become_square() -> None:
@@ -387,7 +401,7 @@ def test_jumping_time_stamps() -> None:
 
 def test_nothing_is_shown_before_the_first_frame() -> None:
     with pytest.raises(BadSample, match=r"no key frame before 1\.00 s, so nothing can be shown at 0\.50 s"):
-        media._shown([(1.0, "a"), (1.1, "b"), (1.2, None)], np.array([0.5]))
+        clip_frames([(1.0, "a"), (1.1, "b"), (1.2, None)], np.array([0.5]))
 
 
 def test_the_last_frame_is_shown_to_the_end() -> None:
@@ -513,6 +527,6 @@ def test_a_file_that_is_cut_off_has_no_facts_where_its_packets_tell(form: str) -
     ("file", "ending"), [(media_files.animation("GIF", [100] * 5), ".gif"), (video(even(5)), ".mp4")]
 )
 def test_frames_keep_their_content_when_the_next_one_is_read_before_they_are_rendered(file: bytes, ending: str) -> None:
-    *timed, (end, last) = list(media.read_frames(file, ending, (24, 32)))
+    *timed, (end, last) = list(reader.read_frames(file, ending, (24, 32)))
     assert index_of(np.stack([render() for _, render in timed])) == [0, 1, 2, 3, 4]
     assert last is None and end > timed[-1][0]

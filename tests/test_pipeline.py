@@ -23,7 +23,7 @@ from phenaki.core import hub
 from phenaki.core.components import REQUIRED, save_component
 from phenaki.core.errors import PhenakiError
 from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
-from phenaki.media.video import read_video
+from phenaki.media.reader import read_video
 from phenaki.pipeline import Phenaki, load
 from phenaki.tokenizers import CViViT, QuantizerConfig
 

@@ -19,7 +19,7 @@ from phenaki.core.errors import PhenakiError
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.shards import ShardWriter
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
-from phenaki.media.video import write_video
+from phenaki.media.writer import write_video
 from phenaki.pipeline import Phenaki
 from phenaki.tokenizers import CViViT
 from phenaki.training.bad_samples import FILE as BAD_SAMPLES

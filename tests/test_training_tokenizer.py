@@ -18,7 +18,8 @@ from phenaki.cli import app
 from phenaki.core.errors import PhenakiError
 from phenaki.data.eval_samples import EvalSamples
 from phenaki.data.sources import Sample
-from phenaki.media.video import to_float, to_uint8, write_video
+from phenaki.media.convert import to_float, to_uint8
+from phenaki.media.writer import write_video
 from phenaki.perceptual import I3D, LPIPS
 from phenaki.training.health import check_clips
 from phenaki.training.optim import Optimizers

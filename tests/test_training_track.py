@@ -17,7 +17,8 @@ import torch
 
 from phenaki.core.components import load_component
 from phenaki.core.errors import PhenakiError
-from phenaki.media.video import mosaic, read_video
+from phenaki.media.montage import mosaic
+from phenaki.media.reader import read_video
 from phenaki.tokenizers import CViViT
 from phenaki.training.config import RunConfig
 from phenaki.training.generator import train_generator

@@ -10,7 +10,7 @@ python - <<'PYTHON'
 import numpy as np
 
 from phenaki.worlds.shapes import ShapesWorld
-from phenaki.media.video import write_image, write_video
+from phenaki.media.writer import write_image, write_video
 
 world = ShapesWorld(split="test", objects=1)
 square, cross = world[15].video, world[23].video
@@ -34,7 +34,9 @@ python - "$here" <<'PYTHON'
 import sys
 from pathlib import Path
 
-from phenaki.media.video import contact_sheet, read_video, write_image
+from phenaki.media.montage import contact_sheet
+from phenaki.media.reader import read_video
+from phenaki.media.writer import write_image
 
 here = Path(sys.argv[1])
 

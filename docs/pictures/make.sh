@@ -7,7 +7,9 @@ phenaki generate "a large red circle moves to the right, on a navy background" "
 python - <<'PYTHON'
 from phenaki import Phenaki
 from phenaki.worlds.shapes import ShapesWorld
-from phenaki.media.video import contact_sheet, side_by_side, to_float, to_uint8, upscale, write_image, write_video
+from phenaki.media.convert import to_float, to_uint8
+from phenaki.media.montage import contact_sheet, side_by_side, upscale
+from phenaki.media.writer import write_image, write_video
 
 PROMPTS = (
     "a large blue star spins, on a black background",

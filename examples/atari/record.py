@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from ale_py import Action, ALEInterface, LoggerMode, roms
 
-from phenaki.media.video import open_writer
+from phenaki.media.writer import open_writer
 
 FPS = 60  # of the emulator
 SECONDS = 2

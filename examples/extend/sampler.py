@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 import phenaki
-from phenaki.media.video import to_uint8, write_video
+from phenaki.media.convert import to_uint8
+from phenaki.media.writer import write_video
 from phenaki.sampling import DecodingConfig, decode
 from phenaki.sampling.decoding import LogitsFn
 from phenaki.sampling.guidance import cfg_logits_fns

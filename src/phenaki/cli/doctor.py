@@ -151,7 +151,9 @@ def _decoder() -> Iterator[Finding]:
     import numpy as np
 
     from phenaki.core.errors import PhenakiError
-    from phenaki.media.video import decoders, read_video, write_video
+    from phenaki.media.reader import read_video
+    from phenaki.media.streams import decoders
+    from phenaki.media.writer import write_video
 
     way_out = "pip install --force-reinstall av"
     try:

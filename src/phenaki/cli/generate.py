@@ -237,7 +237,8 @@ def demo(
         print(f"scene {number}: {prompt}", flush=True)
 
     from phenaki.core.files import writing
-    from phenaki.media.video import contact_sheet, upscale, write_image
+    from phenaki.media.montage import contact_sheet, upscale
+    from phenaki.media.writer import write_image
     from phenaki.pipeline import Phenaki
 
     with writing(out):

@@ -12,8 +12,8 @@ from phenaki.core.errors import PhenakiError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from phenaki.media.reader import MediaInfo
-    from phenaki.media.video import Frames
+    from phenaki.media.convert import Frames
+    from phenaki.media.view import MediaInfo
 
 Size = tuple[int, int]  # height, width
 _SAME_RATE = 0.02  # relative: a GIF counts in hundredths of a second
@@ -31,7 +31,7 @@ def read_given(path: Path, size: Size, fps: float) -> Tensor:
 
     The picture is scaled by its short side and its middle cut out. Raises PhenakiError for what cannot be read.
     """
-    from phenaki.media.video import to_float
+    from phenaki.media.convert import to_float
 
     clip, info = _read(path, size, fps)
     fitted = []

@@ -14,7 +14,8 @@ from phenaki.core.errors import pluralize
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from phenaki.media.video import Fragments, Frames, VideoWriter
+    from phenaki.media.convert import Frames
+    from phenaki.media.writer import Fragments, VideoWriter
     from phenaki.pipeline import Phenaki
 
 PIPE = Path("-")  # standard input, standard output
@@ -53,7 +54,7 @@ class Output:
         self.say(writer.frames, time.monotonic() - started)
 
     def _writer(self) -> AbstractContextManager[VideoWriter | Fragments]:
-        from phenaki.media.video import Fragments, open_writer
+        from phenaki.media.writer import Fragments, open_writer
 
         if self.path == PIPE:
             return nullcontext(Fragments(sys.stdout.buffer, self.rate))

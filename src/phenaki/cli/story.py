@@ -21,7 +21,7 @@ from phenaki.core.errors import PhenakiError, pluralize
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from phenaki.media.video import Fragments
+    from phenaki.media.writer import Fragments
     from phenaki.pipeline import OnStep, Phenaki
     from phenaki.sampling import Rollout, Scene
 
@@ -148,7 +148,7 @@ class Unfinished:
         """A writer of the video so far; it and the rollout stand where the last whole scene ended. When the block ends
         the video takes its name; if anything is raised, the whole scenes stay."""
         from phenaki.core.files import writing
-        from phenaki.media.video import Fragments, whole_mp4
+        from phenaki.media.writer import Fragments, whole_mp4
 
         if self.told:
             rollout.restore(self._tensors)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from phenaki.core.errors import PhenakiError
-from phenaki.media.reader import ClipView
+from phenaki.media.view import ClipView
 
 Size = int | tuple[int, int]  # of frames, in px: the side of a square, or (height, width)
 

@@ -11,14 +11,15 @@ from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from phenaki.core.errors import BadSample, PhenakiError
-from phenaki.media.reader import TOLERANCE, MediaInfo, Timed, probe, read_frames, shown_at
-from phenaki.media.video import Frames
+from phenaki.core.errors import PhenakiError
+from phenaki.media.convert import Frames
+from phenaki.media.reader import probe, read_frames
+from phenaki.media.view import TOLERANCE, MediaInfo, Timed, visible_at
+from phenaki.media.writer import encode_mp4
 
 KEY_FRAME_EVERY = 24  # frames: a clip from a random place is then read three times as fast as with x264's 250
 QUALITY = 19  # x264's crf; 18 can hardly be told from the source
@@ -118,9 +119,9 @@ def cut_clips(path: Path, ending: str, cutting: Cutting) -> Iterator[CutClip]:
     fps = Fraction(cutting.fps or info.fps).limit_denominator(1001)
     spans = list(_pieces(_shots(path, ending, info) if cutting.shots else [(0.0, info.seconds)], cutting.seconds))
     instants = [start + np.arange(max(1, math.ceil((end - start - TOLERANCE) * fps))) / fps for start, end in spans]
-    frames = _shown_at(read_frames(path, ending, size), np.concatenate(instants).astype(float))
+    frames = _frames_at(read_frames(path, ending, size), np.concatenate(instants).astype(float))
     for (start, _), times in zip(spans, instants, strict=True):
-        media = _encode(islice(frames, len(times)), fps, size)
+        media = encode_mp4(islice(frames, len(times)), fps, size, crf=QUALITY, g=KEY_FRAME_EVERY)
         height, width = size
         yield CutClip(media, ".mp4", MediaInfo(len(times), float(fps), width, height, len(times) / float(fps)), start)
 
@@ -154,10 +155,10 @@ def _pieces(spans: Iterable[tuple[float, float]], seconds: float) -> Iterator[tu
             yield start + number * length, min(end, start + (number + 1) * length)
 
 
-def _shown_at(timed: Iterator[Timed], instants: NDArray[np.float64]) -> Iterator[Frames]:
+def _frames_at(timed: Iterator[Timed], instants: NDArray[np.float64]) -> Iterator[Frames]:
     """The frame that is shown at each of the ascending instants, in seconds from the first frame's beginning."""
     first = next(timed)
-    for render, repeats in groupby(shown_at(chain([first], timed), first[0] + instants)):
+    for render, repeats in groupby(visible_at(chain([first], timed), first[0] + instants)):
         picture = render()
         for _ in repeats:
             yield picture
@@ -170,22 +171,3 @@ def _still(path: Path, ending: str, info: MediaInfo, size: tuple[int, int]) -> C
     lossy = ending in (".jpg", ".jpeg")
     picture.save(buffer, "JPEG", quality=95) if lossy else picture.save(buffer, "PNG")
     return CutClip(buffer.getvalue(), ".jpg" if lossy else ".png", info._replace(width=size[1], height=size[0]), 0.0)
-
-
-def _encode(frames: Iterator[Frames], fps: Fraction, size: tuple[int, int]) -> bytes:
-    """An mp4 with its index at the end, which whoever has all of it in memory does not mind."""
-    buffer = io.BytesIO()
-    try:
-        with av.open(buffer, "w", format="mp4") as container:
-            # else x264's SIMD code makes other bytes of the same frames now and then
-            options = {"crf": str(QUALITY), "g": str(KEY_FRAME_EVERY), "x264-params": "cpu-independent=1"}
-            stream = container.add_stream("libx264", rate=fps, options=options)
-            stream.pix_fmt = "yuv420p"
-            stream.height, stream.width = size
-            stream.codec_context.thread_count = 1  # the processes are as many as the cores; threads change the bytes
-            for frame in frames:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-            container.mux(stream.encode())
-    except av.error.FFmpegError as error:
-        raise BadSample(f"it cannot be encoded anew: {error.strerror}") from error
-    return buffer.getvalue()

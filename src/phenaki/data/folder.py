@@ -20,8 +20,7 @@ from phenaki.data.captions import (
     read_caption_file,
 )
 from phenaki.data.sample import EncodedSample
-from phenaki.media.reader import VIDEOS
-from phenaki.media.video import PICTURES
+from phenaki.media.reader import PICTURES, VIDEOS
 
 MEDIA = VIDEOS | PICTURES
 

@@ -25,8 +25,11 @@ from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import read_shard
 from phenaki.data.sources import FolderSource, ShardSource
 from phenaki.data.storage import check_outside
-from phenaki.media.reader import ClipView, probe, read_clip
-from phenaki.media.video import Frames, contact_sheet, write_image
+from phenaki.media.convert import Frames
+from phenaki.media.montage import contact_sheet
+from phenaki.media.reader import probe, read_clip
+from phenaki.media.view import ClipView
+from phenaki.media.writer import write_image
 
 SHEET, HISTOGRAMS, SUMMARY = "clips.png", "histograms.png", "summary.json"
 

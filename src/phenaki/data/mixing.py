@@ -29,7 +29,7 @@ from phenaki.data.opening import open_source
 from phenaki.data.sample import check_bad_fraction
 from phenaki.data.sources import DatasetFingerprint, Gone, Sample, Source, StreamConfig
 from phenaki.data.tokens import Tokens
-from phenaki.media.reader import ClipView
+from phenaki.media.view import ClipView
 
 _HOPELESS = 64  # bad samples to a good one, after which a source counts as unusable
 _ALL_PICTURES = 10_000  # still pictures to a video, after which a source counts as one of pictures alone

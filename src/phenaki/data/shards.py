@@ -20,8 +20,7 @@ from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.captions import MOST_BYTES, clean_captions
 from phenaki.data.sample import EncodedSample
 from phenaki.data.storage import BLOCK, is_remote, join, make_folder, open_from, put_whole
-from phenaki.media.reader import VIDEOS
-from phenaki.media.video import PICTURES
+from phenaki.media.reader import PICTURES, VIDEOS
 
 END = -1  # the offset behind a shard that cannot be read any further
 

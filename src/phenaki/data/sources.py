@@ -23,7 +23,8 @@ from phenaki.data.folder import Folder
 from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import Unreadable, read_shard
 from phenaki.data.storage import open_from
-from phenaki.media.reader import ClipView, StillPicture, read_clip
+from phenaki.media.reader import read_clip
+from phenaki.media.view import ClipView, StillPicture
 
 Position = dict[str, int]
 

@@ -26,8 +26,8 @@ from phenaki.data.sources import Position, Sample, Source, StreamConfig
 from phenaki.data.storage import check_outside, join, make_folder, put_json, put_whole, read_if_there
 from phenaki.data.tokens import FIELD, TOKENS, TokenSet, name_of_share
 from phenaki.data.worlds import WorldSource
-from phenaki.media.reader import ClipView
-from phenaki.media.video import to_float
+from phenaki.media.convert import to_float
+from phenaki.media.view import ClipView
 from phenaki.tokenizers import Tokenizer
 
 _SHARD_SAMPLES = 1024

@@ -24,7 +24,7 @@ from phenaki.data.captions import draw_caption
 from phenaki.data.config import Size, sides
 from phenaki.data.sample import EncodedSample
 from phenaki.data.sources import ShardSource
-from phenaki.media.reader import ClipView
+from phenaki.media.view import ClipView
 from phenaki.tokenizers import TokenizerSpec
 
 TOKENS = "tokens.json"

@@ -11,7 +11,7 @@ from phenaki.core.errors import PhenakiError
 from phenaki.core.registry import WORLDS
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.sources import DatasetFingerprint, Position, Sample, Source, StreamConfig
-from phenaki.media.reader import ClipView
+from phenaki.media.view import ClipView
 
 
 class WorldSample(Protocol):

@@ -16,7 +16,7 @@ from phenaki.data.sources import Sample, StreamConfig
 from phenaki.evaluation.generate import FRAMES
 from phenaki.evaluation.protocol import PREPROCESSING
 from phenaki.evaluation.world import World
-from phenaki.media.reader import ClipView
+from phenaki.media.view import ClipView
 from phenaki.tokenizers import Tokenizer
 
 CLIPS = 512

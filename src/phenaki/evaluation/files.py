@@ -13,18 +13,12 @@ from torch import Tensor
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.evaluation.file_metrics import FileMetrics
 from phenaki.evaluation.pixels import decibels, ssim
-from phenaki.media.reader import ClipView, MediaInfo, probe, read_clip, read_frames
+from phenaki.media.convert import Frames, to_float, to_uint8
+from phenaki.media.montage import contact_sheet, side_by_side, upscale
+from phenaki.media.reader import probe, read_clip, read_frames
 from phenaki.media.resample import resample
-from phenaki.media.video import (
-    Frames,
-    contact_sheet,
-    open_writer,
-    side_by_side,
-    to_float,
-    to_uint8,
-    upscale,
-    write_image,
-)
+from phenaki.media.view import ClipView, MediaInfo
+from phenaki.media.writer import open_writer, write_image
 from phenaki.perceptual import LPIPS
 from phenaki.tokenizers import Tokenizer
 

@@ -16,7 +16,7 @@ from phenaki.evaluation.generate import Advance, batches
 from phenaki.evaluation.pixels import psnr, ssim
 from phenaki.evaluation.rates import claim_rates, success_rate
 from phenaki.evaluation.world import Report
-from phenaki.media.video import to_float, to_uint8
+from phenaki.media.convert import to_float, to_uint8
 from phenaki.perceptual import I3D, LPIPS, PerceptualNetworks
 from phenaki.tokenizers import Tokenizer, code_usage
 

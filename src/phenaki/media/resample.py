@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise, repeat
 
 from phenaki.core.errors import BadSample
-from phenaki.media.reader import Timed
-from phenaki.media.video import Frames
+from phenaki.media.convert import Frames
+from phenaki.media.view import Timed
 
 _MAX_DURATION = 60.0  # seconds of one frame; longer means that the time stamps jump
 _TOLERANCE = 0.0005  # seconds: Matroska rounds time stamps to milliseconds

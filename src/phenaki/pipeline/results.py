@@ -8,7 +8,9 @@ from pathlib import Path
 from torch import Tensor
 
 from phenaki.core.errors import PhenakiError
-from phenaki.media.video import Frames, side_by_side, to_uint8, upscale, write_video
+from phenaki.media.convert import Frames, to_uint8
+from phenaki.media.montage import side_by_side, upscale
+from phenaki.media.writer import write_video
 
 LARGEST = 16_383  # pixels a side that H.264 and WebP both hold
 

@@ -45,7 +45,7 @@ class TokenizerSpec:
         if video.ndim != 5 or video.shape[1] != 3 or not video.is_floating_point():
             raise PhenakiError(
                 f"a video of shape {tuple(video.shape)} and type {video.dtype}: pass float (B, 3, T, H, W) in [0, 1]; "
-                "phenaki.media.video.to_float converts uint8 (T, H, W, 3)"
+                "phenaki.media.convert.to_float converts uint8 (T, H, W, 3)"
             )
         if video.numel():
             low, high = float(video.min()), float(video.max())

@@ -15,7 +15,7 @@ from phenaki.data.config import DataConfig
 from phenaki.data.mixing import Batch, Batches
 from phenaki.data.opening import token_set
 from phenaki.data.tokens import TOKENS, TokenSet
-from phenaki.media.video import to_float
+from phenaki.media.convert import to_float
 from phenaki.tokenizers import Tokenizer, TokenizerSpec
 from phenaki.training.run import Run
 

@@ -14,7 +14,8 @@ from rich.progress import TextColumn
 
 from phenaki.core.errors import PhenakiError
 from phenaki.core.progress import progress_bar
-from phenaki.media.video import contact_sheet, mosaic, write_image, write_video
+from phenaki.media.montage import contact_sheet, mosaic
+from phenaki.media.writer import write_image, write_video
 from phenaki.training.config import RunConfig
 from phenaki.training.processes import Processes
 from phenaki.training.track import Preview, ThroughputMeter, Tracker, open_trackers

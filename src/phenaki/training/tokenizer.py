@@ -19,7 +19,7 @@ from phenaki.data.config import DataConfig
 from phenaki.data.eval_samples import EvalSamples, eval_samples
 from phenaki.data.mixing import Batches
 from phenaki.data.opening import check_holds_clips
-from phenaki.media.video import to_float
+from phenaki.media.convert import to_float
 from phenaki.perceptual import PerceptualNetworks, load_i3d, load_lpips
 from phenaki.tokenizers import CViViTConfig, Tokenizer, TokenizerConfig, build_tokenizer, code_usage
 from phenaki.tokenizers.base import Reconstruction

@@ -17,7 +17,7 @@ import torch
 
 from phenaki.core.errors import PhenakiError
 from phenaki.core.files import write_atomic
-from phenaki.media.video import Frames
+from phenaki.media.convert import Frames
 from phenaki.training.runs import METRICS, read_record
 
 TrackerName = Literal["tensorboard", "wandb"]

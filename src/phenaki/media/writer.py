@@ -1,0 +1,261 @@
+"""Writing videos, animations and pictures. This is the one place that encodes."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import av
+import numpy as np
+from PIL import Image
+
+from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.core.files import write_atomic, write_folder_atomic
+from phenaki.media.convert import Frames
+from phenaki.media.montage import contact_sheet
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.video.stream import VideoStream
+
+
+Put = Callable[[Frames], None]
+
+Size = tuple[int, int]  # height, width
+
+_NUMBERED = re.compile(r"frame_(\d+)\.png")
+
+
+class VideoWriter:
+    """Takes the frames of one video as they are made; see `open_writer`."""
+
+    def __init__(self, size: Size, put: Put) -> None:
+        self.size = size
+        self.frames = 0
+        self._put = put
+
+    def add(self, clip: Frames) -> None:
+        """Append the frames of `clip`, uint8 (T, H, W, 3), of the writer's size."""
+        if clip.ndim != 4 or clip.shape[1:] != (*self.size, 3) or clip.dtype != np.uint8:
+            wanted = f"uint8 (T, {self.size[0]}, {self.size[1]}, 3)"
+            raise PhenakiError(f"This video takes clips {wanted}, not {clip.dtype} {clip.shape}.")
+        for frame in clip:
+            self._put(np.ascontiguousarray(frame))
+            self.frames += 1
+
+
+@contextmanager
+def open_writer(path: str | Path, fps: float, size: Size) -> Iterator[VideoWriter]:
+    """Write a video of `size` (H, W) as its frames are made: `with open_writer(...) as writer: writer.add(clip)`.
+
+    The ending decides: .mp4 (H.264; an odd size gets its last row or column twice), .gif, .webp (lossless), .png (a
+    contact sheet), and a folder of numbered PNG files for a path that ends in "/" or has no ending. An mp4 and a folder
+    need no more memory for more frames. What is written takes its name when the block ends, or leaves nothing if
+    anything is raised. Raises PhenakiError for an unknown ending, a place that cannot be written, a full disk, and for
+    no frames.
+    """
+    _check_rate(fps)
+    with _writing_for(path)(Path(path), fps, size) as put:
+        writer = VideoWriter(size, put)
+        yield writer
+        if not writer.frames:
+            raise PhenakiError(f"There are no frames to write to '{path}'.")
+
+
+def write_video(path: str | Path, clip: Frames, fps: float) -> None:
+    """Write `clip`, uint8 (T, H, W, 3), at `fps` frames per second. Endings and errors as in `open_writer`."""
+    with open_writer(path, fps, clip.shape[1:3]) as writer:
+        writer.add(clip)
+
+
+class Fragments:
+    """Writes a video to a file or a pipe that grows, as an mp4 (H.264) that can be watched before it is whole.
+
+    Each clip is a fragment by itself, made of its frames and their place alone: a file that is cut off between two and
+    written on, with `frames` as they were then, ends as if nothing had happened. `whole_mp4` makes an ordinary file.
+    """
+
+    def __init__(self, file: IO[bytes], fps: float, frames: int = 0) -> None:
+        _check_rate(fps)
+        self.frames = frames
+        self._file, self._fps = file, fps
+
+    def add(self, clip: Frames) -> None:
+        """Append the frames of `clip`, uint8 (T, H, W, 3), all clips of one size."""
+        data, place = self._encoded(clip), 0
+        wanted = (b"moof", b"mdat") if self.frames else (b"ftyp", b"moov", b"moof", b"mdat")
+        while place < len(data):  # an mp4 is a row of boxes: length, kind, content
+            end = place + int.from_bytes(data[place : place + 4], "big")
+            if data[place + 4 : place + 8] in wanted:
+                self._file.write(data[place:end])
+            place = end
+        self._file.flush()
+        self.frames += len(clip)
+
+    def _encoded(self, clip: Frames) -> bytes:
+        rate = Fraction(self._fps).limit_denominator(1001)
+        flags = "frag_keyframe+empty_moov+default_base_moof+frag_discont"
+        options = {"movflags": flags, "avoid_negative_ts": "disabled", "fragment_index": str(self.frames + 1)}
+        buffer = io.BytesIO()
+        with av.open(buffer, "w", format="mp4", options=options) as container:
+            stream = _add_stream(container, rate, clip.shape[1:3], bf="0")  # so that no frame waits for a later one
+            for number, frame in enumerate(clip, start=self.frames):
+                picture = _picture(frame)
+                picture.pts, picture.time_base = number, 1 / rate
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+        return buffer.getvalue()
+
+
+def whole_mp4(fragments: str | Path, path: str | Path) -> None:
+    """Copy what `Fragments` wrote to an ordinary .mp4, frames as they are, index in front."""
+    with (
+        write_atomic(path) as file,
+        av.open(str(fragments)) as given,
+        av.open(file.name, "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
+        stream = container.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(given.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+
+
+def encode_mp4(frames: Iterable[Frames], fps: Fraction, size: Size, crf: int, g: int) -> bytes:
+    """An mp4 in memory, its index at the end. crf: x264's quality; g: frames from one key frame to the next.
+
+    Raises BadSample where FFmpeg fails.
+    """
+    buffer = io.BytesIO()
+    try:
+        with av.open(buffer, "w", format="mp4") as container:
+            stream = _add_stream(container, fps, size, crf=str(crf), g=str(g))
+            stream.codec_context.thread_count = 1  # callers run one process per core; threads change the bytes
+            for frame in frames:
+                container.mux(stream.encode(_picture(frame)))
+            container.mux(stream.encode())
+    except av.error.FFmpegError as error:
+        raise BadSample(f"it cannot be encoded: {error.strerror}") from error
+    return buffer.getvalue()
+
+
+def write_image(path: str | Path, picture: Frames) -> None:
+    """Write one picture, uint8 (H, W, 3), as a PNG file. Raises PhenakiError where it cannot."""
+    with write_atomic(path) as file:
+        file.write(_to_bytes(Image.fromarray(picture), "PNG"))
+
+
+def _check_rate(fps: float) -> None:
+    if not 0.01 <= fps <= 1000:
+        raise PhenakiError(f"A video needs a rate between 0.01 and 1000 frames per second, not {fps}.")
+
+
+def _writing_for(path: str | Path) -> Callable[[Path, float, Size], AbstractContextManager[Put]]:
+    ending = Path(path).suffix.lower()
+    if str(path).endswith(("/", os.sep)) or not ending:
+        return _folder
+    if ending in _ENDINGS:
+        return _ENDINGS[ending]
+    if os.path.isdir(path):
+        return _folder
+    raise PhenakiError(
+        f"'{path}' has the ending '{ending}', which cannot be written. There are "
+        f"{', '.join(_ENDINGS)}, and for a folder of frames a path without an ending, or with a '/' at its end."
+    )
+
+
+@contextmanager
+def _mp4(path: Path, fps: float, size: Size) -> Iterator[Put]:
+    with (
+        write_atomic(path) as file,
+        # by name: to put the index in front (faststart), FFmpeg opens what it has written a second time
+        av.open(file.name, "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
+        stream = _add_stream(container, Fraction(fps).limit_denominator(1001), size)
+        yield lambda frame: container.mux(stream.encode(_picture(frame)))
+        container.mux(stream.encode())
+
+
+def _add_stream(container: OutputContainer, rate: Fraction, size: Size, **options: str) -> VideoStream:
+    # else x264's SIMD code makes other bytes of the same frames now and then
+    same = {"crf": "18", "x264-params": "cpu-independent=1"}
+    stream = container.add_stream("libx264", rate=rate, options=same | options)
+    stream.pix_fmt = "yuv420p"
+    stream.height, stream.width = (side + side % 2 for side in size)
+    return stream
+
+
+def _picture(frame: Frames) -> av.VideoFrame:
+    """(H, W, 3), an odd side made even by its last row or column."""
+    odd = (side % 2 for side in frame.shape[:2])
+    even = np.pad(frame, (*((0, more) for more in odd), (0, 0)), mode="edge")
+    return av.VideoFrame.from_ndarray(even, format="rgb24")
+
+
+@contextmanager
+def _animation(path: Path, fps: float, form: str, tick: int, **options: object) -> Iterator[Put]:
+    """`tick`: the format counts time in so many milliseconds; frames last an even number of ticks on average."""
+    if 1000 / fps < tick:
+        raise PhenakiError(f"{form} shows at most {1000 // tick} frames per second, not {fps:g}.")
+    images: list[Image.Image] = []
+    with write_atomic(path) as file:
+        yield lambda frame: images.append(Image.fromarray(frame))
+        ends = [round(index * 1000 / fps / tick) * tick for index in range(len(images) + 1)]
+        durations = np.diff(ends).tolist()
+        if images:
+            later = {"save_all": True, "append_images": images[1:], "duration": durations, "loop": 0}
+            file.write(_to_bytes(images[0], form, **later, **options))
+
+
+def _gif(path: Path, fps: float, size: Size) -> AbstractContextManager[Put]:
+    return _animation(path, fps, "GIF", tick=10)
+
+
+def _webp(path: Path, fps: float, size: Size) -> AbstractContextManager[Put]:
+    return _animation(path, fps, "WebP", tick=1, lossless=True)
+
+
+@contextmanager
+def _sheet(path: Path, fps: float, size: Size) -> Iterator[Put]:
+    frames: list[Frames] = []
+    with write_atomic(path) as file:
+        yield frames.append
+        if frames:
+            file.write(_to_bytes(Image.fromarray(contact_sheet(np.stack(frames))), "PNG"))
+
+
+@contextmanager
+def _folder(path: Path, fps: float, size: Size) -> Iterator[Put]:
+    old = list(path.iterdir()) if path.is_dir() else []
+    if strangers := [file.name for file in old if not _NUMBERED.fullmatch(file.name)]:
+        raise PhenakiError(
+            f"The folder '{path}' holds other things than frames ('{strangers[0]}'); name a new or an empty one."
+        )
+    with write_folder_atomic(path) as new:
+        names: set[str] = set()
+
+        def put(frame: Frames) -> None:
+            name = f"frame_{len(names) + 1:04d}.png"
+            (new / name).write_bytes(_to_bytes(Image.fromarray(frame), "PNG"))
+            names.add(name)
+
+        yield put
+    for file in old:  # the tail of a longer video that was there before
+        if file.name not in names:
+            file.unlink()
+
+
+_ENDINGS = {".mp4": _mp4, ".gif": _gif, ".webp": _webp, ".png": _sheet}
+
+
+def _to_bytes(image: Image.Image, form: str, **options: object) -> bytes:
+    """The file's bytes: Pillow writes past Python into a real file, and then a full disk has no error number."""
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
