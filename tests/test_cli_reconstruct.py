@@ -161,13 +161,13 @@ def test_bad_files_are_a_sentence_each() -> None:
     for more in ((), ("--all-frames",)):
         assert "'dot.mkv': its frames of 1x1 pixels are smaller than one patch" in refused(run("dot.mkv", *more))
         write_raw(Path("strip.mkv"), frames_of(12, (16, 8192)))
-        assert "'strip.mkv': 8192x16 pixels; a cut of 32x32 would show less" in refused(run("strip.mkv", *more))
+        assert "'strip.mkv': 8192x16 pixels; a crop of 32x32 would show less" in refused(run("strip.mkv", *more))
     with av.open("sound.mkv", "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), layout="mono")
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
-    assert "'sound.mkv': it holds no picture stream" in refused(run("sound.mkv"))
+    assert "'sound.mkv': it has no video stream" in refused(run("sound.mkv"))
     Path("text.mp4").write_text("no video")
     assert "'text.mp4': it cannot be read" in refused(run("text.mp4"))
     assert "there is no file or folder 'missing.mp4'" in refused(run("missing.mp4"))

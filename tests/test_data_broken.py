@@ -44,14 +44,14 @@ GOOD = {
 # their frames are dark or darker in part
 BROKEN = {
     "empty.mp4": (media_files.empty(), "it cannot be read"),
-    "truncated.mp4": (media_files.truncated(0.2), "broken|ends at|no key frame"),
+    "truncated.mp4": (media_files.truncated(0.2), "corrupt|ends at|no key frame"),
     "without index.mp4": (media_files.without_index(), "it cannot be read"),
     "text.mp4": (media_files.text(), "it cannot be read"),
-    "sound.mp4": (media_files.sound(), "no picture stream"),
+    "sound.mp4": (media_files.sound(), "no video stream"),
     "one frame.mp4": (video([0]), "11 frames at 8 fps need more than 1.25 s"),
     "short.mp4": (video(even(27)), "11 frames at 8 fps need more than 1.25 s"),
-    "corrupt.mp4": (media_files.corrupted(video(even(45), paint=media_files.noise), range(13, 30), "zeros"), "broken"),
-    "jumps.mp4": (media_files.jumping_forward(30, 3600), "jump from|one and the same frame"),
+    "corrupt.mp4": (media_files.corrupted(video(even(45), paint=media_files.noise), range(13, 30), "zeros"), "corrupt"),
+    "jumps.mp4": (media_files.jumping_forward(30, 3600), "jump from|a single frame"),
     "strip.mp4": (video(even(45), size=(10, 4000)), "4000x10 pixels"),
 }
 

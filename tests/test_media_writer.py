@@ -288,7 +288,7 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
         sound.sample_rate = 8000
         container.mux(stream.encode(sound))
-    with pytest.raises(PhenakiError, match="holds no picture stream"):
+    with pytest.raises(PhenakiError, match="has no video stream"):
         read_video(tmp_path / "a.wav")
 
 

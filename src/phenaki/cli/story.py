@@ -148,7 +148,7 @@ class Unfinished:
         """A writer of the video so far; it and the rollout stand where the last whole scene ended. When the block ends
         the video takes its name; if anything is raised, the whole scenes stay."""
         from phenaki.core.files import writing
-        from phenaki.media.writer import Fragments, whole_mp4
+        from phenaki.media.writer import Fragments, remux_mp4
 
         if self.told:
             rollout.restore(self._tensors)
@@ -169,7 +169,7 @@ class Unfinished:
                 else:
                     self.video.unlink()
                 raise
-        whole_mp4(self.video, self.out)
+        remux_mp4(self.video, self.out)
         self._state.unlink()
         self.video.unlink()
 

@@ -26,17 +26,17 @@ from phenaki.media.view import (
     unreadable,
 )
 
-_ANIMATIONS = frozenset({"GIF", "PNG", "WEBP"})  # as Pillow names them; further pictures in others are no time
+_ANIMATIONS = frozenset({"GIF", "PNG", "WEBP"})  # in Pillow's names; in other formats, further pictures are not frames
 
-# what Pillow raises at broken pictures, besides OSError
+# what Pillow raises on broken pictures, besides OSError
 _BROKEN = (EOFError, IndexError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 _LARGEST_PICTURE, _LARGEST_ANIMATION = 100_000_000, 16_000_000  # pixels; a few broken bytes can promise gigabytes
 
 
 def read_clip(file: BinaryIO, view: ClipView, rng: np.random.Generator) -> Frames:
     with _open_image(file) as image:
-        if view.frames > 1 and _count(image) == 1:  # before anything is decoded: there may be many beside videos
-            raise StillPicture(f"a still picture, where {view.frames} frames are asked for")
+        if view.frames > 1 and _count(image) == 1:  # before decoding: a folder of videos may hold many
+            raise StillPicture(f"a still picture, where {view.frames} frames are requested")
         starts = _start_times(image)
         instants = clip_instants(0.0, starts[-1], view, rng)
         framing = Framing(view, rng)
@@ -73,7 +73,7 @@ def _open_image(file: BinaryIO) -> Iterator[Image.Image]:
         with Image.open(file) as image:
             largest = _LARGEST_ANIMATION if getattr(image, "is_animated", False) else _LARGEST_PICTURE
             if image.width * image.height > largest:
-                raise BadSample(f"{image.width}x{image.height} pixels are more than {largest}")
+                raise BadSample(f"{image.width}x{image.height} pixels, more than the limit of {largest}")
             yield image
     except BadSample:
         raise
@@ -86,11 +86,11 @@ def _count(image: Image.Image) -> int:
 
 
 def _start_times(image: Image.Image) -> Sequence[float]:
-    """The second at which each picture starts, and the one at which the last ends."""
+    """When each picture starts and the last one ends, in seconds."""
     starts = [0.0]
     for index in range(_count(image)):
         image.seek(index)
-        image.load()  # WebP knows a picture's duration only then
+        image.load()  # only then does WebP know its duration
         starts.append(starts[-1] + (image.info.get("duration", 0) / 1000 or 1 / FPS))
     image.seek(0)
     return starts
@@ -103,4 +103,4 @@ def _render_picture(image: Image.Image, framing: Framing) -> Frames:
     transparent = picture.has_transparency_data
     picture = picture.convert("RGBA" if transparent else "RGB")
     pixels = np.asarray(picture.resize(framing.scaled(*picture.size), Image.Resampling.BICUBIC))
-    return framing.cut(over_black(pixels) if transparent else pixels)
+    return framing.crop(over_black(pixels) if transparent else pixels)

@@ -1,4 +1,4 @@
-"""From an encoded media file, in memory or on disk, to frames by their time stamps, scaled, cropped, as RGB.
+"""Reads videos, animations and pictures, in memory or on disk: frames by time stamp, scaled, cropped, RGB.
 
 Only what lies between the key frame before a clip and its last frame is decoded, and only the clip's frames are
 converted. What FFmpeg knows to be broken is a BadSample, never a black or a repeated frame.
@@ -23,7 +23,7 @@ from phenaki.media import pictures, streams
 from phenaki.media.convert import Frames
 from phenaki.media.view import FPS, ClipView, Framing, MediaInfo, Timed, unreadable
 
-PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})  # Pillow reads them, FFmpeg all the rest
+PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})  # read by Pillow, all others by FFmpeg
 VIDEOS = frozenset(
     {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"}
 )
@@ -39,19 +39,19 @@ class Clip(NamedTuple):
 def read_clip(media: bytes | Path, ending: str, view: ClipView, rng: np.random.Generator) -> Frames:
     """The clip uint8 (T, H, W, 3), RGB, that `view` shows of a video, an animation or a picture.
 
-    media: the bytes of the file or its path; ending: in lower case with its dot, such as ".mp4". Each frame is the one
-    that is shown at its instant, the last whose time stamp is not after it. The short side is scaled to the size, with
-    antialiasing, after the picture was turned upright and its pixels made square; transparency is black. Raises
-    BadSample for a medium that is broken there, too short, or too long and thin, and StillPicture for a still one.
+    media: the file's bytes or path; ending: lower case with its dot, such as ".mp4". A frame is the last one whose time
+    stamp is not after its instant. Pictures are turned upright, their pixels made square, and the short side scaled
+    with antialiasing; transparency becomes black. Raises BadSample for a file that is corrupt there, too short or too
+    elongated, and StillPicture for a still one.
     """
     with _opened(media) as file:
         return _decoder(ending).read_clip(file, view, rng)
 
 
 def read_frames(media: bytes | Path, ending: str, size: tuple[int, int]) -> Iterator[Timed]:
-    """All frames of a medium in order, rendered on request as uint8 (H, W, 3) of `size`.
+    """All frames of a file in order, rendered on request as uint8 (H, W, 3) of `size`.
 
-    Raises BadSample for a medium that cannot be read to its end.
+    Raises BadSample for a file that cannot be read to its end.
     """
     framing = Framing(ClipView(1, 1.0, size, random=False), np.random.default_rng(0))
     with _opened(media) as file:
@@ -59,7 +59,7 @@ def read_frames(media: bytes | Path, ending: str, size: tuple[int, int]) -> Iter
 
 
 def probe(media: bytes | Path, ending: str) -> MediaInfo:
-    """What is in a medium, by its time stamps and its first frame. Raises BadSample for one that cannot be read."""
+    """What a file holds, by its time stamps and first frame. Raises BadSample for one that cannot be read."""
     with _opened(media) as file:
         return _decoder(ending).probe(file)
 

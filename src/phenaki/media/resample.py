@@ -8,10 +8,9 @@ from itertools import pairwise, repeat
 
 from phenaki.core.errors import BadSample
 from phenaki.media.convert import Frames
-from phenaki.media.view import Timed
+from phenaki.media.view import TOLERANCE, Timed
 
 _MAX_DURATION = 60.0  # seconds of one frame; longer means that the time stamps jump
-_TOLERANCE = 0.0005  # seconds: Matroska rounds time stamps to milliseconds
 
 
 def resample(timed: Iterable[Timed], fps: float) -> Iterator[Frames]:
@@ -24,7 +23,7 @@ def resample(timed: Iterable[Timed], fps: float) -> Iterator[Frames]:
         if not begin <= end <= begin + _MAX_DURATION:
             raise BadSample(f"its time stamps jump from {begin:.2f} to {end:.2f} s")
         start = begin if start is None else start
-        new = math.ceil((end - start - _TOLERANCE) * fps) - count
+        new = math.ceil((end - start - TOLERANCE) * fps) - count
         if new > 0:
             yield from repeat(decode(), new)
             count += new

@@ -32,7 +32,7 @@ from phenaki.media.view import (
     over_black,
 )
 
-# scaling down averages with each of swscale's kernels but the fast one; without the two flags white becomes 253
+# all of swscale's kernels but the fast one antialias; without the two flags white becomes 253
 _SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 
 
@@ -41,9 +41,9 @@ def read_clip(file: BinaryIO, view: ClipView, rng: np.random.Generator) -> Frame
         stream = _video_stream(container)
         instants = clip_instants(*_span(container, stream), view, rng)
         render = _Renderer(stream, Framing(view, rng))
-        shown = clip_frames(_frames_at(container, stream, instants[0]), instants)
+        visible = clip_frames(_frames_at(container, stream, instants[0]), instants)
         clip: list[Frames] = []
-        for _, same in groupby(shown, key=id):
+        for _, same in groupby(visible, key=id):
             frame, *repeats = same
             clip += [render(frame)] * (1 + len(repeats))
         return np.stack(clip)
@@ -63,24 +63,24 @@ def probe(file: BinaryIO) -> MediaInfo:
         frames, first, end = _scan(_unbroken(container.demux(stream), stream), stream)
         _, frame = next(_frames_at(container, stream, first))
         if frame is None:
-            raise BadSample("it holds no frame that can be decoded")
+            raise BadSample("it has no frame that can be decoded")
         width, height = _display_size(frame, stream.sample_aspect_ratio or 1)
         return MediaInfo(frames, frames / (end - first), width, height, end - first)
 
 
 def _open_container(file: BinaryIO) -> InputContainer:
-    # a stranger's file may be a playlist: it must not make FFmpeg open other files or addresses
+    # an untrusted file may be a playlist: it must not make FFmpeg open other files or addresses
     return av.open(file, options={"protocol_whitelist": ""}, metadata_errors="replace")
 
 
 def _video_stream(container: InputContainer) -> VideoStream:
     stream = container.streams.best("video")
     if stream is None or stream.disposition & Disposition.attached_pic:
-        raise BadSample("it holds no picture stream")
+        raise BadSample("it has no video stream")
     if stream.codec_context is None:
-        raise BadSample("there is no decoder for its pictures")
-    stream.codec_context.thread_count = 1  # the loader's workers are as many as the cores
-    if stream.codec_context.name == "hevc":  # its decoder sets no flag at a frame that it has only guessed
+        raise BadSample("there is no decoder for its codec")
+    stream.codec_context.thread_count = 1  # the loader already runs a worker per core
+    if stream.codec_context.name == "hevc":  # its decoder does not flag frames that it conceals
         stream.codec_context.options = {"err_detect": "explode"}
     for other in container.streams:
         if other is not stream:
@@ -89,18 +89,18 @@ def _video_stream(container: InputContainer) -> VideoStream:
 
 
 def _span(container: InputContainer, stream: VideoStream) -> tuple[float, float]:
-    """The seconds from which and until which the stream is shown, without reading all of it where the file tells."""
+    """When the stream starts and ends, in seconds, from the header where it says so."""
     first = stream.start_time
     if stream.duration is not None:
         return _seconds(first or 0, stream), _seconds((first or 0) + stream.duration, stream)
     if container.format.name == "matroska,webm" and first is not None and container.duration is not None:
-        container.seek(container.duration)  # the end of its longest stream, so of this one the last key frame
+        container.seek(container.duration)  # the end of the longest stream: the last key frame of this one
         return _seconds(first, stream), _scan(container.demux(stream), stream)[2]
     return _scan(container.demux(stream), stream)[1:]
 
 
 def _scan(packets: Iterable[Packet], stream: VideoStream) -> tuple[int, float, float]:
-    """How many frames there are, and the seconds from which and until which they are shown, by all time stamps."""
+    """The number of frames, and when the first starts and the last ends in seconds, from all time stamps."""
     stamps = [
         (packet.pts if packet.pts is not None else packet.dts, packet.duration or _frame_ticks(stream))
         for packet in packets
@@ -108,16 +108,16 @@ def _scan(packets: Iterable[Packet], stream: VideoStream) -> tuple[int, float, f
     ]
     stamps = [(stamp, duration) for stamp, duration in stamps if stamp is not None]
     if not stamps:
-        raise BadSample("it holds no frame with a time stamp")
+        raise BadSample("it has no frame with a time stamp")
     first, end = min(stamps)[0], sum(max(stamps))  # of a stamp and its duration
     return len(stamps), _seconds(first, stream), _seconds(end, stream)
 
 
 def _unbroken(packets: Iterable[Packet], stream: VideoStream) -> Iterator[Packet]:
-    """Raises BadSample at a packet of which a part is missing, as in a file that is cut off."""
+    """Raises BadSample at an incomplete packet, as in a truncated file."""
     for packet in packets:
         if packet.is_corrupt:
-            raise BadSample(f"it is broken or cut off at {_seconds(packet.pts or 0, stream):.2f} s")
+            raise BadSample(f"it is corrupt or truncated at {_seconds(packet.pts or 0, stream):.2f} s")
         yield packet
 
 
@@ -130,7 +130,7 @@ def _frames_at(container: InputContainer, stream: VideoStream, start: float) -> 
     for target in _seek_targets(start, _seconds(stream.start_time or 0, stream)):
         try:
             container.seek(math.floor(target / stream.time_base), stream=stream)
-        except av.error.FFmpegError:  # some formats refuse what is before their beginning, some cannot seek at all
+        except av.error.FFmpegError:  # some formats refuse to seek before their start, some cannot seek
             continue
         frames = _decode(container, stream)
         seconds, frame = next(frames)
@@ -139,39 +139,39 @@ def _frames_at(container: InputContainer, stream: VideoStream, start: float) -> 
     return _decode(container, stream)
 
 
-def _seek_targets(start: float, begin: float) -> Iterator[float]:
-    """Seconds to seek to, one after the other, until the first decoded frame is not after `start`.
+def _seek_targets(start: float, first: float) -> Iterator[float]:
+    """Where to seek, in seconds, until the first decoded frame is not after `start`.
 
-    A container may look for a key frame by its place in decoding, which is before its place in time, or only roughly.
+    A container may seek by decoding time, which is before presentation time, or only roughly.
     """
     back = 0.0
-    while start - back > begin:
+    while start - back > first:
         yield start - back
         back = 2 * back + 1
-    yield begin
-    yield begin - 1
+    yield first
+    yield first - 1
 
 
 def _decode(container: InputContainer, stream: VideoStream) -> Iterator[tuple[float, Any]]:
-    """From the next key frame on, to the end of the last frame; a broken one is an error, since others build on it."""
-    stamp, longest = 0, 0  # the last frame's own duration may be that of a neighbour in decoding
-    place = None  # the next frame's, in AVI, which tells no more of time than the order of its frames
+    """Frames from the next key frame on, then the end of the last. A corrupt frame is an error: others depend on it."""
+    stamp, longest = 0, 0  # the last frame may carry the duration of its neighbour in decoding order
+    tick = None  # of the next frame in AVI, which has no time stamps but the order of its frames
     try:
         for packet in dropwhile(lambda packet: not packet.is_keyframe, container.demux(stream)):
-            if place is None and container.format.name == "avi":
-                place = packet.dts
+            if tick is None and container.format.name == "avi":
+                tick = packet.dts
             for frame in packet.decode():
-                stamp = frame.pts if place is None else place
+                stamp = frame.pts if tick is None else tick
                 if stamp is None:
                     raise BadSample("its frames have no time stamps")
                 duration = frame.duration or _frame_ticks(stream)
                 longest = max(longest, duration)
-                place = None if place is None else place + duration
+                tick = None if tick is None else tick + duration
                 if frame.is_corrupt or packet.is_corrupt:
-                    raise BadSample(f"it is broken at {_seconds(stamp, stream):.2f} s")
+                    raise BadSample(f"it is corrupt at {_seconds(stamp, stream):.2f} s")
                 yield _seconds(stamp, stream), frame
     except av.error.FFmpegError as error:
-        raise BadSample(f"it is broken after {_seconds(stamp, stream):.2f} s: {error.strerror}") from error
+        raise BadSample(f"it is corrupt after {_seconds(stamp, stream):.2f} s: {error.strerror}") from error
     yield _seconds(stamp + longest, stream), None
 
 
@@ -180,10 +180,12 @@ def _seconds(ticks: int, stream: VideoStream) -> float:
 
 
 class _Renderer:
-    """Decoded frames as (H, W, 3) RGB."""
+    """Converts decoded frames to RGB (H, W, 3)."""
 
     def __init__(self, stream: VideoStream, framing: Framing) -> None:
-        self.aspect = stream.sample_aspect_ratio or 1  # now: the stream goes with its container, before the last frame
+        self.aspect = (
+            stream.sample_aspect_ratio or 1
+        )  # read now: the stream is closed before the last frame is rendered
         self.framing = framing
         self.reformatter = VideoReformatter()
 
@@ -196,11 +198,11 @@ class _Renderer:
         pixels = self.reformatter.reformat(
             frame, width, height, "rgba" if transparent else "rgb24", interpolation=_SCALING, threads=1
         ).to_ndarray()
-        return self.framing.cut(orientation.upright(over_black(pixels) if transparent else pixels))
+        return self.framing.crop(orientation.upright(over_black(pixels) if transparent else pixels))
 
 
 class _Orientation(NamedTuple):
-    """How a decoded picture is turned to be shown: transposed first, then its rows and columns reversed."""
+    """How a decoded picture is turned upright: first transposed, then its rows and columns reversed."""
 
     transposed: bool
     rows_reversed: bool
@@ -228,11 +230,11 @@ def _display_size(frame: VideoFrame, aspect: Fraction | int) -> tuple[int, int]:
 
 
 def decoders() -> set[str]:
-    """Names of the codecs that can be read here, such as h264."""
+    """Names of the codecs that this FFmpeg decodes, such as h264."""
     known = set()
     for name in av.codecs_available:
         try:
             known.add(av.Codec(name, "r").canonical_name)
-        except av.codec.codec.UnknownCodecError:  # it can only be written
+        except av.codec.codec.UnknownCodecError:  # encode only
             continue
     return known

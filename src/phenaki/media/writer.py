@@ -1,4 +1,4 @@
-"""Writing videos, animations and pictures. This is the one place that encodes."""
+"""Writes videos, animations and pictures."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ if TYPE_CHECKING:
 
 
 Put = Callable[[Frames], None]
-
 Size = tuple[int, int]  # height, width
 
 _NUMBERED = re.compile(r"frame_(\d+)\.png")
 
 
 class VideoWriter:
-    """Takes the frames of one video as they are made; see `open_writer`."""
+    """Takes the frames of one video as they are generated; see `open_writer`."""
 
     def __init__(self, size: Size, put: Put) -> None:
         self.size = size
@@ -52,13 +51,12 @@ class VideoWriter:
 
 @contextmanager
 def open_writer(path: str | Path, fps: float, size: Size) -> Iterator[VideoWriter]:
-    """Write a video of `size` (H, W) as its frames are made: `with open_writer(...) as writer: writer.add(clip)`.
+    """Write a video of `size` (H, W) as its frames arrive: `with open_writer(...) as writer: writer.add(clip)`.
 
-    The ending decides: .mp4 (H.264; an odd size gets its last row or column twice), .gif, .webp (lossless), .png (a
-    contact sheet), and a folder of numbered PNG files for a path that ends in "/" or has no ending. An mp4 and a folder
-    need no more memory for more frames. What is written takes its name when the block ends, or leaves nothing if
-    anything is raised. Raises PhenakiError for an unknown ending, a place that cannot be written, a full disk, and for
-    no frames.
+    The ending selects the format: .mp4 (H.264; an odd side repeats its last row or column), .gif, .webp (lossless),
+    .png (a contact sheet), or a folder of numbered PNG files for a path that ends in "/" or has no ending. Memory does
+    not grow with the length of an mp4 or a folder. The file gets its name when the block ends; if anything is raised,
+    nothing is left. Raises PhenakiError for an unknown ending, an unwritable path, a full disk, or no frames.
     """
     _check_rate(fps)
     with _writing_for(path)(Path(path), fps, size) as put:
@@ -75,10 +73,10 @@ def write_video(path: str | Path, clip: Frames, fps: float) -> None:
 
 
 class Fragments:
-    """Writes a video to a file or a pipe that grows, as an mp4 (H.264) that can be watched before it is whole.
+    """Appends clips to a file or a pipe as a fragmented mp4 (H.264), which plays while it is being written.
 
-    Each clip is a fragment by itself, made of its frames and their place alone: a file that is cut off between two and
-    written on, with `frames` as they were then, ends as if nothing had happened. `whole_mp4` makes an ordinary file.
+    A fragment depends only on its frames and their index, so writing can resume after any clip with `frames` as it was
+    then: the result is the same. `remux_mp4` makes an ordinary file of it.
     """
 
     def __init__(self, file: IO[bytes], fps: float, frames: int = 0) -> None:
@@ -88,13 +86,13 @@ class Fragments:
 
     def add(self, clip: Frames) -> None:
         """Append the frames of `clip`, uint8 (T, H, W, 3), all clips of one size."""
-        data, place = self._encoded(clip), 0
+        data, start = self._encoded(clip), 0
         wanted = (b"moof", b"mdat") if self.frames else (b"ftyp", b"moov", b"moof", b"mdat")
-        while place < len(data):  # an mp4 is a row of boxes: length, kind, content
-            end = place + int.from_bytes(data[place : place + 4], "big")
-            if data[place + 4 : place + 8] in wanted:
-                self._file.write(data[place:end])
-            place = end
+        while start < len(data):  # an mp4 is a sequence of boxes: length, type, content
+            end = start + int.from_bytes(data[start : start + 4], "big")
+            if data[start + 4 : start + 8] in wanted:
+                self._file.write(data[start:end])
+            start = end
         self._file.flush()
         self.frames += len(clip)
 
@@ -104,7 +102,7 @@ class Fragments:
         options = {"movflags": flags, "avoid_negative_ts": "disabled", "fragment_index": str(self.frames + 1)}
         buffer = io.BytesIO()
         with av.open(buffer, "w", format="mp4", options=options) as container:
-            stream = _add_stream(container, rate, clip.shape[1:3], bf="0")  # so that no frame waits for a later one
+            stream = _add_stream(container, rate, clip.shape[1:3], bf="0")  # no frame depends on a later one
             for number, frame in enumerate(clip, start=self.frames):
                 picture = _picture(frame)
                 picture.pts, picture.time_base = number, 1 / rate
@@ -113,15 +111,15 @@ class Fragments:
         return buffer.getvalue()
 
 
-def whole_mp4(fragments: str | Path, path: str | Path) -> None:
-    """Copy what `Fragments` wrote to an ordinary .mp4, frames as they are, index in front."""
+def remux_mp4(fragments: str | Path, path: str | Path) -> None:
+    """Copy what `Fragments` wrote to an ordinary .mp4 with its index in front, without encoding again."""
     with (
         write_atomic(path) as file,
-        av.open(str(fragments)) as given,
+        av.open(str(fragments)) as source,
         av.open(file.name, "w", format="mp4", options={"movflags": "+faststart"}) as container,
     ):
-        stream = container.add_stream_from_template(given.streams.video[0])
-        for packet in given.demux(given.streams.video[0]):
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
             if packet.size:
                 packet.stream = stream
                 container.mux(packet)
@@ -146,7 +144,7 @@ def encode_mp4(frames: Iterable[Frames], fps: Fraction, size: Size, crf: int, g:
 
 
 def write_image(path: str | Path, picture: Frames) -> None:
-    """Write one picture, uint8 (H, W, 3), as a PNG file. Raises PhenakiError where it cannot."""
+    """Write one picture, uint8 (H, W, 3), as a PNG file. Raises PhenakiError if that fails."""
     with write_atomic(path) as file:
         file.write(_to_bytes(Image.fromarray(picture), "PNG"))
 
