@@ -34,7 +34,7 @@ from phenaki.evaluation.rates import success_rate
 from phenaki.media.convert import to_float, to_uint8
 from phenaki.sampling import inpaint, interpolate
 from phenaki.sampling.editing import pixels, tokens
-from phenaki.worlds.shapes import Sample, check, render
+from phenaki.worlds.shapes import ShapesSample, check, render
 from phenaki.worlds.shapes.evaluation import ShapesEval
 
 FULFILLED, KNOWN = 0.85, 32.0  # the bars: share, dB
@@ -45,7 +45,7 @@ Made = list[dict[str, Any]]
 """Of each clip: `fulfilled`, `claims` (kind: fulfilled), and what else was measured."""
 
 
-def interpolated(model: Phenaki, samples: Sequence[Sample], video: Tensor, rng: torch.Generator) -> Made:
+def interpolated(model: Phenaki, samples: Sequence[ShapesSample], video: Tensor, rng: torch.Generator) -> Made:
     captions = tuple(sample.caption for sample in samples)
     first, last = video[:, :, :1], video[:, :, -1:]
     parts = model.tokenizer, model.generator, model.text_encoder
@@ -53,7 +53,7 @@ def interpolated(model: Phenaki, samples: Sequence[Sample], video: Tensor, rng: 
     return judged(torch.cat((first, new, last), 2), captions)
 
 
-def inpainted(model: Phenaki, samples: Sequence[Sample], video: Tensor, rng: torch.Generator) -> Made:
+def inpainted(model: Phenaki, samples: Sequence[ShapesSample], video: Tensor, rng: torch.Generator) -> Made:
     captions = tuple(sample.caption for sample in samples)
     hole = torch.stack([box(sample) for sample in samples]).to(video.device)
     parts = model.tokenizer, model.generator, model.text_encoder
@@ -69,7 +69,7 @@ def inpainted(model: Phenaki, samples: Sequence[Sample], video: Tensor, rng: tor
     return [one | two for one, two in zip(judged(made, captions), more, strict=True)]
 
 
-def box(sample: Sample) -> Tensor:
+def box(sample: ShapesSample) -> Tensor:
     """bool (1, 1, H, W): where the object is in any frame, as a box with a margin."""
     empty = render(replace(sample.scene, objects=()))
     rows, columns = np.nonzero((sample.video != empty).any((0, 3)))

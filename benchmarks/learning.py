@@ -25,7 +25,7 @@ from plots import plot
 from torch import Tensor, nn
 
 from phenaki.core.precision import autocast
-from phenaki.data.config import DataConfig
+from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.mixing import Batches
 from phenaki.evaluation.reconstruction import psnr
 from phenaki.media.convert import to_float
@@ -103,7 +103,9 @@ def theirs(bfloat16: bool) -> tuple[Update, Reconstruct]:
 
 def batches() -> Iterator[Tensor]:
     """Clips of 11 frames: theirs trains on one length at a time, and so do both."""
-    config = DataConfig(size=SIZE, batch=BATCH, lengths=(FRAMES,), length_weights=(1.0,), workers=0)
+    config = DataConfig(
+        (SourceConfig("shapes"),), size=SIZE, batch=BATCH, lengths=(FRAMES,), length_weights=(1.0,), workers=0
+    )
     for batch in Batches(config, 2, 0, 1, captions=False):
         yield to_float(batch["video"])
 

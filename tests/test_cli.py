@@ -486,7 +486,7 @@ BAD_DATA = [
     (["data", "tokenize", "videos", "out"], "--tokenizer"),
     (["data", "tokenize", "videos", "out", "-t", "nowhere"], "no model or folder 'nowhere'"),
     (["data", "tokenize", "nowhere", "out", "-t", "shapes-64"], "nowhere"),
-    (["data", "tokenize", "shapes", "out", "-t", "shapes-64"], "say how many samples are wanted"),
+    (["data", "tokenize", "shapes", "out", "-t", "shapes-64"], "'shapes' is endless: set the number of samples"),
     (["data", "tokenize", "videos", "out", "-t", "shapes-64", "--frames", "4"], "the nearest are 3 and 5"),
     (["data", "tokenize", "videos", "out", "-t", "shapes-64", "--split", "all"], "all"),
     (["data", "tokenize", "videos", "out", "-t", "shapes-64", "--flip"], "--flip needs --passes 2"),

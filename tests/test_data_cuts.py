@@ -72,6 +72,6 @@ def test_clips_begin_with_the_first_frame_whatever_its_time_stamp(first: float, 
     source.write_bytes(media_files.video([first + stamp for stamp in media_files.even(25, 25)], form="matroska"))
     shown = []
     for clip in cut_clips(source, ".mkv", Cutting(fps=5, seconds=0.6)):
-        frames = read_frames(clip.media, clip.ending, (clip.info.height, clip.info.width))
+        frames = read_frames(clip.media, clip.suffix, (clip.info.height, clip.info.width))
         shown += [media_files.index_of(np.stack([render()]))[0] for _, render in frames if render]
     assert shown == [0, 5, 10, 15, 20]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import phenaki.worlds.shapes  # noqa: F401, registers "shapes"
 from helpers import media_files
 from helpers.servers import serve_files
 from phenaki.core.errors import PhenakiError
@@ -44,7 +45,7 @@ def test_figures_are_those_of_the_folder_and_of_its_shards(folder: Path, tmp_pat
         assert (summary.total, summary.looked_at, summary.stills, summary.usable) == (count, count, 1, 5)
         assert sorted(summary.frames) == [20, 21, 22, 23] and summary.fps == pytest.approx([10] * 4)
         assert sorted(summary.seconds) == pytest.approx([2, 2.1, 2.2, 2.3])
-        assert summary.sizes == {"64x48": 4, "30x20": 1} and summary.endings == {".mp4": 4, ".png": 1}
+        assert summary.sizes == {"64x48": 4, "30x20": 1} and summary.file_types == {".mp4": 4, ".png": 1}
         assert sorted(summary.caption_words) == [1, 5, 5, 5] and summary.without_caption == 1
         assert summary.words == {"a": 6, "walk": 6, "dog's": 3, "käse": 1}
         told = json.loads((tmp_path / "out/summary.json").read_text("utf-8"))
@@ -78,9 +79,9 @@ def test_of_a_packed_data_set_the_part_for_training_is_looked_at(folder: Path, t
 
 def test_token_shards_and_the_procedural_world_are_refused(tmp_path: Path, tokenizer: CViViT, clips: Path) -> None:
     tokenize(TokenizeConfig(SourceConfig(str(clips)), frames=5), str(tmp_path / "tokens"), tokenizer)
-    with pytest.raises(PhenakiError, match="tokens' holds token shards, and clips are needed"):
+    with pytest.raises(PhenakiError, match="tokens' holds token shards, but clips are needed"):
         inspect_data(str(tmp_path / "tokens"), tmp_path / "out")
-    with pytest.raises(PhenakiError, match="'shapes' is the procedural world"):
+    with pytest.raises(PhenakiError, match="'shapes' is a procedural world"):
         inspect_data("shapes", tmp_path / "out")
 
 

@@ -21,19 +21,22 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
+import phenaki.worlds.shapes  # noqa: F401, registers "shapes"
 from helpers.servers import FileServer
 from phenaki.core.errors import PhenakiError
-from phenaki.data import mixing as mix
+from phenaki.data import batch_stream
+from phenaki.data.batch import Batch, collate
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.eval_samples import eval_samples
 from phenaki.data.folder import Folder
-from phenaki.data.mixing import Batch, Batches
+from phenaki.data.mixing import Batches
 from phenaki.data.shards import ShardWriter
 from phenaki.data.sources import FolderSource, ShardSource, Source, StreamConfig
 from phenaki.data.tokens import Tokens
 from phenaki.media.writer import write_video
 
-WORLD = DataConfig(size=32, batch=4, lengths=(1, 5), length_weights=(0.5, 0.5), workers=0)
+SHAPES = (SourceConfig("shapes"),)
+WORLD = DataConfig(SHAPES, size=32, batch=4, lengths=(1, 5), length_weights=(0.5, 0.5), workers=0)
 
 
 def picture(number: int) -> np.ndarray:
@@ -109,7 +112,9 @@ def test_no_sample_of_the_world_is_drawn_twice_over_workers_and_processes() -> N
 
 
 def test_images_never_go_on_from_a_scene() -> None:
-    config = replace(WORLD, lengths=(1, 5), length_weights=(1.0, 0.0), sources=(SourceConfig(continued=1.0),))
+    config = replace(
+        WORLD, lengths=(1, 5), length_weights=(1.0, 0.0), sources=(SourceConfig("shapes", options={"continued": 1.0}),)
+    )
     assert not next(Batches(config, 2))["continued"].any()
 
 
@@ -150,7 +155,7 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_would_have_seen(
     places = {"shards": shards, "pictures": pictures, "shapes": "shapes"}
     if place == "mixture":
         sources = (SourceConfig(str(shards), weight=2, images=True), SourceConfig(str(pictures), images=True))
-        config = images("shapes", sources=(*sources, SourceConfig()), lengths=(1, 3), length_weights=(0.6, 0.4))
+        config = images("shapes", sources=(*sources, *SHAPES), lengths=(1, 3), length_weights=(0.6, 0.4))
     elif place == "sizes":
         sources = tuple(SourceConfig(str(shards), size=size) for size in (0, (16, 24), 8))
         config = images("", sources=sources, batch=4)
@@ -175,7 +180,7 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_would_have_seen(
 def test_another_number_of_workers_cannot_go_on(shards: Path) -> None:
     whole = Batches(images(shards, workers=0), 2)
     next(whole)
-    with pytest.raises(PhenakiError, match="1 processes with 1 data streams each, and now there are 1 with 3"):
+    with pytest.raises(PhenakiError, match="1 processes with 1 data streams each, not 1 with 3"):
         Batches(images(shards, workers=3), 2).load_state_dict(whole.state_dict())
 
 
@@ -190,13 +195,13 @@ def test_data_that_changed_since_the_run_was_saved_are_refused(pictures: Path, s
     def check(said: str = "") -> None:
         resumed = Batches(config, 2)
         if said:
-            with pytest.raises(PhenakiError, match=f"{said}.*restore the data, or name another folder"):
+            with pytest.raises(PhenakiError, match=f"{said}.*restore the data, or train in a new folder"):
                 resumed.load_state_dict(whole.state_dict())
         else:
             resumed.load_state_dict(whole.state_dict())
 
     (folder / "23.png").write_bytes((folder / "00.png").read_bytes())
-    check(rf"'{folder}' has changed since this run was saved \(it had 23 files and has 24 files\)")
+    check(rf"'{folder}' has changed since this run was saved \(it had 23 files and now has 24 files\)")
     (folder / "22.png").unlink()
     check(rf"'{folder}' has changed since this run was saved \(its 23 files have other names\)")
     (folder / "23.png").rename(folder / "22.png")
@@ -204,7 +209,7 @@ def test_data_that_changed_since_the_run_was_saved_are_refused(pictures: Path, s
     last = (tars / "shard-000004.tar").rename(tars / "shard-000005.tar")
     check(rf"'{tars}' has changed since this run was saved \(its 5 shards have other names\)")
     last.unlink()
-    check(rf"'{tars}' has changed since this run was saved \(it had 5 shards and has 4 shards\)")
+    check(rf"'{tars}' has changed since this run was saved \(it had 5 shards and now has 4 shards\)")
 
 
 # ---- what fails on the way
@@ -225,7 +230,7 @@ def test_a_server_that_is_gone_or_closed_stops_a_run_that_loses_no_sample(
     stopped.on_bad = told.append
     before += take(stopped, 2)
     server.status = status
-    gone = rf"'{server.url}/shard-00000\d.tar'.* counts as gone. .* goes on from the checkpoint"
+    gone = rf"'{server.url}/shard-00000\d.tar'.* source seems lost. .* to resume from the checkpoint"
     with pytest.raises(PhenakiError, match=gone):
         while len(before) < 100:
             stopped.prepare()
@@ -302,7 +307,11 @@ def test_a_training_that_breaks_ends_and_its_workers_with_it(where: str, picture
 
 
 def test_weights_are_the_shares_of_the_batches(pictures: Path, shards: Path) -> None:
-    sources = (SourceConfig(str(pictures), weight=3, images=True), SourceConfig(weight=9), SourceConfig(weight=1))
+    sources = (
+        SourceConfig(str(pictures), weight=3, images=True),
+        SourceConfig("shapes", weight=9),
+        SourceConfig("shapes", weight=1),
+    )
     config = images("", sources=sources, batch=1, lengths=(1, 3), length_weights=(0.2, 0.8), size=16)
     kinds = Counter((b["video"].shape[1], b["captions"][0].startswith("grey")) for b in take(Batches(config, 2), 400))
     assert set(kinds) == {(1, True), (3, False)}  # images come from sources of images alone
@@ -322,7 +331,7 @@ def test_videos_beside_pictures_in_one_folder(pictures: Path, tmp_path: Path) ->
 
 # ---- sizes
 
-SIZES = (SourceConfig(weight=3), SourceConfig(weight=2, size=(32, 16)), SourceConfig(weight=1, size=32))
+SIZES = tuple(SourceConfig("shapes", weight=weight, size=size) for weight, size in ((3, 0), (2, (32, 16)), (1, 32)))
 
 
 def test_each_bucket_has_its_share_and_as_many_tokens() -> None:
@@ -354,7 +363,7 @@ def test_real_pictures_and_videos_of_one_place_come_in_several_sizes(pictures: P
 def test_a_batch_without_room_for_a_large_clip_is_refused() -> None:
     config = DataConfig(SIZES, size=16, batch=4, lengths=(1, 3), length_weights=(0.5, 0.5), workers=0)
     Batches(config, 2)
-    room = "data.batch 4 of data.size 16x16 .* one clip of 3 frames of 32x32 pixels from 'shapes': raise data.batch"
+    room = "data.batch 4 at data.size 16x16 .* one clip of 3 frames of 32x32 pixels from 'shapes': raise data.batch"
     with pytest.raises(PhenakiError, match=room):
         Batches(config, 2, 0, 2)
     Batches(replace(config, length_weights=(1.0, 0.0)), 2, 0, 2)  # nobody asks for that clip
@@ -363,15 +372,15 @@ def test_a_batch_without_room_for_a_large_clip_is_refused() -> None:
 def test_sizes_that_do_not_fit_the_patches_are_refused() -> None:
     config = DataConfig(SIZES, size=16)
     config.check_tokenizer((16, 16), 8, (2, 8, 16))
-    with pytest.raises(PhenakiError, match="data.sources of 32x16 pixels do not fit .* 8x32: .* width of 32"):
+    with pytest.raises(PhenakiError, match="32x16 pixels .*data.sources.* do not fit .* 8x32: .* width of 32"):
         replace(config, size=(32, 32)).check_tokenizer((32, 32), 8, (2, 8, 32))
-    with pytest.raises(PhenakiError, match="data.size 16 does not fit this tokenizer"):
+    with pytest.raises(PhenakiError, match="data.size 16 must equal the tokenizer"):
         config.check_tokenizer((32, 16), 8, (2, 8, 8))
 
 
 def test_a_run_is_judged_by_clips_of_one_size(pictures: Path) -> None:
     sources = tuple(SourceConfig(str(pictures), size=size) for size in (8, 24))
-    for more in ((), (SourceConfig(),)):  # one of that size goes before all others
+    for more in ((), SHAPES):  # one of that size goes before all others
         clips = eval_samples(images("", sources=(*sources, *more)), count=2)
         assert {sample.video.shape for sample in clips.samples} == {(1, 16, 16, 3)}
         assert clips.checkable == bool(more)
@@ -379,7 +388,7 @@ def test_a_run_is_judged_by_clips_of_one_size(pictures: Path) -> None:
 
 def test_texts_of_unequal_length_are_padded_and_the_padding_is_masked() -> None:
     texts = [np.full((length, 4), length, np.float16) for length in (3, 1)]
-    batch = mix.collate([Tokens(np.zeros((2, 2, 2), np.int64), "", False, text) for text in texts])
+    batch = collate([Tokens(np.zeros((2, 2, 2), np.int64), "", False, text) for text in texts])
     assert batch["text_mask"].tolist() == [[True, True, True], [True, False, False]]
     assert batch["text"].shape == (2, 3, 4) and batch["text"][batch["text_mask"]][:, 0].tolist() == [3, 3, 3, 1]
 
@@ -414,9 +423,7 @@ def test_a_tokenizer_needs_no_captions(some_bad: Path) -> None:
 
 def test_too_many_bad_samples_stop_a_run(some_bad: Path) -> None:
     batches = Batches(images(some_bad, max_bad_fraction=0.05), 2)
-    with pytest.raises(
-        PhenakiError, match=r"of \d+ samples drawn cannot be used, more than data.max_bad_fraction 0.05"
-    ):
+    with pytest.raises(PhenakiError, match=r"of \d+ samples are unusable, more than data.max_bad_fraction 0.05"):
         take(batches, 200)
     take(Batches(images(some_bad, max_bad_fraction=0.1), 2), 200)
 
@@ -435,7 +442,7 @@ def test_each_source_must_have_something_usable_before_training(pictures: Path, 
         ("broken", rf"{three}\d.mp4: it cannot be read"),
         ("wordless", rf"{three}\d.png: it has no caption"),
         ("shards", rf"{three}\d.tar: it is no tar file"),
-        ("bare", "has no samples at all"),
+        ("bare", "has no samples"),
     ):
         sources = (SourceConfig(str(shards), weight=99), SourceConfig(str(tmp_path / name)))
         with pytest.raises(PhenakiError, match=f"'{tmp_path / name}' {said}"):
@@ -451,19 +458,19 @@ def refuse(caption: str) -> None:
 
 
 def test_impossible_data_is_refused(pictures: Path, tmp_path: Path) -> None:
-    with pytest.raises(PhenakiError, match="one share for each length"):
+    with pytest.raises(PhenakiError, match="one weight per length"):
         replace(WORLD, length_weights=(1.0,))
-    with pytest.raises(PhenakiError, match="one share for each length"):
+    with pytest.raises(PhenakiError, match="length_weights .* must be finite"):
         replace(WORLD, length_weights=(float("nan"), 1.0))
     with pytest.raises(PhenakiError, match="not a multiple of the 3 processes"):
         Batches(WORLD, 2, 0, 3)
     with pytest.raises(PhenakiError, match="4 frames"):
         Batches(replace(WORLD, lengths=(4,), length_weights=(1.0,)), 2)
-    with pytest.raises(PhenakiError, match="all data.sources are of images"):
+    with pytest.raises(PhenakiError, match="all data.sources are images"):
         replace(WORLD, sources=(SourceConfig(str(pictures), images=True),))
     with pytest.raises(PhenakiError, match="nowhere"):
         Batches(images(tmp_path / "nowhere"), 2)
-    with pytest.raises(PhenakiError, match=f"'{pictures}' has still pictures alone"):
+    with pytest.raises(PhenakiError, match=f"'{pictures}' has only still images"):
         Batches(images(pictures, lengths=(3,)), 2)
 
 
@@ -483,7 +490,7 @@ def test_captions_that_the_text_encoder_refuses_are_bad(shards: Path, workers: i
 
 
 def test_processes_draw_batches_of_one_length_and_source(pictures: Path) -> None:
-    sources = (SourceConfig(str(pictures), images=True), SourceConfig(), SourceConfig(images=True, size=(16, 32)))
+    sources = (SourceConfig(str(pictures), images=True), *SHAPES, SourceConfig("shapes", images=True, size=(16, 32)))
     config = images("", sources=sources, batch=4, lengths=(1, 3), length_weights=(0.5, 0.5), workers=2)
 
     def kinds(rank: int) -> list[tuple[torch.Size, bool]]:
@@ -521,10 +528,10 @@ def test_pictures_and_animations_of_one_frame_beside_videos_are_no_bad_samples(t
 
 
 def test_the_memory_for_mixing_is_shared_by_the_sources(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mix, "_WINDOW_BYTES", 300)  # of pictures of some 80 bytes
+    monkeypatch.setattr(batch_stream, "_WINDOW_BYTES", 300)  # of pictures of some 80 bytes
     for sources in (1, 3):
         batches = Batches(images("", sources=(SourceConfig(str(shards)),) * sources), 2)
-        stream = batches._makers[0].stream
+        stream = batches._streams[0].stream
         assert stream.window_bytes == 300 // sources
     assert stream.window_bytes == 100
     windows = {position["window"] for _, position in islice(batches._sources[0].items(stream, {}), 20)}
@@ -540,5 +547,5 @@ def test_shown_clips_are_found_behind_many_pictures_and_captions_are_checked(pic
     assert len(eval_samples(config, count=4).samples) == 1
     with pytest.raises(PhenakiError, match="clip.mp4: the prompt has a 3"):
         eval_samples(config, count=4, check_caption=refuse_a_digit_3)
-    with pytest.raises(PhenakiError, match="is trained on"):
+    with pytest.raises(PhenakiError, match="is also a training source"):
         eval_samples(replace(config, validation=f"{tmp_path}/./"))

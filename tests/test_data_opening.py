@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,16 +22,16 @@ from phenaki.data.mixing import Batches
 from phenaki.data.opening import has_validation, open_source
 from phenaki.data.packing import PackConfig, pack
 from phenaki.data.shards import ShardWriter
-from phenaki.data.sources import FolderSource, ShardSource, Source, StreamConfig
-from phenaki.data.storage import join, put_whole
+from phenaki.data.sources import FolderSource, ProceduralSource, ShardSource, Source, StreamConfig
+from phenaki.data.storage import join, open_atomic
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.data.tokens import TokenSource
-from phenaki.data.worlds import WorldSource
 from phenaki.tokenizers import CViViT
 from phenaki.worlds.shapes import ShapesWorld
 
-DATA = DataConfig(size=32, batch=2, lengths=(5,), workers=0)
-VIEW = replace(DATA.view(5, SourceConfig()), random=False)
+SHAPES = SourceConfig("shapes")
+DATA = DataConfig((SHAPES,), size=32, batch=2, lengths=(5,), workers=0)
+VIEW = replace(DATA.view(5, SHAPES), random=False)
 
 
 def opened(place: Path | str, split: str = "train", captions: bool = True, **source: object) -> Source:
@@ -75,11 +78,30 @@ def packed(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_shapes_have_a_split_for_each() -> None:
     for split, part in (("train", "train"), ("validation", "test")):
-        source = opened("shapes", split, objects=2, continued=1.0)
-        assert isinstance(source, WorldSource)
+        source = opened("shapes", split, options={"objects": 2, "continued": 1.0})
+        assert isinstance(source, ProceduralSource)
         drawn, expected = source.sample(3, VIEW, np.random.default_rng(0)), ShapesWorld(0, part, 32, 5, 2, 1.0)[3]
         assert np.array_equal(drawn.video, expected.video)
         assert (drawn.caption, drawn.continued) == (expected.caption, True)
+
+
+def test_options_of_a_world_are_checked(clips: Path) -> None:
+    with pytest.raises(PhenakiError, match="the options of 'shapes': Unknown key 'object'. Did you mean 'objects'"):
+        opened("shapes", options={"object": 2})
+    with pytest.raises(PhenakiError, match=r"takes no options: they are for procedural worlds \(shapes\)"):
+        opened(clips, options={"objects": 2})
+
+
+def test_a_world_crosses_to_a_process_that_did_not_import_it() -> None:
+    source = opened("shapes")
+    code = (
+        "import pickle, sys; import numpy as np\n"
+        "source, view = pickle.load(sys.stdin.buffer)\n"
+        "print(source.sample(3, view, np.random.default_rng(0)).caption)"
+    )
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, input=pickle.dumps((source, VIEW)), capture_output=True, check=True).stdout
+    assert found.decode().strip() == source.sample(3, VIEW, np.random.default_rng(0)).caption
 
 
 def test_a_folder_of_files(clips: Path, said: list[str]) -> None:
@@ -130,7 +152,7 @@ def test_names_of_folders_are_labels_where_there_are_templates(clips: Path, tmp_
         "a video of owl",
         "its own",
     ]
-    with pytest.raises(PhenakiError, match="1.mp4: it has no caption; for one of its folder's name, 'bear', give its"):
+    with pytest.raises(PhenakiError, match="1.mp4: .* to make one of its folder's name 'bear', give the"):
         captions(opened(tmp_path))
     (tmp_path / "3.txt").unlink()
     with pytest.raises(PhenakiError, match="3.mp4: it has no caption$"):  # its folder is the place itself
@@ -206,7 +228,7 @@ def test_a_web_server(server: FileServer, shards: Path, packed: Path, said: list
 
 def test_a_server_that_refuses_is_told_of_the_place_that_was_named(server: FileServer) -> None:
     server.status = 403
-    with pytest.raises(PhenakiError, match=rf"^'{server.url}' cannot be read: a look for tokens.json there failed\. "):
+    with pytest.raises(PhenakiError, match=rf"^'{server.url}' cannot be read: looking for tokens.json failed\. "):
         opened(server.url)
 
 
@@ -216,7 +238,7 @@ def test_a_bucket(shards: Path, packed: Path, clips: Path, said: list[str], toke
         for folder, name in ((shards, "shards"), (packed, "packed")):
             for file in folder.rglob("*"):
                 if file.is_file():
-                    with put_whole(join(f"{place}/{name}", str(file.relative_to(folder)))) as copy:
+                    with open_atomic(join(f"{place}/{name}", str(file.relative_to(folder)))) as copy:
                         copy.write(file.read_bytes())
         assert captions(opened(f"{place}/shards")) == said
         assert captions(opened(f"{place}/shards/clips-{{000000..000002}}.tar")) == said
@@ -248,9 +270,9 @@ def test_places_with_nothing_usable(clips: Path, shards: Path, tmp_path: Path) -
     for place, split, expected in (
         ("nowhere", "train", "nothing of that name is there|Nothing was found"),
         ("empty", "train", "holds no videos or pictures"),
-        ("broken", "train", "tokens.json' cannot be read as JSON"),
+        ("broken", "train", "tokens.json' is not valid JSON"),
         ("strange", "train", "Unknown key 'tokeniser'. Did you mean 'tokenizer'"),
-        ("all", "validation", "has no samples for validation"),
+        ("all", "validation", "has no validation samples"),
         ("*.tar", "train", "Nothing was found"),
     ):
         with pytest.raises(PhenakiError, match=expected):
@@ -267,14 +289,14 @@ def test_packing_that_has_just_begun_is_told_from_an_empty_folder(clips: Path, t
     with pytest.raises(PhenakiError, match="holds no videos or pictures"):
         opened(tmp_path / "out")
     Journal(config.out, config.options(), "sources").__exit__()
-    with pytest.raises(PhenakiError, match="Packing into '.*/out' is not finished: the same `phenaki data pack`"):
+    with pytest.raises(PhenakiError, match="Packing into '.*/out' is not finished: run the same `phenaki data pack`"):
         opened(tmp_path / "out")
 
 
 def test_what_is_kept_back_is_never_taken_along(packed: Path, tmp_path: Path) -> None:
     copied = tmp_path / "copies [1]" / "set"
     shutil.copytree(packed, copied)
-    with pytest.raises(PhenakiError, match=r"holds the packed data set '.*copies \[1\]/set': name that"):
+    with pytest.raises(PhenakiError, match=r"contains the packed dataset '.*copies \[1\]/set': name that"):
         opened(tmp_path / "copies [1]")
     with pytest.raises(PhenakiError, match="Packing into '.*/set' is not finished"):
         (copied / "dataset.json").unlink()
@@ -287,9 +309,9 @@ def test_what_is_kept_back_is_never_taken_along(packed: Path, tmp_path: Path) ->
 def test_kept_back_in_a_bucket_it_is_not_taken_along_either(packed: Path) -> None:
     with serve_s3():
         for file in (packed / "dataset.json", *packed.glob("*/*.tar")):
-            with put_whole(f"s3://{BUCKET}/sets/mine/{file.relative_to(packed)}") as copy:
+            with open_atomic(f"s3://{BUCKET}/sets/mine/{file.relative_to(packed)}") as copy:
                 copy.write(file.read_bytes())
-        with pytest.raises(PhenakiError, match=f"holds the packed data set 's3://{BUCKET}/sets/mine': name that"):
+        with pytest.raises(PhenakiError, match=f"contains the packed dataset 's3://{BUCKET}/sets/mine': name that"):
             opened(f"s3://{BUCKET}/sets/")
         assert captions(opened(f"s3://{BUCKET}/sets/mine/validation", templates=("{label}",)))
 

@@ -95,8 +95,8 @@ def test_samples_hold_the_media_as_it_is_its_words_and_facts(tmp_path: Path) -> 
     config = one_by_one(root, tmp_path / "out", label_from_folder=True, templates=("a video of {label}",))
     report = pack(config)
     a, b = sorted(samples(tmp_path / "out"), key=lambda sample: sample.metadata["source"])
-    assert (a.media, a.ending, a.captions, a.label) == (media["a.mp4"], ".mp4", ("one", "two"), "dogs")
-    assert (b.media, b.ending, b.captions, b.label) == (media["b.gif"], ".gif", (), "dogs")
+    assert (a.media, a.suffix, a.captions, a.label) == (media["a.mp4"], ".mp4", ("one", "two"), "dogs")
+    assert (b.media, b.suffix, b.captions, b.label) == (media["b.gif"], ".gif", (), "dogs")
     assert a.metadata == {
         "frames": 25,
         "fps": pytest.approx(25, rel=0.01),
@@ -258,7 +258,7 @@ def test_clips_are_cut_scaled_and_have_key_frames(tmp_path: Path) -> None:
     assert by_source == {"long.mp4": 2, "still.jpg": 1}  # the 1.2 s that are left are less than half of 3
     first, second, still = sorted(samples(tmp_path / "out"), key=lambda s: (s.metadata["source"], s.metadata["start"]))
     assert (first.metadata["start"], second.metadata["start"]) == (0, 3) and first.captions == ("caption of long",)
-    assert Image.open(io.BytesIO(still.media)).size == (24, 36) and still.ending == ".jpg"
+    assert Image.open(io.BytesIO(still.media)).size == (24, 36) and still.suffix == ".jpg"
     for sample in (first, second):
         with av.open(io.BytesIO(sample.media)) as container:
             stream = container.streams.video[0]

@@ -90,7 +90,7 @@ def test_reading_goes_on_at_any_offset(tmp_path: Path, server: FileServer, s3: C
         members += [(f"{name}.npy", bytes(3000)), (f"{name}.mp4", bytes([number]) * 1000), (f"{name}.txt", b"word")]
     for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
         path = pack(tmp_path / "a.tar", [*members, ("broken.txt", b"no media"), ("last.gif", b"1" * 512)], form)
-        with storage.put_whole(f"s3://{BUCKET}/a.tar") as file:
+        with storage.open_atomic(f"s3://{BUCKET}/a.tar") as file:
             file.write(Path(path).read_bytes())
         whole = list(read_shard(path))
         assert len(whole) == 7 and str(whole[5][0]).startswith("a.tar/broken: ")
@@ -115,7 +115,7 @@ def test_what_lies_between_samples_is_passed_over(tmp_path: Path) -> None:
             info.type, info.size = kind, 5 if kind == tarfile.REGTYPE else 0
             tar.addfile(info, io.BytesIO(b"words"))
     found = read(f"{tmp_path}/a.tar")
-    assert [(sample.key, sample.ending, sample.captions) for sample in found] == [
+    assert [(sample.key, sample.suffix, sample.captions) for sample in found] == [
         ("a.tar/park/1", ".mp4", ("words",)),
         ("a.tar/v1.5/2", ".webm", ()),
         ("a.tar/3", ".safetensors", ()),

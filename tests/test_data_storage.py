@@ -16,7 +16,7 @@ import pytest
 from helpers.servers import BUCKET, CuttingProxy, FileServer, forget_s3
 from phenaki.core.errors import PhenakiError
 from phenaki.data import storage
-from phenaki.data.storage import expand, open_from, put_whole, read_if_there
+from phenaki.data.storage import expand, open_atomic, open_from, read_optional
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 DATA = random.Random(0).randbytes(3_000_000)
@@ -29,7 +29,7 @@ def server(server: FileServer, tmp_path: Path) -> FileServer:
 
 
 def put(url: str, data: bytes) -> str:
-    with put_whole(url) as file:
+    with open_atomic(url) as file:
         file.write(data)
     return url
 
@@ -300,12 +300,12 @@ def test_read_if_there(server: FileServer, s3: CuttingProxy, tmp_path: Path) -> 
     put(f"s3://{BUCKET}/there.json", b"{}")
     (tmp_path / "there.json").write_bytes(b"{}")
     for place in (str(tmp_path), server.url, f"s3://{BUCKET}"):
-        assert read_if_there(storage.join(place, "there.json")) == b"{}"
-        assert read_if_there(storage.join(place, "missing.json")) is None
-    assert read_if_there(f"{tmp_path}/there.json/no.json") is None
+        assert read_optional(storage.join(place, "there.json")) == b"{}"
+        assert read_optional(storage.join(place, "missing.json")) is None
+    assert read_optional(f"{tmp_path}/there.json/no.json") is None
     server.status = 403
     with pytest.raises(PhenakiError, match="refuses access"):
-        read_if_there(f"{server.url}/there.json")
+        read_optional(f"{server.url}/there.json")
 
 
 # writing
@@ -316,15 +316,15 @@ def test_what_is_written_appears_whole(s3: CuttingProxy, tmp_path: Path, monkeyp
     monkeypatch.setattr(storage, "PART", 5 * 2**20)
     data = (DATA * 2)[:size]
     for place in (f"{tmp_path}/w.tar", f"s3://{BUCKET}/w{size}.tar"):
-        with put_whole(place) as file:
+        with open_atomic(place) as file:
             file.write(data[: size // 2])
-            assert read_if_there(place) is None
+            assert read_optional(place) is None
             file.write(data[size // 2 :])
         assert read(place) == data
 
 
 def stop_in_the_middle(place: str, data: bytes) -> None:
-    with pytest.raises(RuntimeError, match="^mine$"), put_whole(place) as file:
+    with pytest.raises(RuntimeError, match="^mine$"), open_atomic(place) as file:
         file.write(data)
         raise RuntimeError("mine")
     assert not isinstance(file, storage._Upload) or file._file.closed  # a finalizer would hang when Python ends
@@ -337,7 +337,7 @@ def test_an_error_on_the_way_leaves_nothing(s3: CuttingProxy, tmp_path: Path, mo
     monkeypatch.setattr(storage, "PART", 5 * 2**20)
     for place in (f"{tmp_path}/e.tar", f"s3://{BUCKET}/e.tar"):
         stop_in_the_middle(place, bytes(size))
-        assert read_if_there(place) is None
+        assert read_optional(place) is None
     assert os.listdir(tmp_path) == []
     assert not fsspec.filesystem("s3").call_s3("list_multipart_uploads", Bucket=BUCKET).get("Uploads")
 
@@ -356,6 +356,6 @@ def test_places_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(PhenakiError, match="does not exist"):
         put(f"{tmp_path}/missing/a.tar", b"x")
 
-    with pytest.raises(PhenakiError, match="disk is full"), put_whole(f"{tmp_path}/a.tar"):
+    with pytest.raises(PhenakiError, match="disk is full"), open_atomic(f"{tmp_path}/a.tar"):
         raise OSError(errno.ENOSPC, "No space left")
     assert os.listdir(tmp_path) == []

@@ -29,7 +29,7 @@ from phenaki.data.opening import open_source, token_set
 from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import ShardWriter, read_shard
 from phenaki.data.sources import FolderSource, Sample, StreamConfig
-from phenaki.data.storage import join, put_whole
+from phenaki.data.storage import join, open_atomic
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.data.tokens import TokenSource
 from phenaki.media.convert import to_float
@@ -352,7 +352,7 @@ def test_in_a_bucket(token_shards: Path, clips: Path) -> None:
     with serve_s3():
         place = f"s3://{BUCKET}/tokens"
         for file in token_shards.iterdir():
-            with put_whole(join(place, file.name)) as copy:
+            with open_atomic(join(place, file.name)) as copy:
                 copy.write(file.read_bytes())
         for name in (*ALL, "/*.tar"):
             assert of_an_epoch(f"{place}{name}") == said
@@ -362,7 +362,7 @@ def test_shards_without_or_with_several_tokens_json_are_refused(token_shards: Pa
     other = tmp_path / "others"
     other.mkdir()
     (other / "tokens-000-000000.tar").write_bytes((token_shards / "tokens-000-000000.tar").read_bytes())
-    with pytest.raises(PhenakiError, match="names token shards, and beside them is no tokens.json"):
+    with pytest.raises(PhenakiError, match="names token shards without a tokens.json beside them"):
         token_set(f"{other}/*.tar")
     with pytest.raises(PhenakiError, match="names token shards in 2 folders"):
         token_set(f"{tmp_path}/*/*.tar")
@@ -468,7 +468,7 @@ def test_above_the_share_of_bad_samples_it_stops_and_goes_on_with_a_higher_one(
     tokenizer: CViViT, half_bad: Path, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr(tokenizing, "_SHARD_SAMPLES", 2)
-    monkeypatch.setattr(sample_module, "_JUDGED_AFTER", 8)
+    monkeypatch.setattr(sample_module, "_MIN_SAMPLES", 8)
     asked = config(half_bad, batch=2)
     for _ in range(2):
         with pytest.raises(
@@ -488,7 +488,7 @@ def test_at_the_end_the_share_of_bad_samples_is_that_of_all_however_few(
     out = str(tmp_path / "out")
     for _ in range(2):  # a second try does not pass it over either
         with pytest.raises(
-            PhenakiError, match=r"^7 of 14 samples .* --max-bad-fraction 0.4; .* goes on with --max-bad-fraction=1$"
+            PhenakiError, match=r"^7 of 14 samples .* --max-bad-fraction 0.4; .* command with --max-bad-fraction=1$"
         ):
             tokenize(config(half_bad, max_bad_fraction=0.4), out, tokenizer)
     assert tokenize(config(half_bad, max_bad_fraction=0.5), out, tokenizer).finished
@@ -542,7 +542,7 @@ def test_no_usable_sample_is_an_error(tokenizer: CViViT, tmp_path: Path) -> None
 
 
 def test_the_world_has_no_end(tokenizer: CViViT, tmp_path: Path) -> None:
-    with pytest.raises(PhenakiError, match="say how many samples are wanted"):
+    with pytest.raises(PhenakiError, match="'shapes' is endless: set the number of samples"):
         tokenize(config("shapes"), str(tmp_path), tokenizer)
     written = [tokenize(config("shapes", samples=15), str(tmp_path), tokenizer, None, r, 2).written for r in range(2)]
     assert written == [8, 7]
@@ -559,7 +559,7 @@ def test_the_world_has_no_end(tokenizer: CViViT, tmp_path: Path) -> None:
 
 def test_impossible_requests_are_refused(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
     tokenize(config(clips), str(tmp_path / "tokens"), tokenizer)
-    with pytest.raises(PhenakiError, match="tokens' holds token shards, and clips are needed"):
+    with pytest.raises(PhenakiError, match="tokens' holds token shards, but clips are needed"):
         tokenize(config(tmp_path / "tokens"), str(tmp_path / "again"), tokenizer)
     with pytest.raises(PhenakiError, match="4 frames"):
         tokenize(replace(config(clips), frames=4), str(tmp_path / "again"), tokenizer)

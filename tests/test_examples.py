@@ -25,7 +25,7 @@ def test_recordings_of_atari_are_clips_that_move_with_captions(tmp_path: Path) -
     captions = set()
     for number in range(len(folder)):
         item = folder[number]
-        clip = read_clip(item.media, item.ending, VIEW, np.random.default_rng(0))
+        clip = read_clip(item.media, item.suffix, VIEW, np.random.default_rng(0))
         assert (np.diff(clip.astype(int), axis=0) != 0).any()
         captions.update(item.captions)
     assert len(captions) == 6

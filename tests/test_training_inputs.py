@@ -144,7 +144,7 @@ def test_what_does_not_belong_together_is_refused(
         (generator_recipe(plain, clips), (), "'.*clips0' holds no tokens.json, so no ids: name the tokenizer"),
         (generator_recipe(plain, validation=str(clips)), (), "'.*clips0' holds no tokens.json, so no ids"),
         (generator_recipe("shapes"), (), "'shapes' holds no tokens.json, so no ids"),
-        (generator_recipe(plain, size=64), (), "data.size 64 does not fit"),
+        (generator_recipe(plain, size=64), (), "data.size 64 must equal"),
         (generator_recipe(plain, fps=4.0), (), "data.fps 4 does not fit"),
     ):
         with pytest.raises(PhenakiError, match=said):
@@ -153,7 +153,7 @@ def test_what_does_not_belong_together_is_refused(
     with pytest.raises(PhenakiError, match="no usable clip of 7 frames: .*4 time steps of 4x4 ids"):
         train_generator(replace(long, generator=replace(long.generator, frames=7)), tmp_path / "run")
     first = cvivit_debug()
-    with pytest.raises(PhenakiError, match="tokens' holds token shards, and clips are needed"):
+    with pytest.raises(PhenakiError, match="tokens' holds token shards, but clips are needed"):
         train_tokenizer(replace(first, data=replace(first.data, sources=(SourceConfig(plain),))), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -26,8 +26,7 @@ from helpers.training import checkpointing_recipe, lasting, saved, weights
 from phenaki.cli import app
 from phenaki.core import files
 from phenaki.core.errors import PhenakiError
-from phenaki.data.sources import ShardSource, StreamConfig
-from phenaki.data.worlds import WorldSource
+from phenaki.data.sources import ProceduralSource, ShardSource, StreamConfig
 from phenaki.tokenizers import CViViT
 from phenaki.training import checkpoints
 from phenaki.training.checkpoints import Checkpoints, load, read, step_of
@@ -37,7 +36,7 @@ from phenaki.training.optim import OptimizerConfig, Optimizers
 from phenaki.training.recipes import cvivit_debug, masked_debug
 from phenaki.training.run import Run
 from phenaki.training.tokenizer import train_tokenizer
-from phenaki.worlds.shapes import ShapesWorld
+from phenaki.worlds.shapes import ShapesDataset
 
 CPU = torch.device("cpu")
 
@@ -505,7 +504,7 @@ def test_another_number_of_processes_goes_on_and_says_so(tmp_path: Path, capsys:
 
 
 def test_streams_of_another_number_go_on_as_far_into_the_data() -> None:
-    world = WorldSource(clips := ShapesWorld(0, "train", 16, 3, 1), clips)
+    world = ProceduralSource(ShapesDataset({}, seed=0, split="train", size=(16, 16), frames=3))
     seen, positions = [], []
     for index in range(3):
         taken = list(islice(world.items(StreamConfig(index=index, count=3), {}), 4))

@@ -47,7 +47,5 @@ TOKENIZERS = Registry("tokenizer")
 GENERATORS = Registry("generator")
 TEXT_ENCODERS = Registry("text")
 CRITICS = Registry("critic")
-WORLDS: dict[str, type] = {}
-"""Procedural worlds by the URI under which `phenaki.data` opens them; importing a world registers it."""
 REGISTRIES = {registry.kind: registry for registry in (TOKENIZERS, GENERATORS, TEXT_ENCODERS, CRITICS)}
 """By kind of component, which is also the name of its folder in a model."""

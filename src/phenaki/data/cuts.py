@@ -61,10 +61,10 @@ class Cutting:
 
 
 class CutClip(NamedTuple):
-    """A piece of a source: the bytes of a media file, its ending, what is in it, and the second where it begins."""
+    """A piece of a source: the bytes of a media file, its suffix, what is in it, and the second where it begins."""
 
     media: bytes
-    ending: str
+    suffix: str
     info: MediaInfo
     start: float
 
@@ -105,21 +105,21 @@ def _histogram(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
 # clips
 
 
-def cut_clips(path: Path, ending: str, cutting: Cutting) -> Iterator[CutClip]:
+def cut_clips(path: Path, suffix: str, cutting: Cutting) -> Iterator[CutClip]:
     """The clips of a source, one after the other, as H.264 in mp4; a still picture as a picture.
 
     One frame of the source and one clip, encoded, are in memory at a time; only a search for hard cuts decodes the
     source twice. Without sound. Raises BadSample for a source that cannot be read to its end.
     """
-    info = probe(path, ending)
+    info = probe(path, suffix)
     size = _scaled_size(info, cutting.size)
     if info.seconds == 0:
-        yield _still(path, ending, info, size) if cutting.size else CutClip(path.read_bytes(), ending, info, 0.0)
+        yield _still(path, suffix, info, size) if cutting.size else CutClip(path.read_bytes(), suffix, info, 0.0)
         return
     fps = Fraction(cutting.fps or info.fps).limit_denominator(1001)
-    spans = list(_pieces(_shots(path, ending, info) if cutting.shots else [(0.0, info.seconds)], cutting.seconds))
+    spans = list(_pieces(_shots(path, suffix, info) if cutting.shots else [(0.0, info.seconds)], cutting.seconds))
     instants = [start + np.arange(max(1, math.ceil((end - start - TOLERANCE) * fps))) / fps for start, end in spans]
-    frames = _frames_at(read_frames(path, ending, size), np.concatenate(instants).astype(float))
+    frames = _frames_at(read_frames(path, suffix, size), np.concatenate(instants).astype(float))
     for (start, _), times in zip(spans, instants, strict=True):
         media = encode_mp4(islice(frames, len(times)), fps, size, crf=QUALITY, g=KEY_FRAME_EVERY)
         height, width = size
@@ -132,12 +132,12 @@ def _scaled_size(info: MediaInfo, short_side: int) -> tuple[int, int]:
     return tuple(max(2, round(side * scale / 2) * 2) for side in (info.height, info.width))
 
 
-def _shots(path: Path, ending: str, info: MediaInfo) -> list[tuple[float, float]]:
+def _shots(path: Path, suffix: str, info: MediaInfo) -> list[tuple[float, float]]:
     """Begin and end of each shot, in seconds from the first frame."""
     begins: list[float] = []
 
     def thumbnails() -> Iterator[Frames]:
-        for begin, render in read_frames(path, ending, _scaled_size(info, THUMBNAIL)):
+        for begin, render in read_frames(path, suffix, _scaled_size(info, THUMBNAIL)):
             begins.append(begin)
             if render:
                 yield render()
@@ -164,10 +164,10 @@ def _frames_at(timed: Iterator[Timed], instants: NDArray[np.float64]) -> Iterato
             yield picture
 
 
-def _still(path: Path, ending: str, info: MediaInfo, size: tuple[int, int]) -> CutClip:
-    _, render = next(read_frames(path, ending, size))
+def _still(path: Path, suffix: str, info: MediaInfo, size: tuple[int, int]) -> CutClip:
+    _, render = next(read_frames(path, suffix, size))
     picture = Image.fromarray(render())
     buffer = io.BytesIO()
-    lossy = ending in (".jpg", ".jpeg")
+    lossy = suffix in (".jpg", ".jpeg")
     picture.save(buffer, "JPEG", quality=95) if lossy else picture.save(buffer, "PNG")
     return CutClip(buffer.getvalue(), ".jpg" if lossy else ".png", info._replace(width=size[1], height=size[0]), 0.0)

@@ -12,9 +12,8 @@ import numpy as np
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.opening import has_validation, open_source
-from phenaki.data.sources import Sample, StreamConfig
+from phenaki.data.sources import ProceduralSource, Sample, StreamConfig
 from phenaki.data.tokens import Tokens
-from phenaki.data.worlds import is_world
 
 _MAX_BAD, _MAX_EXAMINED = 10, 100  # bad items, and items of any kind, per requested clip, before giving up
 
@@ -69,7 +68,8 @@ def eval_samples(
     if not samples:
         problem = bad[-1] if bad else f"none of the first {examined} samples is a video"
         raise PhenakiError(f"'{chosen.uri}' has no usable clip of {view.frames} frames: {problem}")
-    return EvalSamples(samples, "test" if held_out or config.validation else "seen", is_world(chosen.uri))
+    name = "test" if held_out or config.validation else "seen"
+    return EvalSamples(samples, name, isinstance(source, ProceduralSource))
 
 
 def _trains_on(config: DataConfig, uri: str) -> bool:

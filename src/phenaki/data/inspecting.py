@@ -20,7 +20,7 @@ from phenaki.core.files import write_atomic, writing
 from phenaki.core.progress import progress_bar
 from phenaki.data.captions import draw_caption
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.opening import check_holds_clips, count_packed, open_source
+from phenaki.data.opening import check_has_clips, count_packed, open_source
 from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import read_shard
 from phenaki.data.sources import FolderSource, ShardSource
@@ -45,7 +45,7 @@ _INK, _GREY, _BLUE = (40, 40, 40), (150, 150, 150), (66, 114, 174)
 class DataSummary:
     """What the samples are that were looked at; `total` is how many there are, None where nothing tells.
 
-    Of each usable one: `seconds` (0 for stills), `fps` and `frames` of videos, `sizes` ("640x360"), `endings`;
+    Of each usable one: `seconds` (0 for stills), `fps` and `frames` of videos, `sizes` ("640x360"), `file_types`;
     `caption_words`: words in each caption; `without_caption`: samples that have no label either. `bad`: name and reason
     in one sentence each.
     """
@@ -59,7 +59,7 @@ class DataSummary:
     frames: list[int] = field(default_factory=list)
     short_sides: list[int] = field(default_factory=list)
     sizes: Counter[str] = field(default_factory=Counter)
-    endings: Counter[str] = field(default_factory=Counter)
+    file_types: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
     without_caption: int = 0
     caption_words: list[int] = field(default_factory=list)
@@ -71,10 +71,10 @@ class DataSummary:
 
     def add(self, item: EncodedSample) -> None:
         """Count a sample. Raises BadSample, and counts nothing, where its media cannot be read."""
-        info = probe(item.media, item.ending)
+        info = probe(item.media, item.suffix)
         self.sizes[f"{info.width}x{info.height}"] += 1
         self.short_sides.append(min(info.width, info.height))
-        self.endings[item.ending] += 1
+        self.file_types[item.suffix] += 1
         if info.seconds:
             self.seconds.append(info.seconds)
             self.fps.append(info.fps)
@@ -100,7 +100,7 @@ class DataSummary:
             f"frames        {_spread(self.frames)}",
             f"fps           {_spread(self.fps)}",
             f"sizes         {_most(self.sizes)}",
-            f"files         {_most(self.endings)}",
+            f"files         {_most(self.file_types)}",
             f"captions      {len(self.caption_words):,}; {self.without_caption:,} samples without a caption or label",
             f"caption words {_spread(self.caption_words)}",
             f"words         {_most(self.words, _NAMED)}",
@@ -156,14 +156,15 @@ def inspect_data(uri: str, out: Path, samples: int = 1000, seed: int = 0, progre
 
 def _open(uri: str, samples: int, rng: np.random.Generator) -> tuple[int | None, Iterator[EncodedSample | BadSample]]:
     """How many samples there are, None where nothing tells, and random ones of them."""
-    check_holds_clips(uri)
-    source = open_source(SourceConfig(uri), DataConfig(), captions=True)
+    check_has_clips(uri)
+    config = SourceConfig(uri)
+    source = open_source(config, DataConfig((config,)), captions=True)
     if isinstance(source, FolderSource):
         folder = source.folder
         picked = rng.choice(len(folder), min(samples, len(folder)), replace=False)
         return len(folder), (folder[int(i)] for i in np.sort(picked))
     if not isinstance(source, ShardSource):
-        raise PhenakiError(f"'{uri}' is the procedural world, which lies nowhere: name a folder or shards")
+        raise PhenakiError(f"'{uri}' is a procedural world, which has no files to inspect: name a folder or shards")
     shards = source.shards
     each = math.ceil(samples / len(shards))
     read = (item for i in rng.permutation(len(shards)) for item, _ in islice(read_shard(shards[i]), each))
@@ -197,10 +198,10 @@ def _write(out: Path, summary: DataSummary, shown: list[EncodedSample], rng: np.
 
 
 def _few_frames(item: EncodedSample, rng: np.random.Generator) -> Frames:
-    info = probe(item.media, item.ending)
+    info = probe(item.media, item.suffix)
     count = min(_FRAMES, info.frames)
     view = ClipView(count, count / (info.seconds or 1.0), (_SIDE, _SIDE), random=False)
-    return read_clip(item.media, item.ending, view, rng)
+    return read_clip(item.media, item.suffix, view, rng)
 
 
 # histograms

@@ -36,7 +36,7 @@ from phenaki.data.folder import Folder
 from phenaki.data.journal import SPLITS, Journal, Outcome
 from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import ShardWriter
-from phenaki.data.storage import check_outside, is_remote, join, put_json, to_json
+from phenaki.data.storage import check_outside, is_remote, join, to_json, write_json
 from phenaki.media.reader import probe
 
 DATASET, REPORT = "dataset.json", "report.json"
@@ -172,10 +172,10 @@ def pack(config: PackConfig, progress: bool = True) -> PackReport:
     report = _report(sources, journal)
     if not report.parts():
         raise PhenakiError(_nothing_usable(report))
-    put_json(join(config.out, REPORT), asdict(report))
+    write_json(join(config.out, REPORT), asdict(report))
     parts = {name: asdict(part) for name, part in report.parts().items()}
     about = {"templates": config.templates, "options": config.options(), "report": REPORT}
-    put_json(join(config.out, DATASET), parts | about)
+    write_json(join(config.out, DATASET), parts | about)
     return report
 
 
@@ -357,7 +357,7 @@ def _fields(item: EncodedSample, name: str, digest: str, clip: CutClip) -> dict[
     media = clip.media if isinstance(clip.media, bytes) else clip.media.read_bytes()
     metadata = clip.info._asdict() | {"source": name, "hash": digest, "start": clip.start, "label": item.label}
     text = {"txt": item.captions[0].encode()} if item.captions else {}
-    return {clip.ending[1:]: media} | text | {"json": to_json(metadata | {"captions": item.captions[1:]})}
+    return {clip.suffix[1:]: media} | text | {"json": to_json(metadata | {"captions": item.captions[1:]})}
 
 
 def _report(sources: _Sources, journal: Journal) -> PackReport:
@@ -398,7 +398,7 @@ def _make(item: EncodedSample | BadSample, cutting: Cutting) -> _Made:
         if isinstance(item, BadSample):
             raise item
         digest = _digest(item.media)
-        clips = cut_clips(item.media, item.ending, cutting) if cutting.changes else [_as_it_is(item)]
+        clips = cut_clips(item.media, item.suffix, cutting) if cutting.changes else [_as_it_is(item)]
         return _Made(digest, tuple(clips))
     except BadSample as error:
         return _Made(refused=str(error))
@@ -409,7 +409,7 @@ def _make(item: EncodedSample | BadSample, cutting: Cutting) -> _Made:
 def _as_it_is(item: EncodedSample) -> CutClip:
     if (size := os.path.getsize(item.media)) > _LARGEST:
         raise BadSample(f"it has {size / 2**30:.1f} GiB; more than 2 only go in cut into clips")
-    return CutClip(item.media, item.ending, probe(item.media, item.ending), 0.0)
+    return CutClip(item.media, item.suffix, probe(item.media, item.suffix), 0.0)
 
 
 def _made(

@@ -1,4 +1,4 @@
-"""What travels through the pipeline: a sample as it lies in its source, encoded, and what is wrong with a bad one."""
+"""A sample as its source stores it, before decoding, and the limit on unusable samples."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ from typing import Any, NamedTuple
 
 from phenaki.core.errors import PhenakiError
 
-_JUDGED_AFTER = 100  # samples drawn before the share of bad ones is judged
+_MIN_SAMPLES = 100  # drawn before the fraction of bad ones is checked
 
 
 class EncodedSample(NamedTuple):
-    """A sample as it lies in a folder or shard, nothing of it decoded yet.
+    """A sample of a folder or shard, nothing of it decoded yet.
 
-    key: its name for people, such as "shard-000003.tar/clip_0012" or a path inside its folder; unique in its source.
-    media: the bytes of the file, or the path of a local one, which is not read before it is decoded.
-    ending: of the media file, in lower case with its dot, such as ".mp4".
-    captions: those to draw one of at each use; may be empty.
-    label: a class name to be put into caption templates; "" where there is none.
-    metadata: what the source tells about it (fps, frames, size, duration, source, hash).
+    key: for error messages, such as "shard-000003.tar/clip_0012" or a path inside its folder; unique in its source.
+    media: the bytes of the file, or the path of a local one, which is read when it is decoded.
+    suffix: of the media file, lower case with the dot, such as ".mp4".
+    captions: one is drawn at each use; may be empty.
+    label: a class name for caption templates; "" if there is none.
+    metadata: what the source says about it (fps, frames, size, duration, source, hash).
     """
 
     key: str
     media: bytes | Path
-    ending: str
+    suffix: str
     captions: tuple[str, ...] = ()
     label: str = ""
     metadata: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
-        """For people: the key and, where the metadata tell it, the file that the sample was made of."""
+        """For error messages: the key, and the original file if the metadata name it."""
         source = self.metadata.get("source")
         return f"{self.key} ({source})" if isinstance(source, str) else self.key
 
 
-def check_bad_fraction(bad: int, drawn: int, most: float, option: str, last: str, final: bool = False) -> None:
-    """Raise PhenakiError where more than the share `most`, which `option` sets, of the samples drawn cannot be used.
+def check_bad_fraction(bad: int, drawn: int, limit: float, option: str, last: str, final: bool = False) -> None:
+    """Raise PhenakiError if more than the fraction `limit`, set by `option`, of the samples drawn is unusable.
 
-    The share of a few says little, so fewer than 100 are judged only where no more will come (`final`).
+    Fewer than 100 samples say little, so they are only checked if no more will come (`final`).
     """
-    if bad > most * drawn and (final or drawn >= _JUDGED_AFTER):
-        enough = min(1.0, math.ceil(20 * bad / drawn) / 10)  # about twice the share that was met
+    if bad > limit * drawn and (final or drawn >= _MIN_SAMPLES):
+        enough = min(1.0, math.ceil(20 * bad / drawn) / 10)  # about twice the fraction seen so far
         raise PhenakiError(
-            f"{bad} of {drawn} samples drawn cannot be used, more than {option} {most:g}; the last one: "
-            f"{last.rstrip('.')}. Where the others are enough, the same command goes on with {option}={enough:g}"
+            f"{bad} of {drawn} samples are unusable, more than {option} {limit:g}; the last one: {last.rstrip('.')}. "
+            f"If the others are enough, run the same command with {option}={enough:g}"
         )

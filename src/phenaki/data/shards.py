@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.captions import MOST_BYTES, clean_captions
 from phenaki.data.sample import EncodedSample
-from phenaki.data.storage import BLOCK, is_remote, join, make_folder, open_from, put_whole
+from phenaki.data.storage import BLOCK, is_remote, join, make_folder, open_atomic, open_from
 from phenaki.media.reader import PICTURES, VIDEOS
 
 END = -1  # the offset behind a shard that cannot be read any further
@@ -44,7 +44,7 @@ def read_shard(url: str, offset: int = 0, captions: bool = True) -> Iterator[tup
     """The samples of the shard at a path or URL, each with the byte offset at which the next one begins.
 
     Read from such an `offset` on, the shard gives the samples that follow and nothing else. The media is the first
-    member with a known ending; `.txt` is a caption in UTF-8; `.json` holds metadata, of which `captions` (a list of
+    member with a known suffix; `.txt` is a caption in UTF-8; `.json` holds metadata, of which `captions` (a list of
     further captions) and `label` are taken out. Other fields, folders and hidden files are passed over. Without
     `captions` nobody asks for words: none are looked for, so none can be wrong.
 
@@ -91,14 +91,14 @@ class _Gathered:
 
     def __init__(self, key: str, captions: bool) -> None:
         self.key, self._captions = key, captions
-        self._ending = ""
+        self._suffix = ""
         self._data: dict[str, bytes] = {}
         self._fields: set[str] = set()
         self._faults: list[str] = []
 
     def add(self, field: str, size: int, tape: _Tape) -> None:
-        ending = f".{field.rpartition('.')[2]}"
-        kind = "media" if ending in _MEDIA else field
+        suffix = f".{field.rpartition('.')[2]}"
+        kind = "media" if suffix in _MEDIA else field
         if field in self._fields:
             self._faults.append(f"it has two members '{field}'")
         elif kind in _MOST and kind not in self._data and (kind != "txt" or self._captions):
@@ -106,7 +106,7 @@ class _Gathered:
                 self._faults.append(f"its '{field}' has {size:,} bytes; at most {_MOST[kind]:,} are taken")
             else:
                 self._data[kind] = tape.take(size)
-                self._ending = ending if kind == "media" else self._ending
+                self._suffix = suffix if kind == "media" else self._suffix
         self._fields.add(field)
 
     def sample(self, shard: str) -> EncodedSample | BadSample:
@@ -121,7 +121,7 @@ class _Gathered:
             captions, label = self._words(more, label) if self._captions else ((), "")
         except BadSample as error:
             return BadSample(f"{name}: {error}")
-        return EncodedSample(name, self._data["media"], self._ending, captions, label, metadata)
+        return EncodedSample(name, self._data["media"], self._suffix, captions, label, metadata)
 
     def _words(self, more: Any, label: Any) -> tuple[tuple[str, ...], str]:
         """The captions, of which the .json gives some `more`, and the label."""
@@ -314,7 +314,7 @@ class ShardWriter:
             self.finish_shard()
         if self._file is None:
             make_folder(self._folder)
-            self._file = self._open.enter_context(put_whole(self._url()))
+            self._file = self._open.enter_context(open_atomic(self._url()))
         for part in parts:
             self._file.write(part)
         self._keys.add(key)

@@ -1,8 +1,8 @@
-"""Sources of training samples behind one interface: a folder, shards.
+"""Sources of training samples behind one interface: a procedural world, a folder, tar shards.
 
-A source hands out streams of items, endless ones for training. Each item comes with the position after it, a small
-plain dictionary from which an equal stream goes on: that is all a checkpoint needs. Of `count` streams, stream `index`
-takes its own share, so that together they see every sample once per epoch; the order is a function of seed and epoch.
+A source yields streams of items, endless ones for training. Each item comes with the position after it, a small plain
+dictionary from which an equal stream resumes: that is all a checkpoint needs. Stream `index` of `count` takes its part
+of the samples, so that together the streams see every sample once per epoch; the order is a function of seed and epoch.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 
 from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.core.worlds import World
 from phenaki.data.captions import draw_caption
 from phenaki.data.folder import Folder
 from phenaki.data.sample import EncodedSample
@@ -27,25 +28,27 @@ from phenaki.media.reader import read_clip
 from phenaki.media.view import ClipView, StillPicture
 
 Position = dict[str, int]
+_Item = EncodedSample | BadSample
 
-_TOLD = {"source": str, "start": int | float, "fps": int | float, "width": int, "height": int, "seconds": int | float}
+_NUMBER = int | float
+_METADATA = {"source": str, "start": _NUMBER, "fps": _NUMBER, "width": int, "height": int, "seconds": _NUMBER}
 
 
-class Gone(PhenakiError):
-    """A place that could be read and no longer can: it is not its samples that are bad."""
+class SourceLost(PhenakiError):
+    """A source that was readable and no longer is, as opposed to one with bad samples."""
 
 
 class DatasetFingerprint(NamedTuple):
-    """By which a source is known again: how many of `what` ("files", "shards") it has, and a digest of their names."""
+    """Identifies the data of a source: the number of its `unit` ("files", "shards"), and a digest of their names."""
 
-    what: str
+    unit: str
     count: int
     digest: str
 
 
 class SampleMetadata(TypedDict, total=False):
-    """Where a sample is from: its name in its source, and what a shard tells of its medium: the file it was made of,
-    the second there at which it starts, its frames per second, its size in px and its length in seconds."""
+    """The sample's name in its source, and what a shard says about its media: the original file, where in it the clip
+    starts (seconds), frames per second, size in px, and duration in seconds."""
 
     name: str
     source: str
@@ -57,8 +60,8 @@ class SampleMetadata(TypedDict, total=False):
 
 
 class Sample(NamedTuple):
-    """A clip uint8 (T, H, W, 3), its caption ("" where there is none), whether it goes on from an earlier scene, and
-    metadata, for people: no training sees them."""
+    """A clip uint8 (T, H, W, 3), its caption ("" if it has none), whether it continues an earlier scene, and metadata,
+    which no training sees."""
 
     video: np.ndarray
     caption: str
@@ -68,8 +71,10 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """Which of `count` streams, and the seed of its order. `shuffle`: samples that are mixed, 0 for all in the order in
-    which they lie; fewer where their files have more than `window_bytes`. `epochs`: after which it ends, 0 for never.
+    """Stream `index` of `count`, ordered by `seed`.
+
+    shuffle: size of the shuffle buffer in samples, 0 for stored order; it never exceeds `window_bytes` of media.
+    epochs: after which the stream ends, 0 for never.
     """
 
     seed: int = 0
@@ -81,34 +86,34 @@ class StreamConfig:
 
 
 class Source(ABC):
-    """`items` are cheap to hold, a file or its bytes; `sample` does the work of decoding one."""
+    """`items` are cheap to hold, a file or its bytes; `sample` decodes one."""
 
     @abstractmethod
     def fingerprint(self) -> DatasetFingerprint:
-        """What there is, found out without reading it: a stream goes on only where that is still the same."""
+        """Found without reading the data. A stream resumes only if it has not changed."""
 
     @abstractmethod
     def items(self, stream: StreamConfig, position: Position) -> Iterator[tuple[Any, Position]]:
-        """Items, each with the position after it, from `position` on ({} is the beginning).
+        """Items from `position` on ({} is the beginning), each with the position after it.
 
-        An item that is a BadSample stands for what could not be read. Raises Gone where nothing can be any more.
+        A BadSample stands for an item that could not be read. Raises SourceLost if nothing can be read any more.
         """
 
     def resharded(self, positions: Sequence[Position], count: int) -> Position:
-        """The position from which each of `count` streams goes on where others, at `positions`, were as far in all."""
+        """The position from which each of `count` streams resumes when other streams stopped at `positions`."""
         return {"taken": -(-sum(position.get("taken", 0) for position in positions) // count)}
 
     @abstractmethod
     def sample(self, item: Any, view: ClipView, rng: np.random.Generator) -> Sample | None:
-        """The clip of an item in `view`; None for a still picture where more frames are wanted, which is no fault.
+        """The clip of an item in `view`; None for a still image if more frames are wanted, which is no error.
 
-        Raises BadSample, with its name, for what cannot be decoded or is too short, and for an item that is one.
+        Raises BadSample, with the sample's name, if it cannot be decoded or is too short, or if the item is one.
         """
 
     def checked_sample(
         self, item: Any, view: ClipView, rng: np.random.Generator, check_caption: Callable[[str], None] | None
     ) -> Sample | None:
-        """As `sample`; one whose caption `check_caption` refuses, with a PhenakiError, is a bad one too."""
+        """Like `sample`; also raises BadSample for a caption that `check_caption` refuses with a PhenakiError."""
         sample = self.sample(item, view, rng)
         if sample is not None and check_caption:
             try:
@@ -118,17 +123,38 @@ class Source(ABC):
         return sample
 
 
-class Media(Source):
+class ProceduralSource(Source):
+    """Samples of a procedural world; an epoch has no end."""
+
+    def __init__(self, world: World):
+        self.world = world
+
+    def fingerprint(self) -> DatasetFingerprint:
+        """The configuration determines the data."""
+        return DatasetFingerprint("scenes", 0, "")
+
+    def items(self, stream: StreamConfig, position: Position) -> Iterator[tuple[int, Position]]:
+        taken = position.get("taken", 0)
+        while True:
+            yield stream.index + taken * stream.count, {"taken": taken + 1}
+            taken += 1
+
+    def sample(self, item: int, view: ClipView, rng: np.random.Generator) -> Sample:
+        sample = self.world.sample(item, view.frames)
+        return Sample(sample.video, sample.caption, sample.continued, {"name": f"scene {item}"})
+
+
+class MediaSource(Source):
     """Encoded videos and images. At each use one of their captions is drawn, or made from a label and a template."""
 
     def __init__(self, templates: tuple[str, ...] = (), captions: bool = True):
         self.templates, self.captions = templates, captions
 
-    def sample(self, item: EncodedSample | BadSample, view: ClipView, rng: np.random.Generator) -> Sample | None:
+    def sample(self, item: _Item, view: ClipView, rng: np.random.Generator) -> Sample | None:
         if isinstance(item, BadSample):
             raise item
         try:
-            clip = read_clip(item.media, item.ending, view, rng)
+            clip = read_clip(item.media, item.suffix, view, rng)
         except StillPicture:
             return None
         except BadSample as error:
@@ -142,8 +168,8 @@ class Media(Source):
         return "it has no caption"
 
 
-class FolderSource(Media):
-    """The files of a folder, in an order of its own for each epoch."""
+class FolderSource(MediaSource):
+    """The files of a folder, shuffled anew for each epoch."""
 
     def __init__(self, folder: Folder, templates: tuple[str, ...] = (), captions: bool = True):
         super().__init__(templates, captions)
@@ -153,29 +179,29 @@ class FolderSource(Media):
         return DatasetFingerprint("files", len(self.folder), self.folder.digest())
 
     def no_caption(self, item: EncodedSample) -> str:
-        inside = posixpath.basename(posixpath.dirname(item.key))
-        if not inside or self.templates:
+        parent = posixpath.basename(posixpath.dirname(item.key))
+        if not parent or self.templates:
             return "it has no caption"
         return (
-            f"it has no caption; for one of its folder's name, '{inside}', give its source templates, such as "
+            f"it has no caption; to make one of its folder's name '{parent}', give the source templates such as "
             "'a video of {label}'"
         )
 
-    def items(self, stream: StreamConfig, position: Position) -> Iterator[tuple[EncodedSample | BadSample, Position]]:
+    def items(self, stream: StreamConfig, position: Position) -> Iterator[tuple[_Item, Position]]:
         taken = position.get("taken", 0)
         while True:
-            epoch, place = divmod(stream.index + taken * stream.count, len(self.folder))
+            epoch, index = divmod(stream.index + taken * stream.count, len(self.folder))
             if stream.epochs and epoch >= stream.epochs:
                 return
             taken += 1
-            number = int(_order(len(self.folder), stream.seed, epoch)[place]) if stream.shuffle else place
-            yield self.folder[number], {"taken": taken}
+            file = int(_order(len(self.folder), stream.seed, epoch)[index]) if stream.shuffle else index
+            yield self.folder[file], {"taken": taken}
 
 
-class ShardSource(Media):
-    """Samples of tar shards: the shards in an order of its own for each epoch, their samples mixed window by window.
+class ShardSource(MediaSource):
+    """Samples of tar shards: the shards shuffled for each epoch, their samples window by window.
 
-    Where there are fewer shards than streams, several streams share a shard and each takes every n-th of its samples.
+    If there are fewer shards than streams, several streams read the same shard and take every n-th of its samples.
     """
 
     def __init__(self, shards: Sequence[str], templates: tuple[str, ...] = (), captions: bool = True):
@@ -183,44 +209,41 @@ class ShardSource(Media):
         self.shards = list(shards)
 
     def fingerprint(self) -> DatasetFingerprint:
-        return DatasetFingerprint(
-            "shards", len(self.shards), sha256("\n".join(self.shards).encode(errors="replace")).hexdigest()
-        )
+        names = "\n".join(self.shards).encode(errors="replace")
+        return DatasetFingerprint("shards", len(self.shards), sha256(names).hexdigest())
 
-    def items(self, stream: StreamConfig, position: Position) -> Iterator[tuple[EncodedSample | BadSample, Position]]:
+    def items(self, stream: StreamConfig, position: Position) -> Iterator[tuple[_Item, Position]]:
         start = {key: position.get(key, 0) for key in ("part", "offset", "number", "window")}
-        given = position.get("given", 0)
+        yielded = position.get("yielded", 0)
         for window, end in _windows(self._read(stream, start), stream):
             order = np.arange(len(window))
             if stream.shuffle:
                 order = np.random.default_rng([stream.seed, stream.index, start["window"]]).permutation(len(window))
-            for place in range(given, len(window)):
-                yield window[order[place]], start | {"given": place + 1}
-            start, given = end | {"window": start["window"] + 1}, 0
-            window.clear()  # its bytes go before the next ones come
+            for index in range(yielded, len(window)):
+                yield window[order[index]], start | {"yielded": index + 1}
+            start, yielded = end | {"window": start["window"] + 1}, 0
+            window.clear()  # frees its bytes before the next window is read
 
     def resharded(self, positions: Sequence[Position], count: int) -> Position:
-        """By whole shards: some samples are seen twice in this epoch, or not at all."""
+        """By complete shards: some samples are seen twice in this epoch, or not at all."""
         epochs = sum(position.get("part", 0) for position in positions) / self._parts(len(positions))
         return {"part": round(epochs * self._parts(count) / count)}
 
     def _parts(self, count: int) -> int:
-        """Parts of shards that an epoch of `count` streams has."""
+        """Shards, or parts of shards, that `count` streams read in an epoch."""
         return len(self.shards) * -(-count // len(self.shards))
 
-    def _read(
-        self, stream: StreamConfig, start: Position
-    ) -> Iterator[tuple[EncodedSample | BadSample | None, Position]]:
-        """The stream's samples as they lie, each with the place where the next one begins; None ends an epoch."""
-        sharers = -(-stream.count // len(self.shards))
+    def _read(self, stream: StreamConfig, start: Position) -> Iterator[tuple[_Item | None, Position]]:
+        """The stream's samples in stored order, each with the position of the next one; None ends an epoch."""
+        readers = -(-stream.count // len(self.shards))  # per shard
         parts = self._parts(stream.count)
         part, offset, number = start["part"], start["offset"], start["number"]
         empty = 0
         while True:
-            epoch, place = divmod(stream.index + part * stream.count, parts)
+            epoch, index = divmod(stream.index + part * stream.count, parts)
             if stream.epochs and epoch >= stream.epochs:
                 return
-            shard, share = divmod(place, sharers)
+            shard, reader = divmod(index, readers)
             if stream.shuffle:
                 shard = int(_order(len(self.shards), stream.seed, epoch)[shard])
             empty += 1
@@ -228,29 +251,29 @@ class ShardSource(Media):
                 if isinstance(sample, Unreadable):
                     self._check_others(shard, sample)
                 number += 1
-                if (number + epoch) % sharers == share:
+                if (number + epoch) % readers == reader:
                     empty = 0
                     yield sample, {"part": part, "offset": following, "number": number}
             if empty > 2 * parts:
-                raise PhenakiError(f"there are no samples in the shards: {', '.join(self.shards[:3])} ...")
+                raise PhenakiError(f"the shards hold no samples: {', '.join(self.shards[:3])} ...")
             part, offset, number = part + 1, 0, 0
             if (stream.index + part * stream.count) // parts > epoch:
                 yield None, {"part": part, "offset": 0, "number": 0}
 
     def _check_others(self, shard: int, found: Unreadable) -> None:
-        """Raise Gone where another shard, one of the first, cannot be opened either."""
+        """Raise SourceLost if another of the first shards cannot be opened either."""
         other = self.shards[0 if shard else min(1, len(self.shards) - 1)]
         try:
             open_from(other).close()
         except (PhenakiError, OSError) as error:
-            raise Gone(f"{found} Nor can '{other}' be opened, so the place counts as gone.") from error
+            raise SourceLost(f"{found} '{other}' cannot be opened either, so the source seems lost.") from error
 
 
 def _windows(
-    reader: Iterator[tuple[EncodedSample | BadSample | None, Position]], stream: StreamConfig
-) -> Iterator[tuple[list[EncodedSample | BadSample], Position]]:
-    """The reader's samples by as many as are mixed and fit in memory, of one epoch, with the place after them."""
-    window: list[EncodedSample | BadSample] = []
+    reader: Iterator[tuple[_Item | None, Position]], stream: StreamConfig
+) -> Iterator[tuple[list[_Item], Position]]:
+    """The reader's samples in shuffle windows, which end with an epoch, and the position after each."""
+    window: list[_Item] = []
     held = 0
     for item, end in reader:
         if item is not None:
@@ -262,9 +285,9 @@ def _windows(
 
 
 def _metadata(item: EncodedSample) -> SampleMetadata:
-    """Those of a stranger's shard may be anything."""
+    """Only values of the expected types: in a third-party shard they may be anything."""
     metadata: SampleMetadata = {"name": item.key}
-    for name, kind in _TOLD.items():
+    for name, kind in _METADATA.items():
         if isinstance(item.metadata.get(name), kind):
             metadata[name] = item.metadata[name]
     return metadata

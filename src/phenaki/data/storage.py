@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 
-ENDING = ".tar"  # of the files a folder is searched for
+SUFFIX = ".tar"  # of the files a folder is searched for
 TRIES = 5  # in a row without a byte, before a server counts as gone
 FIRST_WAIT = 1.0  # seconds before the second try; each further wait is twice as long
 CONNECT_TIMEOUT, READ_TIMEOUT = 15, 30  # seconds of silence over HTTP
@@ -56,7 +56,7 @@ def expand(uri: str) -> list[str]:
     names = [uri] if os.path.lexists(uri) else _without_braces(uri)
     found = sorted({file for name in names for file in _listed(name)})
     if not found:
-        raise PhenakiError(f"Nothing was found at '{uri}'. A folder is searched for files that end in {ENDING}.")
+        raise PhenakiError(f"Nothing was found at '{uri}'. A folder is searched for files that end in {SUFFIX}.")
     open_from(found[0]).close()
     return found
 
@@ -93,7 +93,7 @@ def _listed(name: str) -> list[str]:
         return [name]
     if not protocol:
         return _listed_locally(_local(name))
-    if name.endswith(ENDING) and not _MAGIC.search(name):
+    if name.endswith(SUFFIX) and not _MAGIC.search(name):
         return [name]
     with _spoken("Cannot list", name):
         return _listed_remotely(name)
@@ -101,7 +101,7 @@ def _listed(name: str) -> list[str]:
 
 def _listed_locally(name: str) -> list[str]:
     if os.path.isdir(name):
-        return [file for file in files_under(name) if file.endswith(ENDING)]
+        return [file for file in files_under(name) if file.endswith(SUFFIX)]
     if _MAGIC.search(name) and not os.path.exists(name):
         return [file for file in glob.glob(name, recursive=True) if os.path.isfile(file)]
     return [name]
@@ -115,7 +115,7 @@ def _listed_remotely(name: str) -> list[str]:
         if not found:
             files.ls(path[: magic.start()].rpartition("/")[0])  # raises for a bucket or folder that is not there
     else:
-        found = [file for file in files.find(path) if file == path or file.endswith(ENDING) and not _is_hidden(file)]
+        found = [file for file in files.find(path) if file == path or file.endswith(SUFFIX) and not _is_hidden(file)]
     return [files.unstrip_protocol(file) for file in found]
 
 
@@ -144,7 +144,7 @@ def open_from(url: str, offset: int = 0) -> BinaryIO:
     return file
 
 
-def read_if_there(url: str) -> bytes | None:
+def read_optional(url: str) -> bytes | None:
     """All bytes of a small file, or None where there is none. Raises PhenakiError as `open_from` does."""
     try:
         with open_from(url) as file:
@@ -270,7 +270,7 @@ def make_folder(uri: str) -> None:
             os.makedirs(_local(uri), exist_ok=True)
 
 
-def put_whole(url: str) -> AbstractContextManager[BinaryIO]:
+def open_atomic(url: str) -> AbstractContextManager[BinaryIO]:
     """A binary file to fill that takes the name `url` only when the block ends without an error.
 
     A local path, in a folder that is there (`files.write_atomic`), or a URL of a store such as s3://, where the parts
@@ -279,9 +279,9 @@ def put_whole(url: str) -> AbstractContextManager[BinaryIO]:
     return _upload(url) if _protocol(url) else write_atomic(_local(url))
 
 
-def put_json(url: str, data: Any) -> None:
-    """Write plain data for people and programs to read, as `put_whole` writes."""
-    with put_whole(url) as file:
+def write_json(url: str, data: Any) -> None:
+    """Write plain data for people and programs to read, as `open_atomic` writes."""
+    with open_atomic(url) as file:
         file.write(to_json(data, indent=2))
 
 

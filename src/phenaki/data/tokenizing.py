@@ -19,13 +19,12 @@ from phenaki.core.config import from_dict, to_dict
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.precision import autocast
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.opening import Split, check_holds_clips, open_source
+from phenaki.data.opening import Split, check_has_clips, open_source
 from phenaki.data.sample import EncodedSample, check_bad_fraction
 from phenaki.data.shards import ShardWriter
-from phenaki.data.sources import Position, Sample, Source, StreamConfig
-from phenaki.data.storage import check_outside, join, make_folder, put_json, put_whole, read_if_there
-from phenaki.data.tokens import FIELD, TOKENS, TokenSet, name_of_share
-from phenaki.data.worlds import WorldSource
+from phenaki.data.sources import Position, ProceduralSource, Sample, Source, StreamConfig
+from phenaki.data.storage import check_outside, join, make_folder, open_atomic, read_optional, write_json
+from phenaki.data.tokens import FIELD, TOKENS, TokenSet, rank_prefix
 from phenaki.media.convert import to_float
 from phenaki.media.view import ClipView
 from phenaki.tokenizers import Tokenizer
@@ -118,11 +117,11 @@ def tokenize(
         lengths=(config.frames,),
         seed=config.seed,
     )
-    check_holds_clips(config.source.uri)
+    check_has_clips(config.source.uri)
     captions = not isinstance(text_encoder, NoText)
     source = open_source(config.source, data, captions, config.split)
-    if isinstance(source, WorldSource) and not config.samples:
-        raise PhenakiError("the procedural world has no end: say how many samples are wanted (--samples)")
+    if isinstance(source, ProceduralSource) and not config.samples:
+        raise PhenakiError(f"'{config.source.uri}' is endless: set the number of samples (--samples)")
     view = replace(data.view(config.frames, config.source), random=config.passes > 1, flip=config.flip)
     made_by = TokenSet(
         tokenizer=fingerprint(tokenizer),
@@ -260,10 +259,10 @@ class _Share:
     """
 
     def __init__(self, out: str, rank: int, made_by: TokenSet) -> None:
-        self._out, self._name, self._made_by = out, name_of_share(rank), made_by
+        self._out, self._name, self._made_by = out, rank_prefix(rank), made_by
         _is_begun(out, made_by)
         self._journal = join(out, f"{self._name}.json")
-        data = read_if_there(self._journal)
+        data = read_optional(self._journal)
         self.done = Tokenized() if data is None else from_dict(Tokenized, json.loads(data), f"'{self._journal}'")
         self.writer = ShardWriter(out, self._name, first=self.done.shards)
         self._first, self._before = self.done.shards, self.done.written
@@ -272,7 +271,7 @@ class _Share:
     def write(self, fields: dict[str, bytes]) -> None:
         if not self.done.written and not _is_begun(self._out, self._made_by):
             make_folder(self._out)
-            put_json(join(self._out, TOKENS), to_dict(self._made_by))
+            write_json(join(self._out, TOKENS), to_dict(self._made_by))
         self.writer.write(f"{self.done.taken:09d}", fields)
         self.done.written += 1
 
@@ -289,16 +288,16 @@ class _Share:
             return
         self.writer.finish_shard()
         if self._bad:
-            with put_whole(join(self._out, f"{self._name}-{self.done.shards:06d}.bad.txt")) as file:
+            with open_atomic(join(self._out, f"{self._name}-{self.done.shards:06d}.bad.txt")) as file:
                 file.write("".join(f"{sentence}\n" for sentence in self._bad).encode())
         self.done.shards, self._before = self._first + len(self.writer.finished), self.done.written
         self._bad = []
-        put_json(self._journal, to_dict(self.done))
+        write_json(self._journal, to_dict(self.done))
 
 
 def _is_begun(out: str, made_by: TokenSet) -> bool:
     """Whether tokens.json is there. Raises PhenakiError where it is that of other networks, settings or processes."""
-    data = read_if_there(join(out, TOKENS))
+    data = read_optional(join(out, TOKENS))
     if data is None:
         return False
     begun = from_dict(TokenSet, json.loads(data), where=f"'{join(out, TOKENS)}'")

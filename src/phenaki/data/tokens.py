@@ -21,7 +21,7 @@ from safetensors.numpy import load
 from phenaki.core.errors import BadSample
 from phenaki.core.grid import latent_frames
 from phenaki.data.captions import draw_caption
-from phenaki.data.config import Size, sides
+from phenaki.data.config import Size, height_and_width
 from phenaki.data.sample import EncodedSample
 from phenaki.data.sources import ShardSource
 from phenaki.media.view import ClipView
@@ -31,7 +31,7 @@ TOKENS = "tokens.json"
 FIELD = "safetensors"  # of a sample, in its shard
 
 
-def name_of_share(rank: int) -> str:
+def rank_prefix(rank: int) -> str:
     """NAME, in the files that process `rank` writes."""
     return f"tokens-{rank:03d}"
 
@@ -61,7 +61,7 @@ class TokenSet:
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of the clips in px."""
-        return sides(self.size or self.spec.image_size)
+        return height_and_width(self.size or self.spec.image_size)
 
 
 class Tokens(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.opening import check_holds_clips, has_validation, open_source
+from phenaki.data.opening import check_has_clips, has_validation, open_source
 from phenaki.data.sources import Sample, StreamConfig
 from phenaki.evaluation.generate import FRAMES
 from phenaki.evaluation.protocol import PREPROCESSING
@@ -69,7 +69,7 @@ class Clips:
     def _of_data(self, uri: str) -> tuple[Iterator[Sample], dict[str, Any]]:
         config = self.tokenizer.config
         view = ClipView(self.frames, config.fps, tuple(config.image_size), random=False)
-        check_holds_clips(uri)
+        check_has_clips(uri)
         split = "validation" if has_validation(uri) else "train"
         protocol = {
             "data": uri,

@@ -15,9 +15,9 @@ from phenaki.conditioning import Text
 from phenaki.core.components import fingerprint
 from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import Autocast, autocast
+from phenaki.data.batch import Batch
 from phenaki.data.config import DataConfig
 from phenaki.data.eval_samples import eval_samples
-from phenaki.data.mixing import Batch
 from phenaki.generators import Generator
 from phenaki.generators.critic import Critic, CriticConfig, build_critic
 from phenaki.generators.losses import critic_loss
@@ -40,7 +40,7 @@ class CriticRecipe:
     """The complete configuration of a critic's training but for the model, which is given by its folder."""
 
     critic: CriticConfig = field(default_factory=lambda: CriticConfig(kind="token"))
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig = field(kw_only=True)
     prefix: PrefixConfig = field(default_factory=PrefixConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     run: RunConfig = field(default_factory=RunConfig)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from phenaki.conditioning import Text, TextConfig, TextEncoder, WordEncoderConfig, encoder_class
 from phenaki.core.precision import Autocast, autocast
+from phenaki.data.batch import Batch
 from phenaki.data.config import DataConfig
 from phenaki.data.eval_samples import eval_samples
-from phenaki.data.mixing import Batch
 from phenaki.generators import Components, GeneratorSizes, MaskedTransformerSizes, build_generator
 from phenaki.generators.critic import CriticConfig, build_critic
 from phenaki.generators.losses import GeneratorLossConfig, masked_cross_entropy
@@ -40,7 +40,7 @@ class GeneratorRecipe:
 
     generator: GeneratorSizes = field(default_factory=MaskedTransformerSizes)
     text: TextConfig = field(default_factory=WordEncoderConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig = field(kw_only=True)
     prefix: PrefixConfig = field(default_factory=PrefixConfig)
     loss: GeneratorLossConfig = field(default_factory=GeneratorLossConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)

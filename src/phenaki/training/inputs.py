@@ -11,8 +11,9 @@ from torch import Tensor
 from phenaki.conditioning import NoTextConfig, Text, TextConfig, TextEncoder, encoder_class
 from phenaki.core.components import fingerprint
 from phenaki.core.errors import PhenakiError
+from phenaki.data.batch import Batch
 from phenaki.data.config import DataConfig
-from phenaki.data.mixing import Batch, Batches
+from phenaki.data.mixing import Batches
 from phenaki.data.opening import token_set
 from phenaki.data.tokens import TOKENS, TokenSet
 from phenaki.media.convert import to_float

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from phenaki.conditioning import Text
 from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import Precision, autocast
+from phenaki.data.batch import collate
 from phenaki.data.eval_samples import EvalSamples
-from phenaki.data.mixing import collate
 from phenaki.evaluation.pixels import psnr
 from phenaki.generators import Components
 from phenaki.generators.masking import masked_count, random_mask

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,7 +38,7 @@ class ResumePolicy:
         self._folder, self._resume = folder, resume
         self.frozen = dict(frozen)
         self.recipe = _plain(recipe)
-        self._defaults = {section: _plain(type(getattr(recipe, section))()) for section in self.recipe}
+        self._config = recipe
         self._named = resume not in ("auto", "never")
         self.replaces = self._check_folder(overwrite)
 
@@ -96,7 +97,7 @@ class ResumePolicy:
 
     def _changed(self, before: dict[str, Any], free: Sequence[str] = ()) -> list[str]:
         """How this recipe differs from an earlier one, keys that are free to change aside."""
-        before = _completed(before, self._defaults)
+        before = _completed(before, self._config)
         return [
             f"{name} from {old} to {new}"
             for section, values in self.recipe.items()
@@ -119,10 +120,22 @@ def _plain(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(to_dict(config)))
 
 
-def _completed(before: Any, defaults: Any) -> Any:
+def _completed(before: Any, config: Any) -> Any:
     """Settings of an older version with today's keys: a key that did not exist yet acted as its default does."""
-    if isinstance(before, list) and isinstance(defaults, list) and defaults:
-        return [_completed(item, defaults[0]) for item in before]
-    if not (isinstance(before, dict) and isinstance(defaults, dict)):
+    if isinstance(before, list) and isinstance(config, (tuple, list)) and config:
+        return [_completed(item, config[0]) for item in before]
+    if not (isinstance(before, dict) and is_dataclass(config)):
         return before
-    return {key: _completed(before.get(key, default), default) for key, default in defaults.items()}
+    return {
+        field.name: _completed(before[field.name], getattr(config, field.name))
+        if field.name in before
+        else _default(field)
+        for field in fields(config)
+    }
+
+
+def _default(field: Field) -> Any:
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    if default is MISSING:
+        return None
+    return _plain(default) if is_dataclass(default) else json.loads(json.dumps(default, default=str))

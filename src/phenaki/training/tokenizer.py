@@ -18,7 +18,7 @@ from phenaki.core.precision import Autocast, autocast
 from phenaki.data.config import DataConfig
 from phenaki.data.eval_samples import EvalSamples, eval_samples
 from phenaki.data.mixing import Batches
-from phenaki.data.opening import check_holds_clips
+from phenaki.data.opening import check_has_clips
 from phenaki.media.convert import to_float
 from phenaki.perceptual import PerceptualNetworks, load_i3d, load_lpips
 from phenaki.tokenizers import CViViTConfig, Tokenizer, TokenizerConfig, build_tokenizer, code_usage
@@ -56,7 +56,7 @@ class TokenizerRecipe:
     """The complete configuration of a first-stage run."""
 
     tokenizer: TokenizerConfig = field(default_factory=CViViTConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig = field(kw_only=True)
     loss: TokenizerLossConfig = field(default_factory=TokenizerLossConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -323,7 +323,7 @@ def _check_clips(recipe: TokenizerRecipe) -> EvalSamples:
     if recipe.run.prompts:
         raise PhenakiError(f"run.prompts '{recipe.run.prompts}': a tokenizer reads no prompts; leave it empty")
     for source in recipe.data.uris:
-        check_holds_clips(source)
+        check_has_clips(source)
     clips = eval_samples(recipe.data, captions=False)
     check_clips(clips, recipe.data.image_size)
     return clips

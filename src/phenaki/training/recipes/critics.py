@@ -13,7 +13,7 @@ def critic_debug() -> CriticRecipe:
     """A critic that trains in seconds, for models of `masked_debug`."""
     model = masked_debug()
     run = replace(model.run, steps=50, picture_every=50)
-    return CriticRecipe(CriticConfig("token", layers=1), model.data, model.prefix, model.optimizer, run)
+    return CriticRecipe(CriticConfig("token", layers=1), model.prefix, model.optimizer, run, data=model.data)
 
 
 def critic_shapes_64() -> CriticRecipe:
@@ -22,4 +22,4 @@ def critic_shapes_64() -> CriticRecipe:
     model = masked_shapes_64()
     critic = CriticConfig("token", temperature=model.sampling.decoding.temperature)
     run = replace(model.run, steps=8_000)
-    return CriticRecipe(critic, model.data, model.prefix, model.optimizer, run)
+    return CriticRecipe(critic, model.prefix, model.optimizer, run, data=model.data)

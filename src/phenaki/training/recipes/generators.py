@@ -11,6 +11,7 @@ from phenaki.training.config import RunConfig
 from phenaki.training.generator import GeneratorRecipe
 from phenaki.training.masking import PrefixConfig
 from phenaki.training.optim import OptimizerConfig
+from phenaki.training.recipes.shapes import SHAPES
 
 
 def masked_debug() -> GeneratorRecipe:
@@ -18,7 +19,7 @@ def masked_debug() -> GeneratorRecipe:
     return GeneratorRecipe(
         generator=MaskedTransformerSizes(frames=5, width=64, layers=2),
         text=WordEncoderConfig(width=64, layers=1),
-        data=DataConfig(size=32, batch=4, lengths=(1, 5), length_weights=(0.25, 0.75), workers=0),
+        data=DataConfig(SHAPES, size=32, batch=4, lengths=(1, 5), length_weights=(0.25, 0.75), workers=0),
         prefix=PrefixConfig(latent_frames=(0, 1), probabilities=(0.8, 0.2), continued_probabilities=(0.0, 1.0)),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=10, clip=1.0, ema_decay=0.9),
         sampling=SamplingConfig(DecodingConfig(steps=4), rollout=RolloutConfig(prime_frames=1)),
@@ -31,7 +32,7 @@ def masked_shapes_64() -> GeneratorRecipe:
     return GeneratorRecipe(
         generator=MaskedTransformerSizes(frames=11, width=256, layers=6),
         text=WordEncoderConfig(width=192, layers=2),
-        data=DataConfig(batch=8, lengths=(1, 11), length_weights=(0.3, 0.7), seed=1),
+        data=DataConfig(SHAPES, batch=8, lengths=(1, 11), length_weights=(0.3, 0.7), seed=1),
         prefix=PrefixConfig(
             latent_frames=(0, 1, 3),
             probabilities=(0.25, 0.65, 0.1),
@@ -57,7 +58,7 @@ def base_128() -> GeneratorRecipe:
     return GeneratorRecipe(
         generator=MaskedTransformerSizes(frames=11, width=768, layers=12),
         text=T5Config("google/t5-v1_1-base", width=768),
-        data=DataConfig(size=128, batch=64, lengths=(1, 11), length_weights=(0.2, 0.8), workers=8, seed=1),
+        data=DataConfig(SHAPES, size=128, batch=64, lengths=(1, 11), length_weights=(0.2, 0.8), workers=8, seed=1),
         optimizer=OptimizerConfig(kind="muon", lr=1e-3, warmup_steps=2000, cooldown_fraction=0.35, clip=1.0),
         sampling=SamplingConfig(DecodingConfig(steps=24), GuidanceConfig(scale=4.0), RolloutConfig(prime_frames=5)),
         run=RunConfig(steps=200_000, log_every=100, picture_every=5000, checkpoint_every=1000),
@@ -72,7 +73,7 @@ def paper() -> GeneratorRecipe:
     return GeneratorRecipe(
         generator=MaskedTransformerSizes(frames=11, width=2048, layers=24),
         text=T5Config("google/t5-v1_1-xxl", width=4096),
-        data=DataConfig(size=128, batch=512, lengths=(1, 11), length_weights=(0.2, 0.8), workers=8, seed=1),
+        data=DataConfig(SHAPES, size=128, batch=512, lengths=(1, 11), length_weights=(0.2, 0.8), workers=8, seed=1),
         loss=GeneratorLossConfig(text_drop=0.1),
         optimizer=OptimizerConfig(kind="adamw", lr=1e-4, warmup_steps=10_000, ema_decay=0.9999),
         sampling=SamplingConfig(

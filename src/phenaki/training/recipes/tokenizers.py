@@ -10,6 +10,7 @@ from phenaki.tokenizers.discriminator import DiscriminatorConfig
 from phenaki.tokenizers.losses import TokenizerLossConfig
 from phenaki.training.config import RunConfig
 from phenaki.training.optim import OptimizerConfig
+from phenaki.training.recipes.shapes import SHAPES
 from phenaki.training.tokenizer import TokenizerRecipe
 
 
@@ -23,7 +24,7 @@ def cvivit_debug() -> TokenizerRecipe:
             temporal_layers=1,
             quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 8)),
         ),
-        data=DataConfig(size=32, batch=4, lengths=(1, 5), length_weights=(0.25, 0.75), workers=0),
+        data=DataConfig(SHAPES, size=32, batch=4, lengths=(1, 5), length_weights=(0.25, 0.75), workers=0),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=10, clip=1.0, ema_decay=0.9),
         run=RunConfig(steps=100, log_every=10, picture_every=100, checkpoint_every=50),
     )
@@ -47,7 +48,7 @@ def cvivit_shapes_64() -> TokenizerRecipe:
             pixel_hidden=512,
             quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 6, 5)),
         ),
-        data=DataConfig(batch=6, lengths=(1, 3, 11), length_weights=(0.1, 0.4, 0.5)),
+        data=DataConfig(SHAPES, batch=6, lengths=(1, 3, 11), length_weights=(0.1, 0.4, 0.5)),
         loss=TokenizerLossConfig(token_consistency=0.01),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=100, cooldown_fraction=0.5, clip=0.03),
         run=RunConfig(steps=12_000, log_every=25, picture_every=500, checkpoint_every=500),
@@ -60,7 +61,7 @@ def cvivit_128() -> TokenizerRecipe:
     A fifth of the steps see images alone. LPIPS and I3D need their weights: loss.lpips=0 loss.i3d=0 does without.
     """
     return TokenizerRecipe(
-        data=DataConfig(size=128, batch=128, lengths=(1, 11), length_weights=(0.2, 0.8), workers=8),
+        data=DataConfig(SHAPES, size=128, batch=128, lengths=(1, 11), length_weights=(0.2, 0.8), workers=8),
         loss=TokenizerLossConfig(adversarial=0.1, lpips=0.1, i3d=1.0),
         optimizer=OptimizerConfig(kind="adamw", lr=1e-4, warmup_steps=100_000, ema_decay=0.9999),
         run=RunConfig(steps=1_000_000, log_every=100, picture_every=5000, checkpoint_every=5000),
@@ -81,7 +82,7 @@ def conv3d_debug() -> TokenizerRecipe:
             blocks=(1, 1, 1),
             quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 8)),
         ),
-        data=DataConfig(size=32, batch=4, lengths=(1, 5), length_weights=(0.25, 0.75), workers=0),
+        data=DataConfig(SHAPES, size=32, batch=4, lengths=(1, 5), length_weights=(0.25, 0.75), workers=0),
         optimizer=OptimizerConfig(kind="adamw", lr=2e-3, warmup_steps=10, clip=1.0, ema_decay=0.9),
         run=RunConfig(steps=100, log_every=10, picture_every=100, checkpoint_every=50),
     )
@@ -94,7 +95,7 @@ def conv3d_128() -> TokenizerRecipe:
     """
     return TokenizerRecipe(
         tokenizer=Conv3DConfig(),
-        data=DataConfig(size=128, batch=64, lengths=(1, 11), length_weights=(0.2, 0.8), workers=8),
+        data=DataConfig(SHAPES, size=128, batch=64, lengths=(1, 11), length_weights=(0.2, 0.8), workers=8),
         loss=TokenizerLossConfig(quantizer=0.1, adversarial=0.1, lpips=0.1),
         discriminator=DiscriminatorConfig(lr=3e-6),
         optimizer=OptimizerConfig(kind="adamw", lr=3e-4, warmup_steps=1000),

@@ -5,9 +5,10 @@ To be read in this order: scene, render, captions, world; sight (what is seen in
 
 from __future__ import annotations
 
-from phenaki.core.registry import WORLDS
+from phenaki.core.worlds import WORLDS
 from phenaki.worlds.shapes.captions import Claims, ObjectClaims, caption, parse_caption, true_claims
 from phenaki.worlds.shapes.checker import Finding, Report, StoryReport, check, check_story, judge
+from phenaki.worlds.shapes.dataset import ShapesDataset
 from phenaki.worlds.shapes.render import render
 from phenaki.worlds.shapes.scene import (
     ACTIONS,
@@ -25,9 +26,9 @@ from phenaki.worlds.shapes.scene import (
     sample_scene,
 )
 from phenaki.worlds.shapes.sight import Seen, SeenObject, look
-from phenaki.worlds.shapes.world import Sample, ShapesWorld, Story
+from phenaki.worlds.shapes.world import ShapesSample, ShapesWorld, Story
 
-WORLDS["shapes"] = ShapesWorld
+WORLDS["shapes"] = ShapesDataset
 
 __all__ = [
     "ACTIONS",
@@ -42,11 +43,12 @@ __all__ = [
     "Finding",
     "ObjectClaims",
     "Report",
-    "Sample",
     "Scene",
     "SceneObject",
     "Seen",
     "SeenObject",
+    "ShapesDataset",
+    "ShapesSample",
     "ShapesWorld",
     "Story",
     "StoryReport",

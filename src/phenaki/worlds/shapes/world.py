@@ -15,7 +15,7 @@ _SCENE, _STORY, _CAPTION = 0, 1, 2  # what a stream of random numbers is for
 
 
 @dataclass(frozen=True)
-class Sample:
+class ShapesSample:
     """A clip uint8 (T, H, W, 3), its caption, and the truth. `continued`: it goes on from an earlier scene."""
 
     video: np.ndarray
@@ -112,9 +112,9 @@ class ShapesWorld:
         scene, continued = self._scene(index)
         return caption(scene, self._rng(index, _CAPTION, variant), continued)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> ShapesSample:
         scene, continued = self._scene(index)
-        return Sample(render(scene), caption(scene, self._rng(index, _CAPTION, 0), continued), scene, continued)
+        return ShapesSample(render(scene), caption(scene, self._rng(index, _CAPTION, 0), continued), scene, continued)
 
     def story(self, index: int, scenes: int = 3) -> Story:
         """Story `index`: a scene with a full caption and `scenes - 1` that go on from it."""

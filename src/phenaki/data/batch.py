@@ -1,0 +1,71 @@
+"""A batch of training samples, and its way from a worker process to the training process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from phenaki.data.sources import Sample
+from phenaki.data.tokens import Tokens
+
+_SMALL = 2**18  # bytes; below, copying a tensor between processes costs less than sharing its memory
+
+
+class Batch(TypedDict, total=False):
+    """A caption for each clip, `continued` bool (B,): which clips continue an earlier scene, and either video uint8
+    (B, T, H, W, 3) or ids int64 (B, t, h, w); from token shards with text embeddings also text float32 (B, L, D) and
+    its mask bool (B, L)."""
+
+    captions: list[str]
+    continued: Tensor
+    video: Tensor
+    ids: Tensor
+    text: Tensor
+    text_mask: Tensor
+
+
+class BatchResult(NamedTuple):
+    """A batch, the position of its stream after it, the number of samples drawn for it, and which of them were bad."""
+
+    batch: Batch
+    position: dict[str, Any]
+    drawn: int
+    bad: list[str]
+
+
+def collate(samples: Sequence[Sample] | Sequence[Tokens]) -> Batch:
+    """A batch of samples of the same kind, length and size."""
+    batch: Batch = {
+        "captions": [sample.caption for sample in samples],
+        "continued": torch.tensor([sample.continued for sample in samples]),
+    }
+    if isinstance(samples[0], Sample):
+        return batch | {"video": torch.from_numpy(np.stack([sample.video for sample in samples]))}
+    batch["ids"] = torch.from_numpy(np.stack([sample.ids for sample in samples]))
+    if samples[0].text is not None:
+        texts = [torch.from_numpy(sample.text).float() for sample in samples]
+        batch["text"] = pad_sequence(texts, batch_first=True)
+        batch["text_mask"] = pad_sequence([torch.ones(len(text), dtype=torch.bool) for text in texts], batch_first=True)
+    return batch
+
+
+def to_transfer(result: BatchResult | str) -> BatchResult | str:
+    """Small tensors become arrays, which are copied; torch opens a connection between the processes per tensor."""
+    if isinstance(result, str):
+        return result
+    small = {name: value.numpy() for name, value in result.batch.items() if _is_small(value)}
+    return result._replace(batch=result.batch | small)
+
+
+def from_transfer(batch: dict[str, Any]) -> Batch:
+    arrays = {name: torch.from_numpy(value) for name, value in batch.items() if isinstance(value, np.ndarray)}
+    return batch | arrays
+
+
+def _is_small(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.nbytes < _SMALL
