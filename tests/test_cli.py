@@ -464,7 +464,7 @@ def test_tokens_with_embeddings_of_a_whole_models_parts() -> None:
     arguments = ["data", "tokenize", "videos", "tokens", "-t", "shapes-64", "--text-encoder", "shapes-64"]
     assert "'videos' has no usable sample: " in refused(run(*arguments))  # the clips have 9 frames, not 11
     few = refused(run(*arguments, "--frames", 5))
-    assert "1 of 8 samples drawn cannot be used, more than --max-bad-fraction 0.1" in few
+    assert "1 of 8 samples are unusable, more than --max-bad-fraction 0.1" in few
     tokens = run(*arguments, "--frames", 5, "--max-bad-fraction", 0.2)
     assert tokens.exit_code == 0, tokens.output
     assert "left out: broken.mp4: it cannot be read" in tokens.output
@@ -491,7 +491,10 @@ BAD_DATA = [
     (["data", "tokenize", "videos", "out", "-t", "shapes-64", "--split", "all"], "all"),
     (["data", "tokenize", "videos", "out", "-t", "shapes-64", "--flip"], "--flip needs --passes 2"),
     (["train", "tokenizer", "-r", "cvivit_debug", "-o", "out", "-d", "nowhere"], "nowhere"),
-    (["train", "tokenizer", "-r", "cvivit_debug", "-o", "out", "-d", "videos", "data.lengths=[99]"], "one share for"),
+    (
+        ["train", "tokenizer", "-r", "cvivit_debug", "-o", "out", "-d", "videos", "data.lengths=[99]"],
+        "one weight per length",
+    ),
     (
         ["train", "generator", "-r", "masked_debug", "-o", "out", "-d", "videos"],
         r"name the tokenizer that makes them \(--tokenizer\)",
@@ -514,6 +517,6 @@ def test_a_training_with_too_many_broken_files_ends_with_a_sentence(videos: Path
     arguments = ["train", "tokenizer", *DEBUG, "run.steps=99", "--data", "videos", "--out", "one"]
     result = refused(run(*arguments))
     assert re.search(
-        r"phenaki: \d+ of \d+ samples drawn cannot be used, more than data.max_bad_fraction 0.1; the last one: ", result
+        r"phenaki: \d+ of \d+ samples are unusable, more than data.max_bad_fraction 0.1; the last one: ", result
     )
     assert len(Path("one/bad_samples.txt").read_text().splitlines()) == 8
