@@ -145,7 +145,7 @@ def test_what_does_not_belong_together_is_refused(
         (generator_recipe(plain, validation=str(clips)), (), "'.*clips0' holds no tokens.json, so no ids"),
         (generator_recipe("shapes"), (), "'shapes' holds no tokens.json, so no ids"),
         (generator_recipe(plain, size=64), (), "data.size 64 must equal"),
-        (generator_recipe(plain, fps=4.0), (), "data.fps 4 does not fit"),
+        (generator_recipe(plain, fps=4.0), (), "data.fps 4 must equal"),
     ):
         with pytest.raises(PhenakiError, match=said):
             train_generator(recipe, tmp_path / "run", *networks)
