@@ -246,5 +246,5 @@ def test_less_text_costs_less(debug: GeneratorRecipe) -> None:
 
 
 def test_what_cannot_be_told_is_refused(debug: GeneratorRecipe) -> None:
-    with pytest.raises(PhenakiError, match="data.size 32 does not fit"):
+    with pytest.raises(PhenakiError, match="data.size 32 must equal"):
         step_cost(debug, spec("cvivit_128"))

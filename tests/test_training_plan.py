@@ -88,7 +88,7 @@ def test_numbers_are_short() -> None:
         (["masked_shapes_64", "--devices", "2", "--strategy", "fsdp"], "Muon needs full matrices"),
         (["conv4d_debug"], "there is no recipe 'conv4d_debug'. Did you mean 'conv3d_debug'?"),
         (["masked_debug", "--tokenizer", "masked_debug"], "'masked_debug' is a generator recipe"),
-        (["masked_debug", "--tokenizer", "cvivit_128"], "data.size 32 does not fit"),
+        (["masked_debug", "--tokenizer", "cvivit_128"], "data.size 32 must equal"),
         (["conv3d_debug", "run.step=3"], "Did you mean 'steps'?"),
     ],
 )

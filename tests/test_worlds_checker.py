@@ -21,13 +21,13 @@ from phenaki.worlds.shapes import (
     ShapesWorld,
     check,
     check_story,
-    judge,
-    look,
+    observe,
     parse_caption,
     render,
     true_claims,
+    verify,
 )
-from phenaki.worlds.shapes.sight import label
+from phenaki.worlds.shapes.segment import label
 
 VALUES = {
     "shape": SHAPES,
@@ -73,12 +73,12 @@ def test_own_captions_are_accepted_and_changed_ones_are_not() -> None:
     worlds = ShapesWorld(seed=11, split="test"), ShapesWorld(seed=12, split="held_out", continued=0.5)
     for i in range(count):
         sample, rng = worlds[i % 2][i], np.random.default_rng(i)
-        seen = look(sample.video)
-        accepted += judge(seen, sample.claims).fulfilled and judge(seen, true_claims(sample.scene)).fulfilled
+        seen = observe(sample.video)
+        accepted += verify(seen, sample.claims).fulfilled and verify(seen, true_claims(sample.scene)).fulfilled
         changed = falsified(sample.claims, rng)
         one = int(rng.integers(len(changed)))
         for k, (kind, claims) in enumerate(changed):
-            fulfilled = judge(seen, claims).fulfilled
+            fulfilled = verify(seen, claims).fulfilled
             wrong[kind] += 1
             wrong_accepted[kind] += fulfilled
             random_accepted += fulfilled and k == one
@@ -250,7 +250,7 @@ def test_claims_left_out_are_not_judged() -> None:
 )
 def test_what_is_no_video_is_named(video: np.ndarray) -> None:
     with pytest.raises(PhenakiError, match="a video to check"):
-        look(video)
+        observe(video)
 
 
 def test_regions_are_connected_pixels() -> None:

@@ -34,7 +34,7 @@ class BatchResult(NamedTuple):
 
     batch: Batch
     position: dict[str, Any]
-    drawn: int
+    taken: int
     bad: list[str]
 
 

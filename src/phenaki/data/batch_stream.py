@@ -57,27 +57,27 @@ class BatchStream:
             rng = np.random.default_rng([self.config.seed, self.stream.index, number])
             shared_rng = np.random.default_rng([self.config.seed, self.index, number, 1])  # 1: never equal to `rng`
             length = int(shared_rng.choice(len(self.batch_sizes), p=self.config.length_weights))
-            chosen = self._choose_source(self.config.lengths[length], shared_rng)
-            view = self.config.view(self.config.lengths[length], self.config.sources[chosen])
+            selected = self._choose_source(self.config.lengths[length], shared_rng)
+            view = self.config.view(self.config.lengths[length], self.config.sources[selected])
             samples: list[Sample | Tokens] = []
             bad: list[str] = []
-            drawn = 0
-            while len(samples) < self.batch_sizes[length][chosen]:
-                item, positions[chosen] = next(items[chosen])
-                drawn += 1
+            taken = 0
+            while len(samples) < self.batch_sizes[length][selected]:
+                item, positions[selected] = next(items[selected])
+                taken += 1
                 try:
-                    sample = self.sources[chosen].checked_sample(item, view, rng, self.check_caption)
+                    sample = self.sources[selected].checked_sample(item, view, rng, self.check_caption)
                 except BadSample as error:
                     bad.append(str(error))
                 else:
                     samples += [sample] if sample is not None else []
-                self._check_progress(chosen, len(samples), drawn, bad)
+                self._check_progress(selected, len(samples), taken, bad)
             number += 1
-            yield BatchResult(collate(samples), {"batches": number, "sources": list(positions)}, drawn, bad)
+            yield BatchResult(collate(samples), {"batches": number, "sources": list(positions)}, taken, bad)
 
-    def _check_progress(self, chosen: int, usable: int, drawn: int, bad: list[str]) -> None:
+    def _check_progress(self, selected: int, usable: int, taken: int, bad: list[str]) -> None:
         """Raise PhenakiError if the batch will probably never be full."""
-        uri, stills = self.config.sources[chosen].uri, drawn - usable - len(bad)
+        uri, stills = self.config.sources[selected].uri, taken - usable - len(bad)
         if len(bad) > _MAX_BAD * (1 + usable):
             raise PhenakiError(
                 f"'{uri}' yields {usable} usable samples and {len(bad)} bad ones in a row; the last one: {bad[-1]}"

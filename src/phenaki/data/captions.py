@@ -52,8 +52,8 @@ def check_template(template: str) -> None:
         raise PhenakiError(f"The caption template '{template}' has no {{label}}: write it as 'a video of {{label}}'.")
     for name, form, conversion in fields:
         if name != "label" or form or conversion:
-            given = name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
-            raise PhenakiError(f"The caption template '{template}' has the field {{{given}}}; there is only {{label}}.")
+            named = name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
+            raise PhenakiError(f"The caption template '{template}' has the field {{{named}}}; there is only {{label}}.")
 
 
 # text files
@@ -139,15 +139,15 @@ class CaptionTable:
         Raises PhenakiError where one row fits two files.
         """
         plain = posixpath.splitext(relative)[0]
-        whole = posixpath.join(folder.absolute().as_posix(), relative)
-        names = (relative, plain, whole, posixpath.basename(relative), posixpath.basename(plain))
+        absolute = posixpath.join(folder.absolute().as_posix(), relative)
+        names = (relative, plain, absolute, posixpath.basename(relative), posixpath.basename(plain))
         row = next((name for name in names if name in self._rows), None)
         if row is None:
             return None
-        owner = self._owners.setdefault(row, whole)
-        if owner != whole:
+        owner = self._owners.setdefault(row, absolute)
+        if owner != absolute:
             raise PhenakiError(
-                f"'{row}' in '{self.path}' fits two files, '{owner}' and '{whole}': write paths with folder and ending."
+                f"'{row}' in '{self.path}' fits two files, '{owner}' and '{absolute}': write paths with folder and ending."
             )
         return self._rows[row]
 
@@ -235,12 +235,12 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[str
 def _find_columns(path: Path, there: Sequence[str], wanted: Columns) -> Columns:
     """The table's own names of the columns; "" for caption or label where it has only the other."""
 
-    def find(given: str, usual: tuple[str, ...]) -> str:
-        if given and given not in there:
-            near = did_you_mean(given, there)
-            raise PhenakiError(f"The table '{path}' has no column '{given}'.{near} It has: {', '.join(there)}.")
+    def find(named: str, usual: tuple[str, ...]) -> str:
+        if named and named not in there:
+            near = did_you_mean(named, there)
+            raise PhenakiError(f"The table '{path}' has no column '{named}'.{near} It has: {', '.join(there)}.")
         by_lower = {name.lower(): name for name in reversed(there)}
-        return given or next((by_lower[name] for name in usual if name in by_lower), "")
+        return named or next((by_lower[name] for name in usual if name in by_lower), "")
 
     found = Columns(
         path=find(wanted.path, _PATH_COLUMNS),

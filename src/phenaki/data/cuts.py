@@ -61,7 +61,7 @@ class Cutting:
 
 
 class CutClip(NamedTuple):
-    """A piece of a source: the bytes of a media file, its suffix, what is in it, and the second where it begins."""
+    """A piece of a source: the bytes of a media file, its suffix, what is in it, and the second where it starts."""
 
     media: bytes
     suffix: str
@@ -134,16 +134,16 @@ def _scaled_size(info: MediaInfo, short_side: int) -> tuple[int, int]:
 
 def _shots(path: Path, suffix: str, info: MediaInfo) -> list[tuple[float, float]]:
     """Begin and end of each shot, in seconds from the first frame."""
-    begins: list[float] = []
+    starts: list[float] = []
 
     def thumbnails() -> Iterator[Frames]:
         for begin, render in read_frames(path, suffix, _scaled_size(info, THUMBNAIL)):
-            begins.append(begin)
+            starts.append(begin)
             if render:
                 yield render()
 
     edges = [0, *find_cuts(thumbnails()), -1]
-    return [(begins[a] - begins[0], begins[b] - begins[0]) for a, b in zip(edges, edges[1:], strict=False)]
+    return [(starts[a] - starts[0], starts[b] - starts[0]) for a, b in zip(edges, edges[1:], strict=False)]
 
 
 def _pieces(spans: Iterable[tuple[float, float]], seconds: float) -> Iterator[tuple[float, float]]:

@@ -40,17 +40,17 @@ def eval_samples(
 
     Raises PhenakiError if there is no usable sample.
     """
-    chosen = min(config.sources, key=lambda source: (source.images, config.size_of(source) != config.image_size))
-    chosen = replace(chosen, size=0)
+    selected = min(config.sources, key=lambda source: (source.images, config.size_of(source) != config.image_size))
+    selected = replace(selected, size=0)
     if config.validation:
-        chosen = SourceConfig(config.validation, templates=chosen.templates)
-    held_out = has_validation(chosen.uri)
+        selected = SourceConfig(config.validation, templates=selected.templates)
+    held_out = has_validation(selected.uri)
     if not held_out and config.validation and _trains_on(config, config.validation):
         raise PhenakiError(
             f"data.validation '{config.validation}' is also a training source: name another source, or none"
         )
-    source = open_source(chosen, config, captions, split="validation" if held_out else "train")
-    view = replace(config.view(max(config.lengths), chosen), random=False, flip=False)
+    source = open_source(selected, config, captions, split="validation" if held_out else "train")
+    view = replace(config.view(max(config.lengths), selected), random=False, flip=False)
     rng = np.random.default_rng(config.seed)
     samples: list[Sample | Tokens] = []
     bad: list[str] = []
@@ -67,7 +67,7 @@ def eval_samples(
             samples += [sample] if sample is not None else []
     if not samples:
         problem = bad[-1] if bad else f"none of the first {examined} samples is a video"
-        raise PhenakiError(f"'{chosen.uri}' has no usable clip of {view.frames} frames: {problem}")
+        raise PhenakiError(f"'{selected.uri}' has no usable clip of {view.frames} frames: {problem}")
     name = "test" if held_out or config.validation else "seen"
     return EvalSamples(samples, name, isinstance(source, ProceduralSource))
 

@@ -65,10 +65,11 @@ class Folder:
         self._paths = _Strings([*names, *self._closed])
         self.unclaimed: list[str] = []
         self._words = None
-        given, table = table, table or (self._own_table(columns) if captions else None)
+        own = None if table or not captions else self._own_table(columns)
+        table = table or own
         if table:
             self._words = _Strings(json.dumps(table.claim(self.root, name)) for name in names)
-        if table and not given:
+        if own:
             table.check_claimed()
             self.unclaimed = table.unclaimed()
 
@@ -160,5 +161,5 @@ class _Strings:
         return hashlib.sha256(self._ends.tobytes() + self._bytes).hexdigest()
 
     def __getitem__(self, index: int) -> str:
-        place = range(len(self))[index]
-        return os.fsdecode(self._bytes[self._ends[place] : self._ends[place + 1]])
+        at = range(len(self))[index]
+        return os.fsdecode(self._bytes[self._ends[at] : self._ends[at + 1]])

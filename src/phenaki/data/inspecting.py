@@ -136,7 +136,7 @@ def inspect_data(uri: str, out: Path, samples: int = 1000, seed: int = 0, progre
     rng = np.random.default_rng(seed)
     total, items = _open(uri, samples, rng)
     summary = DataSummary(total)
-    shown: list[EncodedSample] = []
+    examples: list[EncodedSample] = []
     with progress_bar(visible=progress, transient=True) as bar:
         for item in bar.track(items, total=min(samples, total or samples), description="inspecting"):
             summary.looked_at += 1
@@ -147,10 +147,10 @@ def inspect_data(uri: str, out: Path, samples: int = 1000, seed: int = 0, progre
             except BadSample as error:
                 summary.bad.append(str(error) if item is error else f"{item.name}: {error}")
                 continue
-            _keep_some(shown, item, summary.usable, rng)
+            _keep_some(examples, item, summary.usable, rng)
     if not summary.usable:
         raise PhenakiError(f"'{uri}' holds no usable sample. {' '.join(summary.bad[:3])}")
-    _write(out, summary, shown, rng)
+    _write(out, summary, examples, rng)
     return summary
 
 
@@ -179,9 +179,9 @@ def _keep_some(kept: list[EncodedSample], item: EncodedSample, seen: int, rng: n
         kept[slot] = item
 
 
-def _write(out: Path, summary: DataSummary, shown: list[EncodedSample], rng: np.random.Generator) -> None:
+def _write(out: Path, summary: DataSummary, examples: list[EncodedSample], rng: np.random.Generator) -> None:
     clips, captions = [], []
-    for item in shown:
+    for item in examples:
         try:
             clips.append(_few_frames(item, rng))
         except BadSample as error:

@@ -57,11 +57,11 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def todo(self, numbers: Iterable[int]) -> list[int]:
+    def todo(self, indices: Iterable[int]) -> list[int]:
         """Those of the sources that are not wholly in finished shards."""
         left = {name: sum(shard.samples for shard in shards) for name, shards in self.shards.items()} | {"": 0}
         todo = []
-        for number in numbers:
+        for number in indices:
             outcome = self.outcomes.get(number)
             if outcome is None:
                 todo.append(number)
@@ -123,8 +123,8 @@ class Journal:
                 try:
                     open_from(join(join(out, split), posixpath.basename(shard.url))).close()
                 except PhenakiError as error:
-                    told = f"To pack anew, remove '{self.path}', which says it was packed."
-                    raise PhenakiError(f"{error} {told}") from error
+                    way_out = f"To pack anew, remove '{self.path}', which says it was packed."
+                    raise PhenakiError(f"{error} {way_out}") from error
 
 
 def _difference(out: str, begun: dict[str, Any], head: dict[str, Any]) -> str:

@@ -63,7 +63,7 @@ class Batches:
             for index in range(self.streams)
         ]
         self._positions: list[dict[str, Any]] = [{} for _ in self._streams]
-        self._made = self._drawn = self._bad = 0
+        self._made = self._taken = self._bad = 0
         self._loader: Iterator[BatchResult | str] | None = None
         self._next: BatchResult | None = None
 
@@ -75,7 +75,7 @@ class Batches:
         result, self._next = self._next, None
         self._positions[self._made % self.streams] = result.position
         self._made += 1
-        self._drawn += result.drawn
+        self._taken += result.taken
         self._bad += len(result.bad)
         return from_transfer(result.batch)
 
@@ -90,9 +90,9 @@ class Batches:
             raise PhenakiError(result)
         for sentence in result.bad:
             self.on_bad(sentence)
-        drawn, bad = self._drawn + result.drawn, self._bad + len(result.bad)
+        taken, bad = self._taken + result.taken, self._bad + len(result.bad)
         last = result.bad[-1] if result.bad else "named above"
-        check_bad_fraction(bad, drawn, self.config.max_bad_fraction, "data.max_bad_fraction", last)
+        check_bad_fraction(bad, taken, self.config.max_bad_fraction, "data.max_bad_fraction", last)
         self._next = result
 
     def _receive(self) -> BatchResult | str:
@@ -129,7 +129,7 @@ class Batches:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data of all processes, each of which must call this."""
-        own = {"positions": list(self._positions), "made": self._made, "drawn": self._drawn, "bad": self._bad}
+        own = {"positions": list(self._positions), "made": self._made, "taken": self._taken, "bad": self._bad}
         own["fingerprints"] = [list(fingerprint) for fingerprint in self._fingerprints]
         if self.world_size == 1:
             return {"processes": [own]}
@@ -153,7 +153,7 @@ class Batches:
         for source, saved, now in zip(self.config.sources, own["fingerprints"], self._fingerprints, strict=True):
             _check_unchanged(source.uri, DatasetFingerprint(*saved), now)
         self._positions, self._made = own["positions"], own["made"]
-        self._drawn, self._bad = own["drawn"], own["bad"]
+        self._taken, self._bad = own["taken"], own["bad"]
         self._loader = self._next = None
 
     def _resharded(self, processes: list[dict[str, Any]]) -> dict[str, Any]:
@@ -168,7 +168,7 @@ class Batches:
         batches = [position.get("batches", 0) for position in processes[0]["positions"]]
         return processes[0] | {
             "positions": [{"batches": made, "sources": list(sources)} for made in batches],
-            "drawn": sum(process["drawn"] for process in processes) // self.world_size,
+            "taken": sum(process["taken"] for process in processes) // self.world_size,
             "bad": sum(process["bad"] for process in processes) // self.world_size,
         }
 

@@ -160,10 +160,10 @@ def pack(config: PackConfig, progress: bool = True) -> PackReport:
         if not is_remote(config.out):
             _remove_leftovers(Path(config.out.removeprefix("file://")))
         packing = _Packing(config, sources, journal, stack)
-        todo = journal.todo(sources.numbers)
+        todo = journal.todo(sources.indices)
         work = stack.enter_context(closing(_made(sources, todo, config.cutting, processes)))
         left = set(todo)
-        for number in stack.enter_context(closing(track(sources.numbers, "packing", progress))):
+        for number in stack.enter_context(closing(track(sources.indices, "packing", progress))):
             if number in left:
                 packing.take(number, *next(work))
             else:
@@ -189,7 +189,7 @@ class _Sources:
     """The files of all folders, in one mixed order: by a hash of their paths inside the folders.
 
     doubles: number of a file -> that of the one with the same bytes that stands for both, the best described of them.
-    numbers: those of all others.
+    indices: those of all others.
     """
 
     def __init__(self, config: PackConfig) -> None:
@@ -207,7 +207,7 @@ class _Sources:
         if self.table:
             self.table.check_claimed()
         self.doubles = self._doubles()
-        self.numbers = [number for number in range(len(self)) if number not in self.doubles]
+        self.indices = [number for number in range(len(self)) if number not in self.doubles]
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -252,13 +252,13 @@ class _Sources:
             with suppress(OSError):  # what cannot be read is refused in its turn
                 sizes[self._path(number).stat().st_size].append(number)
         same: dict[str, list[int]] = defaultdict(list)
-        for number in chain.from_iterable(numbers for numbers in sizes.values() if len(numbers) > 1):
+        for number in chain.from_iterable(indices for indices in sizes.values() if len(indices) > 1):
             with suppress(OSError, BadSample):
                 same[_digest(self._readable(number).media)].append(number)
         doubles = {}
-        for numbers in same.values():
-            best = max(numbers, key=self._described)
-            doubles |= {number: best for number in numbers if number != best}
+        for indices in same.values():
+            best = max(indices, key=self._described)
+            doubles |= {number: best for number in indices if number != best}
         return doubles
 
     def _readable(self, number: int) -> EncodedSample:
@@ -273,8 +273,8 @@ class _Sources:
 
     def unclaimed(self) -> list[str]:
         """Names in tables that are no file."""
-        given = self.table.unclaimed() if self.table else []
-        return given + [name for folder in self.folders for name in folder.unclaimed]
+        unclaimed = self.table.unclaimed() if self.table else []
+        return unclaimed + [name for folder in self.folders for name in folder.unclaimed]
 
 
 def _hash(key: str) -> int:
@@ -413,10 +413,10 @@ def _as_it_is(item: EncodedSample) -> CutClip:
 
 
 def _made(
-    sources: _Sources, numbers: Iterable[int], cutting: Cutting, processes: int
+    sources: _Sources, indices: Iterable[int], cutting: Cutting, processes: int
 ) -> Iterator[tuple[EncodedSample | BadSample, _Made]]:
-    """What is made of the sources, in the order of `numbers`; a few are worked on ahead."""
-    items = (sources[number] for number in numbers)
+    """What is made of the sources, in the order of `indices`; a few are worked on ahead."""
+    items = (sources[number] for number in indices)
     if processes == 1:
         yield from ((item, _make(item, cutting)) for item in items)
         return

@@ -36,14 +36,14 @@ class EncodedSample(NamedTuple):
         return f"{self.key} ({source})" if isinstance(source, str) else self.key
 
 
-def check_bad_fraction(bad: int, drawn: int, limit: float, option: str, last: str, final: bool = False) -> None:
+def check_bad_fraction(bad: int, samples: int, limit: float, option: str, last: str, final: bool = False) -> None:
     """Raise PhenakiError if more than the fraction `limit`, set by `option`, of the samples drawn is unusable.
 
     Fewer than 100 samples say little, so they are only checked if no more will come (`final`).
     """
-    if bad > limit * drawn and (final or drawn >= _MIN_SAMPLES):
-        enough = min(1.0, math.ceil(20 * bad / drawn) / 10)  # about twice the fraction seen so far
+    if bad > limit * samples and (final or samples >= _MIN_SAMPLES):
+        enough = min(1.0, math.ceil(20 * bad / samples) / 10)  # about twice the fraction seen so far
         raise PhenakiError(
-            f"{bad} of {drawn} samples are unusable, more than {option} {limit:g}; the last one: {last.rstrip('.')}. "
+            f"{bad} of {samples} samples are unusable, more than {option} {limit:g}; the last one: {last.rstrip('.')}. "
             f"If the others are enough, run the same command with {option}={enough:g}"
         )

@@ -166,9 +166,6 @@ class _Resuming(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def tell(self) -> int:
-        return self._position
-
     def readinto(self, buffer: memoryview) -> int:
         data = self._tried(lambda: self._read(len(buffer)))
         buffer[: len(data)] = data

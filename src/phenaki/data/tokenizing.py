@@ -135,38 +135,38 @@ def tokenize(
         causal=tokenizer.causal,
         size=config.source.size,
     )
-    share = _Share(out, rank, made_by)
-    done = share.done
+    writer = _RankWriter(out, rank, made_by)
+    done = writer.done
     if done.finished:
         return done
     wanted = len(range(rank, config.samples, world_size)) if config.samples else None
     stream = StreamConfig(config.seed, rank, world_size, shuffle=0, epochs=config.passes)
     check_caption = text_encoder.check if text_encoder else None
     bad = f"named in {out}"
-    with share.writer, ThreadPoolExecutor(1 + _DECODERS) as threads:
+    with writer.writer, ThreadPoolExecutor(1 + _DECODERS) as threads:
         for group in _ahead(_groups(source, stream, done, view, check_caption, config.batch, threads), threads):
-            good = [drawn for drawn in group if isinstance(drawn.sample, Sample)]
+            good = [decoded for decoded in group if isinstance(decoded.sample, Sample)]
             fields = iter(_encoded(good, tokenizer, text_encoder) if good else [])
-            for drawn in group:
-                done.taken, done.position = done.taken + 1, drawn.position
-                if isinstance(drawn.sample, BadSample):
-                    bad = str(drawn.sample)
-                    share.skip(bad)
+            for decoded in group:
+                done.taken, done.position = done.taken + 1, decoded.position
+                if isinstance(decoded.sample, BadSample):
+                    bad = str(decoded.sample)
+                    writer.skip(bad)
                     on_bad(bad)
-                elif drawn.sample is None:
+                elif decoded.sample is None:
                     done.stills += 1
                 elif done.written != wanted:
-                    share.write(next(fields))
+                    writer.write(next(fields))
             on_written(done.written)
             check_bad_fraction(done.bad, done.taken, config.max_bad_fraction, "--max-bad-fraction", bad)
             if done.written == wanted:
                 break
-            share.finish_full_shard()
+            writer.finish_full_shard()
         if not done.written and (done.bad or world_size == 1):  # else its share of a few samples is none at all
             raise PhenakiError(_nothing_usable(config, done, bad))
         check_bad_fraction(done.bad, done.taken, config.max_bad_fraction, "--max-bad-fraction", bad, final=True)
         done.finished = True
-        share.finish_shard()
+        writer.finish_shard()
     return done
 
 
@@ -180,7 +180,7 @@ def _nothing_usable(config: TokenizeConfig, done: Tokenized, bad: str) -> str:
 # samples
 
 
-class _Drawn(NamedTuple):
+class _Decoded(NamedTuple):
     """An item, the position after it, and what was decoded of it: None for a still picture where clips are wanted."""
 
     item: Any
@@ -196,23 +196,23 @@ def _groups(
     check_caption: Callable[[str], None] | None,
     size: int,
     threads: ThreadPoolExecutor,
-) -> Iterator[list[_Drawn]]:
+) -> Iterator[list[_Decoded]]:
     """What the stream has behind what is done, by so many at a time."""
 
-    def draw(numbered: tuple[int, tuple[Any, Position]]) -> _Drawn:
+    def draw(numbered: tuple[int, tuple[Any, Position]]) -> _Decoded:
         number, (item, position) = numbered
         rng = np.random.default_rng([stream.seed, stream.index, number])
         try:
-            return _Drawn(item, position, source.checked_sample(item, view, rng, check_caption))
+            return _Decoded(item, position, source.checked_sample(item, view, rng, check_caption))
         except BadSample as error:
-            return _Drawn(item, position, error)
+            return _Decoded(item, position, error)
 
     items = enumerate(source.items(stream, done.position), done.taken)
     while group := list(islice(items, size)):
         yield list(threads.map(draw, group))
 
 
-def _ahead(groups: Iterator[list[_Drawn]], threads: ThreadPoolExecutor) -> Iterator[list[_Drawn]]:
+def _ahead(groups: Iterator[list[_Decoded]], threads: ThreadPoolExecutor) -> Iterator[list[_Decoded]]:
     """The same, each one made in a thread while the one before it is in use."""
     following = threads.submit(next, groups, None)
     while (group := following.result()) is not None:
@@ -221,9 +221,9 @@ def _ahead(groups: Iterator[list[_Drawn]], threads: ThreadPoolExecutor) -> Itera
 
 
 @torch.no_grad()
-def _encoded(group: list[_Drawn], tokenizer: Tokenizer, text_encoder: TextEncoder | None) -> list[dict[str, bytes]]:
+def _encoded(group: list[_Decoded], tokenizer: Tokenizer, text_encoder: TextEncoder | None) -> list[dict[str, bytes]]:
     """The fields of each sample in a shard."""
-    samples = [drawn.sample for drawn in group]
+    samples = [decoded.sample for decoded in group]
     device = next(tokenizer.parameters()).device
     video = to_float(torch.from_numpy(np.stack([sample.video for sample in samples])).to(device))
     ids = tokenizer.encode(video).cpu().numpy().astype(np.min_scalar_type(tokenizer.vocab_size - 1))
@@ -233,7 +233,7 @@ def _encoded(group: list[_Drawn], tokenizer: Tokenizer, text_encoder: TextEncode
             text = text_encoder(text_encoder.tokenize([sample.caption for sample in samples]).to(device))
         pairs = zip(text.embeddings, text.mask, strict=True)
         texts = [embeddings[mask].half().cpu().numpy() for embeddings, mask in pairs]
-    return [_fields(drawn.item, drawn.sample, *made) for drawn, *made in zip(group, ids, texts, strict=True)]
+    return [_fields(decoded.item, decoded.sample, *made) for decoded, *made in zip(group, ids, texts, strict=True)]
 
 
 def _fields(item: Any, sample: Sample, ids: np.ndarray, text: np.ndarray | None) -> dict[str, bytes]:
@@ -252,7 +252,7 @@ def _fields(item: Any, sample: Sample, ids: np.ndarray, text: np.ndarray | None)
 # files
 
 
-class _Share:
+class _RankWriter:
     """What one process writes: shards, beside each the names of what was left out meanwhile, and where it stands.
 
     Raises PhenakiError where the uri is that of other networks, settings or processes.

@@ -1,14 +1,16 @@
-"""The procedural world: endless captioned clips of moving shapes, their truth, and a checker that sees pixels only.
+"""The world of shapes: endless captioned clips of moving shapes, their truth, and a checker that sees only pixels.
 
-To be read in this order: scene, render, captions, world; sight (what is seen in pixels), checker (is it as claimed).
+Read in this order: scene, render, captions, world; observe (what a video shows), checker (whether it is as claimed).
 """
 
 from __future__ import annotations
 
 from phenaki.core.worlds import WORLDS
 from phenaki.worlds.shapes.captions import Claims, ObjectClaims, caption, parse_caption, true_claims
-from phenaki.worlds.shapes.checker import Finding, Report, StoryReport, check, check_story, judge
+from phenaki.worlds.shapes.checker import Finding, Report, StoryReport, check, check_story, verify
 from phenaki.worlds.shapes.dataset import ShapesDataset
+from phenaki.worlds.shapes.describe import ObservedObject
+from phenaki.worlds.shapes.observe import Observation, observe
 from phenaki.worlds.shapes.render import render
 from phenaki.worlds.shapes.scene import (
     ACTIONS,
@@ -25,12 +27,15 @@ from phenaki.worlds.shapes.scene import (
     next_scene,
     sample_scene,
 )
-from phenaki.worlds.shapes.sight import Seen, SeenObject, look
 from phenaki.worlds.shapes.world import ShapesSample, ShapesWorld, Story
 
 WORLDS["shapes"] = ShapesDataset
 
 __all__ = [
+    "Observation",
+    "ObservedObject",
+    "observe",
+    "verify",
     "ACTIONS",
     "BACKGROUNDS",
     "COLORS",
@@ -45,8 +50,6 @@ __all__ = [
     "Report",
     "Scene",
     "SceneObject",
-    "Seen",
-    "SeenObject",
     "ShapesDataset",
     "ShapesSample",
     "ShapesWorld",
@@ -56,8 +59,6 @@ __all__ = [
     "check",
     "check_story",
     "has_held_out_pair",
-    "judge",
-    "look",
     "next_scene",
     "parse_caption",
     "render",

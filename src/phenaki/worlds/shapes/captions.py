@@ -141,10 +141,10 @@ def caption(scene: Scene, rng: np.random.Generator, continuing: bool = False, fu
         draw = rng.random()
         text = f"now {text}" if draw < 0.5 else f"then {text}" if draw < 0.6 else text
     if rng.random() < (0.3 if continuing else 0.8) or full:
-        place = _background(scene.background, rng)
+        background = _background(scene.background, rng)
         if rng.random() < 0.25 and not continuing:
-            return f"{place}, {text}"
-        return f"{text}, {place}" if scene.frames > 1 else f"{text} {place}"
+            return f"{background}, {text}"
+        return f"{text}, {background}" if scene.frames > 1 else f"{text} {background}"
     return text
 
 

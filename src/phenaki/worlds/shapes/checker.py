@@ -1,4 +1,4 @@
-"""Which claims of a caption a video fulfils, judged from its pixels alone."""
+"""Which claims of a caption a video fulfils, by its pixels alone."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import numpy as np
 
 from phenaki.core.errors import PhenakiError
 from phenaki.worlds.shapes.captions import Claims, ObjectClaims, parse_caption
-from phenaki.worlds.shapes.sight import JUMP, MOST, Seen, SeenObject, look
+from phenaki.worlds.shapes.describe import ObservedObject
+from phenaki.worlds.shapes.observe import Observation, observe
+from phenaki.worlds.shapes.segment import MAX_REGIONS
+from phenaki.worlds.shapes.track import JUMP
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One claim and what was found. `object` is the place in the claims' order, None for claims on the whole video.
+    """One claim and what was found. `object`: index among the claimed objects, None for claims about the video.
 
     Kinds: shape, color, size, action, target_color, background; and, claimed of every video: objects (how many), steady
-    (each of them one connected thing from frame to frame), rest (nothing else to be seen, a steady background).
+    (each of them one connected thing from frame to frame), rest (nothing else visible, a steady background).
     """
 
     object: int | None
@@ -32,7 +35,7 @@ class Finding:
 @dataclass(frozen=True)
 class Report:
     findings: tuple[Finding, ...]
-    seen: Seen
+    observation: Observation
 
     @property
     def fulfilled(self) -> bool:
@@ -61,90 +64,90 @@ class StoryReport:
         return all(r.fulfilled for r in self.scenes) and self.same_objects and self.same_background
 
 
-def _compare(place: int, claimed: ObjectClaims, seen: SeenObject | None) -> list[Finding]:
+def _compare(index: int, claimed: ObjectClaims, observed: ObservedObject | None) -> list[Finding]:
     findings = []
     for kind in ("shape", "color", "size", "action", "target_color"):
         wanted = getattr(claimed, kind)
         if wanted is not None:
-            found = None if seen is None else getattr(seen, kind)
-            findings.append(Finding(place, kind, wanted, found, found == wanted))
-    steady = seen is not None and not seen.faults
-    found = "yes" if steady else None if seen is None else "; ".join(seen.faults)
-    return [*findings, Finding(place, "steady", "yes", found, steady)]
+            found = None if observed is None else getattr(observed, kind)
+            findings.append(Finding(index, kind, wanted, found, found == wanted))
+    steady = observed is not None and not observed.faults
+    found = "yes" if steady else None if observed is None else "; ".join(observed.faults)
+    return [*findings, Finding(index, "steady", "yes", found, steady)]
 
 
-def _match(claims: Claims, seen: Seen) -> list[int | None]:
-    """For each claimed object the number of the seen one that fulfils most of what is said of it, each used once."""
+def _match(claims: Claims, observation: Observation) -> list[int | None]:
+    """For each claimed object, the index of the observed one that fulfils most of its claims; each is used once."""
     wanted = len(claims.objects)
-    numbers: list[int | None] = [*range(len(seen.objects)), *[None] * max(0, wanted - len(seen.objects))]
+    indices: list[int | None] = [*range(len(observation.objects)), *[None] * max(0, wanted - len(observation.objects))]
 
     def score(order: tuple[int | None, ...]) -> int:
         pairs = zip(claims.objects, order, strict=True)
-        found = [_compare(0, c, None if n is None else seen.objects[n]) for c, n in pairs]
+        found = [_compare(0, c, None if n is None else observation.objects[n]) for c, n in pairs]
         return sum(f.fulfilled for f in itertools.chain(*found))
 
-    return list(max(itertools.permutations(numbers[: wanted + MOST], wanted), key=score))
+    return list(max(itertools.permutations(indices[: wanted + MAX_REGIONS], wanted), key=score))
 
 
-def judge(seen: Seen, claims: Claims) -> Report:
-    """Hold what was seen against claims."""
-    order = _match(claims, seen)
-    wanted, found = len(claims.objects), len(seen.objects)
+def verify(observation: Observation, claims: Claims) -> Report:
+    """Compare what was observed with claims."""
+    order = _match(claims, observation)
+    wanted, found = len(claims.objects), len(observation.objects)
     findings = [Finding(None, "objects", str(wanted), str(found), found == wanted)]
-    rest = "; ".join(seen.faults) or "nothing"
-    findings.append(Finding(None, "rest", "nothing", rest, not seen.faults))
+    rest = "; ".join(observation.faults) or "nothing"
+    findings.append(Finding(None, "rest", "nothing", rest, not observation.faults))
     if claims.background is not None:
-        background = seen.background
+        background = observation.background
         findings.append(Finding(None, "background", claims.background, background, background == claims.background))
-    for place, (claimed, number) in enumerate(zip(claims.objects, order, strict=True)):
-        findings += _compare(place, claimed, None if number is None else seen.objects[number])
-    return Report(tuple(findings), seen)
+    for index, (claimed, number) in enumerate(zip(claims.objects, order, strict=True)):
+        findings += _compare(index, claimed, None if number is None else observation.objects[number])
+    return Report(tuple(findings), observation)
 
 
 def check(video: np.ndarray, claims: str | Claims) -> Report:
-    """Hold a video, uint8 or float in 0..1, (T, H, W, 3), against a caption or its claims.
+    """Compare a video, uint8 or float in 0..1, (T, H, W, 3), with a caption or its claims.
 
-    PhenakiError for a caption that cannot be read, or an array that is no video.
+    Raises PhenakiError for a caption that cannot be parsed or an array that is not a video.
     """
     claims = parse_caption(claims) if isinstance(claims, str) else claims
-    return judge(look(video), claims)
+    return verify(observe(video), claims)
 
 
 def check_story(video: np.ndarray, captions: Sequence[str | Claims], frames: int | None = None) -> StoryReport:
-    """Hold the scenes of a story against their captions or claims.
+    """Compare the scenes of a story with their captions or claims.
 
-    `video` (1 + scenes * (frames - 1), H, W, 3): each scene begins with the frame that ends the one before. `frames` of
-    a scene follows from the video's length where it is not given.
+    `video` (1 + scenes * (frames - 1), H, W, 3): each scene begins with the last frame of the one before. `frames` per
+    scene defaults to what the length of the video implies.
     """
     if not captions:
-        raise PhenakiError("a story has at least one caption")
+        raise PhenakiError("a story needs at least one caption")
     frames = (len(video) - 1) // len(captions) + 1 if frames is None else frames
     if len(video) != 1 + len(captions) * (frames - 1):
         raise PhenakiError(
-            f"a video of {len(video)} frames is no story of {len(captions)} scenes of {frames} frames: "
-            f"that takes 1 + scenes x (frames - 1) = {1 + len(captions) * (frames - 1)}"
+            f"a story of {len(captions)} scenes of {frames} frames has 1 + scenes x (frames - 1) = "
+            f"{1 + len(captions) * (frames - 1)} frames, not {len(video)}"
         )
     scenes = [parse_caption(text) if isinstance(text, str) else text for text in captions]
     starts = [k * (frames - 1) for k in range(len(scenes))]
-    reports = [judge(look(video[s : s + frames]), claims) for s, claims in zip(starts, scenes, strict=True)]
-    backgrounds = {r.seen.background for r in reports}
+    reports = [verify(observe(video[s : s + frames]), claims) for s, claims in zip(starts, scenes, strict=True)]
+    backgrounds = {r.observation.background for r in reports}
     same_background = len(backgrounds) == 1 and None not in backgrounds
     return StoryReport(tuple(reports), _same_objects(reports, scenes), same_background)
 
 
 def _same_objects(reports: list[Report], scenes: list[Claims]) -> bool:
     """Whether each object is found again in the next scene where it was left, with its shape and colour; one that had
-    faded away may appear in another place."""
+    faded away may appear in another index."""
     for report, claims in zip(reports, scenes, strict=True):
-        objects = report.seen.objects
+        objects = report.observation.objects
         if len(objects) != len(claims.objects) or any(o.shape is None or o.color is None for o in objects):
             return False
-        for claimed, number in zip(claims.objects, _match(claims, report.seen), strict=True):
+        for claimed, number in zip(claims.objects, _match(claims, report.observation), strict=True):
             if objects[number].target_color is not None and claimed.action != "recolor":
                 return False
     for before, after in itertools.pairwise(reports):
-        left = list(before.seen.objects)
-        for now in after.seen.objects:
+        left = list(before.observation.objects)
+        for now in after.observation.objects:
             same = [
                 o
                 for o in left

@@ -24,13 +24,13 @@ class ShapesDataset:
     def __init__(
         self, options: Mapping[str, Any], *, seed: int, split: str, size: tuple[int, int], frames: int
     ) -> None:
-        chosen = from_dict(ShapesOptions, options, "the options of 'shapes'")
+        selected = from_dict(ShapesOptions, options, "the options of 'shapes'")
 
         def world(continued: float) -> ShapesWorld:
             world_split = "train" if split == "train" else "test"
-            return ShapesWorld(seed, world_split, size, frames, chosen.objects or None, continued)
+            return ShapesWorld(seed, world_split, size, frames, selected.objects or None, continued)
 
-        self.clips, self.images = world(chosen.continued if frames > 1 else 0.0), world(0.0)
+        self.clips, self.images = world(selected.continued if frames > 1 else 0.0), world(0.0)
 
     def sample(self, index: int, frames: int) -> ShapesSample:
         sample = (self.clips if frames > 1 else self.images)[index]

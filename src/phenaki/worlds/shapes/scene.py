@@ -190,7 +190,7 @@ def _gaps(a: SceneObject, b: SceneObject, start: np.ndarray, frames: int) -> np.
     return (np.hypot(x, y) - reach).min(axis=1)
 
 
-def _place(
+def _position(
     objects: list[SceneObject], rng: np.random.Generator, frames: int, height: int, width: int
 ) -> list[SceneObject] | None:
     """The objects at random positions from which they neither leave the frame nor meet, or None if none was found."""
@@ -258,11 +258,11 @@ def sample_scene(
     for attempt in range(64):
         if attempt == 32:  # two large objects in a narrow place: make room
             cast = [replace(o, radius=SIZES["small"] * scale, size="small") for o in cast]
-        placed = _place(acted(), rng, frames, height, width)
+        placed = _position(acted(), rng, frames, height, width)
         if placed is not None:
             break
     while placed is None:  # small objects at rest find a place in nearly every draw
-        placed = _place(cast, rng, frames, height, width)
+        placed = _position(cast, rng, frames, height, width)
     return Scene(tuple(placed), background, frames, height, width, horizontal)
 
 

@@ -83,7 +83,7 @@ class ShapesWorld:
 
     def _draw(self, rng: np.random.Generator, scenes: int) -> list[Scene]:
         steady = self.split == "held_out" and scenes > 1
-        drawn = [
+        row = [
             sample_scene(
                 rng,
                 split=self.split,
@@ -94,8 +94,8 @@ class ShapesWorld:
                 steady_pairs=steady,
             )
         ]
-        while len(drawn) < scenes:
-            drawn.append(next_scene(drawn[-1], rng, steady_pairs=steady))
+        while len(row) < scenes:
+            row.append(next_scene(row[-1], rng, steady_pairs=steady))
         return drawn
 
     def _scene(self, index: int) -> tuple[Scene, bool]:
@@ -120,8 +120,8 @@ class ShapesWorld:
         """Story `index`: a scene with a full caption and `scenes - 1` that go on from it."""
         if scenes < 1 or (scenes > 1 and self.frames == 1):
             raise PhenakiError(f"scenes={scenes}, frames={self.frames}: a story has scenes of 2 frames or more")
-        drawn = self._draw(self._rng(index, _STORY), scenes)
+        row = self._draw(self._rng(index, _STORY), scenes)
         words = self._rng(index, _STORY, _CAPTION)
-        captions = tuple(caption(scene, words, continuing=k > 0, full=k == 0) for k, scene in enumerate(drawn))
-        clips = [render(scene)[min(k, 1) :] for k, scene in enumerate(drawn)]
-        return Story(tuple(drawn), captions, np.concatenate(clips))
+        captions = tuple(caption(scene, words, continuing=k > 0, full=k == 0) for k, scene in enumerate(row))
+        clips = [render(scene)[min(k, 1) :] for k, scene in enumerate(row)]
+        return Story(tuple(row), captions, np.concatenate(clips))
