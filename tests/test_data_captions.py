@@ -134,7 +134,7 @@ def test_files_are_named_with_or_without_folder_and_ending(tmp_path: Path) -> No
     labels = [table.claim(tmp_path, name).label for name in ("a/1.mp4", "b/2.mp4", "c/3.mp4", "c/4.mp4", "d/5.mp4")]
     assert labels == ["whole", "no ending", "name", "bare", "absolute"]
     assert table.claim(tmp_path, "c/4.mp4").label == "bare"  # the same file again
-    with pytest.raises(PhenakiError, match=r"'3.mp4' in .* fits two files, .*c/3.mp4' and .*e/3.mp4'"):
+    with pytest.raises(PhenakiError, match=r"'3.mp4' in .* matches two files, .*c/3.mp4' and .*e/3.mp4'"):
         table.claim(tmp_path, "e/3.mp4")
 
 

@@ -147,7 +147,7 @@ class CaptionTable:
         owner = self._owners.setdefault(row, absolute)
         if owner != absolute:
             raise PhenakiError(
-                f"'{row}' in '{self.path}' fits two files, '{owner}' and '{absolute}': write paths with folder and ending."
+                f"'{row}' in '{self.path}' matches two files, '{owner}' and '{absolute}': write full paths."
             )
         return self._rows[row]
 

@@ -214,8 +214,8 @@ class _Sources:
 
     def _find(self, number: int) -> tuple[Folder, int]:
         at = int(self.order[number])
-        place = bisect.bisect_right(self.ends, at)
-        return self.folders[place], at - (self.ends[place] - len(self.folders[place]))
+        folder = bisect.bisect_right(self.ends, at)
+        return self.folders[folder], at - (self.ends[folder] - len(self.folders[folder]))
 
     def __getitem__(self, number: int) -> EncodedSample | BadSample:
         folder, index = self._find(number)
@@ -341,8 +341,8 @@ class _Packing:
     def _write(self, number: int, item: EncodedSample, made: _Made) -> Outcome:
         """By source, never by clip: clips of one source are too alike to test by."""
         split = "validation" if int(made.digest[:13], 16) / 16**13 < self.config.validation else "train"
-        for place, clip in enumerate(made.clips):
-            key = f"{number:08d}_{place:05d}" if self.config.cutting.changes else f"{number:08d}"
+        for part, clip in enumerate(made.clips):
+            key = f"{number:08d}_{part:05d}" if self.config.cutting.changes else f"{number:08d}"
             fields = partial(_fields, item, self.sources.name(number), made.digest, clip)
             self.splits[split].write(key, fields)
         seconds = sum(clip.info.seconds for clip in made.clips)

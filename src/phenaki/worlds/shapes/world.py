@@ -96,7 +96,7 @@ class ShapesWorld:
         ]
         while len(row) < scenes:
             row.append(next_scene(row[-1], rng, steady_pairs=steady))
-        return drawn
+        return row
 
     def _scene(self, index: int) -> tuple[Scene, bool]:
         rng = self._rng(index, _SCENE)
