@@ -410,7 +410,7 @@ def videos(clips: Path) -> Path:
 def test_videos_are_packed_inspected_tokenized_and_trained_on() -> None:
     packed = run("data", "pack", "videos", "packed", "--processes", 1, "--validation", 0.4)
     assert packed.exit_code == 0, packed.output
-    assert re.search(r"7 of 8 sources went in\n.*train .*\n.*validation .*\n1 refused:\n  broken.mp4: ", packed.output)
+    assert re.search(r"7 of 8 sources packed\n.*train .*\n.*validation .*\n1 refused:\n  broken.mp4: ", packed.output)
 
     inspected = run("data", "inspect", "packed", "--out", "look")
     assert inspected.exit_code == 0, inspected.output
@@ -478,7 +478,7 @@ BAD_DATA = [
     (["data", "pack", "videos"], "name the sources and then where to write: phenaki data pack videos OUT"),
     (["data", "pack", "nowhere", "out"], "'nowhere' is not there"),
     (["data", "pack", "videos", "out", "--template", "a video"], "has no {label}"),
-    (["data", "pack", "videos", "out", "--validation", "2"], "validation 2.0 is a share"),
+    (["data", "pack", "videos", "out", "--validation", "2"], "validation 2.0 must be"),
     (["data", "pack", "videos", "out", "--table", "nowhere.csv"], "nowhere.csv"),
     (["data", "pack", "videos", "http://127.0.0.1:9/out", "--processes", "1"], "over http files are only read"),
     (["data", "inspect", "nowhere"], "nowhere"),

@@ -24,7 +24,7 @@ from helpers import media_files
 from helpers.servers import BUCKET, serve_s3
 from phenaki.core import files
 from phenaki.core.errors import PhenakiError
-from phenaki.data import packing as pack_module
+from phenaki.data import pack_workers as pack_module
 from phenaki.data import storage
 from phenaki.data.captions import Columns
 from phenaki.data.cuts import KEY_FRAME_EVERY, Cutting
@@ -129,7 +129,7 @@ def test_bad_files_and_doubles_are_named_and_the_rest_goes_in(ten: Path, tmp_pat
     assert report.sources == 18 and report.train.samples + report.validation.samples == 11
     assert len({sample.metadata["hash"] for sample in samples(tmp_path / "out")}) == 11
     told = "\n".join(report.lines())
-    assert "11 of 18 sources went in" in told and all(name in told for name in names)
+    assert "11 of 18 sources packed" in told and all(name in told for name in names)
     assert json.loads((tmp_path / "out/report.json").read_text())["refused"] == report.refused
 
 
@@ -147,7 +147,7 @@ def test_of_doubles_the_best_described_goes_in(tmp_path: Path) -> None:
     }
     assert report.duplicates == {f"{name}{number}.mp4": f"c{number}.mp4" for name in "ab" for number in range(4)}
     assert set(report.refused) == {f"d{number}.mp4" for number in range(4)}
-    assert "4 of 16 sources went in" in report.lines()
+    assert "4 of 16 sources packed" in report.lines()
 
 
 def test_doubles_of_a_file_that_cannot_be_used_are_refused_as_well(tmp_path: Path) -> None:
@@ -173,13 +173,13 @@ def test_columns_are_those_of_the_tables_in_the_sources(tmp_path: Path) -> None:
     (sample,) = samples(tmp_path / "out")
     assert (sample.captions, sample.label) == (("two",), "three")
     (root / "captions.csv").unlink()
-    with pytest.raises(PhenakiError, match="There is no table to have the column 'other', 'kind': name one"):
+    with pytest.raises(PhenakiError, match="There is no table with the column 'other', 'kind': name one"):
         pack(one_by_one(root, tmp_path / "out2", columns=columns))
 
 
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     root = fill(tmp_path / "root", a__mp4=media_files.text(), b__mp4=media_files.empty())
-    with pytest.raises(PhenakiError, match=r"None of the 2 sources can be used. a.mp4: .*b.mp4: "):
+    with pytest.raises(PhenakiError, match=r"None of the 2 sources is usable. a.mp4: .*b.mp4: "):
         pack(one_by_one(root, tmp_path / "out"))
     assert not (tmp_path / "out/dataset.json").exists()
     (root / "a.mp4").write_bytes(clip(1))

@@ -1,0 +1,50 @@
+"""The options of packing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from phenaki.core.config import bounded, configclass, to_dict
+from phenaki.core.errors import PhenakiError
+from phenaki.data.captions import Columns, check_template
+from phenaki.data.cuts import Cutting
+
+
+@configclass
+class PackConfig:
+    """Which sources `pack` writes, and how.
+
+    sources: folders of videos and images.
+    out: a folder, local or at s3://.
+    table: captions or labels of the files (`captions.CaptionTable`), instead of tables in the sources.
+    columns: of that table, or of theirs.
+    label_from_folder: the name of its folder is the label of a file without one.
+    templates: of captions, such as "a video of {label}", stored beside the shards; one is drawn at each use.
+    cutting: how sources become clips.
+    validation: fraction of the sources that is held out from training.
+    shard_bytes, shard_samples: limits of a shard.
+    processes: 0 for one per core.
+    """
+
+    sources: tuple[Path, ...]
+    out: str
+    table: Path | None = None
+    columns: Columns = Columns()
+    label_from_folder: bool = False
+    templates: tuple[str, ...] = ()
+    cutting: Cutting = Cutting()
+    validation: float = bounded(0.05, at_least=0, below=1)
+    shard_bytes: int = bounded(256 * 2**20, at_least=1)
+    shard_samples: int = bounded(10_000, at_least=1)
+    processes: int = bounded(0, at_least=0)
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise PhenakiError("There is nothing to pack: name at least one folder of videos or images.")
+        for template in self.templates:
+            check_template(template)
+
+    def options(self) -> dict[str, Any]:
+        """The options that determine the content of the shards, as plain data."""
+        return {key: value for key, value in to_dict(self).items() if key not in ("out", "processes")}

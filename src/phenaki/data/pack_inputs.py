@@ -1,0 +1,120 @@
+"""The files that are packed: of all source folders, in one mixed order, with duplicates found."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import astuple
+from itertools import accumulate, chain
+from pathlib import Path
+
+import numpy as np
+
+from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.data.captions import USUAL_COLUMNS, CaptionTable
+from phenaki.data.folder import Folder
+from phenaki.data.pack_config import PackConfig
+from phenaki.data.sample import EncodedSample
+
+
+class PackInputs:
+    """The files of all folders, ordered by a hash of their paths inside the folders.
+
+    duplicates: index of a file -> index of the file with the same bytes that is packed, the one with the best caption.
+    indices: those of all other files.
+    """
+
+    def __init__(self, config: PackConfig) -> None:
+        self.table = CaptionTable(config.table, config.columns) if config.table else None
+        self.folders = [Folder(root, self.table, config.label_from_folder, config.columns) for root in config.sources]
+        if config.columns != USUAL_COLUMNS and not any(folder.has_table for folder in self.folders):
+            names = ", ".join(f"'{name}'" for name in astuple(config.columns) if name)
+            raise PhenakiError(
+                f"There is no table with the column {names}: name one (--table), or put captions.csv at the top of a "
+                "source."
+            )
+        self.ends = list(accumulate(map(len, self.folders)))
+        hashes = [_hash(folder.key(index)) for folder in self.folders for index in range(len(folder))]
+        self.order = np.argsort(np.array(hashes, np.uint64), kind="stable")
+        if self.table:
+            self.table.check_claimed()
+        self.duplicates = self._duplicates()
+        self.indices = [number for number in range(len(self)) if number not in self.duplicates]
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def _find(self, number: int) -> tuple[Folder, int]:
+        at = int(self.order[number])
+        folder = bisect.bisect_right(self.ends, at)
+        return self.folders[folder], at - (self.ends[folder] - len(self.folders[folder]))
+
+    def __getitem__(self, number: int) -> EncodedSample | BadSample:
+        folder, index = self._find(number)
+        return folder[index]
+
+    def key(self, number: int) -> str:
+        folder, index = self._find(number)
+        return folder.key(index)
+
+    def _path(self, number: int) -> Path:
+        folder, index = self._find(number)
+        return folder.path(index)
+
+    def name(self, number: int) -> str:
+        folder, index = self._find(number)
+        key = folder.key(index)
+        return key if len(self.folders) == 1 else f"{folder.root}/{key}"
+
+    def fingerprint(self) -> str:
+        """Of the names, sizes and times of all files, and of the duplicates."""
+        digest = hashlib.sha256()
+        for number in range(len(self)):
+            try:
+                stat = self._path(number).stat()
+                state = f"{stat.st_size} {stat.st_mtime_ns}"
+            except OSError as error:
+                state = f"error {error.errno}"
+            digest.update(f"{self.name(number)}\0{state}\0{self.duplicates.get(number, '')}\0".encode())
+        return digest.hexdigest()
+
+    def _duplicates(self) -> dict[int, int]:
+        sizes: dict[int, list[int]] = defaultdict(list)
+        for number in range(len(self)):
+            with suppress(OSError):  # an unreadable file is refused when it is packed
+                sizes[self._path(number).stat().st_size].append(number)
+        same: dict[str, list[int]] = defaultdict(list)
+        for number in chain.from_iterable(indices for indices in sizes.values() if len(indices) > 1):
+            with suppress(OSError, BadSample):
+                same[file_digest(self._readable(number).media)].append(number)
+        duplicates = {}
+        for indices in same.values():
+            best = max(indices, key=self._described)
+            duplicates |= {number: best for number in indices if number != best}
+        return duplicates
+
+    def _readable(self, number: int) -> EncodedSample:
+        item = self[number]
+        if isinstance(item, BadSample):
+            raise item
+        return item
+
+    def _described(self, number: int) -> tuple[bool, bool]:
+        item = self._readable(number)
+        return bool(item.captions), bool(item.label)
+
+    def unclaimed(self) -> list[str]:
+        """Names in tables without a file."""
+        unclaimed = self.table.unclaimed() if self.table else []
+        return unclaimed + [name for folder in self.folders for name in folder.unclaimed]
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
+
+
+def file_digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,116 @@
+"""Cutting the sources into clips, in worker processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from typing import NamedTuple
+
+from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.data.cuts import CutClip, Cutting, cut_clips
+from phenaki.data.pack_inputs import PackInputs, file_digest
+from phenaki.data.sample import EncodedSample
+from phenaki.media.reader import probe
+
+_PREFETCH = 4  # sources per process that are worked on before their turn to be written
+_MAX_BYTES = 2 * 2**30  # of a file that is packed unchanged; readers accept no more
+
+
+class MadeClips(NamedTuple):
+    """The clips of a source and the SHA-256 of its bytes, or why it is refused."""
+
+    digest: str = ""
+    clips: tuple[CutClip, ...] = ()
+    refused: str = ""
+
+
+def _make(item: EncodedSample | BadSample, cutting: Cutting) -> MadeClips:
+    try:
+        if isinstance(item, BadSample):
+            raise item
+        digest = file_digest(item.media)
+        clips = cut_clips(item.media, item.suffix, cutting) if cutting.changes else [_as_it_is(item)]
+        return MadeClips(digest, tuple(clips))
+    except BadSample as error:
+        return MadeClips(refused=str(error))
+    except OSError as error:
+        return MadeClips(refused=f"it cannot be read: {error.strerror or error}")
+
+
+def _as_it_is(item: EncodedSample) -> CutClip:
+    if (size := os.path.getsize(item.media)) > _MAX_BYTES:
+        raise BadSample(f"it has {size / 2**30:.1f} GiB; files of more than 2 must be cut into clips")
+    return CutClip(item.media, item.suffix, probe(item.media, item.suffix), 0.0)
+
+
+def make_clips(
+    sources: PackInputs, indices: Iterable[int], cutting: Cutting, processes: int
+) -> Iterator[tuple[EncodedSample | BadSample, MadeClips]]:
+    """The clips of the sources, in the order of `indices`; a few sources are processed ahead."""
+    items = (sources[number] for number in indices)
+    if processes == 1:
+        yield from ((item, _make(item, cutting)) for item in items)
+        return
+    spawn = multiprocessing.get_context("spawn")  # a fork would inherit locks held by other threads
+    pool = ProcessPoolExecutor(processes, spawn, initializer=_start_worker)
+
+    def submit(item: EncodedSample | BadSample) -> tuple[EncodedSample | BadSample, Future[MadeClips]]:
+        with _interrupts_held():  # this may start a process
+            return item, pool.submit(_make, item, cutting)
+
+    try:
+        futures = deque(map(submit, islice(items, _PREFETCH * processes)))
+        while futures:
+            item, future = futures.popleft()
+            yield item, future.result()
+            futures.extend(map(submit, islice(items, 1)))
+    except BrokenProcessPool as error:
+        raise PhenakiError(
+            f"A worker process died while packing '{getattr(item, 'key', item)}' or one of the {len(futures)} sources "
+            "after it, perhaps out of memory. Run the same command again to resume."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Delay Ctrl-C and SIGTERM until after the block, and Ctrl-C in processes started in it until `_start_worker`.
+
+    A mask alone is not enough: another thread would take the signal, and Python would raise in the main one.
+    """
+    if os.name != "posix" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    for number in handlers:
+        signal.signal(number, lambda number, frame: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if caught:
+        handlers[caught[0]](caught[0], None)
+
+
+def _start_worker() -> None:
+    """Ctrl-C ends a worker silently, and a worker exits when its main process is killed."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a script's background job
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if os.name == "posix":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    main = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (main.join(), os._exit(1)), daemon=True).start()
