@@ -101,7 +101,7 @@ def test_token_shards_of_two_sizes_in_one_training(
     train_generator(on_two_sizes(masked_debug(), square, wide), tmp_path / "run")
     assert trained == {(3, 3, 4, 4), (4, 3, 2, 6)}
     recipe = on_two_sizes(masked_debug(), wide, wide)
-    with pytest.raises(PhenakiError, match=r"'.*wide' are of clips of 16x48 pixels, and 32x32 .* size: \[16, 48\]"):
+    with pytest.raises(PhenakiError, match=r"'.*wide' are of clips of 16x48 pixels, not 32x32: .* size: \[16, 48\]"):
         train_generator(recipe, tmp_path / "other")
 
 
