@@ -1,4 +1,4 @@
-"""The text-to-video model that users call. One file, as it is one class; a third of it documents arguments."""
+"""The text-to-video model that users call. One file, as it is one class, with documented arguments."""
 
 from __future__ import annotations
 
