@@ -172,7 +172,7 @@ def test_a_place_belongs_to_one_tokenizer_one_setting_and_one_process_count(
         (config(clips / "."), (tokenizer,), 2, "another process count"),
     ):
         for rank in (0, 1):  # of which only the first has written anything
-            with pytest.raises(PhenakiError, match=f"was begun with {said}: take the same"):
+            with pytest.raises(PhenakiError, match=f"was started with {said}: use the same"):
                 tokenize(asked, str(tmp_path), *networks, rank=rank, world_size=processes)
     assert tree(tmp_path) == before
 
@@ -478,7 +478,7 @@ def test_above_the_share_of_bad_samples_it_stops_and_goes_on_with_a_higher_one(
         assert names(tmp_path / "out") == ["0a.mp4", "1a.mp4"]
     assert tokenize(replace(asked, max_bad_fraction=0.5), str(tmp_path / "out"), tokenizer).written == 7
     assert names(tmp_path / "out") == [f"{number}a.mp4" for number in range(7)]
-    with pytest.raises(PhenakiError, match="--max-bad-fraction 1.5 is a share"):
+    with pytest.raises(PhenakiError, match="max_bad_fraction 1.5 must be"):
         config(half_bad, max_bad_fraction=1.5)
 
 
@@ -500,7 +500,7 @@ def test_still_pictures_are_counted_where_clips_are_wanted(tokenizer: CViViT, cl
     for number in range(3):
         Image.new("RGB", (32, 32)).save(folder / f"{number}.png")
         (folder / f"{number}.txt").write_text("a picture")
-    with pytest.raises(PhenakiError, match=r"no usable sample: 3 still pictures. Clips of 5 frames .*\(--frames\)"):
+    with pytest.raises(PhenakiError, match=r"no usable sample: 3 still images. Clips of 5 frames .*\(--frames\)"):
         tokenize(config(folder), str(out), tokenizer)
     assert not out.exists()
     for name in ("3.mp4", "3.txt"):
@@ -512,13 +512,13 @@ def test_still_pictures_are_counted_where_clips_are_wanted(tokenizer: CViViT, cl
 
 def test_a_start_that_fails_says_frames_and_leaves_nothing(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
     for frames, said in (
-        (11, r"no usable sample: 6.mp4: 1.12 s .* Clips of 11 frames are wanted \(--frames\)$"),
+        (11, r"no usable sample: 6.mp4: 1.12 s .* Clips of 11 frames are needed \(--frames\)$"),
         (6, "^--frames 6: "),
     ):
         with pytest.raises(PhenakiError, match=said):
             tokenize(replace(config(clips), frames=frames), str(tmp_path / "out"), tokenizer)
     for out in (clips, clips / "tokens"):
-        with pytest.raises(PhenakiError, match="would become a part of"):
+        with pytest.raises(PhenakiError, match="lies within the source"):
             tokenize(config(clips), str(out), tokenizer)
     assert not (tmp_path / "out").exists() and not (clips / "tokens").exists()
 
@@ -565,7 +565,7 @@ def test_impossible_requests_are_refused(tokenizer: CViViT, clips: Path, tmp_pat
         tokenize(replace(config(clips), frames=4), str(tmp_path / "again"), tokenizer)
     with pytest.raises(PhenakiError, match="--flip needs --passes 2"):
         config(clips, flip=True)
-    with pytest.raises(PhenakiError, match="passes 0 must be 1 or more"):
+    with pytest.raises(PhenakiError, match="passes 0 must be at least 1"):
         config(clips, passes=0)
     assert not (tmp_path / "again").exists()
 

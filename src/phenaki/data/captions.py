@@ -16,7 +16,7 @@ import numpy as np
 
 from phenaki.core.errors import BadSample, PhenakiError, did_you_mean
 
-MOST_BYTES = 10_000  # of a caption in UTF-8; what is longer is some other text
+MOST_BYTES = 10_000  # of a caption in UTF-8; anything longer is some other text
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 _PATH_COLUMNS = ("path", "file", "filename", "video", "image", "key")
@@ -28,7 +28,7 @@ _LABEL_COLUMNS = ("label", "class", "category")
 
 
 def draw_caption(captions: Sequence[str], label: str, templates: Sequence[str], rng: np.random.Generator) -> str:
-    """One of `captions`; where there are none, `label` in one of `templates` (alone if there are none); else "".
+    """One of `captions`; without any, `label` in one of `templates`, or alone; else "".
 
     Raises PhenakiError for a template that `check_template` refuses.
     """
@@ -60,9 +60,9 @@ def check_template(template: str) -> None:
 
 
 def read_caption_file(path: Path) -> tuple[str, ...]:
-    """The caption in a text file, its white space made single blanks; () where there is no such file or no text in it.
+    """The caption in a text file, its whitespace normalized; () if there is no file or no text in it.
 
-    Raises BadSample for what is not UTF-8, is too long or cannot be read.
+    Raises BadSample if it is not UTF-8, too long, or cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -80,9 +80,9 @@ def read_caption_file(path: Path) -> tuple[str, ...]:
 
 
 def clean_captions(captions: Iterable[str]) -> tuple[str, ...]:
-    """The captions with their white space made single blanks, without empty ones.
+    """The captions with normalized whitespace, without empty ones.
 
-    Raises BadSample for a caption that is too long, and for halves of characters, which JSON can hold.
+    Raises BadSample for a caption that is too long, and for lone surrogates, which JSON can hold.
     """
     cleaned = tuple(clean for caption in captions if (clean := " ".join(caption.split())))
     for caption in cleaned:
@@ -100,7 +100,7 @@ def clean_captions(captions: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of a table's columns; "" takes the first that the table has of the usual names, whatever their case."""
+    """Names of a table's columns; "" takes the first of the usual names that it has, whatever their case."""
 
     path: str = ""
     caption: str = ""
@@ -111,7 +111,7 @@ USUAL_COLUMNS = Columns()
 
 
 class Words(NamedTuple):
-    """What a table says about a file."""
+    """The captions and label of a file in a table."""
 
     captions: tuple[str, ...]
     label: str
@@ -121,7 +121,7 @@ class CaptionTable:
     """Captions and labels of files, from a CSV, TSV, JSON-lines or Parquet file.
 
     Several rows of one file, or a column of lists, are several captions. Raises PhenakiError for a table that is
-    missing, cannot be read or is not UTF-8, and for a column that it does not have.
+    missing, unreadable or not UTF-8, and for a missing column.
     """
 
     def __init__(self, path: str | Path, columns: Columns = USUAL_COLUMNS) -> None:
@@ -134,9 +134,9 @@ class CaptionTable:
             self._rows[name] = Words(old.captions + captions, old.label or label)
 
     def claim(self, folder: Path, relative: str) -> Words | None:
-        """What the table says about the file `relative` of `folder`, named there with or without folder and ending.
+        """The row of the file `relative` of `folder`, which the table may name without its folder and suffix.
 
-        Raises PhenakiError where one row fits two files.
+        Raises PhenakiError if one row matches two files.
         """
         plain = posixpath.splitext(relative)[0]
         absolute = posixpath.join(folder.absolute().as_posix(), relative)
@@ -152,11 +152,11 @@ class CaptionTable:
         return self._rows[row]
 
     def unclaimed(self) -> list[str]:
-        """The names in the table that no file has claimed."""
+        """Names in the table that no file has claimed."""
         return [name for name in self._rows if name not in self._owners]
 
     def check_claimed(self) -> None:
-        """Raise PhenakiError where no file has claimed any row."""
+        """Raise PhenakiError if no file has claimed any row."""
         if not self._owners:
             raise PhenakiError(
                 f"The table '{self.path}' names none of the files there are; it names "
@@ -195,12 +195,12 @@ def _read_csv(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[str, ..
 
 
 def _delimiter(header: str) -> str:
-    """Spreadsheets write semicolons where the comma is that of the numbers."""
+    """Spreadsheets write semicolons in locales with decimal commas."""
     return ";" if header.count(";") > header.count(",") else ","
 
 
 def _read_json_lines(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[str, ...], str]]:
-    """The first line says which columns there are."""
+    """The first line determines the columns."""
     found = None
     with open(path, encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
@@ -233,7 +233,7 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[str
 
 
 def _find_columns(path: Path, there: Sequence[str], wanted: Columns) -> Columns:
-    """The table's own names of the columns; "" for caption or label where it has only the other."""
+    """The names of the columns in the table; "" for caption or label if it has only the other."""
 
     def find(named: str, usual: tuple[str, ...]) -> str:
         if named and named not in there:
@@ -270,5 +270,5 @@ def _read_row(row: dict[str, Any], columns: Columns) -> tuple[str, tuple[str, ..
 
 
 def _text(value: Any) -> str:
-    """Halves of characters, which JSON can hold and no file can, become question marks."""
+    """Lone surrogates, which JSON can hold and no file name can, become question marks."""
     return "" if value is None else str(value).strip().encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""A plain folder tree of videos and pictures as samples."""
+"""A folder tree of videos and images as samples."""
 
 from __future__ import annotations
 
@@ -26,17 +26,15 @@ MEDIA = VIDEOS | PICTURES
 
 
 class Folder:
-    """The videos and pictures under `root`, in the order of their paths; hidden ones are left out, links are followed.
+    """The videos and images under `root`, sorted by path; hidden files are skipped, links are followed.
 
-    A caption comes from `table`, else from a table `captions.csv` (or .tsv, .jsonl, .parquet) in `root`, which has the
-    `columns`, else from the text file beside the media (`clip.txt` beside `clip.mp4`). `label_from_folder` takes the
-    name of the folder that a file lies in as the label of those without one.
+    Captions come from `table`, else from a table `captions.csv` (or .tsv, .jsonl, .parquet) with the `columns` in
+    `root`, else from the text file beside the media (`clip.txt` beside `clip.mp4`). `label_from_folder` labels files
+    without a label with the name of their folder. Without `captions`, none are looked for, so none can be invalid.
 
-    Without `captions` nobody asks for words: none are looked for, so none can be wrong.
-
-    `folder[i]` reads the caption file alone; it is the BadSample of a file whose caption cannot be used. Behind the
-    files come the folders that could not be opened, each a BadSample too. `unclaimed`: what the folder's own table
-    names and is not there. A million files take about 100 bytes each.
+    `folder[i]` reads only the caption file; it is a BadSample if the caption is unusable. Folders that could not be
+    opened follow after the files, each a BadSample too. `unclaimed`: names in the folder's own table without a file.
+    Memory: about 100 bytes per file.
 
     Raises PhenakiError for a folder that is missing or holds no media, and as `CaptionTable` does.
     """
@@ -78,18 +76,18 @@ class Folder:
 
     @property
     def has_table(self) -> bool:
-        """Whether a table says what its files show."""
+        """Whether captions come from a table."""
         return self._words is not None
 
     def digest(self) -> str:
-        """Of the paths, in their order."""
+        """Hash of the sorted paths."""
         return self._paths.digest()
 
     def path(self, index: int) -> Path:
         return self.root / self._paths[index]
 
     def key(self, index: int) -> str:
-        """The name for people, which opens the sentence of a BadSample."""
+        """The name in messages, with which those of a BadSample start."""
         return _for_people(self._paths[index])
 
     def __getitem__(self, index: int) -> EncodedSample | BadSample:
@@ -108,7 +106,7 @@ class Folder:
         return EncodedSample(key, path, path.suffix.lower(), captions, label)
 
     def _media_under(self, folder: Path, inside: str, seen: set[tuple[int, int]]) -> Iterator[str]:
-        """Paths relative to the root. `seen`: a folder that links lead to again is listed once, so loops end."""
+        """Paths relative to the root. `seen`: each folder is listed once, so that loops of links end."""
         try:
             stat = folder.stat()
             if (stat.st_dev, stat.st_ino) in seen:
@@ -134,7 +132,7 @@ class Folder:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """A link that leads nowhere or round in circles is a file, refused when it is read."""
+    """A dangling or circular link counts as a file, which is refused when it is read."""
     try:
         return entry.is_dir()
     except OSError:
@@ -142,12 +140,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _for_people(path: str) -> str:
-    """Names of files may be any bytes; what is printed and written to JSON is Unicode."""
+    """File names may be any bytes, but what is printed or written to JSON must be Unicode."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 class _Strings:
-    """Many strings in two objects: a list of a million would take 100 MB more, and again in each forked worker."""
+    """Many strings in two objects: a list of a million takes 100 MB more, again in each forked worker."""
 
     def __init__(self, strings: Iterable[str]) -> None:
         parts = [os.fsencode(string) for string in strings]

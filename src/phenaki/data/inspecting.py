@@ -1,4 +1,4 @@
-"""What is in a folder or in shards, in figures and in two pictures: random clips with captions, and histograms."""
+"""A summary of the samples in a folder or in shards, with a contact sheet of random clips, and histograms."""
 
 from __future__ import annotations
 
@@ -43,11 +43,10 @@ _INK, _GREY, _BLUE = (40, 40, 40), (150, 150, 150), (66, 114, 174)
 
 @dataclass
 class DataSummary:
-    """What the samples are that were looked at; `total` is how many there are, None where nothing tells.
+    """Statistics of the samples examined. `total`: how many there are, None if that is not known.
 
-    Of each usable one: `seconds` (0 for stills), `fps` and `frames` of videos, `sizes` ("640x360"), `file_types`;
-    `caption_words`: words in each caption; `without_caption`: samples that have no label either. `bad`: name and reason
-    in one sentence each.
+    Of each usable sample: `seconds`, `fps` and `frames` of videos, `sizes` ("640x360"), `file_types`; `caption_words`:
+    words in each caption; `without_caption`: samples without a label either. `bad`: the name and problem of each.
     """
 
     total: int | None
@@ -70,7 +69,7 @@ class DataSummary:
         return self.looked_at - len(self.bad)
 
     def add(self, item: EncodedSample) -> None:
-        """Count a sample. Raises BadSample, and counts nothing, where its media cannot be read."""
+        """Count a sample. Raises BadSample, counting nothing, if its media cannot be read."""
         info = probe(item.media, item.suffix)
         self.sizes[f"{info.width}x{info.height}"] += 1
         self.short_sides.append(min(info.width, info.height))
@@ -89,7 +88,7 @@ class DataSummary:
             self.words.update(words)
 
     def lines(self) -> list[str]:
-        """For the terminal."""
+        """To print."""
         of = f" of {self.total:,}" if self.total is not None else ""
         labels = [f"labels        {_most(self.labels)}"] if self.labels else []
         more = [f"  and {len(self.bad) - _NAMED:,} more, see {SUMMARY}"] if len(self.bad) > _NAMED else []
@@ -124,11 +123,11 @@ def _most(counts: Counter[str], most: int = 6) -> str:
 
 
 def inspect_data(uri: str, out: Path, samples: int = 1000, seed: int = 0, progress: bool = True) -> DataSummary:
-    """Look at random samples of what a training sees of a uri, and write summary.json and two pictures.
+    """Examine random training samples of a source, and write summary.json and two images into the folder `out`.
 
-    `uri`: a folder, or shards wherever they lie; of a packed data set the part for training. `samples`: how many, at
-    most; as many from each shard. `out`: a folder, which is made. Raises PhenakiError for a uri that is not there or
-    holds no usable sample, for token shards, and for the procedural world.
+    `uri`: a folder, or local or remote shards; of a packed dataset, the training split. `samples`: at most so many, the
+    same number from each shard. Raises PhenakiError for a uri that does not exist or holds no usable sample, for token
+    shards, and for procedural worlds.
     """
     if samples < 1:
         raise PhenakiError(f"samples {samples} must be 1 or more.")
@@ -155,7 +154,7 @@ def inspect_data(uri: str, out: Path, samples: int = 1000, seed: int = 0, progre
 
 
 def _open(uri: str, samples: int, rng: np.random.Generator) -> tuple[int | None, Iterator[EncodedSample | BadSample]]:
-    """How many samples there are, None where nothing tells, and random ones of them."""
+    """The number of samples, None if unknown, and random ones of them."""
     check_has_clips(uri)
     config = SourceConfig(uri)
     source = open_source(config, DataConfig((config,)), captions=True)
@@ -172,7 +171,7 @@ def _open(uri: str, samples: int, rng: np.random.Generator) -> tuple[int | None,
 
 
 def _keep_some(kept: list[EncodedSample], item: EncodedSample, seen: int, rng: np.random.Generator) -> None:
-    """A random sample of all that were seen, of bounded size (reservoir sampling)."""
+    """Reservoir sampling of up to _CLIPS samples."""
     if len(kept) < _CLIPS:
         kept.append(item)
     elif (slot := rng.integers(seen)) < _CLIPS:
@@ -208,7 +207,7 @@ def _few_frames(item: EncodedSample, rng: np.random.Generator) -> Frames:
 
 
 def draw_histograms(summary: DataSummary) -> Frames:
-    """Lengths, rates, sizes and captions, as one picture uint8 (H, W, 3)."""
+    """Lengths, rates, sizes and captions, as one image uint8 (H, W, 3)."""
     plots = {
         "length of videos, seconds": summary.seconds,
         "frames per second": summary.fps,

@@ -1,4 +1,4 @@
-"""What became of each source that is packed, so that packing can be stopped anywhere and taken up again."""
+"""The outcome of each source that is packed, so that packing can stop anywhere and resume."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPLITS = ("train", "validation")
 
 
 class Outcome(NamedTuple):
-    """What became of a source. Without samples it was refused."""
+    """The outcome of a source. Without samples it was refused."""
 
     digest: str = ""
     split: str = ""
@@ -32,8 +32,8 @@ class Outcome(NamedTuple):
 
 
 class Journal:
-    """What became of each source, and the finished shards: lines of JSON in `out`, or in the user's cache for a remote
-    one. A line that was cut by a crash or a full disk is dropped; what it said is done again.
+    """The outcome of each source, and the finished shards, as lines of JSON in `out`, or in the user's cache if `out`
+    is remote. A line cut off by a crash or a full disk is dropped, and its work repeated.
     """
 
     def __init__(self, out: str, options: dict[str, Any], fingerprint: str) -> None:
@@ -58,7 +58,7 @@ class Journal:
         self._file.close()
 
     def todo(self, indices: Iterable[int]) -> list[int]:
-        """Those of the sources that are not wholly in finished shards."""
+        """The sources that are not completely in finished shards."""
         left = {name: sum(shard.samples for shard in shards) for name, shards in self.shards.items()} | {"": 0}
         todo = []
         for number in indices:
@@ -95,7 +95,7 @@ class Journal:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise PhenakiError(f"Another process is packing into '{out}' at this moment.") from error
+            raise PhenakiError(f"Another process is packing into '{out}'.") from error
 
     def _read(self, out: str, head: dict[str, Any]) -> None:
         lines = self._file.read().split(b"\n")
@@ -110,20 +110,20 @@ class Journal:
         if begun == head:
             return
         if any(self.shards.values()):
-            raise PhenakiError(f"{_difference(out, begun, head)} Choose another place, or remove what is there.")
+            raise PhenakiError(f"{_difference(out, begun, head)} Choose another folder, or remove what is there.")
         self.outcomes.clear()
         self._file.truncate(0)
         self._file.seek(0)
         self._append(head)
 
     def _check_shards(self, out: str) -> None:
-        """The last ones: who removed what was packed would get nothing in its place."""
+        """Raise PhenakiError if the last shard of a split is missing: its samples would not be packed again."""
         for split, shards in self.shards.items():
             for shard in shards[-1:]:
                 try:
                     open_from(join(join(out, split), posixpath.basename(shard.url))).close()
                 except PhenakiError as error:
-                    way_out = f"To pack anew, remove '{self.path}', which says it was packed."
+                    way_out = f"To pack it again, remove the journal '{self.path}'."
                     raise PhenakiError(f"{error} {way_out}") from error
 
 
@@ -134,7 +134,7 @@ def _difference(out: str, begun: dict[str, Any], head: dict[str, Any]) -> str:
 
 
 def _journal_path(out: str) -> Path:
-    """In its folder, which is made. Raises PhenakiError for a folder with other things."""
+    """Its folder is created. Raises PhenakiError for a folder with other things."""
     if is_remote(out):
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "phenaki"
         name = f"pack-{hashlib.sha256(out.encode()).hexdigest()[:16]}.jsonl"
@@ -145,5 +145,5 @@ def _journal_path(out: str) -> Path:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if not is_remote(out) and not (folder / name).exists() and (other := next(folder.iterdir(), None)):
-        raise PhenakiError(f"'{out}' holds other things already ('{other.name}'): name a new or an empty folder.")
+        raise PhenakiError(f"'{out}' already holds other things ('{other.name}'): name a new or an empty folder.")
     return folder / name

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 SUFFIX = ".tar"  # of the files a folder is searched for
-TRIES = 5  # in a row without a byte, before a server counts as gone
-FIRST_WAIT = 1.0  # seconds before the second try; each further wait is twice as long
+TRIES = 5  # in a row without a byte, before a server is given up
+FIRST_WAIT = 1.0  # seconds before the second try, doubled for each further one
 CONNECT_TIMEOUT, READ_TIMEOUT = 15, 30  # seconds of silence over HTTP
-BLOCK = 2**20  # bytes handed on at a time
-READ_AHEAD = 4 * 2**20  # bytes of one request, where a file is read by ranges
-PART = 16 * 2**20  # bytes of one part of an upload: a store takes 10,000 parts, so 160 GB
+BLOCK = 2**20  # bytes read or copied at a time
+READ_AHEAD = 4 * 2**20  # bytes per request of a file that is read by ranges
+PART = 16 * 2**20  # bytes per part of an upload; stores accept 10,000 parts, so 160 GB
 
 _MAGIC = re.compile(r"[*?\[]")
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
@@ -46,12 +46,12 @@ class NotThere(PhenakiError):
 
 
 def expand(uri: str) -> list[str]:
-    """The files that `uri` stands for, sorted, each once, as paths or URLs that `open_from` takes.
+    """The files that `uri` names, sorted and unique, as paths or URLs that `open_from` accepts.
 
-    A file, a folder or s3:// prefix (its .tar files, those of its folders too), a pattern with * ? [..] and **, or with
-    braces: "train-{000..127}.tar", "{a,b}.tar". Over http(s) only braces: such a server has no list. Names out of
-    braces are not asked for one by one, which takes long in a bucket, only the first one is; a later one that is
-    missing is told when it is opened. Raises PhenakiError if nothing is found, and for a server that does not answer.
+    A file, a folder or s3:// prefix (all .tar files below it), a pattern with * ? [..] and **, or with braces:
+    "train-{000..127}.tar", "{a,b}.tar". Over http(s) only braces, as such servers do not list files. Of names from
+    braces only the first is checked, since checking each takes long in a bucket; any other that is missing is reported
+    when it is opened. Raises PhenakiError if nothing is found, and for a server that does not answer.
     """
     names = [uri] if os.path.lexists(uri) else _without_braces(uri)
     found = sorted({file for name in names for file in _listed(name)})
@@ -62,13 +62,13 @@ def expand(uri: str) -> list[str]:
 
 
 def files_under(folder: str) -> Iterator[str]:
-    """The paths of all files in a local folder and in those inside it, but for hidden files."""
+    """The paths of all files below a local folder, except hidden ones."""
     files = (os.path.join(inside, file) for inside, _, files in os.walk(folder) for file in files)
     return (file for file in files if not _is_hidden(file))
 
 
 def is_remote(uri: str) -> bool:
-    """Whether it is a URL, and no local path."""
+    """Whether it is a URL, not a local path."""
     return bool(_protocol(uri))
 
 
@@ -127,11 +127,11 @@ def _is_hidden(file: str) -> bool:
 
 
 def open_from(url: str, offset: int = 0) -> BinaryIO:
-    """Open a path or URL for reading on from byte `offset`, in bounded memory.
+    """Open a path or URL for sequential reading from byte `offset`, in bounded memory.
 
-    `read(n)` gives n bytes, fewer only at the end of the file; where the server tells the size, a connection that ends
-    before it counts as dropped. One that drops is opened again at the byte reached, TRIES times in a row with growing
-    waits. Raises PhenakiError, also from `read`, for what is missing, refused or gone for good.
+    `read(n)` returns n bytes, fewer only at the end of the file; if the server reports the size, a connection that ends
+    early counts as dropped. A dropped connection is reopened at the byte reached, TRIES times in a row with growing
+    waits. Raises PhenakiError, also from `read`, for a file that is missing, refused or permanently lost.
     """
     if _protocol(url):
         return io.BufferedReader(_Resuming(url, offset), BLOCK)
@@ -145,7 +145,7 @@ def open_from(url: str, offset: int = 0) -> BinaryIO:
 
 
 def read_optional(url: str) -> bytes | None:
-    """All bytes of a small file, or None where there is none. Raises PhenakiError as `open_from` does."""
+    """All bytes of a small file, or None if it does not exist. Raises PhenakiError as `open_from` does."""
     try:
         with open_from(url) as file:
             return file.read()
@@ -154,12 +154,12 @@ def read_optional(url: str) -> bytes | None:
 
 
 class _Resuming(io.RawIOBase):
-    """Bytes of a remote file in their order, over as many connections as it takes."""
+    """The bytes of a remote file in order, over as many connections as it takes."""
 
     def __init__(self, url: str, position: int) -> None:
         self._url = url
         self._position = position
-        self._size: int | None = None  # where the server tells it
+        self._size: int | None = None  # if the server reports it
         self._file: Any = None
         self._tried(self._open)
 
@@ -180,7 +180,7 @@ class _Resuming(io.RawIOBase):
         files, path = _file_system(self._url)
         open_file = _open_response if _protocol(self._url) in _HTTP else _open_ranges
         self._file, size = open_file(files, path, self._position)
-        if self._size and size and size != self._size:  # what is read on with would be of another file
+        if self._size and size and size != self._size:  # the rest would be of another file
             raise PhenakiError(f"'{self._url}' changed from {self._size:,} to {size:,} bytes while it was read.")
         self._size = size
 
@@ -205,7 +205,7 @@ class _Resuming(io.RawIOBase):
                 return action()
             except PhenakiError:
                 raise
-            except Exception as error:  # each protocol's library raises errors of its own
+            except Exception as error:  # each protocol's library raises its own errors
                 self._drop()
                 if _final(self._url, error):
                     _fail(f"Cannot read '{self._url}'", self._url, error)
@@ -218,20 +218,20 @@ def _open_response(files: AbstractFileSystem, url: str, position: int) -> tuple[
     """One HTTP response from `position` on, and the size of the whole file: a request per block would wait for each."""
     import aiohttp
 
-    # asked for a range, though it be all, a server tells the size; without compression it is that of the file
+    # asked for a range, even of everything, a server reports the size, without compression that of the file
     headers = {"Range": f"bytes={position}-", "Accept-Encoding": "identity"}
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT)
     try:
         # block_size=0 asks for the response itself, and any size keeps fsspec from asking for the size first
         file = files.open(url, block_size=0, size=1, headers=headers, timeout=timeout)
     except aiohttp.ClientResponseError as error:
-        if error.status == 416:  # there is nothing from `position` on
+        if error.status == 416:  # nothing follows `position`
             return io.BytesIO(), position
         raise
     if file.r.status == 206:
         total = file.r.headers.get("Content-Range", "").rpartition("/")[2]
         return file, int(total) if total.isdigit() else None
-    _skip(file, position)  # the server knows no ranges and begins at the beginning
+    _skip(file, position)  # the server does not support ranges and starts at 0
     return file, file.r.content_length
 
 
@@ -239,7 +239,7 @@ def _skip(file: Any, count: int) -> None:
     while count:
         data = file.read(min(count, BLOCK))
         if not data:
-            raise ConnectionError("the connection ended before the uri to read from")
+            raise ConnectionError("the connection ended before the offset to read from")
         count -= len(data)
 
 
@@ -253,31 +253,31 @@ def _open_ranges(files: AbstractFileSystem, path: str, position: int) -> tuple[A
 
 
 def check_outside(folder: str | Path, out: str) -> None:
-    """Raise PhenakiError where `out` is or lies in the local `folder`, of which what is written would become a part."""
+    """Raise PhenakiError if `out` is, or is inside of, the local `folder` that is read."""
     if is_remote(out) or not os.path.isdir(folder):
         return
     if Path(_local(out)).resolve().is_relative_to(Path(folder).resolve()):
-        raise PhenakiError(f"'{out}' would become a part of '{folder}', which is read: name a folder outside of it")
+        raise PhenakiError(f"'{out}' lies within the source '{folder}': name a folder outside of it")
 
 
 def make_folder(uri: str) -> None:
-    """Make the folder `uri` where there is none; stores such as s3:// have no folders."""
+    """Create the folder `uri` if it does not exist; stores such as s3:// have no folders."""
     if not is_remote(uri):
         with writing(uri):
             os.makedirs(_local(uri), exist_ok=True)
 
 
 def open_atomic(url: str) -> AbstractContextManager[BinaryIO]:
-    """A binary file to fill that takes the name `url` only when the block ends without an error.
+    """A binary file to write that gets the name `url` only when the block ends without an error.
 
-    A local path, in a folder that is there (`files.write_atomic`), or a URL of a store such as s3://, where the parts
-    that were sent already are thrown away if anything is raised. Raises PhenakiError where it cannot be written.
+    `url` is a local path in an existing folder (`files.write_atomic`), or at a store such as s3://, where uploaded
+    parts are discarded if anything is raised. Raises PhenakiError if it cannot be written.
     """
     return _upload(url) if _protocol(url) else write_atomic(_local(url))
 
 
 def write_json(url: str, data: Any) -> None:
-    """Write plain data for people and programs to read, as `open_atomic` writes."""
+    """Write plain data as indented JSON, like `open_atomic`."""
     with open_atomic(url) as file:
         file.write(to_json(data, indent=2))
 
@@ -298,7 +298,7 @@ def _upload(url: str) -> Iterator[BinaryIO]:
 
 
 class _Upload(io.RawIOBase):
-    """A file that is sent in parts while it is written, and is there after `commit`."""
+    """A file that is uploaded in parts while it is written, and exists after `commit`."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -321,8 +321,8 @@ class _Upload(io.RawIOBase):
             self._file.commit()
 
     def discard(self) -> None:
-        self._file.closed = True  # or its finalizer sends on, and hangs when Python ends
-        with suppress(Exception):  # what has gone wrong before is what matters
+        self._file.closed = True  # else its finalizer keeps uploading, and hangs when Python exits
+        with suppress(Exception):  # the original error matters
             self._file.discard()
 
 
@@ -330,7 +330,7 @@ class _Upload(io.RawIOBase):
 
 
 def _protocol(url: str) -> str:
-    """Of a URL, "" for local paths."""
+    """The protocol of a URL, "" for local paths."""
     protocol, separator, _ = url.partition("://")
     return protocol.lower() if separator and protocol != "file" else ""
 
@@ -342,8 +342,8 @@ def _local(url: str) -> str:
 def _file_system(url: str) -> tuple[AbstractFileSystem, str]:
     """fsspec's file system for `url`, and the path in it.
 
-    Asked for at every use and kept nowhere: fsspec knows which are of this process, and its connections and the thread
-    that serves them do not survive the fork of a worker.
+    Looked up at every use and never stored: its connections and their thread do not survive the fork of a worker, and
+    fsspec keeps one per process.
     """
     from fsspec.core import url_to_fs
 
@@ -354,7 +354,7 @@ def _file_system(url: str) -> tuple[AbstractFileSystem, str]:
 def _spoken(trouble: str, url: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # each protocol's library raises errors of its own
+    except Exception as error:  # each protocol's library raises its own errors
         _fail(f"{trouble} '{url}'", url, error)
 
 
@@ -376,7 +376,7 @@ def _missing(error: Exception) -> str | None:
 
 
 def _final(url: str, error: Exception) -> str | None:
-    """Why another try would fail too, or None if it may not."""
+    """Why retrying is pointless, or None if it is not."""
     protocol = _protocol(url)
     if missing := _missing(error):
         return missing

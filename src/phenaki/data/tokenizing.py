@@ -1,4 +1,4 @@
-"""Writing token shards: every sample of a uri through the tokenizer, once or in several augmented passes."""
+"""Writing token shards: every sample of a source through the tokenizer, once or in several augmented passes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from phenaki.conditioning import NoText, TextEncoder
 from phenaki.core.components import fingerprint
-from phenaki.core.config import from_dict, to_dict
+from phenaki.core.config import bounded, configclass, from_dict, to_dict
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.precision import autocast
 from phenaki.data.config import DataConfig, SourceConfig
@@ -33,46 +33,43 @@ _SHARD_SAMPLES = 1024
 _DECODERS = 4  # threads; PyAV works outside Python's lock
 
 
-@dataclass(frozen=True)
+@configclass
 class TokenizeConfig:
-    """Which samples, and how often.
+    """Which samples are written, and how often.
 
-    frames: of each clip. passes: how often each sample is written, each time from a random uri in time and with a
-    random crop; a single pass takes the middle of both. flip: mirror every second clip of several passes. samples: how
-    many are written, 0 for all, which the procedural world does not have. batch: clips that are encoded at once.
-    max_bad_fraction: stops above this fraction of unusable samples, checked from 100 samples on and at the end.
+    frames: of each clip.
+    passes: how often each sample is written, each time at a random start and with a random crop; a single pass takes
+        the center of both.
+    flip: mirror half of the clips; needs several passes.
+    samples: how many are written, 0 for all; required for procedural worlds.
+    batch: clips that are encoded at once.
+    max_bad_fraction: stop above this fraction of unusable samples, checked from 100 samples on and at the end.
     """
 
     source: SourceConfig
     split: Split = "train"
-    frames: int = 11
-    passes: int = 1
+    frames: int = bounded(11, at_least=1)
+    passes: int = bounded(1, at_least=1)
     flip: bool = False
-    samples: int = 0
-    batch: int = 16
-    seed: int = 0
-    max_bad_fraction: float = 0.1
+    samples: int = bounded(0, at_least=0)
+    batch: int = bounded(16, at_least=1)
+    seed: int = bounded(0, at_least=0)
+    max_bad_fraction: float = bounded(0.1, at_least=0, at_most=1)
 
     def __post_init__(self) -> None:
-        for name, least in (("frames", 1), ("passes", 1), ("samples", 0), ("batch", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise PhenakiError(f"{name} {getattr(self, name)} must be {least} or more")
         if self.flip and self.passes == 1:
-            raise PhenakiError("clips are mirrored by chance: --flip needs --passes 2 or more")
-        if not 0 <= self.max_bad_fraction <= 1:
-            raise PhenakiError(f"--max-bad-fraction {self.max_bad_fraction} is a share of the samples, from 0 to 1")
+            raise PhenakiError("clips are mirrored at random: --flip needs --passes 2 or more")
 
     def settings(self) -> dict[str, Any]:
-        """What decides what is written, as plain data."""
+        """The options that determine what is written, as plain data."""
         return {key: value for key, value in to_dict(self).items() if key != "max_bad_fraction"}
 
 
 @dataclass
 class Tokenized:
-    """What came of it in one process so far: samples that were taken, and of them those written, those that are bad,
-    and still pictures where clips are wanted.
+    """The progress of one process: samples taken, and of them written, bad, and still images where clips are wanted.
 
-    position, shards: where it goes on. finished: whether there is nothing left to do.
+    position, shards: where it resumes. finished: whether nothing is left to do.
     """
 
     written: int = 0
@@ -94,16 +91,16 @@ def tokenize(
     on_written: Callable[[int], None] = lambda written: None,
     on_bad: Callable[[str], None] = lambda sentence: None,
 ) -> Tokenized:
-    """Write ids and captions of the samples of a source as token shards in the folder or at the s3:// uri `out`.
+    """Write ids and captions of the samples of a source as token shards into the local or s3:// folder `out`.
 
     With `text_encoder`, one caption is drawn for each sample and its embeddings are written too. Each of `world_size`
-    processes writes a share, in shards of its own. One that was stopped goes on behind its last whole shard and writes
-    what it would have written. `on_written` is told how many samples this process has written, `on_bad` each bad one:
-    its name and what is wrong with it. tokens.json, which says what made the samples and with which settings, is there
-    before any of them, and every process compares it.
+    processes writes its part, in its own shards. An interrupted process resumes after its last complete shard and
+    writes what it would have written. `on_written` receives the number of samples this process has written, `on_bad`
+    the name and problem of each bad one. tokens.json, which records networks and settings, is written before the first
+    sample, and every process checks it.
 
-    Raises PhenakiError where `out` was begun with other networks, settings or processes, where no sample is usable, and
-    for more bad ones than `max_bad_fraction`; what is in whole shards stays.
+    Raises PhenakiError if `out` was started with other networks, settings or processes, if no sample is usable, and for
+    more bad samples than `max_bad_fraction`; complete shards are kept.
     """
     check_outside(config.source.uri, out)
     try:
@@ -162,7 +159,7 @@ def tokenize(
             if done.written == wanted:
                 break
             writer.finish_full_shard()
-        if not done.written and (done.bad or world_size == 1):  # else its share of a few samples is none at all
+        if not done.written and (done.bad or world_size == 1):  # else this process may simply have no samples
             raise PhenakiError(_nothing_usable(config, done, bad))
         check_bad_fraction(done.bad, done.taken, config.max_bad_fraction, "--max-bad-fraction", bad, final=True)
         done.finished = True
@@ -172,16 +169,16 @@ def tokenize(
 
 def _nothing_usable(config: TokenizeConfig, done: Tokenized, bad: str) -> str:
     found = [bad.rstrip(".")] if done.bad else []
-    found += [f"{done.stills:,} still pictures"] if done.stills else []
+    found += [f"{done.stills:,} still images"] if done.stills else []
     what = f": {', and '.join(found)}" if found else ""
-    return f"'{config.source.uri}' has no usable sample{what}. Clips of {config.frames} frames are wanted (--frames)"
+    return f"'{config.source.uri}' has no usable sample{what}. Clips of {config.frames} frames are needed (--frames)"
 
 
 # samples
 
 
 class _Decoded(NamedTuple):
-    """An item, the position after it, and what was decoded of it: None for a still picture where clips are wanted."""
+    """An item, the position after it, and its clip: None for a still image where clips are wanted."""
 
     item: Any
     position: Position
@@ -197,7 +194,7 @@ def _groups(
     size: int,
     threads: ThreadPoolExecutor,
 ) -> Iterator[list[_Decoded]]:
-    """What the stream has behind what is done, by so many at a time."""
+    """What is left of the stream, in groups of `size`."""
 
     def draw(numbered: tuple[int, tuple[Any, Position]]) -> _Decoded:
         number, (item, position) = numbered
@@ -213,7 +210,7 @@ def _groups(
 
 
 def _ahead(groups: Iterator[list[_Decoded]], threads: ThreadPoolExecutor) -> Iterator[list[_Decoded]]:
-    """The same, each one made in a thread while the one before it is in use."""
+    """The same groups, each prepared in a thread while the previous one is in use."""
     following = threads.submit(next, groups, None)
     while (group := following.result()) is not None:
         following = threads.submit(next, groups, None)
@@ -237,7 +234,7 @@ def _encoded(group: list[_Decoded], tokenizer: Tokenizer, text_encoder: TextEnco
 
 
 def _fields(item: Any, sample: Sample, ids: np.ndarray, text: np.ndarray | None) -> dict[str, bytes]:
-    """All captions of a sample, to draw one of at each use; with embeddings the one that they are of."""
+    """With text embeddings, only their caption; otherwise all captions, of which one is drawn at each use."""
     words: dict[str, Any] = {"captions": [sample.caption] if sample.caption else []}
     if isinstance(item, EncodedSample):
         words["source"] = item.key
@@ -253,9 +250,9 @@ def _fields(item: Any, sample: Sample, ids: np.ndarray, text: np.ndarray | None)
 
 
 class _RankWriter:
-    """What one process writes: shards, beside each the names of what was left out meanwhile, and where it stands.
+    """What one process writes: shards, the names of skipped samples beside each, and its progress.
 
-    Raises PhenakiError where the uri is that of other networks, settings or processes.
+    Raises PhenakiError if the folder was started with other networks, settings or processes.
     """
 
     def __init__(self, out: str, rank: int, made_by: TokenSet) -> None:
@@ -284,7 +281,7 @@ class _RankWriter:
             self.finish_shard()
 
     def finish_shard(self) -> None:
-        if not self.done.written:  # the uri may still become that of other settings
+        if not self.done.written:  # the folder may still be used with other settings
             return
         self.writer.finish_shard()
         if self._bad:
@@ -296,16 +293,16 @@ class _RankWriter:
 
 
 def _is_begun(out: str, made_by: TokenSet) -> bool:
-    """Whether tokens.json is there. Raises PhenakiError where it is that of other networks, settings or processes."""
+    """Whether tokens.json exists. Raises PhenakiError if it has other networks, settings or processes."""
     data = read_optional(join(out, TOKENS))
     if data is None:
         return False
     begun = from_dict(TokenSet, json.loads(data), where=f"'{join(out, TOKENS)}'")
     settings = from_dict(TokenizeConfig, begun.config, where=f"'{join(out, TOKENS)}'").settings()
-    begun = replace(begun, config=settings)  # an older version knew fewer of them
+    begun = replace(begun, config=settings)  # an older version had fewer of them
     if begun != made_by:
         raise PhenakiError(
-            f"'{out}' was begun with another {_difference(begun, made_by)}: take the same to go on, or another uri"
+            f"'{out}' was started with another {_difference(begun, made_by)}: use the same to resume, or another folder"
         )
     return True
 

@@ -1,11 +1,11 @@
-"""Token shards as a source: ids, and maybe text embeddings, computed once, so that training needs neither network.
+"""Token shards as a source: precomputed ids, and optionally text embeddings, so that training needs neither network.
 
-A set of token shards is a folder of tar files in WebDataset's format with `tokens.json`, which says what made them. A
-sample is one safetensors member with `ids` (t, h, w) in the smallest integer type that holds the vocabulary, and where
-asked for `text` (L, D) in float16, beside a `.json` with its captions. `data/tokenizing.py` writes them.
+A set of token shards is a folder of tar files in WebDataset's format with `tokens.json`, which records what made them.
+A sample is one safetensors member with `ids` (t, h, w) in the smallest integer type that holds the vocabulary and
+optionally `text` (L, D) in float16, beside a `.json` with its captions. `data/tokenizing.py` writes them.
 
-Each process has written a share of its own: NAME-000000.tar, NAME-000001.tar, ..., NAME-000000.bad.txt with what was
-left out since the shard before, where anything was, and NAME.json, which says where it stands.
+Each process writes its own files: NAME-000000.tar, NAME-000001.tar, ..., NAME-000000.bad.txt with the samples skipped
+since the previous shard, if any, and NAME.json with its progress.
 """
 
 from __future__ import annotations
@@ -32,19 +32,21 @@ FIELD = "safetensors"  # of a sample, in its shard
 
 
 def rank_prefix(rank: int) -> str:
-    """NAME, in the files that process `rank` writes."""
+    """NAME in the files of process `rank`."""
     return f"tokens-{rank:03d}"
 
 
 @dataclass(frozen=True)
 class TokenSet:
-    """tokens.json: what made the samples of a set of token shards.
+    """tokens.json: what made a set of token shards.
 
-    `tokenizer` and `text_encoder` ("" where there are no embeddings): their fingerprints. `spec`: what a generator has
-    to know of the tokenizer. `frames`, `size`: of the clips; 0 is the tokenizer's size. `text_width`: of the
-    embeddings. `templates`: for labels. `config` and `processes`: what `data/tokenizing.py` was asked for and
-    in how many processes, which who goes on has to repeat. `causal`: whether the first ids of a clip are those of its
-    first frames.
+    tokenizer, text_encoder: fingerprints; "" if there are no text embeddings.
+    spec: what a generator must know about the tokenizer.
+    frames, size: of the clips; size 0 is the tokenizer's.
+    text_width: of the embeddings.
+    templates: of captions, for labels.
+    config, processes: of `data/tokenizing.py`; resuming requires the same.
+    causal: whether the first ids of a clip are the ids of its first frames.
     """
 
     tokenizer: str
@@ -65,7 +67,7 @@ class TokenSet:
 
 
 class Tokens(NamedTuple):
-    """ids int64 (t, h, w), their caption, and its embeddings float16 (L, D) where the set has them."""
+    """ids int64 (t, h, w), their caption, and its embeddings float16 (L, D) if the set has them."""
 
     ids: np.ndarray
     caption: str
@@ -74,12 +76,12 @@ class Tokens(NamedTuple):
 
 
 class TokenSource(ShardSource):
-    """Samples of a set of token shards; fewer frames than its clips have are the first ids of each."""
+    """Samples of a set of token shards. Clips of fewer frames are the first ids of longer ones."""
 
     def __init__(
         self, shards: Sequence[str], made_by: TokenSet, templates: tuple[str, ...] = (), captions: bool = True
     ):
-        super().__init__(shards, templates or made_by.templates)  # which reads captions in any case: people see them
+        super().__init__(shards, templates or made_by.templates)  # captions are always read, for previews
         self.made_by, self._captions_needed = made_by, captions
 
     def sample(self, item: EncodedSample | BadSample, view: ClipView, rng: np.random.Generator) -> Tokens:
@@ -89,7 +91,7 @@ class TokenSource(ShardSource):
             arrays = load(item.media)
             ids, text = arrays["ids"], arrays["text"] if self.made_by.text_encoder else None
         except (SafetensorError, KeyError) as error:
-            raise BadSample(f"{item.name}: it holds no ids of phenaki ({error})") from error
+            raise BadSample(f"{item.name}: it has no ids ({error})") from error
         spec = self.made_by.spec
         steps = latent_frames(view.frames, spec.patch[0])
         area = view.size[0] // spec.patch[1], view.size[1] // spec.patch[2]
