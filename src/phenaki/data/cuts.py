@@ -1,4 +1,4 @@
-"""Cutting videos: where hard cuts are, and the pieces of a video encoded anew."""
+"""Cutting videos: finding hard cuts, and re-encoding pieces of a video."""
 
 from __future__ import annotations
 
@@ -24,22 +24,24 @@ from phenaki.media.writer import encode_mp4
 KEY_FRAME_EVERY = 24  # frames: a clip from a random place is then read three times as fast as with x264's 250
 QUALITY = 19  # x264's crf; 18 can hardly be told from the source
 
-_SHORTEST = 0.1  # seconds of a clip: shorter ones are pictures, and a source would fall into thousands of them
-THUMBNAIL = 32  # px, short side of the frames that cuts are looked for in: motion blurs away, a cut stays
-_BINS = 16  # of each colour's histogram
+_SHORTEST = 0.1  # seconds of a clip: shorter ones are images, and a source would become thousands of them
+THUMBNAIL = 32  # px, short side of the frames in which cuts are searched: motion blurs away, a cut stays
+_BINS = 16  # of each channel's histogram
 _NEIGHBOURS = 4  # frames on either side that a cut must stand out from
-_TIMES = 2.0  # as different as the most different neighbours: fast motion lasts, and a flash comes back
+_TIMES = 2.0  # times the largest difference among neighbours: fast motion lasts, and a flash reverts
 _LEAST_CHANGE = 12.0  # mean difference in levels of 255
-_LEAST_NEW_COLOURS = 0.2  # share of the histogram: what moves takes its colours along
+_LEAST_NEW_COLOURS = 0.2  # fraction of the histogram: moving objects keep their colours
 
 
 @dataclass(frozen=True)
 class Cutting:
-    """How sources become clips, encoded anew; with all at their defaults they stay as they are.
+    """How sources are cut and re-encoded; with the defaults they stay unchanged.
 
-    fps: frames per second of the clips (0: the source's); size: their short side in px (0: the source's), never scaled
-    up; seconds: of a clip (0: all of the source or shot); shots: split at hard cuts. A last piece of less than half of
-    `seconds` is left out, unless it is all there is.
+    fps: of the clips; 0 keeps the source's.
+    size: short side in px, never scaled up; 0 keeps the source's.
+    seconds: of a clip; 0 takes the complete source or shot. A last piece of less than half of it is dropped, unless it
+        is the only one.
+    shots: split at hard cuts.
     """
 
     fps: float = 0.0
@@ -61,7 +63,7 @@ class Cutting:
 
 
 class CutClip(NamedTuple):
-    """A piece of a source: the bytes of a media file, its suffix, what is in it, and the second where it starts."""
+    """A piece of a source: the bytes of a media file, its suffix and properties, and where it starts, in seconds."""
 
     media: bytes
     suffix: str
@@ -70,10 +72,10 @@ class CutClip(NamedTuple):
 
 
 def find_cuts(frames: Iterable[NDArray[np.uint8]]) -> list[int]:
-    """Numbers of the frames, counted from 0, that begin a new shot; the first frame of all is not among them.
+    """Indices of the frames that start a new shot, except the very first.
 
-    frames: uint8 (H, W, 3), small and of one size; two are held at a time. Shots of less than 5 frames are not told
-    apart from their neighbours; fades and dissolves are no hard cuts.
+    frames: uint8 (H, W, 3), small and of one size; two are held at a time. Shots of less than 5 frames are not found;
+    fades and dissolves are not hard cuts.
     """
     differences = list(_differences(frames))
     if not differences:
@@ -87,7 +89,7 @@ def find_cuts(frames: Iterable[NDArray[np.uint8]]) -> list[int]:
 
 
 def _differences(frames: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[float, float]]:
-    """Between each frame and the one before: mean difference in levels, and the share of the histogram that is new."""
+    """Between consecutive frames: the mean difference in levels, and the fraction of the histogram that is new."""
     before = None
     for frame in frames:
         now = frame.astype(np.int16), _histogram(frame)
@@ -97,7 +99,7 @@ def _differences(frames: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[float, f
 
 
 def _histogram(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Shares of the levels of each colour, 1 in all."""
+    """Normalized histogram of the channels, summing to 1."""
     levels = frame.reshape(-1, 3) // (256 // _BINS) + np.arange(3) * _BINS
     return np.bincount(levels.ravel(), minlength=3 * _BINS) / levels.size
 
@@ -106,10 +108,10 @@ def _histogram(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def cut_clips(path: Path, suffix: str, cutting: Cutting) -> Iterator[CutClip]:
-    """The clips of a source, one after the other, as H.264 in mp4; a still picture as a picture.
+    """The clips of a source as H.264 in mp4, without sound; a still image stays an image.
 
-    One frame of the source and one clip, encoded, are in memory at a time; only a search for hard cuts decodes the
-    source twice. Without sound. Raises BadSample for a source that cannot be read to its end.
+    One decoded frame and one encoded clip are in memory at a time; the source is decoded twice only to find hard cuts.
+    Raises BadSample for a source that cannot be read to its end.
     """
     info = probe(path, suffix)
     size = _scaled_size(info, cutting.size)
@@ -127,13 +129,13 @@ def cut_clips(path: Path, suffix: str, cutting: Cutting) -> Iterator[CutClip]:
 
 
 def _scaled_size(info: MediaInfo, short_side: int) -> tuple[int, int]:
-    """Height and width, even as H.264 wants them, with the short side as wished if the source's is not below."""
+    """Height and width, even as H.264 requires, with the requested short side unless the source's is shorter."""
     scale = min(1.0, (short_side or math.inf) / min(info.height, info.width))
     return tuple(max(2, round(side * scale / 2) * 2) for side in (info.height, info.width))
 
 
 def _shots(path: Path, suffix: str, info: MediaInfo) -> list[tuple[float, float]]:
-    """Begin and end of each shot, in seconds from the first frame."""
+    """Start and end of each shot, in seconds from the first frame."""
     starts: list[float] = []
 
     def thumbnails() -> Iterator[Frames]:
@@ -147,7 +149,7 @@ def _shots(path: Path, suffix: str, info: MediaInfo) -> list[tuple[float, float]
 
 
 def _pieces(spans: Iterable[tuple[float, float]], seconds: float) -> Iterator[tuple[float, float]]:
-    """The spans in pieces of so many seconds, 0 for whole ones."""
+    """The spans in pieces of `seconds`; 0 keeps them whole."""
     for start, end in spans:
         length = seconds or end - start
         yield start, min(end, start + length)

@@ -1,7 +1,7 @@
-"""Shards: tar files as WebDataset lays them out, read in their order from any sample on, and written whole.
+"""Shards: tar files in WebDataset's layout, read sequentially from any sample, and written atomically.
 
-The members of one sample follow one another: "park/0001.mp4", "park/0001.txt" and "park/0001.json" are the fields mp4,
-txt and json of the sample "park/0001". The key ends at the first dot after the last slash.
+The members of a sample are consecutive: "park/0001.mp4", "park/0001.txt" and "park/0001.json" are the fields mp4, txt
+and json of the sample "park/0001". The key ends at the first dot after the last slash.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from phenaki.data.sample import EncodedSample
 from phenaki.data.storage import BLOCK, is_remote, join, make_folder, open_atomic, open_from
 from phenaki.media.reader import PICTURES, VIDEOS
 
-END = -1  # the offset behind a shard that cannot be read any further
+END = -1  # the offset after a shard that cannot be read any further
 
 
 class Unreadable(BadSample):
-    """A shard, or the rest of one, whose bytes cannot be had: it is missing or refused, or its server is gone."""
+    """A shard, or the rest of one, that is missing or refused, or whose server is lost."""
 
 
-_MEDIA = VIDEOS | PICTURES | {".safetensors"}  # the last are those of token shards
+_MEDIA = VIDEOS | PICTURES | {".safetensors"}  # the last is of token shards
 _MOST = {"media": 2 * 2**30, "txt": MOST_BYTES, "json": 2**20}  # bytes of a member that is read
 _MOST_HEADER = 2**20  # bytes of an extended header
 _END_MARK = bytes(2 * tarfile.BLOCKSIZE)
@@ -41,15 +41,15 @@ _FIELD = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
 
 
 def read_shard(url: str, offset: int = 0, captions: bool = True) -> Iterator[tuple[EncodedSample | BadSample, int]]:
-    """The samples of the shard at a path or URL, each with the byte offset at which the next one begins.
+    """The samples of the shard at a path or URL, each with the byte offset of the next one.
 
-    Read from such an `offset` on, the shard gives the samples that follow and nothing else. The media is the first
-    member with a known suffix; `.txt` is a caption in UTF-8; `.json` holds metadata, of which `captions` (a list of
-    further captions) and `label` are taken out. Other fields, folders and hidden files are passed over. Without
-    `captions` nobody asks for words: none are looked for, so none can be wrong.
+    Reading from such an `offset` yields exactly the samples that follow. The media is the first member with a known
+    suffix; `.txt` is a caption in UTF-8; `.json` holds metadata, from which `captions` (a list of further captions) and
+    `label` are removed. Other fields, folders and hidden files are skipped. Without `captions`, none are read, so none
+    can be invalid.
 
-    Nothing is raised for what is wrong: a sample that cannot be used comes as a BadSample with its name, and so does,
-    after the samples that are whole, the rest of a shard that is cut or broken, or that is Unreadable.
+    Never raises: an unusable sample is yielded as a BadSample with its name, and so is, after the complete samples, the
+    rest of a shard that is truncated, corrupt or Unreadable.
     """
     if offset == END:
         return
@@ -64,7 +64,7 @@ def read_shard(url: str, offset: int = 0, captions: bool = True) -> Iterator[tup
 
 
 def first_field(url: str) -> str:
-    """The field of the shard's first member, such as "mp4"; "" where it cannot be read."""
+    """The field of the shard's first member, such as "mp4"; "" if it cannot be read."""
     try:
         with open_from(url) as file:
             return next((field for _, _, field, _ in _members(_Tape(file, 0))), "")
@@ -87,7 +87,7 @@ def _samples(tape: _Tape, shard: str, captions: bool) -> Iterator[tuple[EncodedS
 
 
 class _Gathered:
-    """The fields of one sample as they come; what is not needed is left on the tape."""
+    """Collects the fields of one sample; data that is not needed is left on the tape."""
 
     def __init__(self, key: str, captions: bool) -> None:
         self.key, self._captions = key, captions
@@ -124,7 +124,7 @@ class _Gathered:
         return EncodedSample(name, self._data["media"], self._suffix, captions, label, metadata)
 
     def _words(self, more: Any, label: Any) -> tuple[tuple[str, ...], str]:
-        """The captions, of which the .json gives some `more`, and the label."""
+        """The captions, with `more` of them from the .json, and the label."""
         if not isinstance(more, list) or not all(isinstance(text, str) for text in [*more, label]):
             raise BadSample("its .json needs a list of texts as 'captions' and a text as 'label'")
         return clean_captions([_text(self._data.get("txt", b"")), *more]), label
@@ -151,7 +151,7 @@ def _text(data: bytes) -> str:
 
 
 class _Tape:
-    """The bytes of a tar file in their order. tarfile would take a cut or broken one for its end, and say nothing."""
+    """The bytes of a tar file in order. tarfile would silently treat truncation or corruption as the end."""
 
     def __init__(self, file: BinaryIO, position: int) -> None:
         self._file = file
@@ -169,7 +169,7 @@ class _Tape:
             count -= len(self.take(min(count, BLOCK)))
 
     def header(self) -> tarfile.TarInfo | None:
-        """Of the next member, with what extended headers before it say; None at the end mark."""
+        """The next member's header, extended headers applied; None at the end mark."""
         extended: dict[str, str] = {}
         while True:
             start = self.position
@@ -215,7 +215,7 @@ class _Tape:
         return data
 
     def check_nothing_follows(self) -> None:
-        """Behind the end mark there are zeros; a hole in a file looks like one, and something follows."""
+        """Only zeros may follow the end mark; a hole in a file looks like one, but data follow it."""
         mark = self.position - tarfile.BLOCKSIZE
         while data := self._file.read(BLOCK):
             if data.count(0) < len(data):
@@ -231,23 +231,23 @@ class _Tape:
 
 
 def _members(tape: _Tape) -> Iterator[tuple[int, str, str, int]]:
-    """Where each member begins, its key, field and size; its data are next on the tape and need not be taken."""
+    """Offset, key, field and size of each member; its data are next on the tape and may be left there."""
     while True:
         start = tape.position
         info = tape.header()
         if info is None:
             return
-        follow = info.isreg() or info.type not in tarfile.SUPPORTED_TYPES  # folders and links have a size at most
+        follow = info.isreg() or info.type not in tarfile.SUPPORTED_TYPES  # folders and links have no data
         end = tape.position + (-(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE if follow else 0)
         folder, base = posixpath.split(info.name.removeprefix("./"))
         key, _, field = base.partition(".")
-        if info.isreg() and key and field:  # no key: hidden, such as the "._" files of macOS
+        if info.isreg() and key and field:  # without a key it is hidden, such as the "._" files of macOS
             yield start, posixpath.join(folder, key), field.lower(), info.size
         tape.pass_over(end - tape.position)
 
 
 def _pax(data: bytes) -> dict[str, str]:
-    """Records "LENGTH KEY=VALUE\\n", where the length counts all of it."""
+    """Records "LENGTH KEY=VALUE\\n", where LENGTH counts the whole record."""
     records = {}
     while data:
         length = int(data.partition(b" ")[0])
@@ -264,7 +264,7 @@ def _pax(data: bytes) -> dict[str, str]:
 
 
 class Shard(NamedTuple):
-    """A shard that is finished: its path or URL, the samples in it, and its size in bytes."""
+    """A finished shard: its path or URL, number of samples, and size in bytes."""
 
     url: str
     samples: int
@@ -272,12 +272,12 @@ class Shard(NamedTuple):
 
 
 class ShardWriter:
-    """Writes samples as prefix-000000.tar, ... in a folder, made with the first of them, or at an s3:// folder.
+    """Writes samples as prefix-000000.tar, ... into a local folder, which is created, or at s3://.
 
-    A shard takes at most `max_samples` samples, and `max_bytes` unless one sample has more. Each appears whole or not
-    at all: those in `finished` are there for good, and a later writer goes on behind them with `first`, the number of
-    its first shard. Equal samples make equal bytes. To be used with `with`: what is unfinished when the block raises is
-    dropped. Raises PhenakiError where it cannot be written.
+    A shard holds at most `max_samples` samples, and `max_bytes` unless a single sample is larger. Shards appear
+    atomically: those in `finished` are permanent, and a later writer continues after them with `first`, the number of
+    its first shard. Equal samples give equal bytes. A context manager: an unfinished shard is dropped if the block
+    raises. Raises PhenakiError if it cannot write.
     """
 
     def __init__(
@@ -303,9 +303,9 @@ class ShardWriter:
             self._open.__exit__(kind, error, trace)
 
     def write(self, key: str, fields: Mapping[str, bytes]) -> None:
-        """Append a sample, its fields in their order. Raises PhenakiError for a key or field that cannot be read back.
+        """Append a sample. Raises PhenakiError for a key or field that could not be read back.
 
-        A key may have folders before it, and no dot after the last slash; fields are lower case, such as "mp4".
+        A key may contain folders, but no dot after the last slash; fields are lower case, such as "mp4".
         """
         self._check(key, fields)
         parts = [part for field, data in fields.items() for part in _member(f"{key}.{field}", data)]
@@ -323,7 +323,7 @@ class ShardWriter:
             self.finish_shard()
 
     def finish_shard(self) -> None:
-        """End the shard that is being written, if there is one; the next sample begins another."""
+        """Finish the current shard, if there is one; the next sample starts another."""
         if self._file is None:
             return
         self._file.write(_END_MARK)

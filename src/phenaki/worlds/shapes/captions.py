@@ -1,4 +1,4 @@
-"""Scenes to words and back: the claims a caption makes.
+"""Captions: scenes to words, and words back to the claims they make.
 
 `caption` writes and `parse_caption` reads with the same tables, so one is the inverse of the other.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from phenaki.core.errors import PhenakiError, did_you_mean
 from phenaki.worlds.shapes.scene import COLORS, Scene, SceneObject
 
-# The first word of each entry is the usual one.
+# The first word of each entry is the most frequent one.
 SHAPE_WORDS = {
     "circle": ("circle", "disc"),
     "square": ("square", "box"),
@@ -61,7 +61,7 @@ JOINS = ("while", "and", "as")
 
 @dataclass(frozen=True)
 class ObjectClaims:
-    """What is said of one object; None: nothing is said."""
+    """What a caption says about one object; None: nothing."""
 
     shape: str | None = None
     color: str | None = None
@@ -72,14 +72,14 @@ class ObjectClaims:
 
 @dataclass(frozen=True)
 class Claims:
-    """What is said of a video: of each of its objects (as many as there are), and of the background."""
+    """What a caption says about a video: about each of its objects, and about the background."""
 
     objects: tuple[ObjectClaims, ...]
     background: str | None = None
 
 
 def true_claims(scene: Scene) -> Claims:
-    """Everything that can be said of a scene. An image (1 frame) has no action."""
+    """Everything that is true of a scene. An image (1 frame) has no action."""
     return Claims(
         tuple(
             ObjectClaims(o.shape, o.color, o.size, o.action if scene.frames > 1 else None, o.target_color)
@@ -90,7 +90,7 @@ def true_claims(scene: Scene) -> Claims:
 
 
 def _usually(rng: np.random.Generator, words: tuple[str, ...]) -> str:
-    """The first word in half of the cases, else any."""
+    """The first word in half of the cases, else a random one."""
     return words[0] if rng.random() < 0.5 else words[int(rng.integers(len(words)))]
 
 
@@ -114,7 +114,7 @@ def _introduction(obj: SceneObject, full: bool, rng: np.random.Generator) -> str
 
 
 def _reference(obj: SceneObject, alone: bool, rng: np.random.Generator) -> str:
-    draw = 1.0 if obj.action == "appear" else rng.random()  # what cannot be seen yet is named in full
+    draw = 1.0 if obj.action == "appear" else rng.random()  # an object that is not visible yet is named in full
     if alone and draw < 0.2:
         return "it"
     shape = _usually(rng, SHAPE_WORDS[obj.shape])
@@ -122,11 +122,11 @@ def _reference(obj: SceneObject, alone: bool, rng: np.random.Generator) -> str:
 
 
 def caption(scene: Scene, rng: np.random.Generator, continuing: bool = False, full: bool = False) -> str:
-    """A caption of the scene in words drawn by lot.
+    """A caption of the scene in random words.
 
-    About 20 % of the objects are named without a size, 20 % of the backgrounds are left out. `continuing`: the caption
-    of a scene whose beginning is known ("now the red circle goes up"): no sizes, and most often no background.
-    `full`: sizes and background are named in any case, as where a story begins: the scenes to come stand on them.
+    About 20 % of the objects are named without a size, 20 % of the scenes without a background. `continuing`: for a
+    scene that continues another ("now the red circle goes up"): no sizes, and mostly no background. `full`: always name
+    sizes and background, as at the start of a story, whose later scenes depend on them.
     """
     alone = len(scene.objects) == 1
     order = list(scene.objects)
@@ -193,10 +193,10 @@ def _unreadable(text: str, words: list[str], at: int) -> PhenakiError:
 
 
 def parse_caption(text: str) -> Claims:
-    """The claims a caption makes. PhenakiError, naming the word, where it cannot be read."""
+    """The claims a caption makes. Raises PhenakiError, naming the word, if it cannot be parsed."""
     words = [_SPELLINGS.get(w, w) for w in re.findall(r"[^\s,.;:!?]+", text.lower())]
     objects: list[ObjectClaims] = []
-    found: dict[str, str | None] = {}  # of the object that is being read
+    found: dict[str, str | None] = {}  # of the current object
     background: str | None = None
 
     def finish(at: int) -> None:

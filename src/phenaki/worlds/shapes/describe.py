@@ -23,7 +23,7 @@ EXCEPTIONS = 10  # of this many frames, one may look more like another shape tha
 
 @dataclass(frozen=True)
 class ObservedObject:
-    """What an object is and does; None where it cannot be told. `faults`: why it is not one steady object."""
+    """What an object is and does; None if unknown. `faults`: why it is not one steady object."""
 
     shape: str | None
     color: str | None  # at the start of the clip

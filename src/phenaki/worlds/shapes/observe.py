@@ -18,7 +18,7 @@ from phenaki.worlds.shapes.track import find_specks, follow
 
 @dataclass(frozen=True)
 class Observation:
-    """What is seen in a video. `faults`: what is seen besides objects and a steady background."""
+    """What is visible in a video. `faults`: anything besides objects and a steady background."""
 
     objects: tuple[ObservedObject, ...]
     background: str | None
@@ -26,7 +26,7 @@ class Observation:
 
 
 def observe(video: np.ndarray) -> Observation:
-    """What is to be seen in a video: uint8, or float in 0..1, (T, H, W, 3)."""
+    """Observe a video, uint8 or float in 0..1, (T, H, W, 3)."""
     frames = to_frames(video)
     background = fit_background(frames)
     blurred = np.linalg.norm(soften(frames - background), axis=-1)

@@ -43,7 +43,7 @@ def templates(bucket: int) -> tuple[np.ndarray, list[str], np.ndarray]:
             names.append(shape)
             angles.append(angle)
             covers.append(cover)
-    # The blur that pixels, a lossy codec (half a px) and the sampling on the grid put on an outline.
+    # The blur of an outline by pixels, a lossy codec (half a px) and the sampling on the grid.
     cell = 2 * _SPAN / _CELLS
     sigma = math.sqrt((0.25 + 1 / 12 + max(cell * root, 1.0) ** 2 / 6) / root**2)
     kernel = np.exp(-0.5 * np.square((at[:, None] - at[None, :]) / sigma))
@@ -53,7 +53,7 @@ def templates(bucket: int) -> tuple[np.ndarray, list[str], np.ndarray]:
 
 
 def compare_outlines(cover: np.ndarray, area: np.ndarray, center: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Soft regions (N, H, W) with all templates: intersection over union, and the share of the inside that is missing.
+    """Soft regions (N, H, W) against all templates: intersection over union, and the missing fraction of the inside.
 
     Both (N, K).
     """

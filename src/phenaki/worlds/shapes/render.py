@@ -1,4 +1,4 @@
-"""Scenes to pixels: signed distances, one small patch around each object in each frame."""
+"""Rendering by signed distances, in one small patch around each object and frame."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from phenaki.worlds.shapes.scene import BACKGROUNDS, COLORS, GRADIENT, REACH, Scene, SceneObject
 
-STAR_INNER = 0.54  # inner / outer radius of the star: plump, so that it can be told when small
+STAR_INNER = 0.54  # inner / outer radius of the star: plump, to be recognizable when small
 RING_INNER = 0.46  # inner / outer radius of the ring
 CROSS_ARM = 0.38  # half width of the cross's arms / radius
 

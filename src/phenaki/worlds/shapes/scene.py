@@ -1,4 +1,4 @@
-"""What a scene of the procedural world is, and how one is drawn by lot.
+"""Scenes of the world of shapes, and their random generation.
 
 Lengths are in pixels of the scene's own frame. The constants here are in units of a frame whose smaller side is 64 px;
 `Scene.scale` is the factor between them. x grows to the right, y downwards, angles in degrees grow clockwise.
@@ -45,7 +45,7 @@ MOVES: dict[str, tuple[float, float]] = {
     "up-right": (_D, -_D),
 }
 ACTIONS = ("still", *MOVES, "grow", "shrink", "spin", "recolor", "fade", "appear")
-TURNING = ("square", "triangle", "star", "cross")  # shapes whose turn can be seen
+TURNING = ("square", "triangle", "star", "cross")  # shapes whose rotation is visible
 HELD_OUT_PAIRS = frozenset(
     {
         ("circle", "purple"),
@@ -58,7 +58,7 @@ HELD_OUT_PAIRS = frozenset(
 )
 SPLITS = ("train", "test", "held_out")
 
-# Circumradius / radius: a radius is that of a circle of about the same area.
+# Circumradius / radius; the radius is that of a circle of about the same area.
 REACH = {"circle": 1.0, "square": 1.14, "triangle": 1.25, "star": 1.25, "cross": 1.09, "ring": 1.05}
 MARGIN = 1.0  # to the frame's border
 GAP = 2.0  # between two objects
@@ -66,8 +66,8 @@ TRAVEL = (16.0, 22.0)  # in a clip of at least REFERENCE_FRAMES frames; proporti
 REFERENCE_FRAMES = 11
 GROWTH = {"grow": 1.45, "shrink": 0.68}
 TURN = 11.0  # degrees a frame
-SIZE_TOLERANCE = 0.12  # relative deviation of the radius within which a size is still called by its name
-GROW_BELOW, SHRINK_ABOVE = 15.0, 8.5  # radii beyond which a continued scene grows or shrinks nothing further
+SIZE_TOLERANCE = 0.12  # relative deviation of the radius within which a size keeps its name
+GROW_BELOW, SHRINK_ABOVE = 15.0, 8.5  # radii beyond which a continued scene does not grow or shrink an object further
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class SceneObject:
         return REACH[self.shape] * self.radius
 
     def end(self) -> SceneObject:
-        """The object at rest in the state in which the clip leaves it (invisible after a "fade")."""
+        """The object at rest in its state at the end of the clip (invisible after a "fade")."""
         return replace(
             self,
             action="still",
@@ -128,7 +128,7 @@ class Scene:
 
 
 def size_name(radius: float, scale: float) -> str | None:
-    """The name of a radius in px, or None where it is near no nominal size."""
+    """The name of a radius in px, or None if it is not near a nominal size."""
     for name, nominal in SIZES.items():
         if abs(radius / (nominal * scale) - 1) <= SIZE_TOLERANCE:
             return name
@@ -193,7 +193,7 @@ def _gaps(a: SceneObject, b: SceneObject, start: np.ndarray, frames: int) -> np.
 def _position(
     objects: list[SceneObject], rng: np.random.Generator, frames: int, height: int, width: int
 ) -> list[SceneObject] | None:
-    """The objects at random positions from which they neither leave the frame nor meet, or None if none was found."""
+    """The objects at random positions where they neither leave the frame nor touch, or None if none was found."""
     scale = min(height, width) / 64
     starts = []
     for obj in objects:
@@ -220,7 +220,7 @@ def sample_scene(
     objects: int | None = None,
     steady_pairs: bool = False,
 ) -> Scene:
-    """Draw a scene by lot.
+    """Draw a random scene.
 
     `split`: "held_out" scenes have an object of a held-out colour-shape pair, others have none, nor turn into one.
     `objects`: 1, 2, or None for one object in 60 % and two in 40 % of the scenes.
@@ -256,24 +256,24 @@ def sample_scene(
 
     placed = None
     for attempt in range(64):
-        if attempt == 32:  # two large objects in a narrow place: make room
+        if attempt == 32:  # two large objects in a small frame: make them smaller
             cast = [replace(o, radius=SIZES["small"] * scale, size="small") for o in cast]
         placed = _position(acted(), rng, frames, height, width)
         if placed is not None:
             break
-    while placed is None:  # small objects at rest find a place in nearly every draw
+    while placed is None:  # small objects at rest fit in nearly every draw
         placed = _position(cast, rng, frames, height, width)
     return Scene(tuple(placed), background, frames, height, width, horizontal)
 
 
 def next_scene(scene: Scene, rng: np.random.Generator, *, steady_pairs: bool = False) -> Scene:
-    """A scene that goes on where `scene` ends: its first frame is the last frame of `scene`.
+    """A scene that continues `scene`: its first frame is the last frame of `scene`.
 
-    What has faded out appears; nothing grows, shrinks or moves beyond its room; no colour-shape pair turns into a
+    Faded objects appear again; nothing grows, shrinks or moves beyond its limits; no colour-shape pair turns into a
     held-out one. `steady_pairs`: see `sample_scene`.
     """
     if scene.frames == 1:
-        raise PhenakiError("a scene of 1 frame is an image and cannot be continued: draw it with frames=2 or more")
+        raise PhenakiError("a scene of 1 frame is an image and cannot be continued: sample it with frames=2 or more")
     scale, frames = scene.scale, scene.frames
     cast = [replace(o.end(), size=size_name(o.radius * o.growth, scale)) for o in scene.objects]
     hidden = [o.action == "fade" for o in scene.objects]

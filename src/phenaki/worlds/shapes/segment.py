@@ -13,10 +13,10 @@ from phenaki.worlds.shapes.render import background_image
 from phenaki.worlds.shapes.scene import BACKGROUNDS
 
 # Distances between colours are Euclidean in RGB 0..255. Every colour is more than 110 from every background.
-FAINT = 28.0  # below this, after a light blur, nothing is seen: 9 standard deviations of noise at 30 dB
-STRONG = 45.0  # a region of at least this contrast is an object, between the two it is the last of a fading one
+FAINT = 28.0  # below this, after a light blur, nothing is visible: 9 standard deviations of noise at 30 dB
+STRONG = 45.0  # a region of at least this contrast is an object, between the two it is the rest of a fading one
 SMALLEST = 20  # px; a smaller region is a speck
-MAX_REGIONS = 4  # looked at in a frame; a video with more is refused anyway
+MAX_REGIONS = 4  # per frame; a video with more is rejected anyway
 
 
 @lru_cache(maxsize=64)
@@ -37,7 +37,7 @@ def to_frames(video: np.ndarray) -> np.ndarray:
         if not np.issubdtype(video.dtype, np.floating):
             raise PhenakiError(f"a video to check is uint8, or float in 0..1, not {video.dtype}")
         if not np.isfinite(video).all():
-            raise PhenakiError("the video has values that are not finite")
+            raise PhenakiError("the video has non-finite values")
         video = np.clip(video, 0, 1) * 255
     frames = video.astype(np.float32)
     height, width = frames.shape[1:3]
@@ -50,14 +50,14 @@ def to_frames(video: np.ndarray) -> np.ndarray:
 
 
 def fit_background(frames: np.ndarray) -> np.ndarray:
-    """Background of each frame (T, H, W, 3): the affine function of x and y that most pixels follow."""
+    """Background of each frame (T, H, W, 3): the affine function of x and y that fits most pixels."""
     count, height, width, _ = frames.shape
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     basis = np.stack([np.ones_like(x), x, y], -1).reshape(-1, 3).astype(np.float32)
     products = (basis[:, :, None] * basis[:, None, :]).reshape(-1, 9)
     pixels = frames.reshape(count, -1, 3)
     fitted = np.median(pixels, axis=1, keepdims=True)
-    ridge = np.diag([1e-3, 1.0, 1.0])  # only matters where hardly a pixel fits
+    ridge = np.diag([1e-3, 1.0, 1.0])  # matters only if hardly any pixel fits
     for reach in (75.0, 40.0, 25.0, 20.0):
         near = (np.square(pixels - fitted).sum(-1) < reach**2).astype(np.float32)
         normal = (near @ products).reshape(count, 3, 3) + ridge
@@ -114,7 +114,7 @@ def soften(array: np.ndarray) -> np.ndarray:
 def label(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """Connected regions (8 neighbours) in each frame of a boolean (T, H, W): int labels, 0 outside, and how many."""
     frames, height, width = mask.shape
-    padded = np.full((frames, height + 1, width + 2), -1, np.int64)  # a border of "outside" spares all tests for edges
+    padded = np.full((frames, height + 1, width + 2), -1, np.int64)  # a border of "outside" avoids tests for edges
     inner = padded[:, :height, 1:-1]
     count = int(mask.sum())
     inner[mask] = np.arange(count)
@@ -142,7 +142,7 @@ def label(mask: np.ndarray) -> tuple[np.ndarray, int]:
 
 @dataclass
 class Regions:
-    """Regions that stand out clearly, N over all frames: where, how large, of what colour, of what outline."""
+    """Regions that stand out clearly, N over all frames: position, size, colour and outline."""
 
     frame: np.ndarray  # (N,) int
     mask: np.ndarray  # (N, H, W) bool
@@ -151,14 +151,14 @@ class Regions:
     color: np.ndarray  # (N, 3)
     axis: np.ndarray  # (N, 3) from the colour of the background to its own
     contrast: np.ndarray  # (N,) length of the axis
-    motley: np.ndarray  # (N,) share of the inside that has another colour
+    motley: np.ndarray  # (N,) fraction of the inside that has another colour
     iou: np.ndarray  # (N, K) intersection over union with each template
-    missing: np.ndarray  # (N, K) share of each template's inside that the region lacks
+    missing: np.ndarray  # (N, K) fraction of each template's inside that the region lacks
 
 
 def find_regions(frames: np.ndarray, background: np.ndarray, blurred: np.ndarray) -> Regions:
     count, height, width, _ = frames.shape
-    # Half of the highest contrast around: so an edge stays where it is, whatever the blur.
+    # Half of the highest contrast nearby, so that blur does not move edges.
     labels, number = label(blurred > np.maximum(FAINT, 0.5 * spread(blurred, 2)))
     flat = labels.reshape(-1)
     size = np.bincount(flat, minlength=number + 1)[1:]

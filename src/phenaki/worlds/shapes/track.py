@@ -35,7 +35,7 @@ def follow(regions: Regions, frames: int) -> list[np.ndarray]:
 
 
 def find_specks(regions: Regions, tracks: list[np.ndarray], blurred: np.ndarray) -> list[str]:
-    """What is seen outside the objects, and where a vanishing object was last or an appearing one will be first."""
+    """Faults for anything visible outside the objects and the positions where they vanish or appear."""
     limit = np.full(blurred.shape, FAINT)
     halo = np.where(spread(regions.mask, HALO_WIDTH), HALO * regions.contrast[:, None, None], 0.0)
     np.maximum.at(limit, regions.frame, halo)

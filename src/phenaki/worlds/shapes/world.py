@@ -1,4 +1,4 @@
-"""The procedural world as an endless data set: sample i of a seed and split is the same in any process."""
+"""The world of shapes as an endless dataset: sample i of a seed and split is the same in any process."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from phenaki.worlds.shapes.captions import Claims, caption, parse_caption
 from phenaki.worlds.shapes.render import render
 from phenaki.worlds.shapes.scene import SPLITS, Scene, next_scene, sample_scene
 
-_SCENE, _STORY, _CAPTION = 0, 1, 2  # what a stream of random numbers is for
+_SCENE, _STORY, _CAPTION = 0, 1, 2  # purposes of random streams
 
 
 @dataclass(frozen=True)
 class ShapesSample:
-    """A clip uint8 (T, H, W, 3), its caption, and the truth. `continued`: it goes on from an earlier scene."""
+    """A clip uint8 (T, H, W, 3), its caption, and the ground truth. `continued`: it continues an earlier scene."""
 
     video: np.ndarray
     caption: str
@@ -31,7 +31,7 @@ class ShapesSample:
 
 @dataclass(frozen=True)
 class Story:
-    """Scenes in a row, each beginning with the frame that ends the one before: 1 + scenes * (frames - 1) frames."""
+    """Consecutive scenes, each starting with the last frame of the one before: 1 + scenes * (frames - 1) frames."""
 
     scenes: tuple[Scene, ...]
     captions: tuple[str, ...]
@@ -39,12 +39,12 @@ class Story:
 
 
 class ShapesWorld:
-    """Captioned clips of moving shapes at 8 frames per second, drawn when asked for: `world[i]` for any i from 0.
+    """Captioned clips of moving shapes at 8 frames per second, rendered on access: `world[i]` for any i from 0.
 
     `split`: "train" never shows a colour-shape pair of HELD_OUT_PAIRS; "test" has other samples of the same pairs; in
     "held_out" every scene has a held-out pair. `size`: side, or (height, width), in px, multiples of 16 up to 256.
     `frames`: 1 gives images, whose captions name no action. `objects`: 1, 2, or None for 1 in 60 % and 2 in 40 %.
-    `continued`: share of samples that go on from one or two earlier scenes, with captions to match.
+    `continued`: fraction of samples that continue one or two earlier scenes, with matching captions.
     """
 
     fps = 8
@@ -68,9 +68,9 @@ class ShapesWorld:
         if objects not in (None, 1, 2):
             raise PhenakiError(f"objects={objects!r}: a scene has 1 or 2 objects, or None for a mixture")
         if not 0 <= continued <= 1:
-            raise PhenakiError(f"continued={continued} is a share of the samples, from 0 to 1")
+            raise PhenakiError(f"continued={continued} is a fraction of the samples, from 0 to 1")
         if continued and frames == 1:
-            raise PhenakiError("continued > 0 needs clips of at least 2 frames: an image has no scene that goes on")
+            raise PhenakiError("continued > 0 needs clips of at least 2 frames: an image continues nothing")
         if seed < 0:
             raise PhenakiError(f"seed={seed}: seeds are 0 or greater")
         self.seed, self.split, self.height, self.width = seed, split, height, width
@@ -104,11 +104,11 @@ class ShapesWorld:
         return self._draw(rng, before + 1)[-1], before > 0
 
     def scene(self, index: int) -> Scene:
-        """The truth of sample `index`, not drawn."""
+        """The ground truth of sample `index`, not rendered."""
         return self._scene(index)[0]
 
     def caption(self, index: int, variant: int = 0) -> str:
-        """A caption of sample `index`; each `variant` from 0 words it anew."""
+        """A caption of sample `index`; each `variant` from 0 is worded differently."""
         scene, continued = self._scene(index)
         return caption(scene, self._rng(index, _CAPTION, variant), continued)
 
@@ -117,7 +117,7 @@ class ShapesWorld:
         return ShapesSample(render(scene), caption(scene, self._rng(index, _CAPTION, 0), continued), scene, continued)
 
     def story(self, index: int, scenes: int = 3) -> Story:
-        """Story `index`: a scene with a full caption and `scenes - 1` that go on from it."""
+        """Story `index`: a scene with a full caption and `scenes - 1` that continue it."""
         if scenes < 1 or (scenes > 1 and self.frames == 1):
             raise PhenakiError(f"scenes={scenes}, frames={self.frames}: a story has scenes of 2 frames or more")
         row = self._draw(self._rng(index, _STORY), scenes)
