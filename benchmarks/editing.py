@@ -33,7 +33,7 @@ from phenaki.evaluation.protocol import provenance
 from phenaki.evaluation.rates import success_rate
 from phenaki.media.convert import to_float, to_uint8
 from phenaki.sampling import inpaint, interpolate
-from phenaki.sampling.editing import pixels, tokens
+from phenaki.sampling.editing import pixels_to_tokens, tokens_to_pixels
 from phenaki.worlds.shapes import ShapesSample, check, render
 from phenaki.worlds.shapes.evaluation import ShapesEval
 
@@ -48,18 +48,16 @@ Made = list[dict[str, Any]]
 def interpolated(model: Phenaki, samples: Sequence[ShapesSample], video: Tensor, rng: torch.Generator) -> Made:
     captions = tuple(sample.caption for sample in samples)
     first, last = video[:, :, :1], video[:, :, -1:]
-    parts = model.tokenizer, model.generator, model.text_encoder
-    new = interpolate(*parts, first, last, captions, FRAMES, model.sampling, rng, len(samples))
+    new = interpolate(model.components, first, last, captions, FRAMES, model.sampling, rng, len(samples))
     return judged(torch.cat((first, new, last), 2), captions)
 
 
 def inpainted(model: Phenaki, samples: Sequence[ShapesSample], video: Tensor, rng: torch.Generator) -> Made:
     captions = tuple(sample.caption for sample in samples)
     hole = torch.stack([box(sample) for sample in samples]).to(video.device)
-    parts = model.tokenizer, model.generator, model.text_encoder
-    made = torch.cat(list(inpaint(*parts, video, hole, captions, model.sampling, rng)), 2)
+    made = torch.cat(list(inpaint(model.components, video, hole, captions, model.sampling, rng)), 2)
     patch = model.tokenizer.patch
-    anew = pixels(tokens(hole.expand(-1, -1, FRAMES, -1, -1), patch), patch)
+    anew = tokens_to_pixels(pixels_to_tokens(hole.expand(-1, -1, FRAMES, -1, -1), patch), patch)
     blended = judged(torch.where(anew, made, video), captions)
     error = ((made - video).square() * ~anew).sum((1, 2, 3, 4)) / (3 * (~anew).sum((1, 2, 3, 4)))
     figures = zip(decibels(error).tolist(), anew.float().mean((1, 2, 3, 4)).tolist(), blended, strict=True)

@@ -111,9 +111,9 @@ def ours(spec: TokenizerSpec, text_width: int, steps: int, lr: float) -> tuple[U
         masked = random_mask(free, masked_count(torch.rand(BATCH, generator=rng), free.flatten(1).sum(1)), rng)
         dropped = torch.rand(BATCH, generator=rng) < RECIPE.loss.text_drop
         with autocast(CPU):
-            text = model.drop(Text(clips["text"].float(), clips["mask"]), dropped)
-            features = model.features(ids.masked_fill(masked, model.mask_id), model.context(text), text.mask)
-            logits = model.head(features[masked])
+            condition = model.condition(Text(clips["text"].float(), clips["mask"]), drop=dropped)
+            where = masked.flatten().nonzero().squeeze(1)
+            logits = model(ids.masked_fill(masked, model.mask_id), condition, where)
         weight = torch.ones(ids.shape)
         weight[:, 0] = RECIPE.loss.first_frame_weight
         masked_cross_entropy(logits, ids[masked], weight[masked], RECIPE.loss.label_smoothing).backward()
@@ -121,8 +121,7 @@ def ours(spec: TokenizerSpec, text_width: int, steps: int, lr: float) -> tuple[U
         ema.update_parameters(model)
 
     def logits(ids: Tensor, clips: Clips) -> Tensor:
-        text = ema.module.drop(Text(clips["text"].float(), clips["mask"]), torch.zeros(len(ids), dtype=torch.bool))
-        return ema.module(ids, text)
+        return ema.module(ids, ema.module.condition(Text(clips["text"].float(), clips["mask"])))
 
     return update, logits
 

@@ -29,7 +29,7 @@ from phenaki.core.precision import autocast
 from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
 from phenaki.generators.losses import masked_cross_entropy
 from phenaki.generators.masking import random_mask
-from phenaki.sampling import SamplingConfig, decode, guided
+from phenaki.sampling import DecodingConfig, cfg_logits_fns, decode
 from phenaki.tokenizers import TokenizerSpec
 
 GRID, CODES = (6, 16, 16), 8192
@@ -60,13 +60,14 @@ def words() -> Text:
 
 def sampling(model: MaskedTransformer, steps: int = STEPS, grid: tuple[int, int, int] = GRID) -> Run:
     """A function that samples the ids of a clip as `Phenaki.generate` does."""
-    config, text = SamplingConfig(steps=steps, guidance=GUIDANCE), words()
+    config, text = DecodingConfig(steps=steps), words()
     ids, known = torch.zeros(1, *grid, dtype=torch.long), torch.zeros(1, *grid, dtype=torch.bool)
 
     def sample() -> Tensor:
         rng = torch.Generator().manual_seed(0)
         with autocast(ids.device):
-            return decode(guided(model, text, GUIDANCE), ids, known, model.mask_id, config, rng)
+            logits_fns = cfg_logits_fns(model, text, [GUIDANCE] * steps)
+            return decode(logits_fns, ids, known, model.mask_id, config, rng)
 
     return sample
 
@@ -79,11 +80,9 @@ def ours(task: str, dtype: str, steps: int) -> tuple[nn.Module, Run]:
     def loss() -> Tensor:
         """Of an update of `train_generator`."""
         masked = random_mask(torch.ones_like(ids, dtype=torch.bool), count, rng)
+        where = masked.flatten().nonzero().squeeze(1)
         with autocast(ids.device, dtype):
-            given = model.drop(text, torch.zeros(1, dtype=torch.bool))
-            context = model.context(given)
-            features = model.features(ids.masked_fill(masked, model.mask_id), context, given.mask)
-            logits = model.head(features[masked])
+            logits = model(ids.masked_fill(masked, model.mask_id), model.condition(text), where)
         return masked_cross_entropy(logits, ids[masked], torch.ones(len(logits)), label_smoothing=0.0)
 
     return model, loss if task == "train" else sampling(model, steps)

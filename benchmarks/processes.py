@@ -48,7 +48,7 @@ def train(stage: str, folder: Path, core: int, steps: int) -> None:
     if stage == "tokenizer":
         train_tokenizer(recipe, folder)
     else:
-        recipe = replace(recipe, sampling=replace(recipe.sampling, steps=1, first_frame_steps=1))  # of its pictures
+        recipe = replace(recipe, sampling=recipe.sampling.with_options({"steps": 1}))  # of its pictures
         train_generator(recipe, folder, phenaki.load("shapes-64").tokenizer)
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from phenaki import Phenaki
 from phenaki.conditioning.words import WORD_BYTES, WordEncoder
 from phenaki.core.precision import autocast
+from phenaki.generators import Components
 from phenaki.generators.losses import masked_cross_entropy
 from phenaki.generators.masking import masked_count, random_mask
 from phenaki.media.convert import to_float
@@ -199,7 +200,7 @@ def train(start: Phenaki, samples: Samples, recipe: GeneratorRecipe, out: Path, 
     schedule = Optimizers(networks.values(), recipe.optimizer, recipe.run.steps)
     adamw, muon = schedule.optimizers
     optimizers = adamw, StackedMuon(muon)
-    features, read = torch.compile(generator.features), torch.compile(encoder.forward)
+    logits_fn, read = torch.compile(generator.logits), torch.compile(encoder.forward)
     cpu, gpu = torch.Generator().manual_seed(recipe.run.seed), torch.Generator(device).manual_seed(recipe.run.seed)
     losses: dict[bool, list[Tensor]] = {False: [], True: []}
     began, step, progress, saved = time.monotonic(), 0, 0.0, 0
@@ -217,9 +218,8 @@ def train(start: Phenaki, samples: Samples, recipe: GeneratorRecipe, out: Path, 
         where = masked.flatten().nonzero().squeeze(1)  # waits for the GPU: once a step, before the long part
 
         with autocast(device, recipe.run.precision):
-            text = generator.drop(read(words), dropped)
-            x = features(ids.masked_fill(masked, generator.mask_id), generator.context(text), text.mask)
-            logits = generator.head(x.flatten(0, -2)[where])
+            condition = generator.condition(read(words), drop=dropped)
+            logits = logits_fn(ids.masked_fill(masked, generator.mask_id), condition, where)
         targets, weights = ids.flatten()[where], weight.flatten()[where]
         loss = masked_cross_entropy(logits, targets, weights, recipe.loss.label_smoothing)
         loss.backward()
@@ -242,8 +242,8 @@ def train(start: Phenaki, samples: Samples, recipe: GeneratorRecipe, out: Path, 
             losses = {False: [], True: []}
         if progress >= 1 or int(progress * SAVES) > saved:
             saved = int(progress * SAVES)
-            whole = averages["generator"].module, start.tokenizer, averages["text_encoder"].module
-            save_model(out, *whole, start.sampling)
+            components = Components(averages["generator"].module, start.tokenizer, averages["text_encoder"].module)
+            save_model(out, components, start.sampling)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ phenaki data tokenize shards tokens_validation --tokenizer tokenizer/tokenizer -
 
 phenaki train generator --recipe masked_debug --data tokens --tokenizer tokenizer/tokenizer --out generator \
     data.validation=tokens_validation generator.frames=11 $CLIPS \
-    sampling.steps=12 sampling.temperature=0.7 run.steps=3000 run.picture_every=500
+    sampling.decoding.steps=12 sampling.decoding.temperature=0.7 run.steps=3000 run.picture_every=500
 
 for PROMPT in "boxing: the white boxer moves up" "boxing: the white boxer moves to the right" \
     "battle zone: the tank turns to the left" "battle zone: the tank turns to the right"; do
