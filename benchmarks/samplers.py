@@ -1,6 +1,6 @@
 """For how many prompts the videos of each sampler show all that is told, by the checker, on pixels alone.
 
-`python benchmarks/samplers.py shapes-64 own decoding.order=halton guidance.scale=1,guidance.scale_end=3 --prompts 200 --out samplers.json`
+`python benchmarks/samplers.py shapes-64 own decoding.order=halton guidance.scale=1,guidance.scale_end=3 --prompts 200`
 takes a model (a name or a folder) and settings: `own`, which is the model's own SamplingConfig, or changes of it. Each
 setting makes a clip for each of the same prompts. Shares come with their 95 % interval (Wilson); since the prompts are
 the same, the difference to the first setting, over all kinds, has a narrower one of its own (paired). Seconds are those

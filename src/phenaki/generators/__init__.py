@@ -2,11 +2,13 @@
 
 from phenaki.core.registry import GENERATORS
 from phenaki.generators.base import FORWARD_METHODS, Condition, Generator
+from phenaki.generators.causal import CausalTransformer, CausalTransformerConfig, CausalTransformerSizes
 from phenaki.generators.components import Components
 from phenaki.generators.masked import MaskedTransformer, MaskedTransformerConfig, MaskedTransformerSizes
 from phenaki.tokenizers.spec import TokenizerSpec
 
 GENERATORS.register("masked", MaskedTransformerConfig, MaskedTransformer)
+GENERATORS.register("causal", CausalTransformerConfig, CausalTransformer)
 
 GeneratorSizes = MaskedTransformerSizes
 """What a recipe chooses, by the type of generator that it is for."""
@@ -20,6 +22,9 @@ def build_generator(sizes: GeneratorSizes, tokenizer: TokenizerSpec, text_width:
 
 __all__ = [
     "FORWARD_METHODS",
+    "CausalTransformer",
+    "CausalTransformerConfig",
+    "CausalTransformerSizes",
     "Components",
     "Condition",
     "Generator",

@@ -66,12 +66,13 @@ class Condition:
         every = torch.tensor([0, torch.iinfo(torch.int64).max], device=self.mask.device)
         return every.expand(*self.mask.shape, 2)
 
-    def visible(self, grid: Sequence[int]) -> Tensor:
-        """bool (B, 1 or t * h * w, L): which text positions each position of a grid (t, h, w) attends to."""
+    def visible(self, grid: Sequence[int], start: int = 0) -> Tensor:
+        """bool (B, 1 or t * h * w, L): which text positions each position of a grid (t, h, w) attends to, the first
+        latent frame of which is number `start` of the video."""
         if self.frames is None:
             return self.mask[:, None]
         t, h, w = grid
-        frame = torch.arange(t, device=self.mask.device)[:, None]
+        frame = torch.arange(start, start + t, device=self.mask.device)[:, None]
         first, end = self.frames[:, None].unbind(-1)
         return (self.mask[:, None] & (first <= frame) & (frame < end)).repeat_interleave(h * w, dim=1)
 

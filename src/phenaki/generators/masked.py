@@ -21,7 +21,7 @@ from phenaki.nn.positions import fourier_features, rotary_table
 from phenaki.nn.transformer import TransformerBlock, initialize, width_error
 from phenaki.tokenizers.spec import TokenizerSpec
 
-_BANDS = 6
+FOURIER_BANDS = 6
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,24 @@ class MaskedTransformer(Generator):
         width = config.width
         self.ids = nn.Embedding(self.vocab_size + 1, width)
         self.first_frame = nn.Parameter(torch.zeros(width))
-        self.positions = nn.Linear(2 * _BANDS * 3, width)
+        self.positions = nn.Linear(2 * FOURIER_BANDS * self.axes, width)
         self.null_text = nn.Parameter(torch.randn(config.text_width) * 0.02)
         self.layers = nn.ModuleList(
-            TransformerBlock(width, config.mlp_ratio, context_width=config.text_width) for _ in range(config.layers)
+            self.make_block(width, config.mlp_ratio, config.text_width) for _ in range(config.layers)
         )
         self.norm = nn.LayerNorm(width)
         self.head = RaggedLinear(width, self.outputs)
         initialize(self, depth=config.layers)
         nn.init.normal_(self.ids.weight, std=width**-0.5)
         nn.init.normal_(self.head.weight, std=0.02)
+
+    def make_block(self, width: int, mlp_ratio: int, text_width: int) -> TransformerBlock:
+        return TransformerBlock(width, mlp_ratio, context_width=text_width)
+
+    @property
+    def axes(self) -> int:
+        """Of the absolute positions: time, rows, columns."""
+        return 3
 
     @property
     def outputs(self) -> int:
@@ -110,7 +118,8 @@ class MaskedTransformer(Generator):
         patch, (height, width) = self.config.tokenizer.patch, self.config.tokenizer.image_size
         scales = (latent_frames(self.config.frames, patch[0]), height // patch[1], width // patch[2])
         x = self.ids(ids).view(B, t * h * w, -1)
-        x = x + self.positions(fourier_features((t, h, w), scales, _BANDS, ids.device))
+        features = fourier_features((t, h, w), scales, FOURIER_BANDS, ids.device)
+        x = x + self.positions(features.to(self.positions.weight.dtype))
         x = torch.cat((x[:, : h * w] + self.first_frame, x[:, h * w :]), dim=1)
         rotary = rotary_table((t, h, w), HEAD_DIM, ids.device)
         visible = condition.visible((t, h, w))

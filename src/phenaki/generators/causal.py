@@ -1,0 +1,233 @@
+"""A block-causal transformer: a latent frame sees itself in full, and earlier ones under a sliding window.
+
+It is decoded latent frame by latent frame; `commit` writes the keys and values of a finished one into a cache.
+Positions in time are relative, so a video has no end. In training a clean and a masked copy of each clip run in one
+pass: masked latent frames attend to clean earlier ones, as they will when decoded.
+
+Shapes: B batch, F latent frames, h, w grid, S = h * w, D width, H heads, K head width, W window, V vocabulary, C
+copies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from phenaki.core.config import bounded, configclass
+from phenaki.core.errors import PhenakiError
+from phenaki.core.grid import latent_frames
+from phenaki.generators.base import Condition
+from phenaki.generators.masked import FOURIER_BANDS, MaskedTransformer, MaskedTransformerSizes
+from phenaki.nn.attention import HEAD_DIM, attend
+from phenaki.nn.cache import KeysValues, KVCache
+from phenaki.nn.positions import fourier_features, rotary_table, rotate
+from phenaki.nn.transformer import TransformerBlock
+from phenaki.tokenizers.spec import TokenizerSpec
+
+
+@configclass
+class CausalTransformerSizes(MaskedTransformerSizes):
+    """`frames`: of the longest training clip, which may exceed the window. `window`: latent frames that a layer attends
+    to, the current one included. `sinks`: how many of the first latent frames stay visible when the window has left
+    them behind."""
+
+    window: int = bounded(6, at_least=1)
+    sinks: int = bounded(0, at_least=0)
+
+    def config(self, tokenizer: TokenizerSpec, text_width: int) -> CausalTransformerConfig:
+        return CausalTransformerConfig(tokenizer=tokenizer, text_width=text_width, **asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalTransformerConfig(CausalTransformerSizes):
+    """Sizes of the network, the tokenizer whose ids it writes, and the width of the text embeddings."""
+
+    tokenizer: TokenizerSpec
+    text_width: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        latent_frames(self.frames, self.tokenizer.patch[0])
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the latent frames of a pass attend to. `rotary`: of the W slots of the window, (W * S, K / 2); the last is
+    the current frame's. `mask`: bool (F, 1, 1, M), which past positions each latent frame sees; None: all."""
+
+    rotary: tuple[Tensor, Tensor]
+    mask: Tensor | None
+
+    def slots(self, first: int, end: int, size: int) -> tuple[Tensor, Tensor]:
+        """Rotary angles of the slots first..end-1, each of `size` positions."""
+        cos, sin = self.rotary
+        return cos[first * size : end * size], sin[first * size : end * size]
+
+
+class CausalBlock(TransformerBlock):
+    """A transformer block whose self-attention sees the current latent frame and the past."""
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (..., H, S, K), not rotated, of x (..., S, D)."""
+        attention = self.attention
+        q, kv = attention.to_q(x), attention.to_kv(x)
+        k, v = kv.chunk(2, dim=-1)
+        q, k, v = (part.unflatten(-1, (attention.heads, HEAD_DIM)).transpose(-3, -2) for part in (q, k, v))
+        return attention.norm_q(q), attention.norm_k(k), v
+
+
+class CausalTransformer(MaskedTransformer):
+    """ids int64 (B, F, h, w), `mask_id` where unknown, and a condition -> logits (B, F, h, w, V).
+
+    Without `clean` and `cache` the latent frames of `ids` are each other's past. With `clean` the past is the clean
+    copy. With `cache`, F = 1 and the past is what was committed.
+    """
+
+    has_cache: ClassVar[bool] = True
+
+    def make_block(self, width: int, mlp_ratio: int, text_width: int) -> TransformerBlock:
+        return CausalBlock(width, mlp_ratio, context_width=text_width)
+
+    @property
+    def axes(self) -> int:
+        """Positions are absolute in space alone."""
+        return 2
+
+    def make_cache(self) -> KVCache:
+        """An empty cache, for any batch."""
+        return KVCache(self.config.window - 1, self.config.sinks)
+
+    def features(
+        self,
+        ids: Tensor,
+        condition: Condition,
+        where: Tensor | None = None,
+        clean: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        x, _ = self._run(ids, condition, clean, cache)
+        B, frames, h, w = ids.shape
+        return x.view(B, frames, h, w, -1) if where is None else x.flatten(0, -2).index_select(0, where)
+
+    @torch.no_grad()
+    def commit(self, ids: Tensor, condition: Condition, cache: KVCache) -> None:
+        """Write the keys and values of finished latent frames, ids int64 (B, n, h, w), into the cache."""
+        for frame in ids.split(1, dim=1):
+            _, keys_values = self._run(frame, condition, None, cache)
+            cache.append(keys_values)
+
+    def _run(
+        self, ids: Tensor, condition: Condition, clean: Tensor | None, cache: KVCache | None
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Features (B, F, S, D) of `ids`, and, of each layer, keys and values (B, H, S, K) of the last latent frame."""
+        B, frames, h, w = ids.shape
+        start = 0 if cache is None else cache.frames
+        if cache is not None and (clean is not None or frames != 1):
+            raise PhenakiError(f"with a cache, one latent frame at a time is decoded, not {frames} or a clean copy")
+        copies = [ids] if clean is None else [clean, ids]
+        x = torch.stack([self._embed(copy, start) for copy in copies])  # (C, B, F, S, D)
+        rotary = rotary_table((self.config.window, h, w), HEAD_DIM, ids.device)
+        window = Window(rotary, self._window_mask(frames, h * w, ids.device) if cache is None else None)
+        visible = condition.visible((frames, h, w), start).repeat(len(copies), 1, 1)
+        last: list[KeysValues] = []
+        for number, (layer, context) in enumerate(zip(self.layers, condition.keys_values, strict=True)):
+            q, k, v = layer.project(layer.norm(x))
+            last.append((k[0, :, -1], v[0, :, -1]))
+            earlier = self._windowed(k[0], v[0], window) if cache is None else self._cached(cache, number, window)
+            x = x + self._attend(layer, q, k, v, earlier, window)
+            context = tuple(part.repeat(len(copies), 1, 1, 1) for part in context)
+            rows = x.flatten(0, 1).flatten(1, 2)  # (C * B, F * S, D)
+            x = x + layer.cross.cross(layer.norm_cross(rows), context, visible).view_as(x)
+            x = x + layer.feed_forward(x)
+        return self.norm(x[-1]), last
+
+    def _embed(self, ids: Tensor, start: int) -> Tensor:
+        """Embeddings (B, F, S, D); the first latent frame of a video is marked."""
+        B, frames, h, w = ids.shape
+        _, ph, pw = self.config.tokenizer.patch
+        height, width = self.config.tokenizer.image_size
+        space = fourier_features((h, w), (height // ph, width // pw), FOURIER_BANDS, ids.device)
+        x = self.ids(ids).flatten(2, 3) + self.positions(space.to(self.positions.weight.dtype))
+        return torch.cat((x[:, :1] + self.first_frame, x[:, 1:]), dim=1) if start == 0 else x
+
+    def _windowed(self, k: Tensor, v: Tensor, window: Window) -> KeysValues:
+        """Keys, rotated, and values (B, F, H, M, K) of the past of each latent frame, of k, v (B, F, H, S, K)."""
+        (_, frames, _, S, _), W, sinks = k.shape, self.config.window, min(self.config.sinks, k.shape[1])
+        slots = []
+        for number in range(W - 1):
+            behind = W - 1 - number  # latent frames between the slot and the current one
+            turned = rotate(k, window.slots(number, number + 1, S))
+            slots.append([F.pad(part, (0, 0, 0, 0, 0, 0, behind, 0))[:, :frames] for part in (turned, v)])
+        for number in range(sinks):
+            turned = rotate(k[:, number : number + 1], window.slots(W - 1, W, S))
+            slots.append([part.expand(-1, frames, -1, -1, -1) for part in (turned, v[:, number : number + 1])])
+        if not slots:
+            return k[..., :0, :], v[..., :0, :]
+        keys, values = zip(*slots, strict=True)
+        return torch.cat(keys, dim=3), torch.cat(values, dim=3)
+
+    def _window_mask(self, frames: int, S: int, device: torch.device) -> Tensor:
+        """bool (F, 1, 1, M): the slots of the window that lie in the clip, then the sinks that it has left behind."""
+        W, current = self.config.window, torch.arange(frames, device=device)[:, None]
+        seen = torch.arange(W - 1, device=device) + current >= W - 1
+        sinks = torch.arange(min(self.config.sinks, frames), device=device) <= current - W
+        return torch.cat((seen, sinks), dim=1).repeat_interleave(S, dim=1)[:, None, None]
+
+    def _cached(self, cache: KVCache, layer: int, window: Window) -> KeysValues:
+        """Keys, rotated, and values (B, 1, H, M, K) of what the cache holds."""
+        W, recent, sink = self.config.window, cache.recent(layer), cache.sink(layer)
+        if not recent and not sink:
+            size = len(window.rotary[0]) // W
+            parameter = self.null_text
+            empty = parameter.new_zeros(1, 1, self.layers[0].attention.heads, 0 * size, HEAD_DIM)
+            return empty, empty
+        S = (recent or sink)[0][0].shape[2]
+        keys, values = [], []
+        if recent:
+            slots = window.slots(W - 1 - len(recent), W - 1, S)
+            keys.append(rotate(torch.cat([k for k, _ in recent], dim=2), slots))
+            values.append(torch.cat([v for _, v in recent], dim=2))
+        for k, v in sink:
+            keys.append(rotate(k, window.slots(W - 1, W, S)))
+            values.append(v)
+        return torch.cat(keys, dim=2)[:, None], torch.cat(values, dim=2)[:, None]
+
+    def _attend(
+        self, layer: CausalBlock, q: Tensor, k: Tensor, v: Tensor, earlier: KeysValues, window: Window
+    ) -> Tensor:
+        """Self-attention (C, B, F, S, D) of q, k, v (C, B, F, H, S, K) over the past (B, F, H, M, K) and themselves."""
+        C, B, frames, H, S, K = q.shape
+        own = window.slots(self.config.window - 1, self.config.window, S)
+        q, k = rotate(q, own).to(v.dtype), rotate(k, own).to(v.dtype)
+        if earlier[0].shape[-2]:
+            k, v = (
+                torch.cat((old.to(new.dtype).expand(C, *new.shape[1:4], -1, -1), new), dim=-2)
+                for old, new in zip(earlier, (k, v), strict=True)
+            )
+        mask = window.mask
+        if mask is not None and mask.shape[-1]:
+            mask = F.pad(mask, (0, S), value=True).repeat(C * B, 1, 1, 1)
+        elif mask is not None:
+            mask = None
+        x = attend(q.flatten(0, 2), k.flatten(0, 2), v.flatten(0, 2), mask)
+        return layer.attention.to_out(x.transpose(1, 2).flatten(2)).view(C, B, frames, S, H * K)
+
+
+def from_masked(generator: MaskedTransformer, sizes: CausalTransformerSizes) -> CausalTransformer:
+    """A block-causal transformer with the weights of a bidirectional one, to be fine-tuned.
+
+    Its absolute positions in time are replaced by their mean over a clip.
+    """
+    config = generator.config
+    causal = CausalTransformer(sizes.config(config.tokenizer, config.text_width))
+    state = dict(generator.state_dict())
+    weight, (t, per_axis) = state["positions.weight"], (latent_frames(config.frames, config.tokenizer.patch[0]), 2)
+    in_time = fourier_features((t,), (t,), FOURIER_BANDS, weight.device).mean(0)
+    state["positions.bias"] = state["positions.bias"] + weight[:, : per_axis * FOURIER_BANDS] @ in_time.to(weight.dtype)
+    state["positions.weight"] = weight[:, per_axis * FOURIER_BANDS :]
+    causal.load_state_dict(state)
+    return causal
