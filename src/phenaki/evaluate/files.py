@@ -22,6 +22,7 @@ from phenaki.evaluate.pixels import decibels, ssim
 from phenaki.evaluate.protocol import FITTED, measured_with
 from phenaki.perceptual import LPIPS, Judges
 from phenaki.tokenizer import Tokenizer
+from phenaki.tokenizer.streaming import CHUNK
 from phenaki.video import Frames, contact_sheet, open_writer, side_by_side, to_float, to_uint8, upscale, write_image
 
 COLUMNS = 11  # frames on a sheet
@@ -172,7 +173,7 @@ def streamed(tokenizer: Tokenizer, frames: Iterable[Frames]) -> Iterator[Pair]:
     encoder, decoder = tokenizer.encoder(), tokenizer.decoder()
     period, rest = tokenizer.patch[0], iter(frames)
     lead = period - 1  # the first time step has 1 frame instead of p
-    while piece := tuple(islice(rest, period * tokenizer.window - lead)):
+    while piece := tuple(islice(rest, period * CHUNK - lead)):
         clip = np.stack(piece)
         missing = -(len(clip) + lead) % period
         whole = np.pad(clip, ((0, missing), (0, 0), (0, 0), (0, 0)), mode="edge")

@@ -22,12 +22,22 @@ class FeedForward(nn.Sequential):
 
 
 class Layer(nn.Module):
-    """Self-attention, then (where `context_width` is given) cross-attention, then a feed-forward network."""
+    """Self-attention, then (where `context_width` is given) cross-attention, then a feed-forward network.
 
-    def __init__(self, width: int, ratio: int = 4, causal: bool = False, context_width: int | None = None):
+    `causal` and `window` are those of `attend`, for the self-attention.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        ratio: int = 4,
+        causal: bool = False,
+        context_width: int | None = None,
+        window: int | None = None,
+    ):
         super().__init__()
         self.norm = nn.LayerNorm(width, bias=False)
-        self.attention = Attention(width, causal=causal)
+        self.attention = Attention(width, causal=causal, window=window)
         self.norm_cross = nn.LayerNorm(width, bias=False) if context_width else None
         self.cross = Attention(width, context_width) if context_width else None
         self.feed_forward = FeedForward(width, ratio)

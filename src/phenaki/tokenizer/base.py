@@ -49,15 +49,10 @@ class Tokenizer(nn.Module, ABC):
     Subclasses set `config` (with `fps` and `image_size`), `patch` = (p, pixels per row, per column) and `quantizer`,
     and define `latents` and `reconstruct`. A tokenizer is causal: frames after the k-th time step do not change the
     ids up to it; `causal` says so, and imported models that are not say False.
-
-    `window`: the most time steps that its networks can see in one go. Where a video is longer, in a stream or not, they
-    start anew after so many, with the last frame encoded once more as their first (as stories do; paper, 2.2); to the
-    grid of ids this adds nothing. None is for networks that see a fixed length of the past, wherever they are.
     """
 
     patch: tuple[int, int, int]
     causal: bool = True
-    window: int | None = None
 
     @property
     def vocab_size(self) -> int:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.errors import PhenakiError
-from phenaki.grid import time_steps
 from phenaki.nn.attention import HEAD_DIM
 from phenaki.nn.past import Past, begins
 from phenaki.nn.positions import rotary_table
@@ -34,9 +33,10 @@ class CViViTConfig:
     pixel_hidden: int = 0
     """Hidden units beside each linear projection from and to pixels; 0 is the paper's. A narrow network needs them: its
     width is the rank of what a linear projection can draw."""
-    window: int = 6
-    """Time steps of the longest clips it is trained on: 6 are the paper's 11 frames. What it does with longer videos is
-    said at `Tokenizer`."""
+    window: int | None = 6
+    """Latent frames that each temporal layer sees, in training and in streams alike: the current one and the
+    window - 1 before it; 6 are the paper's 11 frames. None lets it see all of the past, and the state of a stream
+    grow."""
     quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(kind="codebook"))
 
     def __post_init__(self) -> None:
@@ -48,32 +48,24 @@ class CViViTConfig:
             raise PhenakiError(f"patch {self.patch}: frames, rows and columns of a patch must be 1 or more")
         if self.image_size[0] % self.patch[1] or self.image_size[1] % self.patch[2]:
             raise PhenakiError(f"image_size {self.image_size} is not a multiple of the patch {self.patch[1:]}")
-        if self.window < 2:
-            raise PhenakiError(f"window {self.window}: the first frame and what follows it take 2 time steps or more")
+        if self.window is not None and self.window < 1:
+            raise PhenakiError(f"window {self.window}: a latent frame sees itself at least; give 1 or more, or None")
         if self.fps <= 0:
             raise PhenakiError(f"fps {self.fps} must be above 0")
-
-    def check_length(self, frames: int) -> None:
-        """Raise PhenakiError for training clips of which it would see more than it does when it encodes."""
-        steps = time_steps(frames, self.patch[0])
-        if steps > self.window:
-            raise PhenakiError(
-                f"clips of {frames} frames are {steps} time steps, and tokenizer.window is {self.window}: "
-                f"make it {steps}"
-            )
 
 
 class CViViT(Tokenizer):
     """The first frame in patches of its own, the others in time patches; spatial, then causal temporal layers.
 
     The decoder is the mirror image: causal temporal, then spatial layers, then one linear projection to pixels.
+    Positions in time are relative, and a temporal layer sees `config.window` latent frames: so a video of any length is
+    encoded and decoded without a seam, and a latent frame depends on the last 1 + layers * (window - 1) alone.
     """
 
     def __init__(self, config: CViViTConfig):
         super().__init__()
         self.config = config
         self.patch = config.patch
-        self.window = config.window
         p, ph, pw = config.patch
         width = config.width
         first, rest, hidden = 3 * ph * pw, 3 * p * ph * pw, config.pixel_hidden
@@ -98,11 +90,11 @@ class CViViT(Tokenizer):
     def latents(self, video: Tensor, past: Past | None = None) -> Tensor:
         x = self.norm_embedding(self._embed(video * 2 - 1, begins(past)))
         x = _over_space(self.encoder_spatial, x)
-        x = _over_time(self.encoder_temporal, x, past)
+        x = _over_time(self.encoder_temporal, x, self.config.window, past)
         return self.norm_latents(x)
 
     def reconstruct(self, latents: Tensor, past: Past | None = None) -> Tensor:
-        x = _over_time(self.decoder_temporal, latents, past)
+        x = _over_time(self.decoder_temporal, latents, self.config.window, past)
         x = _over_space(self.decoder_spatial, x)
         return self._pixels(self.norm_pixels(x), begins(past)) / 2 + 0.5
 
@@ -161,7 +153,8 @@ def unpatchify(x: Tensor, patch: tuple[int, int, int]) -> Tensor:
 
 
 def _layers(count: int, config: CViViTConfig, causal: bool) -> nn.ModuleList:
-    return nn.ModuleList(Layer(config.width, config.mlp_ratio, causal=causal) for _ in range(count))
+    window = config.window if causal else None
+    return nn.ModuleList(Layer(config.width, config.mlp_ratio, causal=causal, window=window) for _ in range(count))
 
 
 def _over_space(layers: nn.ModuleList, x: Tensor) -> Tensor:
@@ -174,10 +167,13 @@ def _over_space(layers: nn.ModuleList, x: Tensor) -> Tensor:
     return x.view(B, t, h, w, D)
 
 
-def _over_time(layers: nn.ModuleList, x: Tensor, past: Past | None) -> Tensor:
-    """Every token sees those of the same place at its own and earlier time steps. (B, t, h, w, D) in and out."""
+def _over_time(layers: nn.ModuleList, x: Tensor, window: int | None, past: Past | None) -> Tensor:
+    """Every token sees those at its own position in its own and earlier latent frames. (B, t, h, w, D) in and out."""
     B, t, h, w, D = x.shape
-    rotary = rotary_table(((0 if past is None else past.steps) + t,), HEAD_DIM, x.device)
+    before = 0 if past is None else past.steps
+    if window is not None:
+        before = min(before, window - 1)  # those whose keys and values the layers have kept
+    rotary = rotary_table((before + t,), HEAD_DIM, x.device)
     x = x.permute(0, 2, 3, 1, 4).reshape(B * h * w, t, D)
     for layer in layers:
         x = layer(x, rotary, past=past)

@@ -1,12 +1,9 @@
 """Encoding and decoding piece by piece, with a state that does not grow.
 
 The streams bring pieces of any length into the shape that the causal networks of a tokenizer take,
-`latents(video, past)` and `reconstruct(latents, past)`: whole time steps, as many as they can see. One-shot encoding
-and decoding are streams of a single piece.
-
-A network with a window starts anew at its end. The encoder gives it the last frame again, as a first frame, and drops
-the ids of that; the decoder encodes the last frame that it decoded, and drops the frame that comes of it. No other way
-beyond the window with as many ids gave better pictures (docs/log.md).
+`latents(video, past)` and `reconstruct(latents, past)`: whole latent frames, a few at a time. One-shot encoding and
+decoding are streams of a single piece. The networks see a fixed length of the past, wherever they are: so there is no
+seam, and what they keep of it does not grow.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ from phenaki.precision import autocast
 if TYPE_CHECKING:
     from phenaki.tokenizer.base import Tokenizer
 
-STEPS = 6  # at once, where the tokenizer sets no window: the paper's clip, and a bound on memory
+CHUNK = 6  # latent frames that go through the networks at once: the paper's clip, and a bound on memory
 
 
 class Stream:
@@ -43,21 +40,6 @@ class Stream:
         self.past = Past()
         self._size: tuple[int, int, int] | None = None
 
-    @property
-    def _room(self) -> int:
-        """Time steps that can go through the networks next: up to the end of this window, or of the one to be begun."""
-        window = self.tokenizer.window
-        if window is None:
-            return STEPS
-        return window - self.past.steps or window - 1
-
-    def _start_anew(self) -> bool:
-        """Whether the window is at its end; then all is forgotten."""
-        ended = self.past.steps == self.tokenizer.window
-        if ended:
-            self.past = Past()
-        return ended
-
     def _check_size(self, piece: str, size: tuple[int, int, int]) -> None:
         if self._size is None:
             self._size = size
@@ -73,7 +55,6 @@ class Encoder(Stream):
         super().__init__(tokenizer)
         self._frames = 0  # pushed in all
         self._waiting: Tensor | None = None  # fewer than a time step has
-        self._last: Tensor | None = None  # the last frame that went through the network
 
     @torch.no_grad()
     def push(self, video: Tensor) -> Tensor:
@@ -102,26 +83,18 @@ class Encoder(Stream):
         """How many of so many frames can go through the network next."""
         p = self.tokenizer.patch[0]
         lacking = p - 1 if self.past.steps == 0 else 0  # the first time step has 1 frame instead of p
-        return max(0, min(self._room, (frames + lacking) // p) * p - lacking)
+        return max(0, min(CHUNK, (frames + lacking) // p) * p - lacking)
 
     def _encode(self, video: Tensor) -> Tensor:
-        """The ids of whole time steps within one window."""
-        tokenizer = self.tokenizer
-        if anew := self._start_anew():
-            video = torch.cat((self._last, video), dim=2)
-        self._last = video[:, :, -1:].clone()
+        """The ids of whole latent frames."""
         with autocast(video.device):
-            ids = tokenizer.quantizer(tokenizer.latents(video, self.past)).ids
+            ids = self.tokenizer.quantizer(self.tokenizer.latents(video, self.past)).ids
         self.past.steps += ids.shape[1]
-        return ids[:, anew:]
+        return ids
 
 
 class Decoder(Stream):
     """Ids in, frames out."""
-
-    def __init__(self, tokenizer: Tokenizer):
-        super().__init__(tokenizer)
-        self._last: Tensor | None = None  # the last frame that was decoded
 
     @torch.no_grad()
     def push(self, ids: Tensor) -> Tensor:
@@ -134,18 +107,14 @@ class Decoder(Stream):
         self._check_size("ids", (B, h, w))
         _, ph, pw = self.tokenizer.patch
         frames = [torch.empty(B, 3, 0, h * ph, w * pw, device=ids.device)]
-        while ids.shape[1]:
-            piece, ids = ids.tensor_split([self._room], dim=1)
-            frames.append(self._decode(piece))
+        for chunk in ids.split(CHUNK, dim=1) if ids.shape[1] else ():
+            frames.append(self._decode(chunk))
         return torch.cat(frames, dim=2)
 
     def _decode(self, ids: Tensor) -> Tensor:
-        """The frames of time steps within one window."""
+        """The frames of latent frames."""
         tokenizer = self.tokenizer
-        if anew := self._start_anew():
-            ids = torch.cat((tokenizer.encode(self._last), ids), dim=1)
         with autocast(ids.device):
             video = tokenizer.reconstruct(tokenizer.quantizer.embed(ids), self.past).float().clamp(0, 1)
         self.past.steps += ids.shape[1]
-        self._last = video[:, :, -1:].clone()
-        return video[:, :, anew:]
+        return video
