@@ -21,6 +21,7 @@ from phenaki.evaluate.files import COLUMNS, _Sheet, at_rate, distinct_names, str
 from phenaki.evaluate.pixels import psnr
 from phenaki.hub import save_component
 from phenaki.tokenizer import CViViT
+from phenaki.tokenizer.streaming import CHUNK
 from phenaki.video import read_video, to_float, write_video
 
 SHARED = Path(__file__).parent.parent / "examples" / "clips"
@@ -119,7 +120,7 @@ def test_frames_are_read_as_they_are_needed(tokenizer: CViViT) -> None:
     for number in range(1, 4):
         clip, decoded = next(pairs)
         assert decoded.shape == (1, 3, len(clip), 32, 32)
-        assert taken == number * 2 * tokenizer.window - 1
+        assert taken == number * 2 * CHUNK - 1
     sheet = _Sheet()
     for _ in range(5000):
         sheet.add((frames_of(1)[0], frames_of(1)[0]))

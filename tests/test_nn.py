@@ -9,6 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from phenaki.nn.attention import Attention, attend
 from phenaki.nn.linear import RaggedLinear, rounded
+from phenaki.nn.past import Past
 from phenaki.nn.positions import fourier_features, rotary_table, rotate
 from phenaki.nn.transformer import Layer
 
@@ -31,6 +32,40 @@ def test_every_kernel_gives_what_the_definition_gives(dtype: torch.dtype, maskin
         found = attend(q, k, v, mask=padding if "padding" in masking else None, causal="causal" in masking)
     assert found.dtype == dtype
     assert torch.allclose(found.double(), expected, atol=1e-5 if dtype == torch.float32 else 3e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("queries", [1, 3, 9])
+@pytest.mark.parametrize("window", [1, 2, 8, 9, 20])
+def test_a_band_gives_what_the_definition_gives(dtype: torch.dtype, queries: int, window: int) -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 3, 9, 64).to(dtype).unbind()
+    distance = torch.arange(9)[:, None] - torch.arange(9)
+    seen = (distance >= 0) & (distance < window)
+    scores = (q.double() @ k.double().transpose(-1, -2)) / 8
+    expected = (scores.masked_fill(~seen, -torch.inf).softmax(-1) @ v.double())[:, :, -queries:]
+    with sdpa_kernel(SDPBackend.MATH):
+        found = attend(q[:, :, -queries:], k, v, causal=True, window=window)
+    assert torch.allclose(found.double(), expected, atol=1e-5 if dtype == torch.float32 else 3e-2)
+    padding = torch.ones(2, 1, 1, 9, dtype=torch.bool)
+    padding[..., 0] = False
+    both = attend(q, k, v, mask=padding, causal=True, window=window)[:, :, 1:]
+    assert torch.allclose(both, attend(q[:, :, 1:], k[:, :, 1:], v[:, :, 1:], None, True, window), atol=3e-2)
+
+
+@pytest.mark.parametrize("window", [1, 2, 5])
+def test_attention_keeps_the_window_of_a_stream(window: int) -> None:
+    torch.manual_seed(0)
+    layer, x, past = Attention(64, causal=True, window=window), torch.randn(2, 12, 64), Past()
+    whole = layer(x, rotary_table((12,), 64, x.device))
+    pieces, sizes = [], []
+    for piece in x.split([1, 4, 1, 2, 3, 1], dim=1):
+        before = min(past.steps, window - 1)
+        pieces.append(layer(piece, rotary_table((before + piece.shape[1],), 64, x.device), past=past))
+        past.steps += piece.shape[1]
+        sizes.append(past.bytes)
+    assert torch.allclose(torch.cat(pieces, 1), whole, atol=1e-5)
+    assert sizes[1:] == [2 * (window - 1) * 2 * 64 * 4] * 5  # keys and values in float32
 
 
 @pytest.mark.parametrize("heads", [1, 3])

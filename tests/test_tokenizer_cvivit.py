@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from phenaki.errors import PhenakiError
+from phenaki.nn.past import Past
 from phenaki.tokenizer import CViViT, CViViTConfig, QuantizerConfig
 from phenaki.tokenizer.cvivit import patchify, unpatchify
 
@@ -27,6 +28,65 @@ def test_a_token_sees_its_whole_frame_and_its_whole_past() -> None:
     assert moved[2].all()  # and through time every later one
 
 
+def tokenizer_of(window: int, layers: int) -> CViViT:
+    torch.manual_seed(0)
+    sizes = {"width": 64, "spatial_layers": 1, "temporal_layers": layers}
+    return CViViT(CViViTConfig(image_size=(16, 16), window=window, **sizes)).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("window", "layers"), [(1, 2), (2, 1), (3, 2), (4, 3)])
+def test_a_latent_frame_sees_as_far_back_as_its_layers_and_no_further(window: int, layers: int) -> None:
+    tokenizer = tokenizer_of(window, layers)
+    reach = 1 + layers * (window - 1)
+    clip = video(1, 3, 27, 16, 16)
+    latents = tokenizer.latents(clip)
+    pixels = tokenizer.reconstruct(latents)
+    for j in (0, 3):
+        changed = clip.clone()
+        changed[:, :, max(0, 2 * j - 1) : 2 * j + 1] = 0.5
+        moved = (tokenizer.latents(changed) != latents).flatten(2).any(-1)[0]
+        assert moved.nonzero().flatten().tolist() == list(range(j, j + reach))
+        changed = latents.clone()
+        changed[:, j] += 1
+        moved = (tokenizer.reconstruct(changed) != pixels)[0].any(0).flatten(1).any(-1)  # of each frame
+        assert moved.nonzero().flatten().tolist() == list(range(max(0, 2 * j - 1), 2 * (j + reach) - 1))
+
+
+@torch.no_grad()
+def test_a_latent_frame_does_not_know_how_long_ago_the_video_began() -> None:
+    tokenizer = tokenizer_of(window=3, layers=2)
+    clip = video(1, 3, 31, 16, 16)
+    latents = tokenizer.latents(clip)
+    pixels = tokenizer.reconstruct(latents)
+    for dropped in (1, 2, 7):  # latent frames
+        later = tokenizer.latents(clip[:, :, 2 * dropped :])
+        assert torch.allclose(later[:, 5:], latents[:, dropped + 5 :], atol=1e-4)
+        assert not torch.allclose(later[:, :5], latents[:, dropped : dropped + 5], atol=1e-2)
+        later = tokenizer.reconstruct(latents[:, dropped:])
+        assert torch.allclose(later[:, :, 9:], pixels[:, :, 2 * dropped + 9 :], atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_clip_within_the_window_is_encoded_as_by_full_causal_attention() -> None:
+    clip = video(2, 3, 11, 16, 16)
+    whole = tokenizer_of(window=100, layers=2).latents(clip)
+    assert torch.allclose(tokenizer_of(window=6, layers=2).latents(clip), whole, atol=1e-5)
+    assert not torch.allclose(tokenizer_of(window=5, layers=2).latents(clip), whole, atol=1e-2)
+
+
+def test_training_and_streaming_see_the_same() -> None:
+    tokenizer = tokenizer_of(window=3, layers=2)
+    clip = video(2, 3, 19, 16, 16)
+    with torch.autocast("cpu", enabled=False):
+        out = tokenizer.train()(clip)
+    latents, past = [], Past()
+    for piece in clip.split([1, *[2] * 9], dim=2):
+        latents.append(tokenizer.latents(piece, past))
+        past.steps += 1
+    assert torch.equal(tokenizer.quantizer(torch.cat(latents, 1)).ids, out.quantized.ids)
+
+
 @pytest.mark.parametrize("patch", [(2, 8, 8), (4, 4, 8), (1, 8, 4)])
 def test_unpatchify_undoes_patchify(patch: tuple[int, int, int]) -> None:
     clip = video(2, 3, 4, 16, 24)
@@ -36,7 +96,9 @@ def test_unpatchify_undoes_patchify(patch: tuple[int, int, int]) -> None:
     assert torch.equal(patches[0, 0, 0, 0], one.permute(1, 2, 3, 0).flatten())
 
 
-@pytest.mark.parametrize("change", [{"width": 100}, {"patch": (0, 8, 8)}, {"image_size": (30, 32)}, {"fps": 0.0}])
+@pytest.mark.parametrize(
+    "change", [{"width": 100}, {"patch": (0, 8, 8)}, {"image_size": (30, 32)}, {"fps": 0.0}, {"window": 0}]
+)
 def test_impossible_configurations_are_refused(change: dict) -> None:
     with pytest.raises(PhenakiError):
         CViViTConfig(**change)

@@ -33,10 +33,9 @@ class CViViTConfig:
     pixel_hidden: int = 0
     """Hidden units beside each linear projection from and to pixels; 0 is the paper's. A narrow network needs them: its
     width is the rank of what a linear projection can draw."""
-    window: int | None = 6
+    window: int = 6
     """Latent frames that each temporal layer sees, in training and in streams alike: the current one and the
-    window - 1 before it; 6 are the paper's 11 frames. None lets it see all of the past, and the state of a stream
-    grow."""
+    window - 1 before it. 6 are all of the paper's 11 frames."""
     quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(kind="codebook"))
 
     def __post_init__(self) -> None:
@@ -48,8 +47,8 @@ class CViViTConfig:
             raise PhenakiError(f"patch {self.patch}: frames, rows and columns of a patch must be 1 or more")
         if self.image_size[0] % self.patch[1] or self.image_size[1] % self.patch[2]:
             raise PhenakiError(f"image_size {self.image_size} is not a multiple of the patch {self.patch[1:]}")
-        if self.window is not None and self.window < 1:
-            raise PhenakiError(f"window {self.window}: a latent frame sees itself at least; give 1 or more, or None")
+        if self.window < 1:
+            raise PhenakiError(f"window {self.window}: a latent frame sees itself at least, so give 1 or more")
         if self.fps <= 0:
             raise PhenakiError(f"fps {self.fps} must be above 0")
 
@@ -167,12 +166,10 @@ def _over_space(layers: nn.ModuleList, x: Tensor) -> Tensor:
     return x.view(B, t, h, w, D)
 
 
-def _over_time(layers: nn.ModuleList, x: Tensor, window: int | None, past: Past | None) -> Tensor:
+def _over_time(layers: nn.ModuleList, x: Tensor, window: int, past: Past | None) -> Tensor:
     """Every token sees those at its own position in its own and earlier latent frames. (B, t, h, w, D) in and out."""
     B, t, h, w, D = x.shape
-    before = 0 if past is None else past.steps
-    if window is not None:
-        before = min(before, window - 1)  # those whose keys and values the layers have kept
+    before = 0 if past is None else min(past.steps, window - 1)  # those whose keys and values the layers have kept
     rotary = rotary_table((before + t,), HEAD_DIM, x.device)
     x = x.permute(0, 2, 3, 1, 4).reshape(B * h * w, t, D)
     for layer in layers:
