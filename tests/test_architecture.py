@@ -18,7 +18,7 @@ LAYERS = (
     {"video", "hub", "nn"},
     {"perceptual"},
     {"tokenizer", "text"},
-    {"data"},
+    {"data", "worlds"},
     {"generator"},
     {"compat"},
     {"sample"},

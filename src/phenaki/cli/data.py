@@ -19,6 +19,11 @@ data_app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 
+record_app = typer.Typer(
+    help="Play a simulator and record video with actions, captions and poses.", no_args_is_help=True
+)
+data_app.add_typer(record_app, name="record")
+
 OutArgument = Annotated[str, typer.Argument(metavar="OUT", help="A folder, which is made, or s3://bucket/folder.")]
 
 
@@ -229,3 +234,46 @@ def tokenize(
     print(f"{done.written:,} samples in {done.shards} shards at {out}; {done.bad:,} left out{named}")
     if done.stills:
         print(f"{done.stills:,} still pictures passed over: clips of {frames} frames are wanted (--frames)")
+
+
+@record_app.command()
+def doom(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to record into, which is made.")],
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(help="A scenario; repeat it for several.", show_default="the eight scenarios of rooms"),
+    ] = None,
+    unseen_scenario: Annotated[
+        list[str] | None, typer.Option(help="A scenario for the split unseen_maps alone; repeat it for several.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Minutes of play for training.")] = 60.0,
+    new_starts: Annotated[float, typer.Option(help="Minutes from other starts in the same scenarios.")] = 6.0,
+    unseen: Annotated[float, typer.Option(help="Minutes of the unseen scenarios.")] = 0.0,
+    shortest: Annotated[float, typer.Option(help="Seconds of the shortest episode.")] = 10.0,
+    longest: Annotated[float, typer.Option(help="Seconds of the longest episode.")] = 60.0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed plays other episodes.")] = 0,
+) -> None:
+    """Record ViZDoom (pip install "phenaki[doom]"): scenarios of rooms, and Freedoom's levels map01 to map32.
+
+    phenaki data record doom my/doom --scenario maze --scenario arena --unseen-scenario map05 --unseen 5
+
+    Stopped, the same command goes on with the first episode that is missing.
+    """
+    from phenaki.worlds.doom import ROOMS, RecordingConfig, record_doom
+
+    config = RecordingConfig(
+        out=out,
+        scenarios=tuple(scenario or ROOMS),
+        unseen_scenarios=tuple(unseen_scenario or ()),
+        train=minutes,
+        new_starts=new_starts,
+        unseen=unseen,
+        seconds=(shortest, longest),
+        seed=seed,
+    )
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the engine, a process, ends too
+    try:
+        report = record_doom(config)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    print("\n".join(report.lines()))

@@ -14,9 +14,11 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -44,7 +46,9 @@ _RENDERED = (240, 320)  # twice the size that is kept: each pixel is the mean of
 _SIZE = (120, 160)
 _DEPTH_UNIT = 7.3  # map units in a step of the engine's depth buffer
 _WARM_UP = 8  # frames before the first that is kept: a weapon is raised, monsters come to life
-_ATTEMPTS = 6  # at an episode whose level ends before its shortest length
+_ATTEMPTS = 6  # at an episode that is worth keeping
+_DARK = 8  # mean of RGB in 0..255 below which a frame shows nothing
+_SPOT = 48.0  # map units: one and a half frames of walking
 
 
 @dataclass(frozen=True)
@@ -137,15 +141,16 @@ class Recording(NamedTuple):
 
 @dataclass
 class RecordingReport:
-    """Episodes and minutes by split; `skipped`, those whose level always ended too early."""
+    """Episodes and minutes by split; `skipped`, those of which no attempt was worth keeping."""
 
     episodes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     minutes: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     skipped: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        done = [f"{split}: {count:,} episodes, {self.minutes[split]:.1f} minutes" for split, count in self.episodes.items()]
-        return done + [f"skipped {name}: its level ended within seconds each time" for name in self.skipped]
+        done = [f"{split}: {n:,} episodes, {self.minutes[split]:.1f} minutes" for split, n in self.episodes.items()]
+        why = "in each attempt its level ended within seconds, it was dark, or the player hardly moved"
+        return done + [f"skipped {name}: {why}" for name in self.skipped]
 
 
 def record_doom(config: RecordingConfig) -> RecordingReport:
@@ -195,16 +200,25 @@ def episodes(config: RecordingConfig) -> list[Episode]:
 
 
 def play(episode: Episode, config: RecordingConfig) -> Recording | None:
-    """Play one episode: the same each time. None where the level ended before the shortest length in each attempt.
+    """Play one episode: the same each time. None if no attempt is worth keeping: the level ended before the shortest
+    length, the player hardly moved, or it was in the dark.
 
     An episode whose level ends later (by an exit) is as long as it lasted.
     """
     shortest = min(episode.frames, round(config.seconds[0] * FPS))
     for attempt in range(_ATTEMPTS):
         recording = _play(episode, episode.rng(config.seed, attempt), SCENARIOS[episode.scenario])
-        if recording is not None and len(recording.frames) >= shortest:
+        if recording is not None and len(recording.frames) >= shortest and not _dull(recording):
             return recording
     return None
+
+
+def _dull(recording: Recording) -> bool:
+    """Whether a fifth of the frames are almost black, or two in three lie around one spot."""
+    dark = recording.frames.mean((1, 2, 3)) < _DARK
+    places = recording.poses[:, :2]
+    away = np.linalg.norm(places - np.median(places, axis=0), axis=1)
+    return bool(dark.mean() > 0.2 or np.quantile(away, 0.67) < _SPOT)
 
 
 def _play(episode: Episode, rng: np.random.Generator, scenario: Scenario) -> Recording | None:
@@ -262,7 +276,7 @@ class Game:
         self.step(frozenset())  # a level's script may take all weapons at its start
         for command in ("god", "give pistol", "use pistol", *(["notarget"] if self.peaceful else [])):
             self._game.send_game_command(command)
-        self.step(frozenset())
+            self.step(frozenset())  # the next may need what this one gives
         if not scenario.wad:
             self._go_somewhere(rng)
         for _ in range(_WARM_UP):
@@ -274,13 +288,17 @@ class Game:
         if state is None:
             return None
         frame = np.asarray(Image.fromarray(state.screen_buffer).reduce(2))
-        area = _RENDERED[0] * _RENDERED[1]
+        height, width = _RENDERED
         objects = [
-            Seen(label.object_name, (label.x + label.width / 2) / _RENDERED[1] * 2 - 1, label.width * label.height / area)
+            Seen(
+                label.object_name,
+                (2 * label.x + label.width) / width - 1,
+                label.width * label.height / (height * width),
+            )
             for label in state.labels
             if label.object_name != "DoomPlayer"
         ]
-        rows = state.depth_buffer[_RENDERED[0] // 2 - 6 : _RENDERED[0] // 2 + 30 : 4, ::4]
+        rows = state.depth_buffer[height // 2 - 6 : height // 2 + 30 : 4, ::4]
         columns = np.median(rows.reshape(len(rows), 16, -1), axis=(0, 2))
         pose = tuple(float(value) for value in state.game_variables)
         return View(frame, pose, columns * _DEPTH_UNIT, tuple(objects))
@@ -314,6 +332,13 @@ class Game:
             self.step(frozenset({"turn_left"}))
 
 
+_SETTINGS = (
+    "+movebob 0 +stillbob 0",  # the picture and the weapon keep still while walking
+    "+sv_infiniteammo 1 +neverswitchonpickup 1",
+    "+cl_showsecretmessage 0 +con_midtime 0",  # no text in the picture
+)
+
+
 def _started(scenario: Scenario, seed: int) -> vizdoom.DoomGame:
     vizdoom = _vizdoom()
     package = Path(vizdoom.__file__).parent
@@ -321,6 +346,7 @@ def _started(scenario: Scenario, seed: int) -> vizdoom.DoomGame:
     game.set_doom_game_path(str(package / "freedoom2.wad"))
     if scenario.wad:
         game.set_doom_scenario_path(str(package / "scenarios" / scenario.wad))
+    game.set_doom_config_path(os.devnull)  # else settings come from, and go to, a file in the working directory
     game.set_doom_map(scenario.level)
     game.set_doom_skill(2)
     game.set_seed(seed)
@@ -360,12 +386,19 @@ def _started(scenario: Scenario, seed: int) -> vizdoom.DoomGame:
             variables.KILLCOUNT,
         ]
     )
-    game.add_game_args("+movebob 0 +stillbob 0 +sv_infiniteammo 1 +neverswitchonpickup 1 +cl_showsecretmessage 0 +con_midtime 0")
+    game.add_game_args(" ".join(_SETTINGS))
     game.set_mode(vizdoom.Mode.PLAYER)
+    folder = Path("_vizdoom")  # the engine makes it where it starts, and leaves it empty
+    was_there = folder.exists()
     try:
         game.init()
-    except (vizdoom.ViZDoomErrorException, vizdoom.ViZDoomUnexpectedExitException, vizdoom.FileDoesNotExistException) as error:
-        raise PhenakiError(f"the engine does not start {scenario.level} of '{scenario.wad or 'freedoom2.wad'}': {error}") from error
+    except (vizdoom.ViZDoomErrorException, vizdoom.ViZDoomUnexpectedExitException) as error:
+        level = f"{scenario.level} of {scenario.wad or 'freedoom2.wad'}"
+        raise PhenakiError(f"vizdoom does not start {level}: {error}") from error
+    finally:
+        if not was_there:
+            with suppress(OSError):
+                folder.rmdir()
     return game
 
 
@@ -667,7 +700,7 @@ def _write_spec(out: Path, config: RecordingConfig) -> None:
         for key in spec:
             if before.get(key) != spec[key]:
                 raise PhenakiError(
-                    f"'{out}' holds a recording with {key} {before.get(key)}, not {spec[key]}: record into another folder"
+                    f"'{out}' holds a recording with {key} {before.get(key)}, not {spec[key]}: take another folder"
                 )
         return
     with write_whole(path, "w") as file:
