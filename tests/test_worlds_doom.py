@@ -111,7 +111,7 @@ def test_unseen_scenarios_are_in_no_other_split(tmp_path: Path) -> None:
 
 
 def view(x: float = 0.0, angle: float = 0.0, room: float = 300.0, *objects: Seen) -> View:
-    return View(np.zeros((2, 2, 3), np.uint8), (x, 0, 0, angle, 100, 50, 0), np.full(16, room), objects)
+    return View(np.zeros((2, 2, 3), np.uint8), (x, 0, 0, angle, 100, 50, 0, room), np.full(16, room), objects)
 
 
 def pressed(count: int, *names: str) -> np.ndarray:
@@ -132,7 +132,7 @@ def test_captions_say_place_sight_and_deed_and_change_with_them() -> None:
 
 def test_a_recording_in_the_dark_or_on_one_spot_is_not_kept() -> None:
     def recording(brightness: int, speed: float) -> doom.Recording:
-        poses = np.zeros((60, 7), np.float32)
+        poses = np.zeros((60, 8), np.float32)
         poses[:, 0] = speed * np.arange(60)
         return doom.Recording(np.full((60, 4, 4, 3), brightness, np.uint8), np.zeros((60, 8)), poses, [])
 

@@ -5,7 +5,7 @@ goes on with the first one that is missing, and an episode depends on the seed, 
 
     maze_0003.mp4             frames (T, H, W), 8.75 per second: one every four tics of the engine
     maze_0003.actions.npy     uint8 (T, 8), columns ACTIONS; row i acts between frames i-1 and i, row 0 is zero
-    maze_0003.poses.npy       float32 (T, 7), columns POSES, at each frame
+    maze_0003.poses.npy       float32 (T, 8), columns POSES, at each frame
     maze_0003.captions.json   [{"start": seconds, "text": ...}, ...], the first at 0, starts rising
 """
 
@@ -16,11 +16,11 @@ import json
 import math
 import os
 import zlib
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,14 +36,16 @@ if TYPE_CHECKING:
     import vizdoom
 
 ACTIONS = ("forward", "backward", "strafe_left", "strafe_right", "turn_left", "turn_right", "shoot", "use")
-POSES = ("x", "y", "z", "angle", "health", "ammo", "kills")
-"""Map units, map units, map units, degrees counter-clockwise from east, percent, rounds, monsters killed."""
+POSES = ("x", "y", "z", "angle", "health", "ammo", "kills", "distance")
+"""Map units, map units, map units, degrees counter-clockwise from east, percent, rounds, monsters killed, map units to
+what is ahead."""
 TICS = 4  # of the engine in a frame
 FPS = 35 / TICS
 TURN = 15.0  # degrees in a frame in which a turn button is held: six frames are a right angle
 
 _RENDERED = (240, 320)  # twice the size that is kept: each pixel is the mean of four, or far textures would flicker
 _SIZE = (120, 160)
+_PISTOL = 2  # the engine's number of it
 _DEPTH_UNIT = 7.3  # map units in a step of the engine's depth buffer
 _WARM_UP = 8  # frames before the first that is kept: a weapon is raised, monsters come to life
 _ATTEMPTS = 6  # at an episode that is worth keeping
@@ -131,7 +133,7 @@ class Episode(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """What was played: frames uint8 (T, H, W, 3), actions uint8 (T, 8), poses float32 (T, 7), captions by second."""
+    """What was played: frames uint8 (T, H, W, 3), actions uint8 (T, 8), poses float32 (T, 8), captions by second."""
 
     frames: np.ndarray
     actions: np.ndarray
@@ -300,8 +302,9 @@ class Game:
         ]
         rows = state.depth_buffer[height // 2 - 6 : height // 2 + 30 : 4, ::4]
         columns = np.median(rows.reshape(len(rows), 16, -1), axis=(0, 2))
-        pose = tuple(float(value) for value in state.game_variables)
-        return View(frame, pose, columns * _DEPTH_UNIT, tuple(objects))
+        distances = columns * _DEPTH_UNIT
+        pose = (*(float(value) for value in state.game_variables), float(distances[6:10].mean()))
+        return View(frame, pose, distances, tuple(objects))
 
     def step(self, pressed: frozenset[str]) -> View | None:
         """One frame with these buttons of ACTIONS held. None where the level has ended."""
@@ -310,7 +313,11 @@ class Game:
         held = [float(name in pressed) for name in ACTIONS]
         turn = (held[5] - held[4]) * TURN / TICS
         self._game.make_action([*held[:4], turn, *held[6:]], TICS)
-        return None if self._game.is_episode_finished() else self.view()
+        if self._game.is_episode_finished():
+            return None
+        if self._game.get_game_variable(_vizdoom().GameVariable.SELECTED_WEAPON) != _PISTOL:  # fists, after a pickup
+            self._game.send_game_command("use pistol")
+        return self.view()
 
     def close(self) -> None:
         self._game.close()
@@ -358,6 +365,7 @@ def _started(scenario: Scenario, seed: int) -> vizdoom.DoomGame:
     game.set_render_crosshair(False)
     game.set_render_messages(False)
     game.set_render_screen_flashes(False)
+    game.set_render_decals(False)  # marks of shots on walls are the engine's own pictures, not Freedoom's
     game.set_depth_buffer_enabled(True)
     game.set_labels_buffer_enabled(True)
     game.set_objects_info_enabled(True)
@@ -414,6 +422,7 @@ def _vizdoom():
 
 _CELL = 96.0  # map units: how finely the explorer remembers where it was
 _NEAR, _BLOCKED = 120.0, 56.0
+_STUCK = 28  # frames
 
 
 class Player:
@@ -427,6 +436,7 @@ class Player:
         self._behaviour = self._behave()
         self._trigger = 0
         self._close = 0
+        self._trail: deque[tuple[float, float]] = deque(maxlen=_STUCK)
 
     def act(self, view: View) -> frozenset[str]:
         """The buttons for the frame after `view`."""
@@ -434,6 +444,10 @@ class Player:
         self._visits[self._cell(view.pose[0], view.pose[1])] += 1
         self._close = self._close + 1 if view.distances.max() < _NEAR else 0
         pressed = set(next(self._behaviour))
+        self._trail.append(view.pose[:2])
+        if len(self._trail) == _STUCK and np.ptp(self._trail, axis=0).max() < 24:
+            self._trail.clear()
+            self._behaviour = chain(self._break_free(), self._behave())
         if self._trigger == 0:
             facing = any(seen.name in MONSTERS and abs(seen.column) < 0.15 for seen in view.objects)
             if self.rng.random() < (0.35 if facing else 0.015):
@@ -504,7 +518,7 @@ class Player:
                     held[index] = (buttons, int(self.rng.integers(2, 5 if index == 2 else 14)))
                 held[index] = (held[index][0], held[index][1] - 1)
             yield set().union(*(buttons for buttons, _ in held))
-            if self.rng.random() < 0.04:
+            if self.rng.random() < 0.08:
                 yield {"use"}
 
     def _look_around(self) -> Iterator[set[str]]:
@@ -517,6 +531,16 @@ class Player:
             yield from (set() for _ in range(pause))
             if self.rng.random() < 0.7:
                 yield from ({sides[1]} for _ in range(count))
+
+    def _break_free(self) -> Iterator[set[str]]:
+        """Out of a corner in which nothing moved for long: back and aside, and on in another direction."""
+        side = "left" if self.rng.random() < 0.5 else "right"
+        for _ in range(int(self.rng.integers(3, 8))):
+            yield {"backward", f"strafe_{side}"}
+        for _ in range(int(self.rng.integers(4, 13))):
+            yield {f"turn_{side}"}
+        for _ in range(int(self.rng.integers(6, 16))):
+            yield {"forward"} | ({"use"} if self.rng.random() < 0.2 else set())
 
     def _step_along(self) -> Iterator[set[str]]:
         """Sideways, at times backwards or forwards as well, and back."""
