@@ -179,7 +179,8 @@ def record_doom(config: RecordingConfig) -> RecordingReport:
             folder.mkdir(exist_ok=True)
             _write(video, recording)
         report.episodes[episode.split] += 1
-        report.minutes[episode.split] += episode.frames / FPS / 60
+        frames = len(np.load(video.with_suffix(".actions.npy"), mmap_mode="r"))  # fewer than asked for after an exit
+        report.minutes[episode.split] += frames / FPS / 60
     return report
 
 
@@ -226,7 +227,7 @@ def _dull(recording: Recording) -> bool:
 def _play(episode: Episode, rng: np.random.Generator, scenario: Scenario) -> Recording | None:
     game = Game(scenario, rng)
     try:
-        player = Player(rng, peaceful=game.peaceful)
+        player = Player(rng)
         frames, actions, views = [], [], []
         for _ in range(episode.frames):
             pressed = player.act(views[-1]) if views else frozenset()
@@ -273,10 +274,10 @@ class Game:
     """
 
     def __init__(self, scenario: Scenario, rng: np.random.Generator) -> None:
-        self.peaceful = bool(rng.random() < 0.5)  # monsters do not look for the player
+        peaceful = rng.random() < 0.5  # monsters do not look for the player
         self._game = _started(scenario, int(rng.integers(2**31)))
         self.step(frozenset())  # a level's script may take all weapons at its start
-        for command in ("god", "give pistol", "use pistol", *(["notarget"] if self.peaceful else [])):
+        for command in ("god", "give pistol", "use pistol", *(["notarget"] if peaceful else [])):
             self._game.send_game_command(command)
             self.step(frozenset())  # the next may need what this one gives
         if not scenario.wad:
@@ -429,8 +430,8 @@ class Player:
     """Decides what is pressed, by behaviours that follow one another: exploring, wandering at random, looking around,
     stepping along a wall. It shoots at monsters it faces, and now and then at nothing."""
 
-    def __init__(self, rng: np.random.Generator, peaceful: bool) -> None:
-        self.rng, self.peaceful = rng, peaceful
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
         self.view: View | None = None
         self._visits: dict[tuple[int, int], int] = defaultdict(int)
         self._behaviour = self._behave()
