@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
@@ -424,7 +425,7 @@ def test_videos_are_packed_inspected_tokenized_and_trained_on() -> None:
     arguments = ["--tokenizer", "one/tokenizer", "--frames", 5, "--passes", 2]
     tokens = run("data", "tokenize", "packed", "tokens", *arguments)
     assert tokens.exit_code == 0, tokens.output
-    assert re.search(r"\d+ samples in 1 shards at tokens; 0 left out", tokens.output)
+    assert re.search(r"\d+ samples in 1 shards at tokens; 0 skipped", tokens.output)
     again = run("data", "tokenize", "packed", "tokens", *arguments)
     assert again.output == tokens.output
 
@@ -445,7 +446,7 @@ def test_processes_of_a_launcher_tokenize_a_share_each(monkeypatch: pytest.Monke
     for rank, samples in ((0, 3), (1, 4)):  # 7 in all
         monkeypatch.setenv("RANK", str(rank))
         tokens = run("data", "tokenize", "packed", "tokens", "-t", "shapes-64", "--frames", 5)
-        assert f"{samples} samples in 1 shards at tokens; 0 left out" in tokens.output
+        assert f"{samples} samples in 1 shards at tokens; 0 skipped" in tokens.output
     shards = ["tokens-000-000000.tar", "tokens-000.json", "tokens-001-000000.tar", "tokens-001.json", "tokens.json"]
     assert sorted(os.listdir("tokens")) == shards
 
@@ -467,8 +468,8 @@ def test_tokens_with_embeddings_of_a_whole_models_parts() -> None:
     assert "1 of 8 samples are unusable, more than --max-bad-fraction 0.1" in few
     tokens = run(*arguments, "--frames", 5, "--max-bad-fraction", 0.2)
     assert tokens.exit_code == 0, tokens.output
-    assert "left out: broken.mp4: it cannot be read" in tokens.output
-    assert "7 samples in 1 shards at tokens; 1 left out" in tokens.output
+    assert "skipped: broken.mp4: it cannot be read" in tokens.output
+    assert "7 samples in 1 shards at tokens; 1 skipped" in tokens.output
     trained = run("train", "generator", "-r", "masked_debug", *DEBUG[2:], "--data", "tokens", "--out", "two")
     assert trained.exit_code == 0, trained.output
     assert sorted(os.listdir("two/model")) == ["generator", "model.json"]
@@ -520,3 +521,15 @@ def test_a_training_with_too_many_broken_files_ends_with_a_sentence(videos: Path
         r"phenaki: \d+ of \d+ samples are unusable, more than data.max_bad_fraction 0.1; the last one: ", result
     )
     assert len(Path("one/bad_samples.txt").read_text().splitlines()) == 8
+
+
+def test_recipes_are_listed_and_shown() -> None:
+    listed = run("recipes")
+    assert listed.exit_code == 0
+    assert all(name in listed.output for name in ("cvivit_shapes_64", "masked_shapes_64", "critic_debug"))
+    shown = run("recipes", "masked_shapes_64")
+    assert shown.exit_code == 0
+    settings = yaml.safe_load(shown.output)
+    assert settings["generator"]["width"] == 256 and settings["sampling"]["decoding"]["steps"] == 8
+    wrong = run("recipes", "masked_shape_64")
+    assert wrong.exit_code == 2 and "masked_shapes_64" in wrong.output

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from helpers.sampling import sampling_config
 from phenaki.cli import app
-from phenaki.cli.given import read_size
+from phenaki.cli.inputs import read_size
 from phenaki.conditioning import WordEncoder
 from phenaki.core import hub
 from phenaki.core.errors import PhenakiError

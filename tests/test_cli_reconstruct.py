@@ -64,7 +64,7 @@ def test_a_clip_comes_back_beside_its_original(tokenizer: CViViT) -> None:
     write_raw(Path("a.mkv"), frames_of(11))
     result = run("a.mkv")
     assert result.exit_code == 0, result.output
-    assert "LPIPS is left out" in result.stderr
+    assert "LPIPS is skipped" in result.stderr
     clip = read_video("out/a.mp4")
     assert (clip.frames.shape, clip.fps) == ((11, 256, 8 * (2 * 32 + 2), 3), 8)
     sheet = np.asarray(Image.open("out/a.png"))

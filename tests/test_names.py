@@ -100,13 +100,7 @@ PACKAGES = sorted((PROJECT / "src" / "phenaki").iterdir())
 
 @pytest.mark.parametrize(
     "path",
-    [
-        pytest.param(path, marks=pytest.mark.xfail(reason="its names are still being changed", strict=True))
-        if path.name == "cli"
-        else path
-        for path in PACKAGES
-        if path.suffix == ".py" or (path / "__init__.py").exists()
-    ],
+    [path for path in PACKAGES if path.suffix == ".py" or (path / "__init__.py").exists()],
     ids=lambda path: path.name,
 )
 def test_no_name_of_the_package_is_forbidden(path: Path) -> None:

@@ -1,5 +1,5 @@
 """The command line: `phenaki generate | extend | interpolate | inpaint | demo | models | data | train | evaluate |
-compare | reconstruct | import | runs | plan | doctor`.
+compare | reconstruct | import | runs | recipes | plan | doctor`.
 
 Nothing here imports torch before a command runs, so that help and usage errors come at once.
 """
@@ -12,6 +12,7 @@ from phenaki.cli import (  # noqa: F401  each adds its commands
     generate,
     imports,
     plan,
+    recipes,
     reconstruct,
     runs,
     train,

@@ -75,9 +75,9 @@ def main() -> None:
 _format_warning = warnings.formatwarning
 
 
-def _warning(message: Warning | str, category: type[Warning], *place: Any) -> str:
+def _warning(message: Warning | str, category: type[Warning], *location: Any) -> str:
     """Those that are meant for people are a sentence; the others are as Python writes them."""
-    return f"phenaki: {message}\n" if category is PhenakiWarning else _format_warning(message, category, *place)
+    return f"phenaki: {message}\n" if category is PhenakiWarning else _format_warning(message, category, *location)
 
 
 def _version(wanted: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from phenaki.cli.app import app
-from phenaki.cli.given import read_size
+from phenaki.cli.inputs import read_size
 from phenaki.core.errors import PhenakiError
 
 data_app = typer.Typer(
@@ -129,7 +129,7 @@ def pack(
 
 @data_app.command()
 def inspect(
-    place: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a packed data set, or tar shards anywhere.")],
+    uri: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a packed data set, or tar shards anywhere.")],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The folder for clips.png, histograms.png and summary.json.")
     ] = Path("out/inspect"),
@@ -143,13 +143,13 @@ def inspect(
     import phenaki.worlds.shapes  # noqa: F401, registers "shapes"
     from phenaki.data.inspecting import inspect_data
 
-    print("\n".join(inspect_data(place, out, samples, seed).lines()))
+    print("\n".join(inspect_data(uri, out, samples, seed).lines()))
     print(f"pictures and figures are in {out}")
 
 
 @data_app.command()
 def tokenize(
-    place: Annotated[
+    uri: Annotated[
         str, typer.Argument(metavar="DATA", help="A folder, a packed data set, tar shards anywhere, or 'shapes'.")
     ],
     out: OutArgument,
@@ -212,22 +212,22 @@ def tokenize(
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     settings = {"split": split, "frames": frames, "passes": passes, "flip": flip}
     settings |= {"samples": samples, "batch": batch, "seed": seed, "max_bad_fraction": max_bad_fraction}
-    source = SourceConfig(place, size=read_size(size) if size else 0, templates=tuple(template or ()))
+    source = SourceConfig(uri, size=read_size(size) if size else 0, templates=tuple(template or ()))
     config = from_dict(TokenizeConfig, {"source": source, **settings})
     device = best_device()
     first_stage = load_part(tokenizer, "tokenizer").to(device)
     reader = load_text_encoder(text_encoder).to(device) if text_encoder else None
-    left_out: deque[str] = deque(maxlen=20)
+    skipped: deque[str] = deque(maxlen=20)
     with progress_bar(visible=rank == 0, transient=True) as bar:
         task = bar.add_task("tokens of samples", total=None)
 
         def advance(written: int) -> None:
             bar.update(task, completed=written)
 
-        done = tokenize(config, out, first_stage, reader, rank, world_size, advance, left_out.append)
-    for sentence in left_out:
-        print(f"left out: {sentence}")
+        done = tokenize(config, out, first_stage, reader, rank, world_size, advance, skipped.append)
+    for sentence in skipped:
+        print(f"skipped: {sentence}")
     named = ", all of them named in its .bad.txt files" if done.bad else ""
-    print(f"{done.written:,} samples in {done.shards} shards at {out}; {done.bad:,} left out{named}")
+    print(f"{done.written:,} samples in {done.shards} shards at {out}; {done.bad:,} skipped{named}")
     if done.stills:
         print(f"{done.stills:,} still pictures passed over: clips of {frames} frames are wanted (--frames)")

@@ -98,8 +98,8 @@ def _devices() -> Iterator[Finding]:
     yield Finding("good", "CPU", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of torch, {_memory()}")
     yield _bfloat16(cpu)
     for number in range(torch.cuda.device_count()):
-        facts = torch.cuda.get_device_properties(number)
-        yield Finding("good", f"GPU {number}", f"{facts.name}, {facts.total_memory / 1e9:.0f} GB")
+        properties = torch.cuda.get_device_properties(number)
+        yield Finding("good", f"GPU {number}", f"{properties.name}, {properties.total_memory / 1e9:.0f} GB")
         yield _bfloat16(torch.device("cuda", number))
     if not torch.cuda.is_available():
         made_for = torch.version.cuda
@@ -175,14 +175,14 @@ def _decoder() -> Iterator[Finding]:
 def _disk() -> Iterator[Finding]:
     from phenaki.perceptual.weights import cache
 
-    for about, place in (("this folder", Path.cwd()), ("cache", cache())):
-        there = next(path for path in (place, *place.parents) if path.exists())
+    for about, folder in (("this folder", Path.cwd()), ("cache", cache())):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(there).free
         short = free < _LEAST_FREE or not os.access(there, os.W_OK)
         allowed = "" if os.access(there, os.W_OK) else ", and nothing may be written there"
         way_out = "free some space, or train with --out on another disk" if short else ""
         yield Finding(
-            "note" if short else "good", "disk", f"{free / 1e9:.0f} GB free at {about} {place}{allowed}", way_out
+            "note" if short else "good", "disk", f"{free / 1e9:.0f} GB free at {about} {folder}{allowed}", way_out
         )
 
 

@@ -22,9 +22,9 @@ from phenaki.cli.generate import (
     SizeOption,
     StepsOption,
     TemperatureOption,
-    given_sampling,
+    sampling_options,
 )
-from phenaki.cli.given import read_given, read_mask, read_size
+from phenaki.cli.inputs import read_clip, read_mask, read_size
 from phenaki.cli.output import Output
 from phenaki.core.errors import PhenakiError
 
@@ -72,8 +72,8 @@ def extend(
     loaded = Phenaki.from_pretrained(model)
     pixels = read_size(size) if size else loaded.image_size
     output = Output(out, loaded, pixels, num, scale, fps, seed)
-    start = read_given(video, pixels, loaded.fps)
-    sampling = given_sampling(keep, steps, guidance_scale, temperature, order)
+    start = read_clip(video, pixels, loaded.fps)
+    sampling = sampling_options(keep, steps, guidance_scale, temperature, order)
     with step_bar() as on_step, output.writing() as add:
         options = {"frames": frames, "seed": seed, "samples": num, "on_step": on_step}
         for piece in loaded.stream(prompts, start=start, **options, **sampling):
@@ -114,8 +114,8 @@ def interpolate(
     loaded = Phenaki.from_pretrained(model)
     pixels = read_size(size) if size else loaded.image_size
     output = Output(out, loaded, pixels, num, scale, fps, seed)
-    ends = [read_given(end, pixels, loaded.fps) for end in (first, last)]
-    sampling = given_sampling(keep, steps, guidance_scale, temperature, order)
+    ends = [read_clip(end, pixels, loaded.fps) for end in (first, last)]
+    sampling = sampling_options(keep, steps, guidance_scale, temperature, order)
     options = {"frames": frames, "seed": seed, "samples": num, "progress": True}
     with output.writing() as add:
         add(loaded.interpolate(*ends, prompt, **options, **sampling).video)
@@ -171,7 +171,7 @@ def inpaint(
     loaded = Phenaki.from_pretrained(model)
     pixels = read_size(size) if size else loaded.image_size
     output = Output(out, loaded, pixels, num, scale, fps, seed)
-    clip, hole = read_given(video, pixels, loaded.fps), read_mask(mask, video, pixels, loaded.fps)
+    clip, hole = read_clip(video, pixels, loaded.fps), read_mask(mask, video, pixels, loaded.fps)
     count, period = clip.shape[2], loaded.tokenizer.patch[0]
     fits = floor_frames(count, period)
     if frames is None and fits != count:
@@ -182,7 +182,7 @@ def inpaint(
         raise PhenakiError(f"{frames} frames of '{video}', which has {count}: give at most {fits}")
     if len(hole) not in (1, count):
         raise PhenakiError(f"the mask '{mask}' has {len(hole)} frames, and '{video}' {count}: give one, or as many")
-    sampling = given_sampling(keep, steps, guidance_scale, temperature, order)
+    sampling = sampling_options(keep, steps, guidance_scale, temperature, order)
     options = {"blend": blend, "seed": seed, "samples": num, "progress": True}
     with output.writing() as add:
         add(loaded.inpaint(clip[:, :, :frames], hole[:frames], prompt, **options, **sampling).video)

@@ -106,7 +106,7 @@ def evaluate(
     perceptual = PerceptualNetworks()
     if "reconstruction" in parts:
         perceptual = PerceptualNetworks(if_there(load_lpips, lpips), if_there(load_i3d, i3d))
-        say_left_out(LPIPS=perceptual.lpips, rFVD=perceptual.i3d)
+        warn_skipped(LPIPS=perceptual.lpips, rFVD=perceptual.i3d)
     if out is not None:
         write_metrics(out, {})  # fails before the work if it cannot be written
     for part in parts:  # each is written as it is done, so that Ctrl-C loses no more than one
@@ -128,12 +128,12 @@ def if_there(load: Callable[[Path | None], Network], path: Path | None) -> Netwo
         return None
 
 
-def say_left_out(**figures: object) -> None:
-    """Tell the user which figures, by name, are left out because their network is None."""
-    if missing := [name for name, network in figures.items() if network is None]:
+def warn_skipped(**metrics: object) -> None:
+    """Say which metrics, by name, are skipped because their network is None."""
+    if missing := [name for name, network in metrics.items() if network is None]:
         names, verb = " and ".join(missing), "are" if len(missing) > 1 else "is"
         print(
-            f"phenaki: {names} {verb} left out for want of weights: `phenaki doctor` says what to get", file=sys.stderr
+            f"phenaki: {names} {verb} skipped for want of weights: `phenaki doctor` says what to get", file=sys.stderr
         )
 
 
@@ -141,7 +141,7 @@ def say_left_out(**figures: object) -> None:
 def compare(
     files: Annotated[list[Path], typer.Argument(metavar="FILE FILE...", help="What `phenaki evaluate --out` wrote.")],
 ) -> None:
-    """Put figures beside one another. Refused where they were not measured alike: other clips, sizes, networks.
+    """Compare metrics side by side. Refused where they were measured differently: other clips, sizes, networks.
 
     phenaki compare before.json after.json
     """

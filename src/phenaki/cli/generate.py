@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from phenaki.cli.app import app
-from phenaki.cli.given import read_picture, read_size
+from phenaki.cli.inputs import read_picture, read_size
 from phenaki.cli.output import Output
-from phenaki.cli.story import tell
+from phenaki.cli.story import write_story
 from phenaki.core.errors import PhenakiError
 
 DEFAULT_MODEL = "shapes-64"
@@ -103,7 +103,7 @@ OrderOption = Annotated[
 ]
 
 
-def given_sampling(
+def sampling_options(
     keep: int | None, steps: int | None, guidance_scale: float | None, temperature: float | None, order: str | None
 ) -> dict[str, Any]:
     """The options that all commands share, by the names of `phenaki.sampling.SamplingOptions`."""
@@ -211,14 +211,14 @@ def generate(
     output = Output(out, loaded, pixels, num, scale, fps, seed)
     start = None if image is None else read_picture(image, pixels, loaded.fps)
     begin = {"start": start, "size": pixels, "seed": seed, "samples": num}
-    sampling = given_sampling(keep, steps, guidance_scale, temperature, order) | {
+    sampling = sampling_options(keep, steps, guidance_scale, temperature, order) | {
         "choice_temperature": choice_temperature,
         "top_k": top_k,
         "negative_prompt": negative_prompt,
     }
     with step_bar() as on_step:
         if story:
-            tell(story, output, loaded, resume, frames, begin, sampling, on_step)
+            write_story(story, output, loaded, resume, frames, begin, sampling, on_step)
             return
         with output.writing() as add:
             for piece in loaded.stream(prompts, frames=frames, **begin, on_step=on_step, **sampling):
@@ -270,10 +270,10 @@ def models() -> None:
     for name in hub.model_names():
         folder = hub.ZOO / name
         _, generator = read_config(folder / "generator")
-        facts = generator["tokenizer"]
-        height, width = facts["image_size"]
+        spec = generator["tokenizer"]
+        height, width = spec["image_size"]
         megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
         print(
-            f"{name}: {width}x{height} pixels, {facts['fps']:g} frames per second, "
+            f"{name}: {width}x{height} pixels, {spec['fps']:g} frames per second, "
             f"scenes of {generator['frames']} frames, {megabytes:.1f} MB"
         )

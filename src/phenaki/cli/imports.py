@@ -80,7 +80,7 @@ def import_phenaki_pytorch(
 
 
 def _say(imported: Imported, out: Path) -> None:
-    numbers = sum(parameter.numel() for parameter in imported.module.parameters())
-    print(f"{out}: {numbers / 1e6:.1f} M parameters; skipped: {imported.describe_skipped()}.")
+    count = sum(parameter.numel() for parameter in imported.module.parameters())
+    print(f"{out}: {count / 1e6:.1f} M parameters; skipped: {imported.describe_skipped()}.")
     if not getattr(imported.module, "causal", True):
         print("It is not causal, as it was trained: it encodes whole clips, no streams.")

@@ -69,11 +69,11 @@ def plan(
     made = [*(changes or []), *(["run.checkpointing=true"] if checkpointing else [])]
     every = recipes.TOKENIZER_RECIPES | recipes.GENERATOR_RECIPES | recipes.CRITIC_RECIPES
     configured = override(recipes.recipe(recipe, every), made)
-    given = Devices(devices, parse_bytes(memory) if memory else None, tflops, strategy or configured.run.strategy)
+    hardware = Devices(devices, parse_bytes(memory) if memory else None, tflops, strategy or configured.run.strategy)
     spec = None
     model = recipes.recipe(_GENERATORS[recipe], recipes.GENERATOR_RECIPES) if recipe in _GENERATORS else None
     if recipe not in recipes.TOKENIZER_RECIPES:
         with torch.device("meta"):
             named = tokenizer or _TOKENIZERS.get(_GENERATORS.get(recipe, recipe), "cvivit_128")
             spec = build_tokenizer(recipes.recipe(named, recipes.TOKENIZER_RECIPES).tokenizer).spec
-    print("\n".join(make_plan(configured, given, spec, model).lines()))
+    print("\n".join(make_plan(configured, hardware, spec, model).lines()))

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from phenaki.cli.app import BAD_INPUT, app
-from phenaki.cli.evaluate import LpipsOption, if_there, say_left_out
+from phenaki.cli.evaluate import LpipsOption, if_there, warn_skipped
 from phenaki.cli.generate import ModelOption
 from phenaki.core.errors import PhenakiError
 
@@ -56,9 +56,9 @@ def reconstruct(
     wanted = None if all_frames else frames
     if wanted:
         tokenizer.grid(wanted, *tokenizer.config.image_size)
-    judge = if_there(load_lpips, lpips)
-    judge = judge.to(best_device()) if judge else None
-    say_left_out(LPIPS=judge)
+    network = if_there(load_lpips, lpips)
+    network = network.to(best_device()) if network else None
+    warn_skipped(LPIPS=network)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     done, refused = [], 0
@@ -66,14 +66,14 @@ def reconstruct(
         for file, name in zip(files, _unique_names(files), strict=True):
             task = bar.add_task(f"frames of {file.name}", total=None)
             try:
-                done.append(reconstruct_file(file, tokenizer, out / name, wanted, judge, partial(bar.advance, task)))
+                done.append(reconstruct_file(file, tokenizer, out / name, wanted, network, partial(bar.advance, task)))
             except PhenakiError as error:
                 print(f"phenaki: {error}", file=sys.stderr)
                 refused += 1
             bar.remove_task(task)
     if done:
         with write_atomic(out / "metrics.json", "w") as file:
-            json.dump(metrics_json(done, tokenizer, wanted, judge), file, indent=2)
+            json.dump(metrics_json(done, tokenizer, wanted, network), file, indent=2)
             file.write("\n")
         Console().print(metrics_table(done))
         print(f"videos, sheets and metrics.json are in {out}")

@@ -30,19 +30,19 @@ _SETTINGS = {"frames", "keep"}
 
 @dataclass(frozen=True)
 class Line:
-    """A scene as it was written; `place` says where. None: as usual."""
+    """A scene as it was written; `where` says where. None: as usual."""
 
     prompt: str
     frames: int | None
     keep: int | None
-    place: str
+    where: str
 
     def scene(self, model: Phenaki, frames: int | None, first: bool) -> Scene:
         """The scene, checked, of so many `frames` if the line says nothing else."""
         try:
             return model.scene(self.prompt, frames if self.frames is None else self.frames, self.keep, first)
         except PhenakiError as error:
-            raise PhenakiError(f"{self.place}: {error}") from error
+            raise PhenakiError(f"{self.where}: {error}") from error
 
 
 def read_story(path: Path) -> Iterator[Line]:
@@ -79,17 +79,17 @@ def _lines(path: Path) -> Iterator[bytes]:
         raise PhenakiError(f"the story '{path}' is a folder: give a text file") from error
 
 
-def _parsed(line: str, place: str) -> Line:
+def _parsed(line: str, where: str) -> Line:
     settings, prompt = re.fullmatch(r"(?:\[([^]]*)\])?\s*(.*)", line).groups()
     words = [word if "=" in word else f"frames={word}" for word in (settings or "").split()]
     pairs = [re.fullmatch(r"([a-z]+)=([0-9]{1,9})", word) for word in words]
-    given = {pair[1]: int(pair[2]) for pair in pairs if pair}
-    if not prompt or settings == "" or len(given) != len(words) or not set(given) <= _SETTINGS:
+    options = {pair[1]: int(pair[2]) for pair in pairs if pair}
+    if not prompt or settings == "" or len(options) != len(words) or not set(options) <= _SETTINGS:
         raise PhenakiError(
-            f"{place}: '{line[:60]}' is no scene; write a prompt, with its settings in brackets in front where they "
+            f"{where}: '{line[:60]}' is no scene; write a prompt, with its settings in brackets in front where they "
             "are not the usual ones, as in '[frames=21 keep=5] now it turns blue' or '[21] now it turns blue'"
         )
-    return Line(prompt, given.get("frames"), given.get("keep"), place)
+    return Line(prompt, options.get("frames"), options.get("keep"), where)
 
 
 class Unfinished:
@@ -104,7 +104,7 @@ class Unfinished:
         self.out, self.video, self._state = out, out.with_suffix(".part.mp4"), out.with_suffix(".part.safetensors")
         self._settings = json.loads(json.dumps(settings))
         self._tensors: dict[str, Tensor] = {}
-        self._facts: dict[str, Any] = {"told": 0, "digest": "", "frames": 0, "bytes": 0}
+        self._progress: dict[str, Any] = {"finished": 0, "digest": "", "frames": 0, "bytes": 0}
         self._read_scenes, self._digest = 0, ""
         if self._state.exists() and not resume:
             raise PhenakiError(
@@ -116,14 +116,14 @@ class Unfinished:
             raise PhenakiError(f"'{out}' is whole: there is nothing to resume")
 
     @property
-    def told(self) -> int:
+    def finished(self) -> int:
         """How many scenes are in the video."""
-        return self._facts["told"]
+        return self._progress["finished"]
 
     @property
     def frames(self) -> int:
         """How many frames they are."""
-        return self._facts["frames"]
+        return self._progress["frames"]
 
     def _read(self) -> None:
         from safetensors import SafetensorError, safe_open
@@ -131,16 +131,16 @@ class Unfinished:
         try:
             with safe_open(self._state, "pt") as file:
                 self._tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dictionary
-                self._facts = json.loads(file.metadata()["story"])
+                self._progress = json.loads(file.metadata()["story"])
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise PhenakiError(f"'{self._state}' is no state of a story ({error}): delete it to begin anew") from error
-        if not self.video.exists() or self.video.stat().st_size < self._facts["bytes"]:
+        if not self.video.exists() or self.video.stat().st_size < self._progress["bytes"]:
             raise PhenakiError(f"'{self.video}' is not what '{self._state}' tells of: delete both to begin anew")
-        before, now = self._facts["settings"], self._settings
+        before, now = self._progress["settings"], self._settings
         if changed := [name for name in now if before.get(name) != now[name]]:
-            told = ", ".join(f"{name} was {before.get(name)} and is {now[name]}" for name in changed)
+            changes = ", ".join(f"{name} was {before.get(name)} and is {now[name]}" for name in changed)
             raise PhenakiError(
-                f"'{self.video}' was begun with other settings: {told}. Give the same, or delete '{self._state}'"
+                f"'{self.video}' was begun with other settings: {changes}. Give the same, or delete '{self._state}'"
             )
 
     @contextmanager
@@ -150,21 +150,22 @@ class Unfinished:
         from phenaki.core.files import writing
         from phenaki.media.writer import Fragments, remux_mp4
 
-        if self.told:
+        if self.finished:
             rollout.restore(self._tensors)
-        with writing(self.video), open(self.video, "r+b" if self.told else "wb") as self._file:
-            self._file.truncate(self._facts["bytes"])  # a scene that was interrupted is made again
+        with writing(self.video), open(self.video, "r+b" if self.finished else "wb") as self._file:
+            self._file.truncate(self._progress["bytes"])  # a scene that was interrupted is made again
             self._file.seek(0, os.SEEK_END)
             try:
                 writer = Fragments(self._file, rate, self.frames)
                 yield writer
-                if self._read_scenes < self.told:
+                if self._read_scenes < self.finished:
                     raise PhenakiError(
-                        f"'{self.video}' holds {pluralize(self.told, 'scene')}, and the story has {self._read_scenes}"
+                        f"'{self.video}' holds {pluralize(self.finished, 'scene')}, and the story has "
+                        f"{self._read_scenes}"
                     )
             except BaseException:
-                if self.told:
-                    held = pluralize(self.told, "scene")
+                if self.finished:
+                    held = pluralize(self.finished, "scene")
                     print(f"phenaki: '{self.video}' holds {held}: go on with --resume", file=sys.stderr)
                 else:
                     self.video.unlink()
@@ -177,10 +178,10 @@ class Unfinished:
         """Whether the next scene, to be asked of each in turn, is in the video."""
         self._digest = hashlib.sha256(f"{self._digest}{scene}".encode()).hexdigest()
         self._read_scenes += 1
-        if self._read_scenes == self.told and self._digest != self._facts["digest"]:
-            held = pluralize(self.told, "scene")
+        if self._read_scenes == self.finished and self._digest != self._progress["digest"]:
+            held = pluralize(self.finished, "scene")
             raise PhenakiError(f"'{self.video}' holds {held}, and the story now begins with others")
-        return self._read_scenes <= self.told
+        return self._read_scenes <= self.finished
 
     def keep(self, rollout: Rollout, frames: int) -> None:
         """Save where the story stands after a scene, the last that `has` was asked of, with so many frames in all."""
@@ -189,18 +190,18 @@ class Unfinished:
         from phenaki.core.files import write_atomic
 
         os.fsync(self._file.fileno())
-        self._facts = {
-            "told": self._read_scenes,
+        self._progress = {
+            "finished": self._read_scenes,
             "digest": self._digest,
             "frames": frames,
             "bytes": self._file.tell(),
             "settings": self._settings,
         }
         with write_atomic(self._state) as file:
-            file.write(save(rollout.state(), {"story": json.dumps(self._facts)}))
+            file.write(save(rollout.state(), {"story": json.dumps(self._progress)}))
 
 
-def tell(
+def write_story(
     story: Path,
     output: Output,
     model: Phenaki,
@@ -219,16 +220,16 @@ def tell(
     scenes = (line.scene(model, frames, start is None and not number) for number, line in enumerate(lines))
     scenes = scenes if story == PIPE else iter(list(scenes))
     rollout = model.rollout(**begin, **sampling, on_step=on_step)
-    given = [] if start is None else [start.expand(rollout.samples, -1, -1, -1, -1)]
+    known = [] if start is None else [start.expand(rollout.samples, -1, -1, -1, -1)]
     if output.path.suffix.lower() != ".mp4":
         with output.writing() as add:
-            for piece in chain(given, chain.from_iterable(map(rollout.generate, scenes))):
+            for piece in chain(known, chain.from_iterable(map(rollout.generate, scenes))):
                 add(piece)
         return
     unfinished = Unfinished(output.path, _settings(output, model, rollout, frames, begin), resume)
     started, before = time.monotonic(), unfinished.frames
     with unfinished.writing(output.rate, rollout) as writer:
-        for video in given if not unfinished.told else ():
+        for video in known if not unfinished.finished else ():
             writer.add(output.layout(video))
         for scene in scenes:
             if unfinished.has(scene):
@@ -249,7 +250,7 @@ def _settings(
     parts = zip((*REQUIRED, CRITIC), (model.tokenizer, model.generator, model.text_encoder, model.critic), strict=True)
     image = begin["start"]
     return {
-        "model": {room: fingerprint(part) for room, part in parts if part is not None},
+        "model": {kind: fingerprint(part) for kind, part in parts if part is not None},
         "sampling": to_dict(rollout.sampling),
         "seed": output.seed,
         "num": rollout.samples,

@@ -154,9 +154,9 @@ def train_generator(
     from phenaki.training.generator import train_generator
     from phenaki.worlds.shapes import check
 
-    chosen = recipes.recipe(recipe, recipes.GENERATOR_RECIPES)
+    base = recipes.recipe(recipe, recipes.GENERATOR_RECIPES)
     text = named_config(text_encoder) if text_encoder else None
-    configured = _configured(replace(chosen, text=text) if text else chosen, data, changes)
+    configured = _configured(replace(base, text=text) if text else base, data, changes)
     _check_run_folder(out)
     first_stage = load_part(tokenizer, "tokenizer") if tokenizer else None
     reader = None
@@ -239,7 +239,7 @@ def _configured(recipe: Recipe, data: list[str] | None, changes: list[str] | Non
     from phenaki.data.config import SourceConfig
 
     if data:
-        recipe = replace(recipe, data=replace(recipe.data, sources=tuple(SourceConfig(place) for place in data)))
+        recipe = replace(recipe, data=replace(recipe.data, sources=tuple(SourceConfig(uri) for uri in data)))
     return override(recipe, changes or [])
 
 

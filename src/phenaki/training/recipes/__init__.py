@@ -30,13 +30,13 @@ GENERATOR_RECIPES: dict[str, Callable[[], GeneratorRecipe]] = {
     f.__name__: f for f in (masked_debug, masked_shapes_64, base_128, paper)
 }
 CRITIC_RECIPES: dict[str, Callable[[], CriticRecipe]] = {f.__name__: f for f in (critic_debug, critic_shapes_64)}
-_STAGES = {"tokenizer": TOKENIZER_RECIPES, "generator": GENERATOR_RECIPES, "critic": CRITIC_RECIPES}
+STAGES = {"tokenizer": TOKENIZER_RECIPES, "generator": GENERATOR_RECIPES, "critic": CRITIC_RECIPES}
 
 
 def recipe(name: str, recipes: dict[str, Callable[[], Recipe]]) -> Recipe:
     """The recipe of that name. Raises PhenakiError, listing those that exist, for any other."""
     if name not in recipes:
-        stage = next((stage for stage, others in _STAGES.items() if name in others), None)
+        stage = next((stage for stage, others in STAGES.items() if name in others), None)
         problem = f"there is no recipe '{name}'.{did_you_mean(name, recipes)}"
         if stage:
             problem = f"'{name}' is a {stage} recipe, for `phenaki train {stage}`."

@@ -1,4 +1,4 @@
-"""Pictures, clips and masks that a command is given, fitted to the model; what was fitted is said."""
+"""Pictures, clips and masks as inputs of commands, fitted to the model; changes are reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_size(text: str) -> Size:
     return int(found[2]), int(found[1])
 
 
-def read_given(path: Path, size: Size, fps: float) -> Tensor:
+def read_clip(path: Path, size: Size, fps: float) -> Tensor:
     """A picture or a clip as video float32 (1, 3, T, H, W) in [0, 1], at the model's rate and of `size`.
 
     The picture is scaled by its short side and its middle cut out. Raises PhenakiError for what cannot be read.
@@ -48,8 +48,8 @@ def read_given(path: Path, size: Size, fps: float) -> Tensor:
 
 
 def read_picture(path: Path, size: Size, fps: float) -> Tensor:
-    """A picture as `read_given` gives it. Raises PhenakiError for a clip of several frames."""
-    picture = read_given(path, size, fps)
+    """A picture as `read_clip` gives it. Raises PhenakiError for a clip of several frames."""
+    picture = read_clip(path, size, fps)
     if picture.shape[2] > 1:
         raise PhenakiError(
             f"'{path}' has {picture.shape[2]} frames, and is no picture: `phenaki extend` goes on from clips"
