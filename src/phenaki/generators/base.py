@@ -151,16 +151,7 @@ class Generator(nn.Module, ABC):
             raise PhenakiError(f"{type(self).__name__} sees a whole clip at once and takes no `clean` and no `cache`")
         return self.head(self.features(ids, condition, where, clean, cache))
 
-    def forward(
-        self,
-        ids: Tensor,
-        condition: Condition,
-        where: Tensor | None = None,
-        clean: Tensor | None = None,
-        cache: Any = None,
-    ) -> Tensor:
-        """As `logits`."""
-        return self.logits(ids, condition, where, clean, cache)
+    forward = logits
 
     def commit(self, ids: Tensor, condition: Condition, cache: Any) -> None:
         """Write the keys and values of finished latent frames, ids int64 (B, n, h, w), into the cache."""
