@@ -45,7 +45,7 @@ def cached(recipe: Recipe) -> None:
         changed = replace(recipe, run=replace(recipe.run, checkpointing=checkpointing))
         return step_cost(changed, spec, clips, hardware)
 
-    plan.step_cost = lambda given, spec, clips, hardware: counted(spec, clips, hardware, given.run.checkpointing)
+    plan.step_cost = lambda given, spec, clips, hardware, _: counted(spec, clips, hardware, given.run.checkpointing)
 
 
 def first_that_fits(recipe: Recipe, devices: Devices, spec: TokenizerSpec | None) -> Plan:
