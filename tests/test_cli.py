@@ -66,8 +66,8 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_generate_writes_what_python_makes(model: Phenaki) -> None:
-    arguments = ["a red circle", "now it moves", "--frames", 5, "--num", 2, "--seed", 4, "--steps", 3, "--fps", 4]
-    result = run("generate", *arguments, "-o", "a.webp", "--scale", 2)
+    arguments = ["a red circle", "now it moves", "--frames", 5, "--samples", 2, "--seed", 4, "--steps", 3, "--fps", 4]
+    result = run("generate", *arguments, "-o", "a.webp", "--upscale", 2)
     assert result.exit_code == 0, result.output
     assert "a.webp: 9 frames of 132x64 at 4 per second, seed 4" in result.output
     clip = read_video("a.webp")
@@ -110,7 +110,7 @@ def test_a_story_file() -> None:
     )
     read = [(line.prompt, line.frames) for line in read_story(Path("story.txt"))]
     assert read == [("a red circle", 5), ("now it moves", None), ("now it [stops]", 3)]
-    result = run("generate", "--story", "story.txt", "--frames", 9, "-o", "a.webp", "--scale", 1)
+    result = run("generate", "--story", "story.txt", "--frames", 9, "-o", "a.webp", "--upscale", 1)
     assert result.exit_code == 0, result.output
     assert len(read_video("a.webp").frames) == 5 + 8 + 2
 
@@ -168,8 +168,8 @@ BAD = [
     (["a", "-o", "a.mp4", "--seed", str(2**64)], "seed 18446744073709551616"),
     (["a", "-o", "a.mp4", "--fps", "0"], "rate between"),
     (["a", "-o", "a.gif", "--fps", "300"], "GIF shows at most 100"),
-    (["a", "-o", "a.mp4", "--num", "64", "--scale", "32"], "exceed the 16383 a side"),
-    (["a", "-o", "a.mp4", "--num", "0"], "--num"),
+    (["a", "-o", "a.mp4", "--samples", "64", "--upscale", "32"], "exceed the 16383 a side"),
+    (["a", "-o", "a.mp4", "--samples", "0"], "--samples"),
     (["a", "-o", "a.mp4", "--frames", "many"], "--frames.*'many'.*integer"),
     (["a"], "--out"),
 ]
@@ -387,9 +387,9 @@ def test_evaluate_prints_and_writes_metrics(monkeypatch: pytest.MonkeyPatch, pac
     assert "PSNR" in result.output
     metrics = json.loads(Path("metrics.json").read_text())
     assert list(metrics) == ["reconstruction"]
-    assert "tokenizer alone" in refused(run("evaluate", packaged / "tokenizer", "--what", "prompts"))
+    assert "tokenizer alone" in refused(run("evaluate", packaged / "tokenizer", "--suite", "prompts"))
     assert "does not exist" in refused(run("evaluate", "shapes-64", "--out", "nowhere/metrics.json"))
-    assert "--what" in refused(run("evaluate", "shapes-64", "--what", "everything"))
+    assert "--suite" in refused(run("evaluate", "shapes-64", "--suite", "everything"))
 
 
 # ---- data

@@ -78,7 +78,7 @@ def model(
 
 
 def test_a_video_begins_with_the_picture(model: Phenaki) -> None:
-    result = made("generate", "a", "--image", "one.png", "-o", "a.webp", "--frames", 5, "--scale", 1, "--seed", 2)
+    result = made("generate", "a", "--image", "one.png", "-o", "a.webp", "--frames", 5, "--upscale", 1, "--seed", 2)
     assert "cut" not in result.output
     start = to_float(texture(1, seed=1))
     expected = model.generate("a", start=start, frames=5, seed=2)
@@ -91,18 +91,18 @@ def test_a_picture_of_another_aspect_is_fitted_and_it_is_said() -> None:
     wide = np.zeros((40, 80, 3), np.uint8)
     wide[:, 20:60] = (200, 100, 50)  # the middle square
     write_image("wide.png", wide)
-    result = made("generate", "a", "--image", "wide.png", "-o", "a.webp", "--frames", 3, "--scale", 1)
+    result = made("generate", "a", "--image", "wide.png", "-o", "a.webp", "--frames", 3, "--upscale", 1)
     assert "'wide.png': 80x40 pixels, scaled and cut in the middle to 32x32" in result.stderr
     assert abs(frames_of("a.webp")[0].astype(int)[:, 2:-2] - (200, 100, 50)).max() < 8
     write_image("square.png", wide[:, 20:60])
-    result = made("generate", "a", "--image", "square.png", "-o", "b.webp", "--frames", 3, "--scale", 1)
+    result = made("generate", "a", "--image", "square.png", "-o", "b.webp", "--frames", 3, "--upscale", 1)
     assert "'square.png': 40x40 pixels, scaled to 32x32" in result.stderr
 
 
 def test_other_sizes_where_the_grid_allows(model: Phenaki) -> None:
-    made("generate", "a", "b", "-o", "a.webp", "--size", "48x16", "--frames", 3, "--scale", 1)
+    made("generate", "a", "b", "-o", "a.webp", "--size", "48x16", "--frames", 3, "--upscale", 1)
     assert frames_of("a.webp").shape == (5, 16, 48, 3)
-    made("extend", "clip.webp", "a", "-o", "b.webp", "--size", "48x16", "--frames", 3, "--scale", 1)
+    made("extend", "clip.webp", "a", "-o", "b.webp", "--size", "48x16", "--frames", 3, "--upscale", 1)
     assert frames_of("b.webp").shape == (7, 16, 48, 3)
     assert read_size("48X16") == (16, 48)
     for size, said in (("30x32", "multiple of 8"), ("0x8", "multiple of 8"), ("48", "width x height"), ("axb", "such")):
@@ -110,7 +110,7 @@ def test_other_sizes_where_the_grid_allows(model: Phenaki) -> None:
 
 
 def test_one_frame_is_a_picture() -> None:
-    made("generate", "a", "--frames", 1, "-o", "x.png", "--scale", 2)
+    made("generate", "a", "--frames", 1, "-o", "x.png", "--upscale", 2)
     with Image.open("x.png") as picture:
         assert picture.size == (64, 64)
     said = refused("generate", "a", "--frames", 1, "--image", "one.png", "-o", "y.png")
@@ -121,7 +121,22 @@ def test_one_frame_is_a_picture() -> None:
 
 
 def test_a_clip_is_gone_on_from(model: Phenaki) -> None:
-    made("extend", "clip.webp", "a", "b", "-o", "a.webp", "--frames", 3, "--keep", 5, "--num", 2, "--scale", 1)
+    made(
+        "extend",
+        "clip.webp",
+        "a",
+        "b",
+        "-o",
+        "a.webp",
+        "--frames",
+        3,
+        "--prime-frames",
+        5,
+        "--samples",
+        2,
+        "--upscale",
+        1,
+    )
     clip = frames_of("a.webp")
     assert clip.shape[0] == 5 + 2 + 2
     assert np.array_equal(clip[:5, :, :32], texture(5)) and np.array_equal(clip[:5, :, -32:], texture(5))
@@ -133,7 +148,7 @@ def test_a_clip_is_gone_on_from(model: Phenaki) -> None:
 def test_clips_are_taken_at_the_models_rate() -> None:
     frames = np.repeat(np.linspace(10, 240, 12, dtype=np.uint8), 32 * 32 * 3).reshape(12, 32, 32, 3)
     write_video("fast.mp4", frames, 24)
-    result = made("extend", "fast.mp4", "a", "-o", "a.webp", "--frames", 3, "--scale", 1)
+    result = made("extend", "fast.mp4", "a", "-o", "a.webp", "--frames", 3, "--upscale", 1)
     assert "12 frames at 24 per second, of which 4 are taken, 8 a second" in result.stderr
     levels = frames_of("a.webp")[:4].mean((1, 2, 3))
     assert np.allclose(levels, frames[::3].mean((1, 2, 3)), atol=4)
@@ -144,11 +159,11 @@ def test_clips_are_taken_at_the_models_rate() -> None:
 
 def test_what_is_between_two_pictures(model: Phenaki) -> None:
     write_image("two.png", texture(1, seed=2)[0])
-    made("interpolate", "one.png", "two.png", "a", "-o", "a.webp", "--scale", 1, "--frames", 7)
+    made("interpolate", "one.png", "two.png", "a", "-o", "a.webp", "--upscale", 1, "--frames", 7)
     clip = frames_of("a.webp")
     assert len(clip) == 7
     assert np.array_equal(clip[0], texture(1, seed=1)[0]) and np.array_equal(clip[-1], texture(1, seed=2)[0])
-    made("interpolate", "clip.webp", "two.png", "a", "-o", "b.webp", "--scale", 1, "--frames", 7)
+    made("interpolate", "clip.webp", "two.png", "a", "-o", "b.webp", "--upscale", 1, "--frames", 7)
     clip = frames_of("b.webp")
     assert len(clip) == 5 + (7 - 3 - 1) + 1
     assert np.array_equal(clip[:5], texture(5))
@@ -165,11 +180,11 @@ def mask(height: int = 32, width: int = 32) -> None:
 
 def test_the_mask_is_made_anew_and_the_rest_is_kept(model: Phenaki) -> None:
     mask()
-    made("inpaint", "clip.webp", "a", "--mask", "mask.png", "--blend", "-o", "a.webp", "--scale", 1)
+    made("inpaint", "clip.webp", "a", "--mask", "mask.png", "--blend", "-o", "a.webp", "--upscale", 1)
     clip, given = frames_of("a.webp"), texture(5)
     assert np.array_equal(clip[:, 8:], given[:, 8:]) and np.array_equal(clip[:, :8, :16], given[:, :8, :16])
     assert not np.array_equal(clip[:, :8, 16:], given[:, :8, 16:])
-    made("inpaint", "clip.webp", "a", "--mask", "mask.png", "-o", "b.webp", "--scale", 1)
+    made("inpaint", "clip.webp", "a", "--mask", "mask.png", "-o", "b.webp", "--upscale", 1)
     assert not np.array_equal(frames_of("b.webp")[:, 8:], given[:, 8:])
 
 
@@ -178,9 +193,9 @@ def test_a_mask_may_be_a_video_and_is_fitted_with_its_video() -> None:
     moving = np.zeros((3, 64, 96, 3), np.uint8)
     moving[1, :16, 32:48] = 255  # the second patch of the first row of the middle square
     write_video("moving.webp", moving, 8)
-    said = made("inpaint", "large.webp", "a", "--mask", "moving.webp", "--blend", "-o", "a.webp", "--scale", 1).stderr
+    said = made("inpaint", "large.webp", "a", "--mask", "moving.webp", "--blend", "-o", "a.webp", "--upscale", 1).stderr
     assert "96x64 pixels" in said
-    made("extend", "large.webp", "a", "-o", "fitted.webp", "--scale", 1, "--frames", 3)
+    made("extend", "large.webp", "a", "-o", "fitted.webp", "--upscale", 1, "--frames", 3)
     new, old = frames_of("a.webp"), frames_of("fitted.webp")[:3]
     changed = (new != old).any(-1)
     assert changed[1:, :8, 8:16].any()
@@ -197,15 +212,18 @@ def test_a_mask_may_be_a_video_and_is_fitted_with_its_video() -> None:
         (["generate", "a", "--image", "clip.webp"], "'clip.webp' has 5 frames.*phenaki extend"),
         (["generate", "a", "--image", "no.png"], "'no.png': it cannot be read: No such file"),
         (["generate", "a", "--image", "text.png"], "'text.png': it cannot be read"),
-        (["extend", "clip.webp", "a", "--keep", "7"], "prime_frames 7, but the clip has 5: use at most 5"),
-        (["extend", "one.png", "a", "--keep", "3"], "prime_frames 3, but the clip has 1: use at most 1"),
-        (["extend", "clip.webp", "a", "--keep", "4"], "prime_frames 4 does not fit .* use 3 or 5"),
-        (["extend", "clip.webp", "a", "--keep", "11"], "prime_frames 11 leaves no frame .* the 11 .* use at most 9"),
+        (["extend", "clip.webp", "a", "--prime-frames", "7"], "prime_frames 7, but the clip has 5: use at most 5"),
+        (["extend", "one.png", "a", "--prime-frames", "3"], "prime_frames 3, but the clip has 1: use at most 1"),
+        (["extend", "clip.webp", "a", "--prime-frames", "4"], "prime_frames 4 does not fit .* use 3 or 5"),
+        (
+            ["extend", "clip.webp", "a", "--prime-frames", "11"],
+            "11 leaves no frame .* the 11 .* use at most 9",
+        ),
         (["extend", "clip.webp", "a", "--frames", "4"], "the nearest are 3 and 5"),
         (["interpolate", "one.png", "one.png", "a", "--frames", "4"], "the nearest are 3 and 5"),
         (["interpolate", "one.png", "one.png", "a", "--frames", "3"], "3 frames, 3 of them known.* at least 5"),
         (["interpolate", "one.png", "one.png", "a", "--frames", "13"], "at most 11 at a time"),
-        (["interpolate", "one.png", "one.png", "a", "--keep", "3"], "the clip has 1: use at most 1"),
+        (["interpolate", "one.png", "one.png", "a", "--prime-frames", "3"], "the clip has 1: use at most 1"),
         (["inpaint", "clip.webp", "a", "--mask", "black.png"], "the mask 'black.png' is empty: make white"),
         (["inpaint", "clip.webp", "a", "--mask", "small.png"], "'small.png' has 16x16 pixels, and 'clip.webp' 32x32"),
         (["inpaint", "clip.webp", "a", "--mask", "three.webp"], "'three.webp' has 3 frames, and 'clip.webp' 5"),
@@ -228,8 +246,14 @@ def test_bad_input_is_a_sentence(arguments: list[str], said: str) -> None:
 # ---- stories
 
 
-STORY = "a red circle\n# a comment\n[frames=5 keep=1] it moves\n[keep=3 frames=7] it stops\n\n[3] it fades\n"
-OPTIONS = ["--frames", 5, "--seed", 3, "--scale", 1]
+STORY = """a red circle
+# a comment
+[frames=5 prime_frames=1] it moves
+[prime_frames=3 frames=7] it stops
+
+[3] it fades
+"""
+OPTIONS = ["--frames", 5, "--seed", 3, "--upscale", 1]
 EVENING = ["generate", "--story", "story.txt", *OPTIONS]
 
 
@@ -253,7 +277,7 @@ def test_a_story_from_a_file_is_the_one_from_a_pipe(model: Phenaki) -> None:
 @pytest.mark.usefixtures("story")
 def test_scenes_of_a_pipe_are_made_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line that cannot be read ends a story whose first scenes are there, and go on when it is put right."""
-    wrong = STORY.replace("[keep=3 frames=7]", "[keep=4]")
+    wrong = STORY.replace("[prime_frames=3 frames=7]", "[prime_frames=4]")
     result = run("generate", "--story", "-", *OPTIONS, "-o", "a.mp4", pipe=wrong)
     assert result.exit_code == 2
     assert "the story, line 4: prime_frames 4 does not fit" in result.output
@@ -267,7 +291,7 @@ def test_scenes_of_a_pipe_are_made_as_they_come(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.usefixtures("story")
 @pytest.mark.parametrize("windows", [1, 2, 3])
 def test_a_resumed_story_is_the_uninterrupted_one(windows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    extras = ["--num", 2, "--image", "one.png"]
+    extras = ["--samples", 2, "--image", "one.png"]
     made(*EVENING, *extras, "-o", "whole.mp4")
     assert sorted(path for path in os.listdir() if "whole" in path) == ["whole.mp4"]
     generate_window, left = Rollout._generate_window, windows
@@ -285,7 +309,7 @@ def test_a_resumed_story_is_the_uninterrupted_one(windows: int, monkeypatch: pyt
     with open("a.part.mp4", "ab") as file:  # a scene that was cut off in the middle
         file.write(b"half a fragment")
     assert "go on with --resume, or delete" in refused(*EVENING, *extras, "-o", "a.mp4")
-    assert "num was 2 and is 1" in refused(*EVENING, "--image", "one.png", "-o", "a.mp4", "--resume")
+    assert "samples was 2 and is 1" in refused(*EVENING, "--image", "one.png", "-o", "a.mp4", "--resume")
     Path("other.txt").write_text(STORY.replace("red", "blue"))
     other = ["generate", "--story", "other.txt", *OPTIONS, *extras]
     assert "the story now begins with others" in refused(*other, "-o", "a.mp4", "--resume")
@@ -321,14 +345,14 @@ def test_resuming_is_for_stories_in_mp4() -> None:
 @pytest.mark.parametrize("arguments", [["a", "b"], ["--story", "-"]])
 def test_a_video_to_standard_output(arguments: list[str]) -> None:
     """What comes out is an mp4 and nothing else, in fragments that follow one another in time."""
-    result = made("generate", *arguments, "--frames", 5, "--scale", 1, "-o", "-", pipe="a\nb\n")
+    result = made("generate", *arguments, "--frames", 5, "--upscale", 1, "-o", "-", pipe="a\nb\n")
     assert "9 frames of 32x32" in result.stderr
     with av.open(io.BytesIO(result.stdout_bytes)) as container:
         times = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
     assert times == [number / 8 for number in range(9)]
 
 
-@pytest.mark.parametrize("line", ["[frames=x] a", "[length=5] a", "[] a", "[5]", "[keep=-1] a", "[frames 5] a"])
+@pytest.mark.parametrize("line", ["[frames=x] a", "[length=5] a", "[] a", "[5]", "[prime_frames=-1] a", "[frames 5] a"])
 def test_lines_that_are_no_scene(line: str) -> None:
     Path("story.txt").write_text(f"a\n{line}\n")
     assert re.search(r"'story.txt', line 2: '.*' is no scene; write a prompt", refused(*EVENING, "-o", "a.mp4"))

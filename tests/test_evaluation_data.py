@@ -234,7 +234,7 @@ def test_the_commands_evaluate_and_compare(
 
     for file in files:
         data = ["--data", str(clips), "--frames", "9", "--clips", "5", "--out", file]
-        result = run("evaluate", str(tmp_path / "model"), "--what", "reconstruction", *data)
+        result = run("evaluate", str(tmp_path / "model"), "--suite", "reconstruction", *data)
         assert result.exit_code == 0, result.output
         assert f"Reconstruction of 5 clips of {clips}" in result.output
         assert "bits per pixel" in result.output

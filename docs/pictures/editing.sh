@@ -23,7 +23,7 @@ mask[:, 8:40, 8:56] = 255
 write_image("mask.png", mask[0])
 PYTHON
 
-plain=(--scale 1 --seed "${SEED:-0}")
+plain=(--upscale 1 --seed "${SEED:-0}")
 phenaki generate "now it moves down" --image square.png "${plain[@]}" -o image.webp
 phenaki extend square.webp "now it turns yellow" "now it moves down" "${plain[@]}" -o extend.webp
 phenaki interpolate low.png high.png "a big red cross drifts up, in front of a gray background" "${plain[@]}" -o between.webp

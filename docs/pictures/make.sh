@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 phenaki generate "a large red circle moves to the right, on a navy background" "now it turns yellow" "now it moves up" \
-    --seed 0 --scale 3 -o story.gif
+    --seed 0 --upscale 3 -o story.gif
 python - <<'PYTHON'
 from phenaki import Phenaki
 from phenaki.worlds.shapes import ShapesWorld

@@ -30,5 +30,5 @@ phenaki train generator --recipe masked_debug --data tokens --tokenizer tokenize
 
 for PROMPT in "boxing: the white boxer moves up" "boxing: the white boxer moves to the right" \
     "battle zone: the tank turns to the left" "battle zone: the tank turns to the right"; do
-    phenaki generate "$PROMPT" --model generator/model --num 3 --scale 2 --out "${PROMPT//[: ]/_}.gif"
+    phenaki generate "$PROMPT" --model generator/model --samples 3 --upscale 2 --out "${PROMPT//[: ]/_}.gif"
 done

@@ -12,16 +12,16 @@ from phenaki.cli.generate import (
     DEFAULT_MODEL,
     FpsOption,
     GuidanceOption,
-    KeepOption,
     ModelOption,
-    NumOption,
     OrderOption,
     OutOption,
-    ScaleOption,
+    PrimeFramesOption,
+    SamplesOption,
     SeedOption,
     SizeOption,
     StepsOption,
     TemperatureOption,
+    UpscaleOption,
     sampling_options,
 )
 from phenaki.cli.inputs import read_clip, read_mask, read_size
@@ -53,11 +53,11 @@ def extend(
         ),
     ] = None,
     size: SizeOption = None,
-    keep: KeepOption = None,
-    num: NumOption = 1,
+    prime_frames: PrimeFramesOption = None,
+    samples: SamplesOption = 1,
     seed: SeedOption = 0,
     fps: FpsOption = None,
-    scale: ScaleOption = 4,
+    upscale: UpscaleOption = 4,
     steps: StepsOption = None,
     guidance_scale: GuidanceOption = None,
     temperature: TemperatureOption = None,
@@ -71,11 +71,11 @@ def extend(
 
     loaded = Phenaki.from_pretrained(model)
     pixels = read_size(size) if size else loaded.image_size
-    output = Output(out, loaded, pixels, num, scale, fps, seed)
+    output = Output(out, loaded, pixels, samples, upscale, fps, seed)
     start = read_clip(video, pixels, loaded.fps)
-    sampling = sampling_options(keep, steps, guidance_scale, temperature, order)
+    sampling = sampling_options(prime_frames, steps, guidance_scale, temperature, order)
     with step_bar() as on_step, output.writing() as add:
-        options = {"frames": frames, "seed": seed, "samples": num, "on_step": on_step}
+        options = {"frames": frames, "seed": seed, "samples": samples, "on_step": on_step}
         for piece in loaded.stream(prompts, start=start, **options, **sampling):
             add(piece)
 
@@ -95,11 +95,11 @@ def interpolate(
         ),
     ] = None,
     size: SizeOption = None,
-    keep: KeepOption = None,
-    num: NumOption = 1,
+    prime_frames: PrimeFramesOption = None,
+    samples: SamplesOption = 1,
     seed: SeedOption = 0,
     fps: FpsOption = None,
-    scale: ScaleOption = 4,
+    upscale: UpscaleOption = 4,
     steps: StepsOption = None,
     guidance_scale: GuidanceOption = None,
     temperature: TemperatureOption = None,
@@ -113,10 +113,10 @@ def interpolate(
 
     loaded = Phenaki.from_pretrained(model)
     pixels = read_size(size) if size else loaded.image_size
-    output = Output(out, loaded, pixels, num, scale, fps, seed)
+    output = Output(out, loaded, pixels, samples, upscale, fps, seed)
     ends = [read_clip(end, pixels, loaded.fps) for end in (first, last)]
-    sampling = sampling_options(keep, steps, guidance_scale, temperature, order)
-    options = {"frames": frames, "seed": seed, "samples": num, "progress": True}
+    sampling = sampling_options(prime_frames, steps, guidance_scale, temperature, order)
+    options = {"frames": frames, "seed": seed, "samples": samples, "progress": True}
     with output.writing() as add:
         add(loaded.interpolate(*ends, prompt, **options, **sampling).video)
 
@@ -151,11 +151,11 @@ def inpaint(
         ),
     ] = None,
     size: SizeOption = None,
-    keep: KeepOption = None,
-    num: NumOption = 1,
+    prime_frames: PrimeFramesOption = None,
+    samples: SamplesOption = 1,
     seed: SeedOption = 0,
     fps: FpsOption = None,
-    scale: ScaleOption = 4,
+    upscale: UpscaleOption = 4,
     steps: StepsOption = None,
     guidance_scale: GuidanceOption = None,
     temperature: TemperatureOption = None,
@@ -170,7 +170,7 @@ def inpaint(
 
     loaded = Phenaki.from_pretrained(model)
     pixels = read_size(size) if size else loaded.image_size
-    output = Output(out, loaded, pixels, num, scale, fps, seed)
+    output = Output(out, loaded, pixels, samples, upscale, fps, seed)
     clip, hole = read_clip(video, pixels, loaded.fps), read_mask(mask, video, pixels, loaded.fps)
     count, period = clip.shape[2], loaded.tokenizer.patch[0]
     fits = floor_frames(count, period)
@@ -182,7 +182,7 @@ def inpaint(
         raise PhenakiError(f"{frames} frames of '{video}', which has {count}: give at most {fits}")
     if len(hole) not in (1, count):
         raise PhenakiError(f"the mask '{mask}' has {len(hole)} frames, and '{video}' {count}: give one, or as many")
-    sampling = sampling_options(keep, steps, guidance_scale, temperature, order)
-    options = {"blend": blend, "seed": seed, "samples": num, "progress": True}
+    sampling = sampling_options(prime_frames, steps, guidance_scale, temperature, order)
+    options = {"blend": blend, "seed": seed, "samples": samples, "progress": True}
     with output.writing() as add:
         add(loaded.inpaint(clip[:, :, :frames], hole[:frames], prompt, **options, **sampling).video)

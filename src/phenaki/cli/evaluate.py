@@ -16,7 +16,7 @@ from phenaki.core.errors import PhenakiError
 Network = TypeVar("Network")
 
 
-class What(StrEnum):
+class Suite(StrEnum):
     reconstruction = "reconstruction"
     prompts = "prompts"
     stories = "stories"
@@ -38,14 +38,14 @@ LpipsOption = Annotated[
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A model in the package, a folder, or owner/name on Hugging Face.")],
-    what: Annotated[
-        What,
+    suite: Annotated[
+        Suite,
         typer.Option(
             help="reconstruction: how well the tokenizer gives clips back. prompts: for how many unseen prompts all "
             "that the caption claims is to be seen. stories: the same for the scenes of stories.",
             show_default="all that can be judged",
         ),
-    ] = What.all,
+    ] = Suite.all,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -84,7 +84,7 @@ def evaluate(
 
     phenaki evaluate shapes-64 --out metrics.json
 
-    phenaki evaluate my/model --what reconstruction --data my/shards --out metrics.json
+    phenaki evaluate my/model --suite reconstruction --data my/shards --out metrics.json
     """
     from rich.console import Console
 
@@ -100,19 +100,19 @@ def evaluate(
             f"'{model}' is a {type(loaded).__name__} alone, which makes no video: name the whole model that it is a "
             "part of, or a tokenizer"
         )
-    parts: tuple[str, ...] = (what.value,)
-    if what is What.all:
-        parts = ("reconstruction",) if isinstance(loaded, Tokenizer) or data != "shapes" else SUITES
+    suites: tuple[str, ...] = (suite.value,)
+    if suite is Suite.all:
+        suites = ("reconstruction",) if isinstance(loaded, Tokenizer) or data != "shapes" else SUITES
     perceptual = PerceptualNetworks()
-    if "reconstruction" in parts:
+    if "reconstruction" in suites:
         perceptual = PerceptualNetworks(if_there(load_lpips, lpips), if_there(load_i3d, i3d))
         warn_skipped(LPIPS=perceptual.lpips, rFVD=perceptual.i3d)
     if out is not None:
         write_metrics(out, {})  # fails before the work if it cannot be written
-    for part in parts:  # each is written as it is done, so that Ctrl-C loses no more than one
+    for name in suites:  # each is written as it is done, so that Ctrl-C loses no more than one
         uri = None if data == "shapes" else data
         options = {"quick": quick, "clips": clips, "frames": frames, "perceptual": perceptual}
-        metrics = evaluate(loaded, (part,), ShapesEval, data=uri, **options)
+        metrics = evaluate(loaded, (name,), ShapesEval, data=uri, **options)
         Console().print(report(metrics))
         for sentence in write_metrics(out, metrics) if out is not None else ():
             print(f"phenaki: {sentence}", file=sys.stderr)

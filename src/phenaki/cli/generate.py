@@ -39,13 +39,15 @@ OutOption = Annotated[
         show_default=False,
     ),
 ]
-NumOption = Annotated[int, typer.Option(min=1, max=64, help="Make so many videos of the same prompts, side by side.")]
+SamplesOption = Annotated[
+    int, typer.Option(min=1, max=64, help="Make so many videos of the same prompts, side by side.")
+]
 SeedOption = Annotated[int, typer.Option(min=0, help="The same seed gives the same video on the same machine.")]
 FpsOption = Annotated[
     float | None,
     typer.Option(help="Frames per second at which the file is played.", show_default="the model's own"),
 ]
-ScaleOption = Annotated[
+UpscaleOption = Annotated[
     int, typer.Option(min=1, max=32, help="Write each pixel so many times as wide and as high; 1: as it is.")
 ]
 SizeOption = Annotated[
@@ -57,7 +59,7 @@ SizeOption = Annotated[
         show_default="the model's own",
     ),
 ]
-KeepOption = Annotated[
+PrimeFramesOption = Annotated[
     int | None,
     typer.Option(
         min=1,
@@ -104,11 +106,15 @@ OrderOption = Annotated[
 
 
 def sampling_options(
-    keep: int | None, steps: int | None, guidance_scale: float | None, temperature: float | None, order: str | None
+    prime_frames: int | None,
+    steps: int | None,
+    guidance_scale: float | None,
+    temperature: float | None,
+    order: str | None,
 ) -> dict[str, Any]:
     """The options that all commands share, by the names of `phenaki.sampling.SamplingOptions`."""
     return {
-        "prime_frames": keep,
+        "prime_frames": prime_frames,
         "steps": steps,
         "guidance_scale": guidance_scale,
         "temperature": temperature,
@@ -133,8 +139,8 @@ def generate(
         typer.Option(
             metavar="FILE",
             help="Read the scenes from a text file, or from standard input (-) as they come, one prompt to a line; "
-            "settings in brackets in front, as in '\\[frames=21 keep=5] now it turns blue', are of that scene. Empty "
-            "lines and lines that begin with # are left out. An mp4 can be watched as NAME.part.mp4 while it is made.",
+            "settings of a scene in brackets: '\\[frames=21 prime_frames=5] now it turns blue'. Empty lines and lines "
+            "that begin with # are skipped. An mp4 can be watched as NAME.part.mp4 while it is made.",
             show_default=False,
         ),
     ] = None,
@@ -158,11 +164,11 @@ def generate(
         ),
     ] = None,
     size: SizeOption = None,
-    keep: KeepOption = None,
-    num: NumOption = 1,
+    prime_frames: PrimeFramesOption = None,
+    samples: SamplesOption = 1,
     seed: SeedOption = 0,
     fps: FpsOption = None,
-    scale: ScaleOption = 4,
+    upscale: UpscaleOption = 4,
     steps: StepsOption = None,
     guidance_scale: GuidanceOption = None,
     temperature: TemperatureOption = None,
@@ -208,10 +214,10 @@ def generate(
 
     loaded = Phenaki.from_pretrained(model)
     pixels = read_size(size) if size else loaded.image_size
-    output = Output(out, loaded, pixels, num, scale, fps, seed)
+    output = Output(out, loaded, pixels, samples, upscale, fps, seed)
     start = None if image is None else read_picture(image, pixels, loaded.fps)
-    begin = {"start": start, "size": pixels, "seed": seed, "samples": num}
-    sampling = sampling_options(keep, steps, guidance_scale, temperature, order) | {
+    begin = {"start": start, "size": pixels, "seed": seed, "samples": samples}
+    sampling = sampling_options(prime_frames, steps, guidance_scale, temperature, order) | {
         "choice_temperature": choice_temperature,
         "top_k": top_k,
         "negative_prompt": negative_prompt,

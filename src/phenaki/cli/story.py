@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from phenaki.pipeline import OnStep, Phenaki
     from phenaki.sampling import Rollout, Scene
 
-_SETTINGS = {"frames", "keep"}
+_SETTINGS = {"frames", "prime_frames"}
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Line:
 
     prompt: str
     frames: int | None
-    keep: int | None
+    prime_frames: int | None
     where: str
 
     def scene(self, model: Phenaki, frames: int | None, first: bool) -> Scene:
         """The scene, checked, of so many `frames` if the line says nothing else."""
         try:
-            return model.scene(self.prompt, frames if self.frames is None else self.frames, self.keep, first)
+            return model.scene(self.prompt, frames if self.frames is None else self.frames, self.prime_frames, first)
         except PhenakiError as error:
             raise PhenakiError(f"{self.where}: {error}") from error
 
@@ -48,9 +48,9 @@ class Line:
 def read_story(path: Path) -> Iterator[Line]:
     """The scenes of a text file, or of standard input where the path is "-", as they come, one to a line.
 
-    A line is a prompt, with settings in brackets in front where they are not the usual ones: `[frames=21 keep=5]`, or
-    `[21]` for the frames alone. Empty lines and those that begin with # are left out. Raises PhenakiError, with the
-    line, for what cannot be read, and for a story without a scene.
+    A line is a prompt, optionally after settings in brackets: `[frames=21 prime_frames=5]`, or `[21]` for the frames
+    alone. Empty lines and those that begin with # are skipped. Raises PhenakiError, with the line, for what cannot be
+    read, and for a story without a scene.
     """
     name = "the story" if path == PIPE else f"'{path}'"
     found = False
@@ -82,14 +82,14 @@ def _lines(path: Path) -> Iterator[bytes]:
 def _parsed(line: str, where: str) -> Line:
     settings, prompt = re.fullmatch(r"(?:\[([^]]*)\])?\s*(.*)", line).groups()
     words = [word if "=" in word else f"frames={word}" for word in (settings or "").split()]
-    pairs = [re.fullmatch(r"([a-z]+)=([0-9]{1,9})", word) for word in words]
+    pairs = [re.fullmatch(r"([a-z_]+)=([0-9]{1,9})", word) for word in words]
     options = {pair[1]: int(pair[2]) for pair in pairs if pair}
     if not prompt or settings == "" or len(options) != len(words) or not set(options) <= _SETTINGS:
         raise PhenakiError(
             f"{where}: '{line[:60]}' is no scene; write a prompt, with its settings in brackets in front where they "
-            "are not the usual ones, as in '[frames=21 keep=5] now it turns blue' or '[21] now it turns blue'"
+            "are not the usual ones, as in '[frames=21 prime_frames=5] now it turns blue' or '[21] now it turns blue'"
         )
-    return Line(prompt, options.get("frames"), options.get("keep"), where)
+    return Line(prompt, options.get("frames"), options.get("prime_frames"), where)
 
 
 class Unfinished:
@@ -253,7 +253,7 @@ def _settings(
         "model": {kind: fingerprint(part) for kind, part in parts if part is not None},
         "sampling": to_dict(rollout.sampling),
         "seed": output.seed,
-        "num": rollout.samples,
+        "samples": rollout.samples,
         "size": list(output.size),
         "fps": output.rate,
         "frames": frames,
