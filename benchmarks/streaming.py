@@ -72,7 +72,7 @@ def main() -> None:
         now = time.perf_counter()
         stop = done >= arguments.frames or now - began > 60 * arguments.minutes
         if stop or done - before >= arguments.frames / MARKS:
-            state = (encoder.past.bytes + decoder.past.bytes) / 2**20
+            state = (encoder.state.nbytes + decoder.state.nbytes) / 2**20
             rate = (done - before) / (now - mark)
             print(f"{done:6} frames: RSS {resident():5.0f} MB, state {state:5.1f} MB, {rate:7.2f} frames/s", flush=True)
             mark, before = now, done

@@ -25,6 +25,7 @@ from phenaki.media.reader import read_frames, read_video
 from phenaki.media.resample import resample
 from phenaki.media.writer import write_video
 from phenaki.tokenizers import CViViT
+from phenaki.tokenizers.streaming import CHUNK
 
 SHARED = Path(__file__).parent.parent / "examples" / "clips"
 
@@ -122,7 +123,7 @@ def test_frames_are_read_as_they_are_needed(tokenizer: CViViT) -> None:
     for number in range(1, 4):
         clip, decoded = next(pairs)
         assert decoded.shape == (1, 3, len(clip), 32, 32)
-        assert taken == number * 2 * tokenizer.window - 1
+        assert taken == number * 2 * CHUNK - 1
     sheet = _ContactSheet()
     for _ in range(5000):
         sheet.add((frames_of(1)[0], frames_of(1)[0]))

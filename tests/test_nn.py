@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from phenaki.nn.attention import Attention, attend
 from phenaki.nn.linear import RaggedLinear, rounded
 from phenaki.nn.positions import fourier_features, rotary_table, rotate
+from phenaki.nn.state import StreamState
 from phenaki.nn.transformer import TransformerBlock
 
 
@@ -28,9 +29,42 @@ def test_every_kernel_equals_the_definition(dtype: torch.dtype, masking: str) ->
     scores = (q.double() @ k.double().transpose(-1, -2)) / 8
     expected = scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v.double()
     with sdpa_kernel(SDPBackend.MATH):  # the strictest: like CUDA's, it refuses a mask together with `is_causal`
-        found = attend(q, k, v, mask=padding if "padding" in masking else None, causal="causal" in masking)
+        found = attend(q, k, v, padding if "padding" in masking else None, 9 if "causal" in masking else None)
     assert found.dtype == dtype
     assert torch.allclose(found.double(), expected, atol=1e-5 if dtype == torch.float32 else 3e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("queries", [1, 3, 9])
+@pytest.mark.parametrize("window", [1, 2, 8, 9, 20])
+def test_a_window_is_a_band_of_the_mask(dtype: torch.dtype, queries: int, window: int) -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 3, 9, 64).to(dtype).unbind()
+    distance = torch.arange(9)[:, None] - torch.arange(9)
+    seen = (distance >= 0) & (distance < window)
+    scores = (q.double() @ k.double().transpose(-1, -2)) / 8
+    expected = (scores.masked_fill(~seen, -torch.inf).softmax(-1) @ v.double())[:, :, -queries:]
+    with sdpa_kernel(SDPBackend.MATH):
+        found = attend(q[:, :, -queries:], k, v, window=window)
+    assert torch.allclose(found.double(), expected, atol=1e-5 if dtype == torch.float32 else 3e-2)
+    padding = torch.arange(9).expand(2, 1, 1, 9) > 0
+    both = attend(q, k, v, padding, window)[:, :, 1:]
+    assert torch.allclose(both, attend(q[:, :, 1:], k[:, :, 1:], v[:, :, 1:], None, window), atol=3e-2)
+
+
+@pytest.mark.parametrize("window", [1, 2, 5])
+def test_attention_keeps_a_window_of_the_stream(window: int) -> None:
+    torch.manual_seed(0)
+    layer, x, state = Attention(64, window=window), torch.randn(2, 12, 64), StreamState()
+    whole = layer(x, rotary_table((12,), 64, x.device))
+    outputs, sizes = [], []
+    for chunk in x.split([1, 4, 1, 2, 3, 1], dim=1):
+        before = min(state.latent_frames, window - 1)
+        outputs.append(layer(chunk, rotary_table((before + chunk.shape[1],), 64, x.device), state=state))
+        state.latent_frames += chunk.shape[1]
+        sizes.append(state.nbytes)
+    assert torch.allclose(torch.cat(outputs, 1), whole, atol=1e-5)
+    assert sizes[1:] == [2 * (window - 1) * 2 * 64 * 4] * 5  # keys and values in float32
 
 
 @pytest.mark.parametrize("heads", [1, 3])
@@ -39,12 +73,12 @@ def test_many_scores_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch, mask
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, heads, 21, 64).bfloat16().unbind()
     mask = (torch.rand(2, 1, 1, 21) < 0.8) if masking == "padding" else None
-    whole = attend(q, k, v, mask, causal=masking == "causal")
+    whole = attend(q, k, v, mask, window=21 if masking == "causal" else None)
     sizes: list[int] = []
     softmax = torch.Tensor.softmax
     monkeypatch.setattr(torch.Tensor, "softmax", lambda x, dim: sizes.append(x.numel()) or softmax(x, dim))
     monkeypatch.setattr("phenaki.nn.attention._SCORES", 300)
-    assert torch.allclose(attend(q, k, v, mask, causal=masking == "causal"), whole, atol=1e-2)
+    assert torch.allclose(attend(q, k, v, mask, window=21 if masking == "causal" else None), whole, atol=1e-2)
     assert max(sizes) <= 300 and sum(sizes) == 2 * heads * 21 * 21
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from phenaki.core.errors import PhenakiError
+from phenaki.nn.state import StreamState
 from phenaki.tokenizers import CViViT, CViViTConfig, QuantizerConfig
 from phenaki.tokenizers.cvivit import patchify, unpatchify
 
@@ -27,6 +28,65 @@ def test_a_token_attends_to_its_frame_and_all_earlier_ones() -> None:
     assert moved[2].all()  # and through time every later one
 
 
+def make(window: int, layers: int) -> CViViT:
+    torch.manual_seed(0)
+    sizes = {"width": 64, "spatial_layers": 1, "temporal_layers": layers}
+    return CViViT(CViViTConfig(image_size=(16, 16), window=window, **sizes)).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("window", "layers"), [(1, 2), (2, 1), (3, 2), (4, 3)])
+def test_the_receptive_field_in_time_is_that_of_the_windows_of_all_layers(window: int, layers: int) -> None:
+    tokenizer = make(window, layers)
+    reach = 1 + layers * (window - 1)
+    clip = video(1, 3, 27, 16, 16)
+    latents = tokenizer.encode_latents(clip)
+    pixels = tokenizer.decode_latents(latents)
+    for j in (0, 3):
+        changed = clip.clone()
+        changed[:, :, max(0, 2 * j - 1) : 2 * j + 1] = 0.5
+        moved = (tokenizer.encode_latents(changed) != latents).flatten(2).any(-1)[0]
+        assert moved.nonzero().flatten().tolist() == list(range(j, j + reach))
+        changed = latents.clone()
+        changed[:, j] += 1
+        moved = (tokenizer.decode_latents(changed) != pixels)[0].any(0).flatten(1).any(-1)  # of each frame
+        assert moved.nonzero().flatten().tolist() == list(range(max(0, 2 * j - 1), 2 * (j + reach) - 1))
+
+
+@torch.no_grad()
+def test_latents_do_not_depend_on_how_long_ago_the_video_began() -> None:
+    tokenizer = make(window=3, layers=2)
+    clip = video(1, 3, 31, 16, 16)
+    latents = tokenizer.encode_latents(clip)
+    pixels = tokenizer.decode_latents(latents)
+    for dropped in (1, 2, 7):  # latent frames
+        later = tokenizer.encode_latents(clip[:, :, 2 * dropped :])
+        assert torch.allclose(later[:, 5:], latents[:, dropped + 5 :], atol=1e-4)
+        assert not torch.allclose(later[:, :5], latents[:, dropped : dropped + 5], atol=1e-2)
+        later = tokenizer.decode_latents(latents[:, dropped:])
+        assert torch.allclose(later[:, :, 9:], pixels[:, :, 2 * dropped + 9 :], atol=1e-4)
+
+
+@torch.no_grad()
+def test_within_the_window_attention_is_fully_causal() -> None:
+    clip = video(2, 3, 11, 16, 16)
+    whole = make(window=100, layers=2).encode_latents(clip)
+    assert torch.allclose(make(window=6, layers=2).encode_latents(clip), whole, atol=1e-5)
+    assert not torch.allclose(make(window=5, layers=2).encode_latents(clip), whole, atol=1e-2)
+
+
+def test_training_and_streams_use_the_same_window() -> None:
+    tokenizer = make(window=3, layers=2)
+    clip = video(2, 3, 19, 16, 16)
+    with torch.autocast("cpu", enabled=False):
+        out = tokenizer.train()(clip)
+    latents, state = [], StreamState()
+    for chunk in clip.split([1, *[2] * 9], dim=2):
+        latents.append(tokenizer.encode_latents(chunk, state))
+        state.latent_frames += 1
+    assert torch.equal(tokenizer.quantizer(torch.cat(latents, 1)).ids, out.quantized.ids)
+
+
 @pytest.mark.parametrize("patch", [(2, 8, 8), (4, 4, 8), (1, 8, 4)])
 def test_unpatchify_inverts_patchify(patch: tuple[int, int, int]) -> None:
     clip = video(2, 3, 4, 16, 24)
@@ -36,7 +96,9 @@ def test_unpatchify_inverts_patchify(patch: tuple[int, int, int]) -> None:
     assert torch.equal(patches[0, 0, 0, 0], one.permute(1, 2, 3, 0).flatten())
 
 
-@pytest.mark.parametrize("change", [{"width": 100}, {"patch": (0, 8, 8)}, {"image_size": (30, 32)}, {"fps": 0.0}])
+@pytest.mark.parametrize(
+    "change", [{"width": 100}, {"patch": (0, 8, 8)}, {"image_size": (30, 32)}, {"fps": 0.0}, {"window": 0}]
+)
 def test_impossible_configurations_are_refused(change: dict) -> None:
     with pytest.raises(PhenakiError):
         CViViTConfig(**change)

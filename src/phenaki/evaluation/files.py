@@ -21,6 +21,7 @@ from phenaki.media.view import ClipView, MediaInfo
 from phenaki.media.writer import open_writer, write_image
 from phenaki.perceptual import LPIPS
 from phenaki.tokenizers import Tokenizer
+from phenaki.tokenizers.streaming import CHUNK
 
 COLUMNS = 11  # frames on a contact sheet
 _MIN_HEIGHT = 256  # pixels; smaller frames are enlarged in the side-by-side video
@@ -90,7 +91,7 @@ def reconstruct_stream(tokenizer: Tokenizer, frames: Iterable[Frames]) -> Iterat
     encoder, decoder = tokenizer.encoder(), tokenizer.decoder()
     period, rest = tokenizer.patch[0], iter(frames)
     missing_first = period - 1  # the first latent frame has 1 frame, all others have p
-    while chunk := tuple(islice(rest, period * tokenizer.window - missing_first)):
+    while chunk := tuple(islice(rest, period * CHUNK - missing_first)):
         clip = np.stack(chunk)
         padding = -(len(clip) + missing_first) % period
         padded = np.pad(clip, ((0, padding), (0, 0), (0, 0), (0, 0)), mode="edge")

@@ -16,20 +16,22 @@ HEAD_DIM = 64  # fewer, wider heads: the softmax over N * M * H scores is what c
 _SCORES = 12 << 20  # at once: 24 MB in bfloat16; from 32 MB on, malloc maps new memory each time, at half the speed
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, window: int | None = None) -> Tensor:
     """Attention of q (B, H, N, K) over k, v (B, H, M, K).
 
-    mask: bool (B, 1, N or 1, M), True where a query may attend to a key. causal: a query attends to keys up to its own
-    position; queries are the last N of the M positions. With both, both must allow a key.
+    mask: bool (B, 1, N or 1, M), True where a query may attend to a key. window: a query attends to the last `window`
+    keys up to its own position (banded causal), queries being the last N of the M positions; None: to all keys. With
+    both, both must allow a key.
 
     The kernel is chosen by measurement (benchmarks/attention.py): in bfloat16 on a CPU, the fused kernel trains 1.3 to
     5 times as slowly as three plain operations; everywhere else it is faster.
     """
     N, M = q.shape[-2], k.shape[-2]
     fused = q.device.type != "cpu" or q.dtype != torch.bfloat16
-    if causal and not (fused and mask is None and N == M):  # the fused kernel takes either a mask or `is_causal`
-        seen = torch.ones(N, M, dtype=torch.bool, device=q.device).tril(M - N)
-        mask, causal = seen if mask is None else seen & mask, False
+    causal = window is not None and fused and mask is None and N == M <= window
+    if window is not None and not causal:  # the fused kernel takes either a mask or `is_causal`
+        seen = torch.ones(N, M, dtype=torch.bool, device=q.device).tril(M - N).triu(M - N - window + 1)
+        mask = seen if mask is None else seen & mask
     if fused:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
     return _plain(q, k, v, mask)
@@ -55,13 +57,13 @@ def _plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 class Attention(nn.Module):
     """Self-attention, or cross-attention if `context_width` is set, with QK norm per head (2302.05442, section 2).
 
-    QK norm bounds the logits, which keeps high learning rates stable.
+    QK norm bounds the logits, which keeps high learning rates stable. `window` is that of `attend`.
     """
 
-    def __init__(self, width: int, context_width: int | None = None, causal: bool = False):
+    def __init__(self, width: int, context_width: int | None = None, window: int | None = None):
         super().__init__()
         self.heads = width // HEAD_DIM
-        self.causal = causal
+        self.window = window
         self.to_q = nn.Linear(width, width, bias=False)
         self.to_kv = nn.Linear(context_width or width, 2 * width, bias=False)
         self.to_out = nn.Linear(width, width, bias=False)
@@ -78,18 +80,18 @@ class Attention(nn.Module):
         """x (B, N, D) -> (B, N, D).
 
         rotary: `rotary_table` of the N positions, preceded by those in `state`. mask: bool (B, N), False at padding.
-        state: keys and values of earlier chunks of a stream.
+        state: keys and values of the last window - 1 positions of a stream, not rotated, as only distances count.
         """
         q = self.norm_q(self._split(self.to_q(x)))
         kv = self.to_kv(x)
         if state is not None:
-            kv = state.prepend(self, kv, keep=None, dim=1)
+            kv = state.prepend(self, kv, keep=self.window - 1, dim=1)
         k, v = self._keys_values(kv)
         if rotary is not None:
             q, k = rotate(q, tuple(part[-x.shape[1] :] for part in rotary)), rotate(k, rotary)
         if mask is not None:
             mask = mask[:, None, None, :]
-        return self._merge(attend(q.to(v.dtype), k.to(v.dtype), v, mask, self.causal))
+        return self._merge(attend(q.to(v.dtype), k.to(v.dtype), v, mask, self.window))
 
     def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (B, H, M, K) of a context (B, M, C), which all decoding steps reuse."""

@@ -29,11 +29,11 @@ class StreamState:
         tile.latent_frames = self.latent_frames
         return tile
 
-    def prepend(self, layer: nn.Module, x: Tensor, keep: int | None, dim: int) -> Tensor:
-        """`x` with the layer's history in front of it along `dim`; the last `keep` (None: all) become its history."""
+    def prepend(self, layer: nn.Module, x: Tensor, keep: int, dim: int) -> Tensor:
+        """`x` with the layer's history in front of it along `dim`; the last `keep` become its history."""
         if layer in self._history:
             x = torch.cat((self._history[layer], x), dim)
-        keep = x.shape[dim] if keep is None else min(keep, x.shape[dim])
+        keep = min(keep, x.shape[dim])
         self._history[layer] = x.narrow(dim, x.shape[dim] - keep, keep).clone()  # a view would hold the whole chunk
         return x
 

@@ -23,12 +23,12 @@ class FeedForward(nn.Sequential):
 
 
 class TransformerBlock(Block):
-    """Self-attention, cross-attention (if `context_width` is set), then an MLP."""
+    """Self-attention (`window` as in `attend`), cross-attention (if `context_width` is set), then an MLP."""
 
-    def __init__(self, width: int, ratio: int = 4, causal: bool = False, context_width: int | None = None):
+    def __init__(self, width: int, ratio: int = 4, window: int | None = None, context_width: int | None = None):
         super().__init__()
         self.norm = nn.LayerNorm(width, bias=False)
-        self.attention = Attention(width, causal=causal)
+        self.attention = Attention(width, window=window)
         self.norm_cross = nn.LayerNorm(width, bias=False) if context_width else None
         self.cross = Attention(width, context_width) if context_width else None
         self.feed_forward = FeedForward(width, ratio)

@@ -32,14 +32,10 @@ class Tokenizer(nn.Module, ABC):
     define `encode_latents` and `decode_latents`.
 
     causal: whether the ids of a latent frame are independent of later frames. Only imported models are not causal.
-    window: the most latent frames that the network sees at once. Longer videos, streamed or not, are processed in
-        several windows, each starting with the last frame of the previous one (as stories do; paper, 2.2), which adds
-        no ids. None: no such limit, as the network sees a fixed number of earlier frames.
     """
 
     patch: tuple[int, int, int]
     causal: bool = True
-    window: int | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -94,12 +90,12 @@ class Tokenizer(nn.Module, ABC):
     def encoder(self) -> StreamEncoder:
         """A stream that takes frames in chunks and returns ids. Raises PhenakiError unless the tokenizer is causal."""
         self._check_causal()
-        return StreamEncoder(self._encode_chunk, self.spec, self.window)
+        return StreamEncoder(self._encode_chunk, self.spec)
 
     def decoder(self) -> StreamDecoder:
         """A stream that takes ids in chunks and returns frames. Raises PhenakiError unless the tokenizer is causal."""
         self._check_causal()
-        return StreamDecoder(self._decode_chunk, self._encode_chunk, self.spec, self.window)
+        return StreamDecoder(self._decode_chunk, self.spec)
 
     def encode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Consecutive videos float (B, 3, n, H, W) of any lengths -> ids int64 (B, k, h, w), as soon as available.

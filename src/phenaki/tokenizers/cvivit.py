@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
-from phenaki.core.grid import latent_frames
 from phenaki.nn.attention import HEAD_DIM
 from phenaki.nn.positions import rotary_table
 from phenaki.nn.state import StreamState, is_first_chunk
@@ -36,8 +35,9 @@ class CViViTConfig:
     pixel_hidden: int = bounded(0, at_least=0)
     """Hidden units of an MLP parallel to each linear projection from and to pixels; 0 (the paper's): none. A narrow
     network needs it, since its width bounds the rank of a linear projection."""
-    window: int = bounded(6, at_least=2)
-    """Latent frames of the longest training clip; 6 are the paper's 11 frames. For longer videos see `Tokenizer`."""
+    window: int = bounded(6, at_least=1)
+    """Latent frames that a temporal layer attends to, the current one included, in training as in streams; 6 are all of
+    the paper's 11 frames. Train on clips of three windows or more if longer videos are to be encoded."""
     quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(kind="codebook"))
 
     def __post_init__(self) -> None:
@@ -46,38 +46,30 @@ class CViViTConfig:
         if self.image_size[0] % self.patch[1] or self.image_size[1] % self.patch[2]:
             raise PhenakiError(f"image_size {self.image_size} is not a multiple of the patch {self.patch[1:]}")
 
-    def check_length(self, frames: int) -> None:
-        """Raise PhenakiError for training clips longer than the window, which encoding never sees at once."""
-        t = latent_frames(frames, self.patch[0])
-        if t > self.window:
-            raise PhenakiError(
-                f"clips of {frames} frames are {t} latent frames, but tokenizer.window is {self.window}: set it to {t}"
-            )
-
 
 class CViViT(Tokenizer):
     """Separate patches for the first frame and for each p later frames; spatial, then causal temporal layers.
 
-    The decoder mirrors it: causal temporal, then spatial layers, then a projection to pixels.
+    The decoder mirrors it: causal temporal, then spatial layers, then a projection to pixels. Positions in time are
+    relative, so a latent frame depends on itself and the layers * (window - 1) before it, wherever the video began.
     """
 
     def __init__(self, config: CViViTConfig):
         super().__init__()
         self.config = config
         self.patch = config.patch
-        self.window = config.window
         p, ph, pw = config.patch
         width = config.width
         first, rest, hidden = 3 * ph * pw, 3 * p * ph * pw, config.pixel_hidden
         self.embed_first = PixelProjection(first, width, hidden)
         self.embed_rest = PixelProjection(rest, width, hidden)
         self.norm_embedding = nn.LayerNorm(width)
-        self.encoder_spatial = _layers(config.spatial_layers, config, causal=False)
-        self.encoder_temporal = _layers(config.temporal_layers, config, causal=True)
+        self.encoder_spatial = _layers(config.spatial_layers, config, window=None)
+        self.encoder_temporal = _layers(config.temporal_layers, config, config.window)
         self.norm_latents = nn.LayerNorm(width)
         self.quantizer = build_quantizer(config.quantizer, width)
-        self.decoder_temporal = _layers(config.temporal_layers, config, causal=True)
-        self.decoder_spatial = _layers(config.spatial_layers, config, causal=False)
+        self.decoder_temporal = _layers(config.temporal_layers, config, config.window)
+        self.decoder_spatial = _layers(config.spatial_layers, config, window=None)
         self.norm_pixels = nn.LayerNorm(width)
         self.pixels_first = PixelProjection(width, first, hidden)
         self.pixels_rest = PixelProjection(width, rest, hidden)
@@ -90,11 +82,11 @@ class CViViT(Tokenizer):
     def encode_latents(self, video: Tensor, state: StreamState | None = None) -> Tensor:
         x = self.norm_embedding(self._embed(video * 2 - 1, is_first_chunk(state)))
         x = _over_space(self.encoder_spatial, x)
-        x = _over_time(self.encoder_temporal, x, state)
+        x = _over_time(self.encoder_temporal, x, self.config.window, state)
         return self.norm_latents(x)
 
     def decode_latents(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
-        x = _over_time(self.decoder_temporal, latents, state)
+        x = _over_time(self.decoder_temporal, latents, self.config.window, state)
         x = _over_space(self.decoder_spatial, x)
         return self._pixels(self.norm_pixels(x), is_first_chunk(state)) / 2 + 0.5
 
@@ -152,8 +144,8 @@ def unpatchify(x: Tensor, patch: tuple[int, int, int]) -> Tensor:
     return x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(B, 3, t * p, h * ph, w * pw)
 
 
-def _layers(count: int, config: CViViTConfig, causal: bool) -> nn.ModuleList:
-    return nn.ModuleList(TransformerBlock(config.width, config.mlp_ratio, causal=causal) for _ in range(count))
+def _layers(count: int, config: CViViTConfig, window: int | None) -> nn.ModuleList:
+    return nn.ModuleList(TransformerBlock(config.width, config.mlp_ratio, window) for _ in range(count))
 
 
 def _over_space(layers: nn.ModuleList, x: Tensor) -> Tensor:
@@ -166,10 +158,11 @@ def _over_space(layers: nn.ModuleList, x: Tensor) -> Tensor:
     return x.view(B, t, h, w, D)
 
 
-def _over_time(layers: nn.ModuleList, x: Tensor, state: StreamState | None) -> Tensor:
+def _over_time(layers: nn.ModuleList, x: Tensor, window: int, state: StreamState | None) -> Tensor:
     """Each token attends to its own position in this and earlier latent frames. (B, t, h, w, D) -> same shape."""
     B, t, h, w, D = x.shape
-    rotary = rotary_table(((0 if state is None else state.latent_frames) + t,), HEAD_DIM, x.device)
+    before = 0 if state is None else min(state.latent_frames, window - 1)  # those that the layers have kept
+    rotary = rotary_table((before + t,), HEAD_DIM, x.device)
     x = x.permute(0, 2, 3, 1, 4).reshape(B * h * w, t, D)
     for layer in layers:
         x = layer(x, rotary, state=state)

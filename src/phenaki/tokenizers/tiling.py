@@ -34,7 +34,7 @@ class Tiled(Tokenizer):
         super().__init__()
         self.tokenizer = tokenizer
         self.config, self.patch, self.quantizer = tokenizer.config, tokenizer.patch, tokenizer.quantizer
-        self.causal, self.window = tokenizer.causal, tokenizer.window
+        self.causal = tokenizer.causal
         height, width = tile or tokenizer.config.image_size
         _, rows, columns = tokenizer.grid(1, height, width)
         if min(rows, columns) < 2:

@@ -315,8 +315,6 @@ def overfit_one(recipe: TokenizerRecipe, folder: str | Path, steps: int = 1000, 
 def _check_clips(recipe: TokenizerRecipe) -> EvalSamples:
     """The clips for evaluation. Raises PhenakiError for a recipe whose parts, or clips, do not fit."""
     recipe.data.check_tokenizer(recipe.tokenizer.image_size, recipe.tokenizer.fps, recipe.tokenizer.patch)
-    if isinstance(recipe.tokenizer, CViViTConfig):
-        recipe.tokenizer.check_length(max(recipe.data.lengths))
     if recipe.loss.adversarial:
         for size in recipe.data.sizes:
             recipe.discriminator.check_size(*size)
