@@ -17,24 +17,14 @@ from phenaki.training.cost import Cost, Recipe, step_cost
 from phenaki.training.plan import Devices, Plan, make_plan, short, with_batch
 
 MACHINES = (
-    ("laptop, CPU", Devices(1, 16e9, 0.2)),
-    ("1 GPU", Devices(1, 24e9, 60)),
-    ("8 GPUs", Devices(8, 80e9, 400)),
+    ("laptop CPU, 16 GB", Devices(1, 16e9, 0.2)),
+    ("1 GPU, 24 GB", Devices(1, 24e9, 60)),
+    ("8 GPUs, 80 GB", Devices(8, 80e9, 400)),
     ("64 GPUs", Devices(64, 80e9, 400)),
     ("256 GPUs", Devices(256, 80e9, 400)),
     ("1,024 GPUs", Devices(1024, 80e9, 400)),
 )
-HEAD = (
-    "machine",
-    "state",
-    "clips a step",
-    "on a device",
-    "memory of a device",
-    "at most",
-    "steps a day",
-    "days",
-    "data",
-)
+HEAD = ("devices", "strategy", "batch", "per device", "memory each", "max clips each", "days", "data")
 
 
 def cached(recipe: Recipe) -> None:
@@ -66,7 +56,7 @@ def rows(recipe: Recipe, spec: TokenizerSpec | None = None) -> Iterator[tuple[st
         if "CPU" in machine:
             planned = replace(planned, run=replace(planned.run, device="cpu", precision="bfloat16"))
         made = first_that_fits(planned, devices, spec)
-        state = made.devices.strategy if devices.count > 1 else "one"
+        state = made.devices.strategy if devices.count > 1 else "-"
         state += ", checkpointing" if made.recipe.run.checkpointing else ""
         batch = made.recipe.data.batch
         yield (
@@ -76,7 +66,6 @@ def rows(recipe: Recipe, spec: TokenizerSpec | None = None) -> Iterator[tuple[st
             f"{batch // devices.count:,}",
             f"{short(made.memory)}B" + ("" if made.fits else " (does not fit)"),
             f"{made.largest:,}" if made.largest else "none",
-            f"{86400 / made.step_seconds:,.0f}",
             f"{made.days:,.0f}" if made.days >= 10 else f"{made.days:.2g}",
             f"{short(batch / made.step_seconds * made.clip_bytes)}B/s",
         )
