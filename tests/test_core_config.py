@@ -61,6 +61,20 @@ def test_overrides_are_typed_and_do_not_change_the_original() -> None:
     assert override(FULL, []) == FULL and override(FULL, ["steps=8"]) != FULL
 
 
+def test_overrides_keep_the_class_of_a_nested_config() -> None:
+    """Also one that the annotation does not name, as that of a registered component."""
+
+    @dataclass(frozen=True)
+    class Momentum:
+        lr: float = 0.1
+        nesterov: bool = False
+
+    changed = override(Run(1, optimizer=Momentum()), ["steps=2", "optimizer.nesterov=true"])
+    assert changed == Run(2, optimizer=Momentum(nesterov=True))
+    with pytest.raises(PhenakiError, match="betas"):
+        override(Run(1, optimizer=Momentum()), ["optimizer.betas=[0.5,0.9]"])
+
+
 def test_later_override_wins() -> None:
     assert override(Run(1), ["steps=2", "steps=3"]).steps == 3
 

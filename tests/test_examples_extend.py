@@ -14,6 +14,7 @@ import torch
 import phenaki
 from helpers.training import lasting
 from phenaki.conditioning import WordEncoder
+from phenaki.core.config import override
 from phenaki.core.registry import REGISTRIES
 from phenaki.generators import MaskedTransformer
 from phenaki.sampling import DecodingConfig
@@ -68,6 +69,13 @@ def test_a_text_encoder(tmp_path: Path, tokenizer: CViViT) -> None:
     assert torch.equal(long.embeddings[0, :8], short.embeddings[0]) and long.mask.sum(1).tolist() == [8, 14]
     with pytest.raises(phenaki.PhenakiError, match="ASCII"):
         model.generate("ein roter Würfel")
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "text_encoder", "generator"])
+def test_the_command_line_can_change_its_recipe(name: str) -> None:
+    recipes = {"tokenizer": "patch_debug", "text_encoder": "characters_debug", "generator": "nearby_debug"}
+    recipe = getattr(example(name), recipes[name])()
+    assert override(recipe, ["run.steps=2"]) == replace(recipe, run=replace(recipe.run, steps=2))
 
 
 @pytest.mark.parametrize("critic", ["none", "self", "token"])

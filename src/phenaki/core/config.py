@@ -116,7 +116,8 @@ def changes(before: Any, now: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
 def override(config: Config, overrides: Sequence[str]) -> Config:
     """A copy of `config` with overrides such as `["optimizer.lr=1e-3", "grid=[6,8,8]"]`; values are YAML.
 
-    Raises PhenakiError for anything but `key=value`, and as `from_dict` does.
+    Nested dataclasses keep their class, which may be one that the annotations do not name. Raises PhenakiError for
+    anything but `key=value`, and as `from_dict` does.
     """
     merged = OmegaConf.create(to_dict(config))
     for change in overrides:
@@ -128,7 +129,7 @@ def override(config: Config, overrides: Sequence[str]) -> Config:
         except (OmegaConfBaseException, yaml.YAMLError) as error:
             reason = str(error).splitlines()[0]
             raise PhenakiError(f"The override '{change}' cannot be read: {reason}. Quote the value?") from error
-    return from_dict(type(config), OmegaConf.to_container(merged))
+    return _build(type(config), OmegaConf.to_container(merged), "", config)
 
 
 def _check_bounds(name: str, value: Any, bounds: Mapping[str, float]) -> None:
@@ -152,7 +153,8 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _build(cls: type[Config], data: Any, at: str) -> Config:
+def _build(cls: type[Config], data: Any, at: str, like: Config | None = None) -> Config:
+    """`like`: a configuration whose nested dataclasses have the classes to build."""
     if isinstance(data, cls):
         return data
     if not isinstance(data, Mapping):
@@ -168,7 +170,13 @@ def _build(cls: type[Config], data: Any, at: str) -> Config:
         if required and name not in data:
             raise PhenakiError(f"The key '{inside}{name}' of {cls.__name__} is missing.")
     hints = get_type_hints(cls)
-    values = {key: _convert(hints[key], value, f"{inside}{key}") for key, value in data.items()}
+    values = {}
+    for key, value in data.items():
+        nested = getattr(like, key, None)
+        if dataclasses.is_dataclass(nested):
+            values[key] = _build(type(nested), value, f"{inside}{key}", nested)
+        else:
+            values[key] = _convert(hints[key], value, f"{inside}{key}")
     try:
         return cls(**values)
     except OutOfBoundsError as error:
