@@ -69,7 +69,7 @@ def test_generate_writes_what_python_makes(model: Phenaki) -> None:
     arguments = ["a red circle", "now it moves", "--frames", 5, "--samples", 2, "--seed", 4, "--steps", 3, "--fps", 4]
     result = run("generate", *arguments, "-o", "a.webp", "--upscale", 2)
     assert result.exit_code == 0, result.output
-    assert "a.webp: 9 frames of 132x64 at 4 per second, seed 4" in result.output
+    assert "a.webp: 9 frames of 132x64 at 4 fps, seed 4" in result.output
     clip = read_video("a.webp")
     made = model.generate(["a red circle", "now it moves"], frames=5, samples=2, seed=4, steps=3)
     assert clip.fps == pytest.approx(4)
@@ -120,8 +120,8 @@ def test_a_story_file() -> None:
     [
         ("", "has no scenes"),
         ("# nothing\n\n", "has no scenes"),
-        ("a\n[x] b\n", r"line 2: '\[x\] b' is no scene"),
-        ("a\n[5]\n", r"line 2: '\[5\]' is no scene"),
+        ("a\n[x] b\n", r"line 2: '\[x\] b' is not a scene"),
+        ("a\n[5]\n", r"line 2: '\[5\]' is not a scene"),
         ("[4] a\n", "the nearest are 3 and 5"),
         ("a\nкруг\n", "line 2: .* letters"),
         ("[3] a\n[0] b\n", "line 2: .* the nearest are 1 and 3"),
@@ -141,7 +141,7 @@ def test_stories_that_cannot_be_read() -> None:
     with pytest.raises(PhenakiError, match="is a folder"):
         list(read_story(Path(".")))
     Path("bytes").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(PhenakiError, match="line 1: this is no text in UTF-8"):
+    with pytest.raises(PhenakiError, match="line 1: not valid UTF-8"):
         list(read_story(Path("bytes")))
     for prompts in ([], ["a", "--story", "bytes"]):
         assert "either prompts or --story" in refused(run("generate", *prompts, "-o", "a.mp4"))
@@ -161,7 +161,7 @@ BAD = [
     (["a", "-o", "a.avi"], r"the ending '.avi', which cannot be written. There are .mp4, .gif, .webp, .png"),
     (["a", "-o", "."], "Cannot write|holds other things"),
     (["a", "-o", "a.mp4", "--steps", "0"], "steps 0"),
-    (["a", "-o", "a.mp4", "--guidance-scale", "-1"], "scale -1"),
+    (["a", "-o", "a.mp4", "--guidance-scale", "-1"], "guidance_scale -1.0 must be at least 0"),
     (["a", "-o", "a.mp4", "--temperature", "inf"], "temperature inf"),
     (["a", "-o", "a.mp4", "--choice-temperature", "nan"], "choice_temperature nan"),
     (["a", "-o", "a.mp4", "--top-k", "-1"], "top_k -1"),
@@ -306,9 +306,7 @@ def test_demo_writes_three_kinds_of_picture() -> None:
 
 
 def test_models_and_version() -> None:
-    assert re.match(
-        r"shapes-64: 32x32 pixels, 8 frames per second, scenes of 11 frames, [\d.]+ MB", run("models").output
-    )
+    assert re.match(r"shapes-64: 32x32 pixels, 8 fps, scenes of 11 frames, [\d.]+ MB", run("models").output)
     assert run("--version").output == f"phenaki {__version__}\n"
 
 

@@ -24,7 +24,7 @@ from phenaki.media.convert import Frames, to_float
 from phenaki.media.reader import read_video
 from phenaki.media.writer import write_image, write_video
 from phenaki.pipeline import Phenaki
-from phenaki.sampling import Rollout
+from phenaki.sampling import Rollout, SamplingConfig, SamplingOptions
 from phenaki.tokenizers import CViViT
 
 
@@ -79,7 +79,7 @@ def model(
 
 def test_a_video_begins_with_the_picture(model: Phenaki) -> None:
     result = made("generate", "a", "--image", "one.png", "-o", "a.webp", "--frames", 5, "--upscale", 1, "--seed", 2)
-    assert "cut" not in result.output
+    assert "cropped" not in result.output
     start = to_float(texture(1, seed=1))
     expected = model.generate("a", start=start, frames=5, seed=2)
     assert np.array_equal(frames_of("a.webp"), expected.clips[0])
@@ -92,11 +92,11 @@ def test_a_picture_of_another_aspect_is_fitted_and_it_is_said() -> None:
     wide[:, 20:60] = (200, 100, 50)  # the middle square
     write_image("wide.png", wide)
     result = made("generate", "a", "--image", "wide.png", "-o", "a.webp", "--frames", 3, "--upscale", 1)
-    assert "'wide.png': 80x40 pixels, scaled and cut in the middle to 32x32" in result.stderr
+    assert "'wide.png': 80x40 pixels, resized and cropped to 32x32" in result.stderr
     assert abs(frames_of("a.webp")[0].astype(int)[:, 2:-2] - (200, 100, 50)).max() < 8
     write_image("square.png", wide[:, 20:60])
     result = made("generate", "a", "--image", "square.png", "-o", "b.webp", "--frames", 3, "--upscale", 1)
-    assert "'square.png': 40x40 pixels, scaled to 32x32" in result.stderr
+    assert "'square.png': 40x40 pixels, resized to 32x32" in result.stderr
 
 
 def test_other_sizes_where_the_grid_allows(model: Phenaki) -> None:
@@ -149,7 +149,7 @@ def test_clips_are_taken_at_the_models_rate() -> None:
     frames = np.repeat(np.linspace(10, 240, 12, dtype=np.uint8), 32 * 32 * 3).reshape(12, 32, 32, 3)
     write_video("fast.mp4", frames, 24)
     result = made("extend", "fast.mp4", "a", "-o", "a.webp", "--frames", 3, "--upscale", 1)
-    assert "12 frames at 24 per second, of which 4 are taken, 8 a second" in result.stderr
+    assert "12 frames at 24 fps, resampled to 4 at 8 fps" in result.stderr
     levels = frames_of("a.webp")[:4].mean((1, 2, 3))
     assert np.allclose(levels, frames[::3].mean((1, 2, 3)), atol=4)
 
@@ -203,6 +203,65 @@ def test_a_mask_may_be_a_video_and_is_fitted_with_its_video() -> None:
     assert not changed.any()
 
 
+# ---- sampling options of all four commands
+
+COMMANDS = {
+    "generate": ["a"],
+    "extend": ["one.png", "a"],
+    "interpolate": ["one.png", "one.png", "a"],
+    "inpaint": ["clip.webp", "a", "--mask", "one.png"],
+}
+SAMPLING: dict[str, object] = {
+    "steps": 3,
+    "guidance_scale": 4.0,
+    "guidance_scale_end": 2.0,
+    "guidance_fraction": 0.5,
+    "negative_prompt": "a star",
+    "temperature": 0.9,
+    "temperature_end": 0.5,
+    "choice_temperature": 2.0,
+    "top_k": 9,
+    "top_p": 0.8,
+    "typical_p": 0.7,
+    "schedule": "linear",
+    "order": "halton",
+    "prime_frames": 1,
+    "first_frame_steps": 2,
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_sampling_options_reach_the_model(command: str, model: Phenaki, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(SAMPLING) == set(SamplingOptions.__annotations__)
+    options = {name: value for name, value in SAMPLING.items() if name != "first_frame_steps"}
+    if command in ("generate", "inpaint"):  # the others start from frames they are given
+        options["first_frame_steps"] = 2
+    received: list[SamplingConfig] = []
+    with_options = SamplingConfig.with_options
+    monkeypatch.setattr(
+        SamplingConfig, "with_options", lambda self, given: received.append(with_options(self, given)) or received[-1]
+    )
+    flags = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    made(command, *COMMANDS[command], "-o", "a.webp", *flags)
+    assert received == [with_options(model.sampling, options)]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("--guidance-scale", -1, "guidance_scale -1.0 must be at least 0"),
+        ("--guidance-fraction", 2, "guidance_fraction 2.0 must be above 0 and at most 1"),
+        ("--prime-frames", 0, "prime_frames 0 must be at least 1"),
+        ("--schedule", "sine", "schedule must be one of 'cosine'"),
+        ("--order", "haltom", "order must be one of .* Did you mean 'halton'"),
+        ("--top-p", "much", "--top-p.*'much'"),
+    ],
+)
+def test_bad_sampling_options_are_named(command: str, flag: str, value: object, said: str) -> None:
+    assert re.search(said, refused(command, *COMMANDS[command], "-o", "a.webp", flag, value))
+
+
 # ---- what cannot be done
 
 
@@ -224,11 +283,17 @@ def test_a_mask_may_be_a_video_and_is_fitted_with_its_video() -> None:
         (["interpolate", "one.png", "one.png", "a", "--frames", "3"], "3 frames, 3 of them known.* at least 5"),
         (["interpolate", "one.png", "one.png", "a", "--frames", "13"], "at most 11 at a time"),
         (["interpolate", "one.png", "one.png", "a", "--prime-frames", "3"], "the clip has 1: use at most 1"),
-        (["inpaint", "clip.webp", "a", "--mask", "black.png"], "the mask 'black.png' is empty: make white"),
-        (["inpaint", "clip.webp", "a", "--mask", "small.png"], "'small.png' has 16x16 pixels, and 'clip.webp' 32x32"),
-        (["inpaint", "clip.webp", "a", "--mask", "three.webp"], "'three.webp' has 3 frames, and 'clip.webp' 5"),
-        (["inpaint", "four.webp", "a", "--mask", "white.png"], r"has 4 frames, .* not 1 \+ 2k: --frames 3 leaves out"),
-        (["inpaint", "four.webp", "a", "--mask", "white.png", "--frames", "7"], "which has 4: give at most 3"),
+        (["inpaint", "clip.webp", "a", "--mask", "black.png"], "the mask 'black.png' is empty: paint white"),
+        (
+            ["inpaint", "clip.webp", "a", "--mask", "small.png"],
+            "'small.png' has 16x16 pixels, but 'clip.webp' has 32",
+        ),
+        (["inpaint", "clip.webp", "a", "--mask", "three.webp"], "'three.webp' has 3 frames, but 'clip.webp' has 5"),
+        (["inpaint", "four.webp", "a", "--mask", "white.png"], r"has 4 frames, .* needs 1 \+ 2k: --frames 3 drops"),
+        (
+            ["inpaint", "four.webp", "a", "--mask", "white.png", "--frames", "7"],
+            "'four.webp' has 4 frames: use at most 3",
+        ),
         (["inpaint", "four.webp", "a", "--mask", "white.png", "--frames", "2"], "the nearest are 1 and 3"),
         (["inpaint", "clip.webp", " ", "--mask", "white.png"], "the prompt is empty"),
     ],
@@ -281,7 +346,7 @@ def test_scenes_of_a_pipe_are_made_as_they_come(monkeypatch: pytest.MonkeyPatch)
     result = run("generate", "--story", "-", *OPTIONS, "-o", "a.mp4", pipe=wrong)
     assert result.exit_code == 2
     assert "the story, line 4: prime_frames 4 does not fit" in result.output
-    assert "'a.part.mp4' holds 2 scenes: go on with --resume" in result.output
+    assert "'a.part.mp4' has 2 scenes: continue with --resume" in result.output
     assert len(frames_of("a.part.mp4")) == 5 + 4
     made("generate", "--story", "-", *OPTIONS, "-o", "a.mp4", "--resume", pipe=STORY)
     made(*EVENING, "-o", "b.mp4")
@@ -308,15 +373,15 @@ def test_a_resumed_story_is_the_uninterrupted_one(windows: int, monkeypatch: pyt
     monkeypatch.setattr(Rollout, "_generate_window", generate_window)
     with open("a.part.mp4", "ab") as file:  # a scene that was cut off in the middle
         file.write(b"half a fragment")
-    assert "go on with --resume, or delete" in refused(*EVENING, *extras, "-o", "a.mp4")
-    assert "samples was 2 and is 1" in refused(*EVENING, "--image", "one.png", "-o", "a.mp4", "--resume")
+    assert "continue it with --resume, or delete" in refused(*EVENING, *extras, "-o", "a.mp4")
+    assert "changed: samples from 2 to 1" in refused(*EVENING, "--image", "one.png", "-o", "a.mp4", "--resume")
     Path("other.txt").write_text(STORY.replace("red", "blue"))
     other = ["generate", "--story", "other.txt", *OPTIONS, *extras]
-    assert "the story now begins with others" in refused(*other, "-o", "a.mp4", "--resume")
+    assert "that are not the first of this story" in refused(*other, "-o", "a.mp4", "--resume")
     made(*EVENING, *extras, "-o", "a.mp4", "--resume")
     assert np.array_equal(frames_of("a.mp4"), frames_of("whole.mp4"))
     assert not list(Path().glob("a.part.*"))
-    assert "'a.mp4' is whole" in refused(*EVENING, *extras, "-o", "a.mp4", "--resume")
+    assert "'a.mp4' is complete" in refused(*EVENING, *extras, "-o", "a.mp4", "--resume")
 
 
 @pytest.mark.usefixtures("story")
@@ -339,7 +404,7 @@ def test_places_and_rates_that_cannot_be_are_refused() -> None:
 @pytest.mark.usefixtures("story")
 def test_resuming_is_for_stories_in_mp4() -> None:
     for arguments in ([*EVENING, "-o", "a.gif"], ["generate", "a", "-o", "a.mp4"]):
-        assert "--resume goes on with a --story that is written to an .mp4" in refused(*arguments, "--resume")
+        assert "--resume continues a --story that is written to an .mp4" in refused(*arguments, "--resume")
 
 
 @pytest.mark.parametrize("arguments", [["a", "b"], ["--story", "-"]])
@@ -355,7 +420,7 @@ def test_a_video_to_standard_output(arguments: list[str]) -> None:
 @pytest.mark.parametrize("line", ["[frames=x] a", "[length=5] a", "[] a", "[5]", "[prime_frames=-1] a", "[frames 5] a"])
 def test_lines_that_are_no_scene(line: str) -> None:
     Path("story.txt").write_text(f"a\n{line}\n")
-    assert re.search(r"'story.txt', line 2: '.*' is no scene; write a prompt", refused(*EVENING, "-o", "a.mp4"))
+    assert re.search(r"'story.txt', line 2: '.*' is not a scene: write a prompt", refused(*EVENING, "-o", "a.mp4"))
 
 
 def test_a_scene_keeps_what_fits(model: Phenaki) -> None:

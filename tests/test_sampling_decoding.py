@@ -355,6 +355,8 @@ def test_steps_of_a_call_are_also_those_of_the_first_frame() -> None:
     )
     assert before.with_options({"steps": 3}).of_first_frame().decoding.steps == 3
     assert before.with_options({"top_k": 3}).of_first_frame().decoding.steps == 5
+    both = before.with_options({"first_frame_steps": 4, "steps": 3})
+    assert both.of_first_frame().decoding.steps == 4 and both.decoding.steps == 3
 
 
 @pytest.mark.parametrize(
@@ -363,11 +365,13 @@ def test_steps_of_a_call_are_also_those_of_the_first_frame() -> None:
         ({"step": 3}, "no sampling option 'step'.*'steps'"),
         ({"guidance": 3.0}, "no sampling option 'guidance'"),
         ({"first_frame_alone": True}, "no sampling option 'first_frame_alone'"),
-        ({"steps": 0}, "steps 0 must be at least 1"),
+        ({"steps": 0}, "^steps 0 must be at least 1"),
         ({"steps": 2.5}, "steps must be an integer"),
         ({"temperature": float("inf")}, "temperature inf must be finite"),
-        ({"guidance_scale": "3"}, "scale must be a number, not '3'"),
-        ({"guidance_fraction": 2.0}, "fraction 2.0 must be above 0 and at most 1"),
+        ({"guidance_scale": "3"}, "^guidance_scale must be a number, not '3'"),
+        ({"guidance_fraction": 2.0}, "^guidance_fraction 2.0 must be above 0 and at most 1"),
+        ({"order": "haltom"}, "^order must be one of .*'halton'"),
+        ({"prime_frames": 0}, "^prime_frames 0 must be at least 1"),
     ],
     ids=str,
 )

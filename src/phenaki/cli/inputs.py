@@ -27,50 +27,46 @@ def read_size(text: str) -> Size:
 
 
 def read_clip(path: Path, size: Size, fps: float) -> Tensor:
-    """A picture or a clip as video float32 (1, 3, T, H, W) in [0, 1], at the model's rate and of `size`.
+    """A picture or a clip as video float32 (1, 3, T, H, W) in [0, 1], at the model's frame rate and of `size`.
 
-    The picture is scaled by its short side and its middle cut out. Raises PhenakiError for what cannot be read.
+    Frames are resized by their short side and center-cropped. Raises PhenakiError for files that cannot be read.
     """
     from phenaki.media.convert import to_float
 
     clip, info = _read(path, size, fps)
     fitted = []
     if (info.height, info.width) != size:
-        cut = " and cut in the middle" if info.width * size[0] != info.height * size[1] else ""
-        fitted.append(f"{info.width}x{info.height} pixels, scaled{cut} to {size[1]}x{size[0]}")
+        crop = " and cropped" if info.width * size[0] != info.height * size[1] else ""
+        fitted.append(f"{info.width}x{info.height} pixels, resized{crop} to {size[1]}x{size[0]}")
     if info.frames > 1 and not _same(info.fps, fps):
-        fitted.append(
-            f"{info.frames} frames at {info.fps:g} per second, of which {len(clip)} are taken, {fps:g} a second"
-        )
+        fitted.append(f"{info.frames} frames at {info.fps:g} fps, resampled to {len(clip)} at {fps:g} fps")
     if fitted:
         print(f"'{path}': {'; '.join(fitted)}", file=sys.stderr)
     return to_float(clip)
 
 
 def read_picture(path: Path, size: Size, fps: float) -> Tensor:
-    """A picture as `read_clip` gives it. Raises PhenakiError for a clip of several frames."""
+    """As `read_clip`, T = 1. Raises PhenakiError for a clip of several frames."""
     picture = read_clip(path, size, fps)
     if picture.shape[2] > 1:
-        raise PhenakiError(
-            f"'{path}' has {picture.shape[2]} frames, and is no picture: `phenaki extend` goes on from clips"
-        )
+        raise PhenakiError(f"'{path}' has {picture.shape[2]} frames, not one: use `phenaki extend` to continue a clip")
     return picture
 
 
 def read_mask(path: Path, video: Path, size: Size, fps: float) -> Tensor:
-    """A mask as bool (T, H, W), True where it is white, fitted as its video is, which must be of the same size."""
+    """A mask as bool (T, H, W), True where it is white, resized like its video, which must have the same size."""
     import torch
 
     clip, mask = _read(path, size, fps)
     info = _read(video, size, fps)[1]
     if (mask.width, mask.height) != (info.width, info.height):
         raise PhenakiError(
-            f"the mask '{path}' has {mask.width}x{mask.height} pixels, and '{video}' {info.width}x{info.height}: "
-            "make it the same size"
+            f"the mask '{path}' has {mask.width}x{mask.height} pixels, but '{video}' has "
+            f"{info.width}x{info.height}: make it the same size"
         )
     white = torch.from_numpy(clip.mean(-1) > 127)
     if not white.any():
-        raise PhenakiError(f"the mask '{path}' is empty: make white what is to be made anew")
+        raise PhenakiError(f"the mask '{path}' is empty: paint white what is to be regenerated")
     return white
 
 

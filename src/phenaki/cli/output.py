@@ -1,4 +1,4 @@
-"""Where a command writes its videos, and how they are laid out."""
+"""How commands write videos."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ PIPE = Path("-")  # standard input, standard output
 
 
 class Output:
-    """Samples side by side, each pixel `scale` times as wide and as high, at `fps` (None: the model's) to `path`.
+    """Writes samples side by side to `path`, pixels enlarged by `scale`, at `fps` (None: the model's).
 
-    Raises PhenakiError for a picture that is larger than video files can hold.
+    Raises PhenakiError for a frame larger than video files allow.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class Output:
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[Tensor], None]]:
-        """Yields what writes videos float (B, 3, n, H, W) one after the other; says at the end what was made.
+        """Yields a function that appends videos float (B, 3, n, H, W); prints a summary at the end.
 
-        Raises PhenakiError, before the block, for a place that cannot be written.
+        Raises PhenakiError, before the block, for a path that cannot be written.
         """
         started = time.monotonic()
         with self._writer() as writer:
@@ -61,10 +61,10 @@ class Output:
         return open_writer(self.path, self.rate, self.size)
 
     def say(self, frames: int, seconds: float, new: int | None = None) -> None:
-        """Tell on the terminal what was written; `new`: how many of the frames were made in so many seconds."""
+        """Print what was written; `new`: how many of the frames were generated in `seconds`."""
         height, width = self.size
         print(
-            f"{self.path}: {pluralize(frames, 'frame')} of {width}x{height} at {self.rate:g} per second, "
-            f"seed {self.seed}; made in {seconds:.1f} s, {(new or frames) / seconds:.1f} frames per second",
+            f"{self.path}: {pluralize(frames, 'frame')} of {width}x{height} at {self.rate:g} fps, "
+            f"seed {self.seed}; {seconds:.1f} s, {(new or frames) / seconds:.1f} frames per second",
             file=sys.stderr if self.path == PIPE else sys.stdout,
         )

@@ -14,7 +14,7 @@ import typer
 
 from phenaki.cli.app import BAD_INPUT, app
 from phenaki.cli.evaluate import LpipsOption, if_there, warn_skipped
-from phenaki.cli.generate import ModelOption
+from phenaki.cli.options import ModelOption
 from phenaki.core.errors import PhenakiError
 
 

@@ -1,4 +1,4 @@
-"""Stories that come line by line, and what is on the disk of one that is not yet at its end."""
+"""Stories: scenes read line by line, and a video on disk that can be resumed after each scene."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SETTINGS = {"frames", "prime_frames"}
 
 @dataclass(frozen=True)
 class Line:
-    """A scene as it was written; `where` says where. None: as usual."""
+    """A scene as written; `where` names its file and line. None: the default."""
 
     prompt: str
     frames: int | None
@@ -38,7 +38,7 @@ class Line:
     where: str
 
     def scene(self, model: Phenaki, frames: int | None, first: bool) -> Scene:
-        """The scene, checked, of so many `frames` if the line says nothing else."""
+        """The scene, checked, of `frames` unless the line sets them."""
         try:
             return model.scene(self.prompt, frames if self.frames is None else self.frames, self.prime_frames, first)
         except PhenakiError as error:
@@ -46,7 +46,7 @@ class Line:
 
 
 def read_story(path: Path) -> Iterator[Line]:
-    """The scenes of a text file, or of standard input where the path is "-", as they come, one to a line.
+    """The scenes of a text file, or of standard input ("-") as they arrive, one per line.
 
     A line is a prompt, optionally after settings in brackets: `[frames=21 prime_frames=5]`, or `[21]` for the frames
     alone. Empty lines and those that begin with # are skipped. Raises PhenakiError, with the line, for what cannot be
@@ -58,12 +58,12 @@ def read_story(path: Path) -> Iterator[Line]:
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError as error:
-            raise PhenakiError(f"{name}, line {number}: this is no text in UTF-8: {error}") from error
+            raise PhenakiError(f"{name}, line {number}: not valid UTF-8: {error}") from error
         if line and not line.startswith("#"):
             found = True
             yield _parsed(line, f"{name}, line {number}")
     if not found:
-        raise PhenakiError(f"{name} has no scenes: write one prompt to a line")
+        raise PhenakiError(f"{name} has no scenes: write one prompt per line")
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -86,18 +86,18 @@ def _parsed(line: str, where: str) -> Line:
     options = {pair[1]: int(pair[2]) for pair in pairs if pair}
     if not prompt or settings == "" or len(options) != len(words) or not set(options) <= _SETTINGS:
         raise PhenakiError(
-            f"{where}: '{line[:60]}' is no scene; write a prompt, with its settings in brackets in front where they "
-            "are not the usual ones, as in '[frames=21 prime_frames=5] now it turns blue' or '[21] now it turns blue'"
+            f"{where}: '{line[:60]}' is not a scene: write a prompt, optionally after settings in brackets, as in "
+            "'[frames=21 prime_frames=5] now it turns blue' or '[21] now it turns blue'"
         )
     return Line(prompt, options.get("frames"), options.get("prime_frames"), where)
 
 
-class Unfinished:
-    """A story on the disk that may go on: for `long.mp4` the video so far, `long.part.mp4`, which can be watched while
-    it grows, and `long.part.safetensors`: the state after the last whole scene, and what the story was made with.
+class PartialVideo:
+    """An unfinished story on disk. For `long.mp4`: `long.part.mp4`, the video so far, which can be watched while it
+    grows, and `long.part.safetensors`, the state after the last complete scene and the settings.
 
-    `settings`: what must be the same when it goes on, as JSON can hold it. Raises PhenakiError for a story that is
-    there and is not to go on, and for one that cannot.
+    `settings`: JSON-serialisable, must be the same when resumed. Raises PhenakiError where an unfinished story exists
+    but `resume` is False, and where it cannot be resumed.
     """
 
     def __init__(self, out: Path, settings: dict[str, Any], resume: bool) -> None:
@@ -108,21 +108,21 @@ class Unfinished:
         self._read_scenes, self._digest = 0, ""
         if self._state.exists() and not resume:
             raise PhenakiError(
-                f"'{self.video}' is a story that did not end: go on with --resume, or delete '{self._state}'"
+                f"'{self.video}' is an unfinished story: continue it with --resume, or delete '{self._state}'"
             )
         if self._state.exists():
             self._read()
         elif resume and out.exists():
-            raise PhenakiError(f"'{out}' is whole: there is nothing to resume")
+            raise PhenakiError(f"'{out}' is complete: there is nothing to resume")
 
     @property
     def finished(self) -> int:
-        """How many scenes are in the video."""
+        """Number of scenes in the video."""
         return self._progress["finished"]
 
     @property
     def frames(self) -> int:
-        """How many frames they are."""
+        """Number of frames in the video."""
         return self._progress["frames"]
 
     def _read(self) -> None:
@@ -133,40 +133,41 @@ class Unfinished:
                 self._tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dictionary
                 self._progress = json.loads(file.metadata()["story"])
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise PhenakiError(f"'{self._state}' is no state of a story ({error}): delete it to begin anew") from error
+            raise PhenakiError(f"'{self._state}' cannot be read ({error}): delete it to start over") from error
         if not self.video.exists() or self.video.stat().st_size < self._progress["bytes"]:
-            raise PhenakiError(f"'{self.video}' is not what '{self._state}' tells of: delete both to begin anew")
+            raise PhenakiError(f"'{self.video}' does not match '{self._state}': delete both to start over")
         before, now = self._progress["settings"], self._settings
         if changed := [name for name in now if before.get(name) != now[name]]:
-            changes = ", ".join(f"{name} was {before.get(name)} and is {now[name]}" for name in changed)
+            changes = ", ".join(f"{name} from {before.get(name)} to {now[name]}" for name in changed)
             raise PhenakiError(
-                f"'{self.video}' was begun with other settings: {changes}. Give the same, or delete '{self._state}'"
+                f"'{self.video}' was started with other settings (changed: {changes}): use the same, or delete "
+                f"'{self._state}'"
             )
 
     @contextmanager
     def writing(self, rate: float, rollout: Rollout) -> Iterator[Fragments]:
-        """A writer of the video so far; it and the rollout stand where the last whole scene ended. When the block ends
-        the video takes its name; if anything is raised, the whole scenes stay."""
+        """A writer of the video; it and the rollout continue after the last complete scene. When the block ends the
+        video gets its final name; if it raises, the complete scenes stay."""
         from phenaki.core.files import writing
         from phenaki.media.writer import Fragments, remux_mp4
 
         if self.finished:
             rollout.restore(self._tensors)
         with writing(self.video), open(self.video, "r+b" if self.finished else "wb") as self._file:
-            self._file.truncate(self._progress["bytes"])  # a scene that was interrupted is made again
+            self._file.truncate(self._progress["bytes"])  # an interrupted scene is generated again
             self._file.seek(0, os.SEEK_END)
             try:
                 writer = Fragments(self._file, rate, self.frames)
                 yield writer
                 if self._read_scenes < self.finished:
                     raise PhenakiError(
-                        f"'{self.video}' holds {pluralize(self.finished, 'scene')}, and the story has "
+                        f"'{self.video}' has {pluralize(self.finished, 'scene')}, but the story has only "
                         f"{self._read_scenes}"
                     )
             except BaseException:
                 if self.finished:
                     held = pluralize(self.finished, "scene")
-                    print(f"phenaki: '{self.video}' holds {held}: go on with --resume", file=sys.stderr)
+                    print(f"phenaki: '{self.video}' has {held}: continue with --resume", file=sys.stderr)
                 else:
                     self.video.unlink()
                 raise
@@ -175,16 +176,16 @@ class Unfinished:
         self.video.unlink()
 
     def has(self, scene: Scene) -> bool:
-        """Whether the next scene, to be asked of each in turn, is in the video."""
+        """Whether the video has this scene. To be called with every scene of the story, in order."""
         self._digest = hashlib.sha256(f"{self._digest}{scene}".encode()).hexdigest()
         self._read_scenes += 1
         if self._read_scenes == self.finished and self._digest != self._progress["digest"]:
             held = pluralize(self.finished, "scene")
-            raise PhenakiError(f"'{self.video}' holds {held}, and the story now begins with others")
+            raise PhenakiError(f"'{self.video}' has {held} that are not the first of this story: use the same story")
         return self._read_scenes <= self.finished
 
     def keep(self, rollout: Rollout, frames: int) -> None:
-        """Save where the story stands after a scene, the last that `has` was asked of, with so many frames in all."""
+        """Save the state after the scene that `has` was last called with; `frames` in all."""
         from safetensors.torch import save
 
         from phenaki.core.files import write_atomic
@@ -211,10 +212,9 @@ def write_story(
     sampling: dict[str, Any],
     on_step: OnStep,
 ) -> None:
-    """Write a story scene by scene. `frames`: of a scene that says nothing else. `begin`: what `Phenaki.rollout`
-    takes to begin with.
+    """Write a story scene by scene. `frames`: of scenes that do not set them. `begin`: arguments of `Phenaki.rollout`.
 
-    The scenes of a file are checked before the first is made, those of a pipe as they come.
+    The scenes of a file are checked before the first is generated, those of a pipe as they arrive.
     """
     start, lines = begin["start"], read_story(story)
     scenes = (line.scene(model, frames, start is None and not number) for number, line in enumerate(lines))
@@ -226,24 +226,24 @@ def write_story(
             for piece in chain(known, chain.from_iterable(map(rollout.generate, scenes))):
                 add(piece)
         return
-    unfinished = Unfinished(output.path, _settings(output, model, rollout, frames, begin), resume)
-    started, before = time.monotonic(), unfinished.frames
-    with unfinished.writing(output.rate, rollout) as writer:
-        for video in known if not unfinished.finished else ():
+    partial = PartialVideo(output.path, _settings(output, model, rollout, frames, begin), resume)
+    started, before = time.monotonic(), partial.frames
+    with partial.writing(output.rate, rollout) as writer:
+        for video in known if not partial.finished else ():
             writer.add(output.layout(video))
         for scene in scenes:
-            if unfinished.has(scene):
+            if partial.has(scene):
                 continue
             for piece in rollout.generate(scene):
                 writer.add(output.layout(piece))
-            unfinished.keep(rollout, writer.frames)
+            partial.keep(rollout, writer.frames)
     output.say(writer.frames, time.monotonic() - started, writer.frames - before)
 
 
 def _settings(
     output: Output, model: Phenaki, rollout: Rollout, frames: int | None, begin: dict[str, Any]
 ) -> dict[str, Any]:
-    """All that the frames of a story depend on, besides its scenes."""
+    """All that the frames of a story depend on, except its scenes."""
     from phenaki.core.components import CRITIC, REQUIRED, fingerprint
     from phenaki.core.config import to_dict
 

@@ -97,7 +97,7 @@ class RolloutConfig:
 
 
 class SamplingOptions(TypedDict, total=False):
-    """Settings that a call may change; None keeps the model's. `steps` also sets those of the first frame."""
+    """Settings that a call may change; None keeps the model's. `steps` alone also sets `first_frame_steps`."""
 
     steps: int | None
     schedule: Schedule | None
@@ -113,6 +113,7 @@ class SamplingOptions(TypedDict, total=False):
     guidance_fraction: float | None
     negative_prompt: str | None
     prime_frames: int | None
+    first_frame_steps: int | None
 
 
 _FIELDS = {
@@ -121,6 +122,7 @@ _FIELDS = {
     "guidance_fraction": ("guidance", "fraction"),
     "negative_prompt": ("guidance", "negative_prompt"),
     "prime_frames": ("rollout", "prime_frames"),
+    "first_frame_steps": ("rollout", "first_frame_steps"),
 }
 """Where an option lies in `SamplingConfig`; the others are of `decoding`."""
 
@@ -134,21 +136,25 @@ class SamplingConfig:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
 
     def with_options(self, options: SamplingOptions) -> SamplingConfig:
-        """A copy with the options of a call. Raises PhenakiError for unknown names, wrong types and numbers that are
-        not finite."""
+        """A copy with the options of a call. Raises PhenakiError for unknown names, wrong types and numbers out of
+        bounds, by the name of the option."""
         unknown = [name for name in options if name not in SamplingOptions.__annotations__]
         if unknown:
             nearest = did_you_mean(unknown[0], SamplingOptions.__annotations__)
             raise PhenakiError(f"there is no sampling option '{unknown[0]}'.{nearest}")
-        values = to_dict(self)
+        options = {name: value for name, value in options.items() if value is not None}
+        if "steps" in options:
+            options = {"first_frame_steps": 0} | options
+        values, names = to_dict(self), {}
         for name, value in options.items():
-            if value is None:
-                continue
             section, key = _FIELDS.get(name, ("decoding", name))
             values[section][key] = value
-            if name == "steps":
-                values["rollout"]["first_frame_steps"] = 0
-        return from_dict(SamplingConfig, values)
+            names[f"{section}.{key}"] = name
+        try:
+            return from_dict(SamplingConfig, values)
+        except PhenakiError as error:
+            field, _, sentence = str(error).partition(" ")
+            raise PhenakiError(f"{names.get(field, field)} {sentence}") from error
 
     def of_first_frame(self) -> SamplingConfig:
         """The settings with which a first frame is decoded as an image."""
