@@ -32,12 +32,12 @@ SPAN = re.compile(r"`([^`\n]+)`")
 OPTION = re.compile(r"--[a-z][a-z0-9-]+")
 SCRIPT = re.compile(r"python ((?:benchmarks|runs|examples)/[\w/]+\.py)([^`\n#]*)")
 KEY = re.compile(r"([a-z_]+(?:\.[a-z_]+)+)(=.+)?")  # of a configuration
+ASSIGNED = re.compile(r"(?<=[\s\"'])([a-z_]+(?:\.[a-z0-9_]+)+)=")  # one on a command line
 
 # docs/log.md and CHANGELOG.md name what is gone, too.
-DOCUMENTS = sorted(
-    {"README.md", "CONTRIBUTING.md", *(str(path.relative_to(PROJECT)) for path in PROJECT.glob("docs/*.md"))}
-    - {"docs/log.md"}
-)
+PAGES = (path for pattern in ("[RC]*.md", "docs/*.md", "examples/*/README.md") for path in PROJECT.glob(pattern))
+DOCUMENTS = sorted({str(page.relative_to(PROJECT)) for page in PAGES} - {"docs/log.md", "CHANGELOG.md"})
+SHELL_SCRIPTS = sorted(str(path.relative_to(PROJECT)) for path in (*PROJECT.glob("*/*.sh"), *PROJECT.glob("*/*/*.sh")))
 
 
 @pytest.fixture(params=DOCUMENTS)
@@ -157,6 +157,13 @@ def test_keys_of_configurations_exist(document: Path) -> None:
             part, _, rest = key[1].partition(".")
             attribute = part == "tokenizer" and hasattr(Tokenizer, rest)  # of code, not of a configuration
             assert attribute or any(has(config, key[1].split(".")) for config in known), f"there is no `{span}`"
+
+
+@pytest.mark.parametrize("script", SHELL_SCRIPTS)
+def test_keys_in_shell_scripts_exist(script: str) -> None:
+    known = [to_dict(make()) for recipes_of in recipes.STAGES.values() for make in recipes_of.values()]
+    for key in ASSIGNED.findall((PROJECT / script).read_text(encoding="utf-8")):
+        assert any(has(config, key.split(".")) for config in known), f"there is no {key}"
 
 
 def has(config: Any, path: list[str]) -> bool:

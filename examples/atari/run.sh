@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From the emulator to videos made of text, with public commands only. Stopped, the same command goes on where it was.
+# From the emulator to text-to-video, with public commands only. Interrupted, the same command resumes.
 #   examples/atari/run.sh [FOLDER]
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
@@ -7,20 +7,20 @@ OUT=${1:-out/atari}
 mkdir -p "$OUT"
 cd "$OUT"
 
-# 64 pixels and 11 frames, where the recipes have 32 and 5: boxers are to be seen, and to be seen moving
+# 64 pixels and 11 frames instead of the recipes' 32 and 5, so that boxers and their moves are visible
 CLIPS="data.size=64 data.lengths=[1,11]"
 
 [ -e clips/captions.csv ] || python "$HERE/record.py" clips
 
-# 8 frames per second, as the tokenizer has it; 64 pixels; whole recordings of 2 seconds, a tenth never trained on
+# the tokenizer's 8 frames per second, 64 pixels, complete recordings of 2 seconds; a tenth is held out
 phenaki data pack clips shards --fps 8 --size 64 --validation 0.1
 phenaki data inspect shards --out inspect
 
 phenaki train tokenizer --recipe cvivit_debug --data shards --out tokenizer \
     tokenizer.image_size=[64,64] tokenizer.pixel_hidden=256 $CLIPS \
-    loss.alike=0.01 run.steps=2500 run.picture_every=500
+    loss.token_consistency=0.01 run.steps=2500 run.picture_every=500
 
-# four passes: each recording from four random places in time
+# four passes: each recording from four random start times
 phenaki data tokenize shards tokens --tokenizer tokenizer/tokenizer --passes 4
 phenaki data tokenize shards tokens_validation --tokenizer tokenizer/tokenizer --split validation
 
