@@ -1,7 +1,7 @@
 """Editing: some ids of a clip are known and fixed, the others are generated (MaskGIT 2202.04200, section 4.3).
 
 The tokenizer is causal, so the ids of known pixels depend on the pixels before them, those to be generated included.
-These get a neutral filling here while the clip is encoded; docs/editing.md has the measurements.
+These get a neutral filling here while the clip is encoded; docs/log.md has the measurements.
 """
 
 from __future__ import annotations
