@@ -33,7 +33,8 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def luma(clip: np.ndarray) -> np.ndarray:
-    """What mp4 keeps at full resolution; at hard edges interpolated colour costs far more than the codec does."""
+    """What mp4 keeps at full resolution. Colour has half of it, so hard edges cost far more there than the codec does,
+    least where chroma is repeated rather than interpolated and the edge lies between two chroma samples."""
     return clip.astype(float) @ (0.299, 0.587, 0.114)
 
 
@@ -76,7 +77,7 @@ def test_mp4_round_trip(tmp_path: Path, fps: float, frames: int) -> None:
     back = read_video(tmp_path / "a.mp4")
     assert back.frames.shape == clip.shape and back.frames.dtype == np.uint8
     assert psnr(luma(back.frames), luma(clip)) > 40
-    assert psnr(back.frames, clip) > 27 and back.fps == pytest.approx(fps, rel=1e-4)
+    assert psnr(back.frames, clip) > 29 and back.fps == pytest.approx(fps, rel=1e-4)
     assert os.listdir(tmp_path) == ["a.mp4"]
 
 
@@ -96,7 +97,16 @@ def test_odd_sizes_are_padded(tmp_path: Path, height: int, width: int) -> None:
     back = read_video(tmp_path / "a.mp4").frames
     assert back.shape == (3, height + height % 2, width + width % 2, 3)
     assert psnr(luma(back[:, :height, :width]), luma(clip)) > 40
-    assert psnr(back[:, :height, :width], clip) > 23  # half the colour resolution, small frames
+    assert psnr(back[:, :height, :width], clip) > 24
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_colour_stays_where_it_is(tmp_path: Path, axis: int) -> None:
+    """Half a pixel between the chroma positions of writer and reader costs 8 dB here."""
+    wave = 40 * np.sin(2 * np.pi * np.mgrid[:64, :96][axis] / 16)
+    clip = np.stack([np.stack((128 + wave, 128 + 0 * wave, 128 - wave), -1)] * 3).round().astype(np.uint8)
+    write_video(tmp_path / "a.mp4", clip, 8)
+    assert psnr(read_video(tmp_path / "a.mp4").frames, clip) > 42
 
 
 @pytest.mark.parametrize("fps", [4.0, 8.0, 12.0, 30.0])

@@ -56,20 +56,3 @@ def named_config(name: str) -> TextConfig | None:
     raise PhenakiError(
         f"'{name}' is a {kind}: supported text encoders are T5 ({', '.join(t5.KINDS)}), CLIP and phenaki's own"
     )
-
-
-__all__ = [
-    "CLIPConfig",
-    "CLIPEncoder",
-    "NoText",
-    "NoTextConfig",
-    "T5Config",
-    "T5Encoder",
-    "Text",
-    "TextConfig",
-    "TextEncoder",
-    "WordEncoder",
-    "WordEncoderConfig",
-    "encoder_class",
-    "named_config",
-]

@@ -26,21 +26,6 @@ from phenaki.evaluation.world import World
 from phenaki.perceptual import PerceptualNetworks
 from phenaki.tokenizers import Tokenizer
 
-__all__ = [
-    "SUITES",
-    "Clips",
-    "PerceptualNetworks",
-    "Model",
-    "World",
-    "compare",
-    "evaluate",
-    "prompts",
-    "reconstruction",
-    "report",
-    "stories",
-    "write_metrics",
-]
-
 PROMPTS, STORIES = 500, 200
 
 

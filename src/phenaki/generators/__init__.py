@@ -18,19 +18,3 @@ def build_generator(sizes: GeneratorSizes, tokenizer: TokenizerSpec, text_width:
     """The generator, randomly initialised, that the sizes are for."""
     config = sizes.config(tokenizer, text_width)
     return GENERATORS.model_class(config)(config)
-
-
-__all__ = [
-    "FORWARD_METHODS",
-    "CausalTransformer",
-    "CausalTransformerConfig",
-    "CausalTransformerSizes",
-    "Components",
-    "Condition",
-    "Generator",
-    "GeneratorSizes",
-    "MaskedTransformer",
-    "MaskedTransformerConfig",
-    "MaskedTransformerSizes",
-    "build_generator",
-]

@@ -8,10 +8,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import av
+import av.filter
 import numpy as np
 from PIL import Image
 
@@ -19,11 +21,6 @@ from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.files import write_atomic, write_folder_atomic
 from phenaki.media.convert import Frames
 from phenaki.media.montage import contact_sheet
-
-if TYPE_CHECKING:
-    from av.container import OutputContainer
-    from av.video.stream import VideoStream
-
 
 Put = Callable[[Frames], None]
 Size = tuple[int, int]  # height, width
@@ -97,17 +94,12 @@ class Fragments:
         self.frames += len(clip)
 
     def _encoded(self, clip: Frames) -> bytes:
-        rate = Fraction(self._fps).limit_denominator(1001)
         flags = "frag_keyframe+empty_moov+default_base_moof+frag_discont"
         options = {"movflags": flags, "avoid_negative_ts": "disabled", "fragment_index": str(self.frames + 1)}
-        buffer = io.BytesIO()
-        with av.open(buffer, "w", format="mp4", options=options) as container:
-            stream = _add_stream(container, rate, clip.shape[1:3], bf="0")  # no frame depends on a later one
-            for number, frame in enumerate(clip, start=self.frames):
-                picture = _picture(frame)
-                picture.pts, picture.time_base = number, 1 / rate
-                container.mux(stream.encode(picture))
-            container.mux(stream.encode())
+        buffer, size = io.BytesIO(), clip.shape[1:3]
+        with _h264(buffer, _rate(self._fps), size, options, self.frames, bf="0") as put:  # no frame needs a later one
+            for frame in clip:
+                put(frame)
         return buffer.getvalue()
 
 
@@ -132,12 +124,10 @@ def encode_mp4(frames: Iterable[Frames], fps: Fraction, size: Size, crf: int, g:
     """
     buffer = io.BytesIO()
     try:
-        with av.open(buffer, "w", format="mp4") as container:
-            stream = _add_stream(container, fps, size, crf=str(crf), g=str(g))
-            stream.codec_context.thread_count = 1  # callers run one process per core; threads change the bytes
+        # one thread: callers run one process per core, and threads change the bytes
+        with _h264(buffer, fps, size, threads="1", crf=str(crf), g=str(g)) as put:
             for frame in frames:
-                container.mux(stream.encode(_picture(frame)))
-            container.mux(stream.encode())
+                put(frame)
     except av.error.FFmpegError as error:
         raise BadSample(f"it cannot be encoded: {error.strerror}") from error
     return buffer.getvalue()
@@ -170,30 +160,48 @@ def _writing_for(path: str | Path) -> Callable[[Path, float, Size], AbstractCont
 
 @contextmanager
 def _mp4(path: Path, fps: float, size: Size) -> Iterator[Put]:
-    with (
-        write_atomic(path) as file,
-        # by name: to put the index in front (faststart), FFmpeg opens what it has written a second time
-        av.open(file.name, "w", format="mp4", options={"movflags": "+faststart"}) as container,
-    ):
-        stream = _add_stream(container, Fraction(fps).limit_denominator(1001), size)
-        yield lambda frame: container.mux(stream.encode(_picture(frame)))
+    # by name: to put the index in front (faststart), FFmpeg opens what it has written a second time
+    with write_atomic(path) as file, _h264(file.name, _rate(fps), size, {"movflags": "+faststart"}) as put:
+        yield put
+
+
+def _rate(fps: float) -> Fraction:
+    return Fraction(fps).limit_denominator(1001)
+
+
+@contextmanager
+def _h264(
+    file: str | io.BytesIO,
+    rate: Fraction,
+    size: Size,
+    container_options: dict[str, str] | None = None,
+    first: int = 0,
+    **options: str,
+) -> Iterator[Put]:
+    """Encode frames (H, W, 3) as an mp4, the first with number `first`; an odd side repeats its last row or column."""
+    even = tuple(side + side % 2 for side in size)
+    with av.open(file, "w", format="mp4", options=container_options) as container:
+        # without cpu-independent, x264's SIMD code now and then makes other bytes of the same frames
+        same = {"crf": "18", "x264-params": "cpu-independent=1"}
+        stream = container.add_stream("libx264", rate=rate, options=same | options)
+        stream.pix_fmt = "yuv420p"
+        stream.height, stream.width = even
+        graph = av.filter.Graph()
+        source = graph.add_buffer(width=even[1], height=even[0], format="rgb24", time_base=1 / rate)
+        # players and our reader take chroma to lie at the left of two pixels; the encoder's own conversion centers it
+        scale = graph.add("scale", "out_chroma_loc=left:flags=bicubic+accurate_rnd+full_chroma_inp")
+        graph.link_nodes(source, scale, graph.add("format", "yuv420p"), graph.add("buffersink")).configure()
+        numbers = count(first)
+
+        def put(frame: Frames) -> None:
+            padding = ((0, more - side) for side, more in zip(frame.shape, (*even, 3), strict=True))
+            picture = av.VideoFrame.from_ndarray(np.pad(frame, tuple(padding), mode="edge"), format="rgb24")
+            picture.pts, picture.time_base = next(numbers), 1 / rate
+            graph.push(picture)
+            container.mux(stream.encode(graph.pull()))
+
+        yield put
         container.mux(stream.encode())
-
-
-def _add_stream(container: OutputContainer, rate: Fraction, size: Size, **options: str) -> VideoStream:
-    # else x264's SIMD code makes other bytes of the same frames now and then
-    same = {"crf": "18", "x264-params": "cpu-independent=1"}
-    stream = container.add_stream("libx264", rate=rate, options=same | options)
-    stream.pix_fmt = "yuv420p"
-    stream.height, stream.width = (side + side % 2 for side in size)
-    return stream
-
-
-def _picture(frame: Frames) -> av.VideoFrame:
-    """(H, W, 3), an odd side made even by its last row or column."""
-    odd = (side % 2 for side in frame.shape[:2])
-    even = np.pad(frame, (*((0, more) for more in odd), (0, 0)), mode="edge")
-    return av.VideoFrame.from_ndarray(even, format="rgb24")
 
 
 @contextmanager

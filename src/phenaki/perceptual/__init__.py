@@ -14,5 +14,3 @@ from phenaki.perceptual.i3d import I3D, load_i3d
 from phenaki.perceptual.lpips import LPIPS, load_lpips
 from phenaki.perceptual.networks import PerceptualNetworks
 from phenaki.perceptual.weights import MissingWeights
-
-__all__ = ["I3D", "LPIPS", "PerceptualNetworks", "MissingWeights", "load_i3d", "load_lpips"]

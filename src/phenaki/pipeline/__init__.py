@@ -3,17 +3,3 @@
 from phenaki.pipeline.loading import ModelFile, load_model, load_part, load_text_encoder, save_model
 from phenaki.pipeline.model import OnStep, Phenaki, load, step_bar
 from phenaki.pipeline.results import Generation, sample_grid
-
-__all__ = [
-    "Generation",
-    "ModelFile",
-    "OnStep",
-    "Phenaki",
-    "load",
-    "load_model",
-    "load_part",
-    "load_text_encoder",
-    "sample_grid",
-    "save_model",
-    "step_bar",
-]

@@ -5,22 +5,3 @@ from phenaki.sampling.decoding import decode
 from phenaki.sampling.editing import inpaint, interpolate
 from phenaki.sampling.guidance import cfg_logits_fns, critic_scores_fn, sample_ids
 from phenaki.sampling.rollout import Rollout, Scene, count_steps, plan_windows, rollout
-
-__all__ = [
-    "DecodingConfig",
-    "GuidanceConfig",
-    "Rollout",
-    "RolloutConfig",
-    "SamplingConfig",
-    "SamplingOptions",
-    "Scene",
-    "cfg_logits_fns",
-    "count_steps",
-    "critic_scores_fn",
-    "decode",
-    "inpaint",
-    "interpolate",
-    "plan_windows",
-    "rollout",
-    "sample_ids",
-]

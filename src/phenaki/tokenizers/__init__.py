@@ -17,20 +17,3 @@ TokenizerConfig = CViViTConfig | Conv3DConfig
 def build_tokenizer(config: TokenizerConfig) -> Tokenizer:
     """A randomly initialised tokenizer of the configured architecture."""
     return TOKENIZERS.model_class(config)(config)
-
-
-__all__ = [
-    "CViViT",
-    "CViViTConfig",
-    "Conv3D",
-    "Conv3DConfig",
-    "Grid",
-    "QuantizerConfig",
-    "Reconstruction",
-    "Tiled",
-    "Tokenizer",
-    "TokenizerConfig",
-    "TokenizerSpec",
-    "build_tokenizer",
-    "code_usage",
-]

@@ -11,15 +11,3 @@ QUANTIZERS = {"fsq": FSQ, "codebook": Codebook, "lookup_free": LookupFree}
 def build_quantizer(config: QuantizerConfig, width: int) -> Quantizer:
     """The quantizer of a configuration, for latents of this width."""
     return QUANTIZERS[config.kind](config, width)
-
-
-__all__ = [
-    "FSQ",
-    "Codebook",
-    "LookupFree",
-    "Quantized",
-    "Quantizer",
-    "QuantizerConfig",
-    "build_quantizer",
-    "code_usage",
-]

@@ -30,38 +30,3 @@ from phenaki.worlds.shapes.scene import (
 from phenaki.worlds.shapes.world import ShapesSample, ShapesWorld, Story
 
 WORLDS["shapes"] = ShapesDataset
-
-__all__ = [
-    "Observation",
-    "ObservedObject",
-    "observe",
-    "verify",
-    "ACTIONS",
-    "BACKGROUNDS",
-    "COLORS",
-    "HELD_OUT_PAIRS",
-    "MOVES",
-    "SHAPES",
-    "SIZES",
-    "SPLITS",
-    "Claims",
-    "Finding",
-    "ObjectClaims",
-    "Report",
-    "Scene",
-    "SceneObject",
-    "ShapesDataset",
-    "ShapesSample",
-    "ShapesWorld",
-    "Story",
-    "StoryReport",
-    "caption",
-    "check",
-    "check_story",
-    "has_held_out_pair",
-    "next_scene",
-    "parse_caption",
-    "render",
-    "sample_scene",
-    "true_claims",
-]
