@@ -24,6 +24,11 @@ def frame_count(t: int, period: int) -> int:
     return 1 + (t - 1) * period
 
 
+def latent_index(frame: int, period: int) -> int:
+    """The latent frame of which frame number `frame` is part: 0 alone, then p by p."""
+    return -(-frame // period)
+
+
 def floor_frames(frames: int, period: int) -> int:
     """The longest valid clip length, 1 + p k, of at most `frames` (1 or more)."""
     return 1 + (frames - 1) // period * period

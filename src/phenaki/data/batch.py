@@ -19,7 +19,13 @@ _SMALL = 2**18  # bytes; below, copying a tensor between processes costs less th
 class Batch(TypedDict, total=False):
     """A caption for each clip, `continued` bool (B,): which clips continue an earlier scene, and either video uint8
     (B, T, H, W, 3) or ids int64 (B, t, h, w); from token shards with text embeddings also text float32 (B, L, D) and
-    its mask bool (B, L)."""
+    its mask bool (B, L).
+
+    actions: float32 (B, T, A), row 0 zero, from a source that has them and is asked for them
+    (`core.actions.to_latent`). timed_captions: of each clip (frame, caption) of its captions, the first at frame 0, if
+    those of any clip change; `captions` are those at frame 0. start: int64 (B,), the latent frame of its recording at
+    which each clip of ids begins, 0 for a true first frame; from token shards of whole recordings.
+    """
 
     captions: list[str]
     continued: Tensor
@@ -27,6 +33,9 @@ class Batch(TypedDict, total=False):
     ids: Tensor
     text: Tensor
     text_mask: Tensor
+    actions: Tensor
+    timed_captions: list[tuple[tuple[int, str], ...]]
+    start: Tensor
 
 
 class BatchResult(NamedTuple):
@@ -44,9 +53,15 @@ def collate(samples: Sequence[Sample] | Sequence[Tokens]) -> Batch:
         "captions": [sample.caption for sample in samples],
         "continued": torch.tensor([sample.continued for sample in samples]),
     }
+    if samples[0].actions is not None:
+        batch["actions"] = torch.from_numpy(np.stack([sample.actions for sample in samples]))
+    if any(sample.timed_captions for sample in samples):
+        batch["timed_captions"] = [sample.timed_captions or ((0, sample.caption),) for sample in samples]
     if isinstance(samples[0], Sample):
         return batch | {"video": torch.from_numpy(np.stack([sample.video for sample in samples]))}
     batch["ids"] = torch.from_numpy(np.stack([sample.ids for sample in samples]))
+    if samples[0].start is not None:
+        batch["start"] = torch.tensor([sample.start for sample in samples])
     if samples[0].text is not None:
         texts = [torch.from_numpy(sample.text).float() for sample in samples]
         batch["text"] = pad_sequence(texts, batch_first=True)

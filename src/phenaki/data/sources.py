@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
+from phenaki.core.actions import ActionSpec
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.worlds import World
 from phenaki.data.captions import draw_caption
@@ -61,12 +62,18 @@ class SampleMetadata(TypedDict, total=False):
 
 class Sample(NamedTuple):
     """A clip uint8 (T, H, W, 3), its caption ("" if it has none), whether it continues an earlier scene, and metadata,
-    which no training sees."""
+    which no training sees.
+
+    actions: float32 (T, A), row 0 zero, of a source that has them and is asked for them. timed_captions: (frame,
+    caption) of each caption, the first at frame 0, if they change within the clip; else ().
+    """
 
     video: np.ndarray
     caption: str
     continued: bool = False
     metadata: SampleMetadata = {}
+    actions: np.ndarray | None = None
+    timed_captions: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,12 @@ class StreamConfig:
 
 
 class Source(ABC):
-    """`items` are cheap to hold, a file or its bytes; `sample` decodes one."""
+    """`items` are cheap to hold, a file or its bytes; `sample` decodes one.
+
+    actions: what the columns of its samples' actions are; None if they have none, or none are asked for.
+    """
+
+    actions: ActionSpec | None = None
 
     @abstractmethod
     def fingerprint(self) -> DatasetFingerprint:
@@ -117,7 +129,8 @@ class Source(ABC):
         sample = self.sample(item, view, rng)
         if sample is not None and check_caption:
             try:
-                check_caption(sample.caption)
+                for caption in (sample.caption, *(text for _, text in sample.timed_captions)):
+                    check_caption(caption)
             except PhenakiError as error:
                 raise BadSample(f"{getattr(item, 'name', item)}: {error}") from error
         return sample
@@ -126,8 +139,9 @@ class Source(ABC):
 class ProceduralSource(Source):
     """Samples of a procedural world; an epoch has no end."""
 
-    def __init__(self, world: World):
+    def __init__(self, world: World, actions: bool = False):
         self.world = world
+        self.actions = world.actions if actions else None
 
     def fingerprint(self) -> DatasetFingerprint:
         """The configuration determines the data."""
@@ -141,7 +155,9 @@ class ProceduralSource(Source):
 
     def sample(self, item: int, view: ClipView, rng: np.random.Generator) -> Sample:
         sample = self.world.sample(item, view.frames)
-        return Sample(sample.video, sample.caption, sample.continued, {"name": f"scene {item}"})
+        actions = sample.actions if self.actions else None
+        metadata: SampleMetadata = {"name": f"scene {item}"}
+        return Sample(sample.video, sample.caption, sample.continued, metadata, actions, sample.timed_captions)
 
 
 class MediaSource(Source):

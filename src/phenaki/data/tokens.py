@@ -67,12 +67,19 @@ class TokenSet:
 
 
 class Tokens(NamedTuple):
-    """ids int64 (t, h, w), their caption, and its embeddings float16 (L, D) if the set has them."""
+    """ids int64 (t, h, w), their caption, and its embeddings float16 (L, D) if the set has them.
+
+    actions, timed_captions: as in `Sample`. start: the latent frame of its recording at which a window of ids begins;
+    None in sets of clips.
+    """
 
     ids: np.ndarray
     caption: str
     continued: bool
     text: np.ndarray | None
+    actions: np.ndarray | None = None
+    timed_captions: tuple[tuple[int, str], ...] = ()
+    start: int | None = None
 
 
 class TokenSource(ShardSource):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from phenaki.core.actions import ActionSpec
 from phenaki.core.config import bounded, configclass, from_dict
 from phenaki.worlds.shapes.world import ShapesSample, ShapesWorld
 
@@ -19,7 +20,9 @@ class ShapesOptions:
 
 
 class ShapesDataset:
-    """Clips of at most `frames` frames. A shorter clip is the beginning of a full one, an image has no action."""
+    """Clips of at most `frames` frames. A shorter clip is the beginning of a full one, an image has no motion."""
+
+    actions: ActionSpec | None = None
 
     def __init__(
         self, options: Mapping[str, Any], *, seed: int, split: str, size: tuple[int, int], frames: int

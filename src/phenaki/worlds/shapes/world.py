@@ -22,6 +22,8 @@ class ShapesSample:
     caption: str
     scene: Scene
     continued: bool
+    actions: np.ndarray | None = None
+    timed_captions: tuple[tuple[int, str], ...] = ()
 
     @property
     def claims(self) -> Claims:
