@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from phenaki.core.components import fingerprint
+from phenaki.core.components import REQUIRED, fingerprint
 from phenaki.core.version import __version__
 from phenaki.evaluation.generate import Model
 from phenaki.tokenizers import Tokenizer
@@ -23,18 +23,10 @@ PREPROCESSING = {  # of frames of another size than the tokenizer's (`media/read
 
 def provenance(model: Model | Tokenizer) -> dict[str, Any]:
     """Fingerprints of the model's components, versions, and the machine."""
-    if isinstance(model, Tokenizer):
-        parts = {"tokenizer": model}
-    else:
-        components = model.components
-        parts = {
-            "tokenizer": components.tokenizer,
-            "generator": components.generator,
-            "text": components.text_encoder,
-        }
+    parts = {"tokenizer": model} if isinstance(model, Tokenizer) else model.components.networks
     device = next(parts["tokenizer"].parameters()).device
     return {
-        "model": {kind: fingerprint(part) for kind, part in parts.items()},
+        "model": {kind: fingerprint(part) for kind, part in parts.items() if kind in REQUIRED},
         "phenaki": __version__,
         "commit": commit(),
         "torch": torch.__version__,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from phenaki.conditioning.base import Text, TextEncoder
 from phenaki.core.errors import PhenakiError
@@ -37,8 +38,25 @@ class Components:
             check_critic(self.critic, self.generator)
 
     @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks there are, by kind of component."""
+        kinds = ("tokenizer", "generator", "text", "critic")
+        networks = self.tokenizer, self.generator, self.text_encoder, self.critic
+        return {kind: network for kind, network in zip(kinds, networks, strict=True) if network is not None}
+
+    @property
     def device(self) -> torch.device:
         return next(self.generator.parameters()).device
+
+    def check_prompt(self, prompt: str) -> None:
+        """Raise PhenakiError for a prompt that the text encoder cannot read."""
+        if not isinstance(prompt, str):
+            raise PhenakiError(f"a prompt is text, not {prompt!r}")
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:  # bytes of another encoding, as a terminal may pass them on
+            raise PhenakiError(f"the prompt {prompt!r} is not valid UTF-8 text") from error
+        self.text_encoder.check(prompt)
 
     @torch.no_grad()
     def encode_text(self, prompts: str | Sequence[str] | Text, samples: int) -> Text:

@@ -98,21 +98,14 @@ def save_model(
     written too: with these copied into the folder as tokenizer/ and text/ it is complete. `dtype`: of the stored
     weights (torch.float16: half the size).
     """
-    folder, critic = Path(folder), components.critic
-    kinds = {
-        "tokenizer": components.tokenizer,
-        "generator": components.generator,
-        "text": components.text_encoder,
-        CRITIC: critic,
-    }
+    folder, networks = Path(folder), components.networks
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with write_folder_atomic(folder) as new:
-        for kind, network in kinds.items():
-            if network is not None:
-                save_component(network, new / kind, dtype)
-        tokenizer = fingerprint(new / "tokenizer") if components.tokenizer else tokenizer_fingerprint
-        file = ModelFile(__version__, sampling, tokenizer, fingerprint(new / CRITIC) if critic else "")
+        for kind, network in networks.items():
+            save_component(network, new / kind, dtype)
+        tokenizer = fingerprint(new / "tokenizer") if "tokenizer" in networks else tokenizer_fingerprint
+        file = ModelFile(__version__, sampling, tokenizer, fingerprint(new / CRITIC) if CRITIC in networks else "")
         (new / MODEL_FILE).write_text(json.dumps(to_dict(file), indent=2) + "\n", encoding="utf-8")
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, count
+from itertools import accumulate, chain, count
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,14 @@ from phenaki.conditioning.precomputed import checked_text
 from phenaki.core import hub
 from phenaki.core.components import CONFIG_FILE, load_component
 from phenaki.core.errors import PhenakiError
-from phenaki.core.grid import floor_frames, latent_frames
+from phenaki.core.grid import latent_frames
 from phenaki.core.hub import MODEL_FILE
 from phenaki.core.precision import best_device
 from phenaki.core.progress import progress_bar
 from phenaki.generators import Components, Generator
 from phenaki.generators.components import check_text_width
 from phenaki.generators.critic import Critic
+from phenaki.pipeline.checks import check_enough_frames, check_mask, check_prime_frames, check_start, check_video
 from phenaki.pipeline.loading import load_model, no_model_error, save_model
 from phenaki.pipeline.results import Generation
 from phenaki.sampling import (
@@ -60,25 +61,10 @@ class Phenaki:
         critic: Critic | None = None,
     ) -> None:
         self.components = Components(generator, tokenizer, text_encoder, critic)
-        for network in self._networks:
-            network.eval()
+        self.tokenizer, self.generator, self.text_encoder, self.critic = tokenizer, generator, text_encoder, critic
         self.sampling = sampling or SamplingConfig()
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return self.components.tokenizer
-
-    @property
-    def generator(self) -> Generator:
-        return self.components.generator
-
-    @property
-    def text_encoder(self) -> TextEncoder:
-        return self.components.text_encoder
-
-    @property
-    def critic(self) -> Critic | None:
-        return self.components.critic
+        for network in self.components.networks.values():
+            network.eval()
 
     @property
     def fps(self) -> float:
@@ -96,17 +82,12 @@ class Phenaki:
     def to(self, device: str | torch.device) -> Phenaki:
         """Move all networks to a device such as "cpu" or "cuda"."""
         try:
-            for network in self._networks:
+            for network in self.components.networks.values():
                 network.to(device)
         except (RuntimeError, AssertionError) as error:  # what torch raises depends on how it was built
             reason = str(error).strip().partition("\n")[0]
             raise PhenakiError(f"the model cannot be moved to the device '{device}': {reason}") from error
         return self
-
-    @property
-    def _networks(self) -> list[nn.Module]:
-        networks = self.tokenizer, self.generator, self.text_encoder, self.critic
-        return [network for network in networks if network is not None]
 
     # ---- folders
 
@@ -170,24 +151,14 @@ class Phenaki:
         """
         scenes = self._scenes(prompts, frames, start is None)
         with step_bar(progress) as on_step:
-            pieces = self.stream(
-                prompts,
-                frames=frames,
-                start=start,
-                size=size,
-                seed=seed,
-                samples=samples,
-                on_step=on_step,
-                **options,
-            )
-            video = torch.cat([piece.cpu() for piece in pieces], dim=2)
-        before = 0 if start is None else start.shape[2]
-        starts = tuple(before + sum(scene.frames for scene in scenes[:i]) for i in range(len(scenes)))
+            options |= {"frames": frames, "start": start, "size": size, "seed": seed, "samples": samples}
+            video = torch.cat([piece.cpu() for piece in self.stream(prompts, on_step=on_step, **options)], dim=2)
         names = (
             scene.prompt if isinstance(scene.prompt, str) else f"text embeddings {number}"
             for number, scene in enumerate(scenes, start=1)
         )
-        return Generation(video, tuple(names), starts, self.fps, seed)
+        *starts, _ = accumulate((scene.frames for scene in scenes), initial=0 if start is None else start.shape[2])
+        return Generation(video, tuple(names), tuple(starts), self.fps, seed)
 
     def stream(
         self,
@@ -207,7 +178,7 @@ class Phenaki:
         """
         scenes = self._scenes(prompts, frames, start is None)
         sampling, rng = self._sampling(options), self._rng(seed, samples)
-        start, size = self._check_start(start, size, samples, options)
+        start, size = check_start(start, size, samples, options, self.components)
         longest, period = self.generator.config.frames, self.tokenizer.patch[0]
         windows = plan_windows(scenes, longest, period, sampling.rollout, start is not None)
         step = _step_counter(on_step, count_steps(windows, sampling))
@@ -235,11 +206,11 @@ class Phenaki:
         `on_step` gets None as total.
         """
         sampling, rng = self._sampling(options), self._rng(seed, samples)
-        start, size = self._check_start(start, size, samples, options)
+        start, size = check_start(start, size, samples, options, self.components)
         return Rollout(self.components, sampling, rng, samples, start, size, _step_counter(on_step, None))
 
     def scene(
-        self, prompt: str, frames: int | None = None, prime_frames: int | None = None, first: bool = False
+        self, prompt: str | Text, frames: int | None = None, prime_frames: int | None = None, first: bool = False
     ) -> Scene:
         """A scene, checked, for `Rollout.generate`.
 
@@ -249,38 +220,29 @@ class Phenaki:
 
         Raises PhenakiError for a prompt that the model cannot read, and for frames that do not fit.
         """
-        if not isinstance(prompt, str):
-            raise PhenakiError(f"a prompt is text, not {prompt!r}")
-        try:
-            prompt.encode()
-        except UnicodeEncodeError as error:  # bytes of another encoding, as a terminal may pass them on
-            raise PhenakiError(f"the prompt {prompt!r} is not valid UTF-8 text") from error
-        self.text_encoder.check(prompt)
+        if not isinstance(prompt, Text):
+            self.components.check_prompt(prompt)
         if prime_frames is not None:
-            self._check_prime_frames(prime_frames)
-        return Scene(prompt, self._new_frames(frames, first), prime_frames)
+            check_prime_frames(prime_frames, self.components)
+        period, longest = self.tokenizer.patch[0], self.generator.config.frames
+        frames = longest if frames is None else frames
+        latent_frames(frames, period)
+        if frames == 1 and not first and longest > 1:
+            raise PhenakiError(
+                "a scene of 1 frame adds nothing, since it begins with the last frame of the one before: "
+                f"give at least {1 + period} frames"
+            )
+        return Scene(prompt, frames - (not first), prime_frames)
 
     # ---- editing
 
-    def extend(
-        self,
-        video: Tensor,
-        prompts: str | Sequence[str] | Text,
-        *,
-        frames: int | Sequence[int] | None = None,
-        seed: int = 0,
-        samples: int = 1,
-        progress: bool = False,
-        **options: Unpack[SamplingOptions],
-    ) -> Generation:
+    def extend(self, video: Tensor, prompts: str | Sequence[str] | Text, **options: Any) -> Generation:
         """Continue a video or a picture: its frames, float (B or 1, 3, n, H, W) in [0, 1], and then the new ones.
 
         The last frame before a scene counts among its `frames`. `prime_frames` is how many of the last frames are
-        continued (the paper's K). The rest is as in `generate`.
+        continued (the paper's K). The options are those of `generate`.
         """
-        return self.generate(
-            prompts, frames=frames, start=video, seed=seed, samples=samples, progress=progress, **options
-        )
+        return self.generate(prompts, start=video, **options)
 
     def interpolate(
         self,
@@ -307,11 +269,11 @@ class Phenaki:
         """
         scene = self.scene(prompt, frames, first=True)
         sampling, rng = self._sampling(options), self._rng(seed, samples)
-        first, last = self._check_video(first, samples), self._check_video(last, samples)
+        first, last = (check_video(clip, samples, self.components) for clip in (first, last))
         if first.shape[-2:] != last.shape[-2:]:
             sizes = " and ".join(f"{clip.shape[-1]}x{clip.shape[-2]}" for clip in (first, last))
             raise PhenakiError(f"the two clips have {sizes} pixels: bring them to one size")
-        self._check_enough_frames(first, options)
+        check_enough_frames(first, options, self.components)
         with step_bar(progress) as on_step:
             step = _step_counter(on_step, sampling.decoding.steps)
             new = interpolate(self.components, first, last, prompt, scene.frames, sampling, rng, samples, step)
@@ -339,9 +301,9 @@ class Phenaki:
         The rest is as in `generate`. Raises PhenakiError for a mask of another size, and for an empty one.
         """
         sampling, rng = self._sampling(options), self._rng(seed, samples)
-        video = self._check_video(video, samples)
+        video = check_video(video, samples, self.components)
         scene = self.scene(prompt, video.shape[2], first=True)
-        hole = self._check_mask(mask, video)
+        hole = check_mask(mask, video)
         longest, period = self.generator.config.frames, self.tokenizer.patch[0]
         steps = count_steps(plan_windows([scene], longest, period, sampling.rollout), sampling)
         with step_bar(progress) as on_step:
@@ -357,45 +319,28 @@ class Phenaki:
     ) -> list[Scene]:
         """The scenes, checked, with the new frames of each; `first`: no frames come before them."""
         if isinstance(prompts, Text):
-            prompts = checked_text(prompts)
-            check_text_width(prompts.embeddings.shape[2], self.generator)
-            texts = [prompts.row(i).to(self.device) for i in range(len(prompts.mask))]
-            each = lambda i, length: Scene(texts[i], self._new_frames(length, first and i == 0))  # noqa: E731
-            number = len(texts)
-        else:
-            prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-            each = lambda i, length: self.scene(prompts[i], length, first=first and i == 0)  # noqa: E731
-            number = len(prompts)
-        if not number:
+            text = checked_text(prompts).to(self.device)
+            check_text_width(text.embeddings.shape[2], self.generator)
+            prompts = [text.row(i) for i in range(len(text.mask))]
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not prompts:
             raise PhenakiError("there is no prompt: give at least one")
-        lengths = [frames] * number if frames is None or isinstance(frames, int) else list(frames)
-        if len(lengths) != number:
-            raise PhenakiError(f"{len(lengths)} lengths for {number} prompts: give one for each, or one for all")
+        lengths = [frames] * len(prompts) if frames is None or isinstance(frames, int) else list(frames)
+        if len(lengths) != len(prompts):
+            raise PhenakiError(f"{len(lengths)} lengths for {len(prompts)} prompts: give one for each, or one for all")
         scenes = []
-        for i, length in enumerate(lengths):
+        for i, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
             try:
-                scenes.append(each(i, length))
+                scenes.append(self.scene(prompt, length, first=first and i == 0))
             except PhenakiError as error:
-                raise PhenakiError(f"scene {i + 1}: {error}" if number > 1 else str(error)) from error
+                raise PhenakiError(f"scene {i + 1}: {error}" if len(prompts) > 1 else str(error)) from error
         return scenes
-
-    def _new_frames(self, frames: int | None, first: bool) -> int:
-        """The new frames of a scene of so many, the last one before it included unless it is the first."""
-        period, longest = self.tokenizer.patch[0], self.generator.config.frames
-        frames = longest if frames is None else frames
-        latent_frames(frames, period)
-        if frames == 1 and not first and longest > 1:
-            raise PhenakiError(
-                "a scene of 1 frame adds nothing, since it begins with the last frame of the one before: "
-                f"give at least {1 + period} frames"
-            )
-        return frames - (not first)
 
     def _sampling(self, options: SamplingOptions) -> SamplingConfig:
         sampling = self.sampling.with_options(options)
         sampling.decoding.check_critic(self.critic is not None)
         if options.get("prime_frames") is not None:
-            self._check_prime_frames(sampling.rollout.prime_frames)
+            check_prime_frames(sampling.rollout.prime_frames, self.components)
         if sampling.guidance.negative_prompt is not None:
             try:
                 self.text_encoder.check(sampling.guidance.negative_prompt)
@@ -409,69 +354,6 @@ class Phenaki:
         if samples < 1:
             raise PhenakiError(f"{samples} samples cannot be generated: give 1 or more")
         return torch.Generator(self.device).manual_seed(seed)
-
-    def _check_start(
-        self, start: Tensor | None, size: tuple[int, int] | None, samples: int, options: SamplingOptions
-    ) -> tuple[Tensor | None, tuple[int, int]]:
-        """The first frames, one for each sample, and the size of the video, both checked."""
-        if start is None:
-            size = self.image_size if size is None else size
-            self.tokenizer.grid(1, *size)
-            return None, size
-        start = self._check_video(start, samples)
-        height, width = start.shape[-2:]
-        if size is not None and (height, width) != tuple(size):
-            raise PhenakiError(
-                f"size {size[1]}x{size[0]}, but the first frames have {width}x{height} pixels: give one of the two"
-            )
-        self._check_enough_frames(start, options)
-        return start, (height, width)
-
-    def _check_video(self, video: Tensor, samples: int) -> Tensor:
-        """A video of the caller's, checked, one for each sample, on the model's device."""
-        self.tokenizer.check_video(video)
-        if len(video) not in (1, samples) or not video.numel():
-            raise PhenakiError(f"videos {tuple(video.shape)} for {samples} samples: give one, or one for each")
-        return video.to(self.device).expand(samples, -1, -1, -1, -1)
-
-    def _check_prime_frames(self, prime_frames: int) -> None:
-        period, longest = self.tokenizer.patch[0], self.generator.config.frames
-        below = floor_frames(max(1, prime_frames), period)
-        if prime_frames != below:
-            raise PhenakiError(
-                f"prime_frames {prime_frames} does not fit latent frames of {period} frames, which take 1 + {period}k: "
-                f"use {below} or {below + period}"
-            )
-        if prime_frames > longest - period:
-            raise PhenakiError(
-                f"prime_frames {prime_frames} leaves no frame to generate of the {longest} that this generator writes "
-                f"at a time: use at most {max(1, longest - period)}"
-            )
-
-    def _check_enough_frames(self, video: Tensor, options: SamplingOptions) -> None:
-        prime_frames, frames = options.get("prime_frames") or 1, video.shape[2]
-        if prime_frames > frames:
-            raise PhenakiError(
-                f"prime_frames {prime_frames}, but the clip has {frames}: "
-                f"use at most {floor_frames(frames, self.tokenizer.patch[0])}"
-            )
-
-    def _check_mask(self, mask: Tensor, video: Tensor) -> Tensor:
-        """A mask, checked, as bool (1, 1, T or 1, H, W) on the model's device."""
-        mask = mask[None] if mask.ndim == 2 else mask
-        frames, height, width = video.shape[2:]
-        if mask.dtype != torch.bool or mask.ndim != 3:
-            raise PhenakiError(
-                f"a mask of shape {tuple(mask.shape)} and type {mask.dtype}: give bool (H, W) or (T, H, W)"
-            )
-        if mask.shape[1:] != (height, width) or len(mask) not in (1, frames):
-            raise PhenakiError(
-                f"the mask has {len(mask)} frames of {mask.shape[2]}x{mask.shape[1]} pixels, and the video {frames} of "
-                f"{width}x{height}: give one frame, or {frames}, of the video's size"
-            )
-        if not mask.any():
-            raise PhenakiError("the mask is empty: paint white what is to be regenerated")
-        return mask[None, None].to(self.device)
 
 
 def load(name_or_folder: str | Path, device: str | torch.device = "auto") -> Phenaki | nn.Module:
