@@ -58,7 +58,7 @@ def trained(arm: str, steps: int) -> tuple[Tokenizer, float]:
     with tempfile.TemporaryDirectory() as folder, Run(folder, recipe.run, recipe) as run:
         training = TokenizerTrainer(recipe, run)
         released = phenaki.load("shapes-64").tokenizer.state_dict()
-        for tokenizer in (training.tokenizer, training.ema.module):
+        for tokenizer in (training.tokenizer, training.averages["tokenizer"].module):
             tokenizer.load_state_dict(released)
         data = Batches(recipe.data, training.tokenizer.patch[0], captions=False)
         for step in run.steps(training.parts):
@@ -70,7 +70,7 @@ def trained(arm: str, steps: int) -> tuple[Tokenizer, float]:
                 print(f"{arm} {step + 1}/{steps} psnr {figures['psnr']:.2f} {seconds:.0f} s", flush=True)
         if run.step < steps:
             raise SystemExit("stopped")
-        return training.ema.module.eval(), seconds
+        return training.averages["tokenizer"].module.eval(), seconds
 
 
 def measure(tokenizer: Tokenizer, clips: int) -> dict[str, float]:

@@ -21,6 +21,7 @@ from phenaki.training import critic, generator, recipes, tokenizer
 from phenaki.training.cost import step_cost
 from phenaki.training.counting import PeakMemory
 from phenaki.training.generator import GeneratorRecipe
+from phenaki.training.gradients import accumulate_gradients
 from phenaki.training.inputs import Inputs
 from phenaki.training.masking import make_batch
 from phenaki.training.optim import Optimizers
@@ -59,10 +60,11 @@ class RealStep:
         self.parts = make_batch(ids, words, (free, masked.view_as(free)), torch.zeros(4).bool(), uniform)
 
     def loss(self) -> torch.Tensor:
-        return generator.compute_loss(self.networks, self.parts[0], self.recipe, nullcontext)[0]["loss"]
+        return generator.compute_loss(self.networks, self.parts[0], self.recipe, nullcontext)[0]
 
-    def accumulate(self) -> tuple[dict[str, torch.Tensor], list]:
-        return generator.accumulate_gradients(self.networks, self.parts, self.recipe, nullcontext)
+    def accumulate(self) -> tuple[torch.Tensor, dict[str, torch.Tensor], list]:
+        compute_loss = lambda part: generator.compute_loss(self.networks, part, self.recipe, nullcontext)  # noqa: E731
+        return accumulate_gradients(self.parts, compute_loss)
 
     def optimizers(self) -> list[Optimizers]:
         return list(generator.build_optimizers(self.trained, self.recipe).values())
@@ -124,7 +126,7 @@ def test_parts_of_a_batch_have_the_gradients_of_the_whole_batch(debug: Generator
     for parts in (1, 2, 3):
         step.parts = make_batch(ids, words, masks, torch.arange(5) == 2, uniform, first_frame_weight=2.0, parts=parts)
         assert len(step.parts) == parts
-        losses, _ = step.accumulate()
+        _, losses, _ = step.accumulate()
         found.append((losses, [parameter.grad for parameter in step.parameters()]))
         for parameter in step.parameters():
             parameter.grad = None

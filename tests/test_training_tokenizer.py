@@ -67,8 +67,8 @@ def test_each_side_learns_from_its_own_step_alone(input: str, tmp_path: Path, mo
     monkeypatch.setattr(Optimizers, "update", spied)
     metrics = both.update(random_clips(), 0)
     (first, *own), (second, *other) = turns
-    assert first is both.optimizers and own[0] > 0 and own[1] == 0
-    assert second is both.discriminator_optimizers and other[0] == 0 and other[1] > 0
+    assert first is both.optimizers["optimizers"] and own[0] > 0 and own[1] == 0
+    assert second is both.optimizers["discriminator_optimizers"] and other[0] == 0 and other[1] > 0
     assert not gradients(both.tokenizer.parameters()) and not gradients(both.discriminator.parameters())
     assert {"adversarial", "discriminator_loss", "penalty"} < metrics.keys()
 
@@ -79,8 +79,8 @@ def test_each_parameter_has_one_optimizer_and_guests_have_none(tmp_path: Path, l
     guests = [*lpips.parameters(), *lpips.buffers(), *i3d.parameters(), *i3d.buffers()]
     before = [tensor.clone() for tensor in guests]
     for network, optimizers in (
-        (both.tokenizer, both.optimizers),
-        (both.discriminator, both.discriminator_optimizers),
+        (both.tokenizer, both.optimizers["optimizers"]),
+        (both.discriminator, both.optimizers["discriminator_optimizers"]),
     ):
         held = [p for o in optimizers.optimizers for group in o.param_groups for p in group["params"]]
         assert sorted(map(id, held)) == sorted(map(id, network.parameters()))

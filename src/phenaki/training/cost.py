@@ -6,9 +6,8 @@ The step itself runs on the meta device, where tensors have shapes and no data, 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -17,15 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from phenaki.conditioning import NoTextConfig, Text, encoder_class
+from phenaki.conditioning import Text, TextConfig, encoder_class
 from phenaki.conditioning.words import WORD_BYTES
 from phenaki.core.grid import latent_frames
 from phenaki.core.precision import Autocast
 from phenaki.generators import Components, build_generator
 from phenaki.generators.critic import build_critic
 from phenaki.perceptual import I3D, LPIPS, PerceptualNetworks
-from phenaki.tokenizers import TokenizerSpec, build_tokenizer
-from phenaki.tokenizers.discriminator import Discriminator
+from phenaki.tokenizers import TokenizerSpec
 from phenaki.training import critic, generator, tokenizer
 from phenaki.training.counting import Flops, Hardware, HardwareMode, PeakMemory
 from phenaki.training.critic import CriticRecipe
@@ -36,6 +34,7 @@ from phenaki.training.masking import GeneratorBatch
 from phenaki.training.optim import Optimizers
 from phenaki.training.sharding import shardable
 from phenaki.training.tokenizer import TokenizerBatch, TokenizerNetworks, TokenizerRecipe
+from phenaki.training.trainer import Networks
 
 _MASK_RATIO = 0.6366  # 2 / pi, the mean of the cosine schedule
 
@@ -85,11 +84,11 @@ def step_cost(
             _checkpoint(step, mode)
         parameters = [parameter for network in step.networks.values() for parameter in network.parameters()]
         with mode, Flops() as counter, PeakMemory(parameters) as peak:
-            step.run(part, mode.autocast)
+            step.run(part, mode.autocast, True)
         flops = counter.total
         if step.penalty_every is not None:
             with mode, Flops() as counter:
-                step.run(part, mode.autocast, penalize=False)
+                step.run(part, mode.autocast, False)
             flops = counter.total + (flops - counter.total) // step.penalty_every
     weights = 4 * _count(step.networks.values())
     shards = [4 * _count([module]) for module in shardable(blocks(step.networks.values()))]
@@ -98,7 +97,7 @@ def step_cost(
         "frozen networks": 4 * _count(step.frozen),
         "gradients": weights,
         "optimizer": states,
-        "averages": 4 * _count(step.networks[name] for name in step.averaged),
+        "averages": 4 * _count(list(step.networks.values())[: step.averaged]),
         "activations": peak.bytes,
     }
     return Cost(
@@ -112,29 +111,27 @@ def step_cost(
     )
 
 
-class Step(ABC):
-    """The networks of a stage, on the current device, and its real training step with inputs of zeros.
+@dataclass(frozen=True)
+class Step:
+    """The networks of a stage on the meta device, and its real training step with inputs of zeros.
 
-    networks: those in training, by name. averaged: those with a moving average. frozen: networks of the losses.
-    penalty_every: how often a step has the discriminator's penalty; None for never.
+    networks: those in training, by name, the first that with most parts. run: forward and backward passes for one part
+    of a batch, of so many clips, in this autocast, with or without the discriminator's penalty. grid: ids of a clip.
+    averaged: how many of the networks, from the first on, have a moving average. frozen: networks of the losses.
+    penalty_every: how often a step has the penalty; None for never.
     """
 
-    networks: dict[str, nn.Module]
-    averaged: list[str]
-    frozen: list[nn.Module]
-    penalty_every: int | None
+    networks: Networks
+    optimizers: dict[str, Optimizers]
+    run: Callable[[int, Autocast, bool], object]
+    grid: tuple[int, int, int]
+    averaged: int
+    frozen: Sequence[nn.Module] = ()
+    penalty_every: int | None = None
 
-    @abstractmethod
-    def optimizers(self) -> list[Optimizers]:
-        """The optimizers of the stage."""
-
-    @abstractmethod
     def tokens(self, clips: int) -> int:
         """Ids in so many clips."""
-
-    @abstractmethod
-    def run(self, clips: int, autocast: Autocast = nullcontext, penalize: bool = True) -> None:
-        """Forward and backward passes for one part of a batch."""
+        return clips * math.prod(self.grid)
 
     def parameters_by_part(self) -> dict[str, int]:
         """Of the first network by its children, all layers in one, and of the others."""
@@ -146,100 +143,68 @@ class Step(ABC):
         return dict(counts.most_common())
 
 
-class TokenizerStep(Step):
+def _tokenizer_step(recipe: TokenizerRecipe) -> Step:
     """With all losses of the recipe, at a step at which the discriminator has started."""
+    config, frames, size = recipe.discriminator, max(recipe.data.lengths), recipe.tokenizer.image_size
+    recipe.data.check_tokenizer(size, recipe.tokenizer.fps, recipe.tokenizer.patch)
+    trained, adversarial = tokenizer.build_networks(recipe), bool(recipe.loss.adversarial)
+    perceptual = PerceptualNetworks(LPIPS() if recipe.loss.lpips else None, I3D() if recipe.loss.i3d else None)
+    frozen = [network.eval().requires_grad_(False) for network in perceptual if network is not None]
+    networks = TokenizerNetworks(**trained, perceptual=perceptual)
 
-    def __init__(self, recipe: TokenizerRecipe):
-        recipe.data.check_tokenizer(recipe.tokenizer.image_size, recipe.tokenizer.fps, recipe.tokenizer.patch)
-        self._recipe, self._frames = recipe, max(recipe.data.lengths)
-        perceptual = PerceptualNetworks(LPIPS() if recipe.loss.lpips else None, I3D() if recipe.loss.i3d else None)
-        self.frozen = [network.eval().requires_grad_(False) for network in perceptual if network is not None]
-        self.networks = {"tokenizer": build_tokenizer(recipe.tokenizer)}
-        self.averaged, self.penalty_every = ["tokenizer"], None
-        if recipe.loss.adversarial:
-            self.networks["discriminator"] = Discriminator(recipe.discriminator)
-            self.penalty_every = recipe.discriminator.penalty_every if recipe.discriminator.penalty else None
-        self._networks = TokenizerNetworks(self.networks["tokenizer"], self.networks.get("discriminator"), perceptual)
-
-    def optimizers(self) -> list[Optimizers]:
-        return tokenizer.build_optimizers(self._networks, self._recipe)
-
-    def tokens(self, clips: int) -> int:
-        return clips * math.prod(self._networks.tokenizer.grid(self._frames, *self._recipe.tokenizer.image_size))
-
-    def run(self, clips: int, autocast: Autocast = nullcontext, penalize: bool = True) -> None:
-        recipe, adversarial = self._recipe, self._networks.discriminator is not None
-        video = torch.zeros(clips, 3, self._frames, *recipe.tokenizer.image_size)
-        parts = [TokenizerBatch(video, torch.arange(min(recipe.loss.frames or self._frames, self._frames)))]
-        _, outputs = tokenizer.accumulate_gradients(self._networks, parts, recipe, autocast, adversarial)
+    def run(clips: int, autocast: Autocast, penalize: bool) -> None:
+        video = torch.zeros(clips, 3, frames, *size)
+        part = TokenizerBatch(video, torch.arange(min(recipe.loss.frames or frames, frames)))
+        objective, _, out = tokenizer.compute_loss(networks, part, recipe, autocast, adversarial)
+        objective.backward()
         if adversarial:
-            penalize = penalize and self.penalty_every is not None
-            tokenizer.accumulate_discriminator_gradients(self._networks, parts, outputs, recipe, autocast, penalize)
+            penalize = penalize and bool(config.penalty)
+            tokenizer.compute_discriminator_loss(networks, part, out.video, recipe, autocast, penalize)[0].backward()
+
+    grid = networks.tokenizer.grid(frames, *size)
+    penalty_every = config.penalty_every if adversarial and config.penalty else None
+    return Step(trained, tokenizer.build_optimizers(trained, recipe), run, grid, 1, frozen, penalty_every)
 
 
-class GeneratorStep(Step):
+def _generator_step(recipe: GeneratorRecipe, spec: TokenizerSpec) -> Step:
     """On the longest clips with the longest texts, and a critic if the recipe has one."""
+    learns, grid = encoder_class(recipe.text).learned, _grid(recipe, spec)
+    inputs = Inputs(spec, "", None, None, recipe.text.width, "" if learns else "frozen", learns, None, True)
+    trained = generator.build_networks(recipe, inputs)
+    components = inputs.components(trained)
 
-    def __init__(self, recipe: GeneratorRecipe, spec: TokenizerSpec):
-        recipe.data.check_tokenizer(spec.image_size, spec.fps, spec.patch)
-        self._recipe, self._grid = recipe, _grid(recipe, spec)
-        learns = encoder_class(recipe.text).learned
-        inputs = Inputs(spec, "", None, None, recipe.text.width, "" if learns else "frozen", learns, None, True)
-        self.networks = generator.build_networks(recipe, inputs)
-        self.averaged, self.frozen, self.penalty_every = list(self.networks), [], None
-        self._networks = Components(
-            self.networks["generator"],
-            text_encoder=self.networks.get("text_encoder"),
-            critic=self.networks.get("critic"),
+    def run(clips: int, autocast: Autocast, penalize: bool) -> None:
+        text = (
+            torch.zeros(clips, recipe.text.max_words, WORD_BYTES).long() if learns else _embeddings(clips, recipe.text)
         )
+        batch = _masked_batch(clips, grid, text, components.critic is not None)
+        generator.compute_loss(components, batch, recipe, autocast)[0].backward()
 
-    def optimizers(self) -> list[Optimizers]:
-        return list(generator.build_optimizers(self.networks, self._recipe).values())
-
-    def tokens(self, clips: int) -> int:
-        return clips * math.prod(self._grid)
-
-    def run(self, clips: int, autocast: Autocast = nullcontext, penalize: bool = True) -> None:
-        batch = _masked_batch(clips, self._grid, self._text(clips), self._networks.critic is not None)
-        generator.accumulate_gradients(self._networks, [batch], self._recipe, autocast)
-
-    def _text(self, clips: int) -> Text | Tensor:
-        config = self._recipe.text
-        if self._networks.text_encoder is not None:
-            return torch.zeros(clips, config.max_words, WORD_BYTES, dtype=torch.long)
-        return _embeddings(clips, 0 if isinstance(config, NoTextConfig) else config.length, config.width)
+    return Step(trained, generator.build_optimizers(trained, recipe), run, grid, len(trained))
 
 
-class CriticStep(Step):
+def _critic_step(recipe: CriticRecipe, spec: TokenizerSpec, model: GeneratorRecipe) -> Step:
     """Beside a generator that stays frozen and comes from another recipe, as does its text."""
+    frozen = build_generator(model.generator, spec, model.text.width).requires_grad_(False)
+    trained, grid = {"critic": build_critic(recipe.critic, frozen)}, _grid(recipe, spec)
+    components = Components(frozen, critic=trained["critic"])
 
-    def __init__(self, recipe: CriticRecipe, spec: TokenizerSpec, model: GeneratorRecipe):
-        recipe.data.check_tokenizer(spec.image_size, spec.fps, spec.patch)
-        self._recipe, self._grid, self._text = recipe, _grid(recipe, spec), model.text
-        self._generator = build_generator(model.generator, spec, model.text.width).requires_grad_(False)
-        self.networks = {"critic": build_critic(recipe.critic, self._generator)}
-        self.averaged, self.frozen, self.penalty_every = ["critic"], [self._generator], None
+    def run(clips: int, autocast: Autocast, penalize: bool) -> None:
+        batch = _masked_batch(clips, grid, _embeddings(clips, model.text), True)
+        critic.compute_loss(components, batch, recipe, autocast)[0].backward()
 
-    def optimizers(self) -> list[Optimizers]:
-        recipe = self._recipe
-        return [critic.critic_optimizers(self.networks["critic"], recipe.critic, recipe.optimizer, recipe.run.steps)]
-
-    def tokens(self, clips: int) -> int:
-        return clips * math.prod(self._grid)
-
-    def run(self, clips: int, autocast: Autocast = nullcontext, penalize: bool = True) -> None:
-        length = getattr(self._text, "max_words", getattr(self._text, "length", 0))
-        batch = _masked_batch(clips, self._grid, _embeddings(clips, length, self._text.width), True)
-        critic.accumulate_gradients(self.networks["critic"], self._generator, [batch], self._recipe, autocast)
+    return Step(trained, critic.build_optimizers(trained, recipe), run, grid, 1, [frozen])
 
 
 def _grid(recipe: GeneratorRecipe | CriticRecipe, spec: TokenizerSpec) -> tuple[int, int, int]:
+    recipe.data.check_tokenizer(spec.image_size, spec.fps, spec.patch)
     (p, ph, pw), (height, width) = spec.patch, spec.image_size
     return latent_frames(max(recipe.data.lengths), p), height // ph, width // pw
 
 
-def _embeddings(clips: int, length: int, width: int) -> Text:
-    return Text(torch.zeros(clips, length, width), torch.zeros(clips, length, dtype=torch.bool))
+def _embeddings(clips: int, config: TextConfig) -> Text:
+    length = getattr(config, "max_words", getattr(config, "length", 0))
+    return Text(torch.zeros(clips, length, config.width), torch.zeros(clips, length, dtype=torch.bool))
 
 
 def _masked_batch(clips: int, grid: tuple[int, int, int], text: Text | Tensor, critic: bool) -> GeneratorBatch:
@@ -259,8 +224,8 @@ def _masked_batch(clips: int, grid: tuple[int, int, int], text: Text | Tensor, c
 
 def _step(recipe: Recipe, spec: TokenizerSpec | None, model: GeneratorRecipe | None) -> Step:
     if isinstance(recipe, TokenizerRecipe):
-        return TokenizerStep(recipe)
-    return CriticStep(recipe, spec, model) if isinstance(recipe, CriticRecipe) else GeneratorStep(recipe, spec)
+        return _tokenizer_step(recipe)
+    return _critic_step(recipe, spec, model) if isinstance(recipe, CriticRecipe) else _generator_step(recipe, spec)
 
 
 def _checkpoint(step: Step, mode: HardwareMode) -> None:
@@ -278,7 +243,7 @@ def _optimizers_cost(step: Step) -> tuple[int, int]:
     """Operations of the optimizers' step, and bytes of their state."""
     states: list[Tensor] = []
     with Flops() as counter:
-        for optimizers in step.optimizers():
+        for optimizers in step.optimizers.values():
             for parameter in optimizers.parameters:
                 parameter.grad = torch.zeros_like(parameter)
             for optimizer in optimizers.optimizers:

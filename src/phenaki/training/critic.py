@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,25 +11,23 @@ from torch import Tensor
 from phenaki.conditioning import Text
 from phenaki.core.components import fingerprint
 from phenaki.core.errors import PhenakiError
-from phenaki.core.precision import Autocast, autocast
+from phenaki.core.precision import Autocast
 from phenaki.data.batch import Batch
 from phenaki.data.config import DataConfig
-from phenaki.data.eval_samples import eval_samples
-from phenaki.generators import Generator
+from phenaki.generators import Components, Generator
 from phenaki.generators.critic import Critic, CriticConfig, build_critic
-from phenaki.generators.losses import critic_loss
+from phenaki.generators.losses import GeneratorLossConfig, critic_loss
 from phenaki.pipeline import Phenaki, save_model
 from phenaki.sampling import DecodingConfig
 from phenaki.sampling.decoding import sample_logits
 from phenaki.training.config import RunConfig
-from phenaki.training.gradients import add_weighted
-from phenaki.training.inputs import Inputs, check_batches, open_inputs
-from phenaki.training.layers import prepare_layers
-from phenaki.training.masking import GeneratorBatch, PrefixConfig, make_batch, masked_logits
-from phenaki.training.optim import OptimizerConfig, Optimizers, averaged
-from phenaki.training.previews import Checker, preview_captions, preview_prompts, read_prompts
+from phenaki.training.gradients import accumulate_gradients, concatenate
+from phenaki.training.inputs import Inputs, open_inputs
+from phenaki.training.masking import GeneratorBatch, PrefixConfig, masked_logits
+from phenaki.training.optim import OptimizerConfig, Optimizers
+from phenaki.training.previews import Checker, Previews
 from phenaki.training.run import Run
-from phenaki.training.sharding import gather_full
+from phenaki.training.trainer import Metrics, Networks, Trainer
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,7 @@ def critic_optimizers(critic: Critic, config: CriticConfig, optimizer: Optimizer
 def score_sampled(
     critic: Critic, generator: Generator, text: Text, batch: GeneratorBatch, logits: Tensor, temperature: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The critic's loss, and `log_odds` and `real` (F,) of the ids it scored; call it in `autocast`.
+    """What the part adds to the critic's loss, and `log_odds` and `real` (F,) of its ids; call it in `autocast`.
 
     The masked ids are sampled from the generator's logits (M, V), which get no gradient. Sampled ids equal to the
     original are labelled real, as are all that were not masked; known ids do not count.
@@ -68,7 +63,8 @@ def score_sampled(
     condition = critic.condition_on(generator, text, batch.dropped)
     log_odds = critic.scores(generator, filled, condition).flatten()[batch.free]
     real = (filled == batch.ids).flatten()[batch.free]
-    return critic_loss(log_odds, real), {"log_odds": log_odds.detach(), "real": real}
+    loss = batch.free_fraction * critic_loss(log_odds, real)
+    return loss, {"log_odds": log_odds.detach(), "real": real}
 
 
 def accuracy(log_odds: Tensor, real: Tensor) -> float:
@@ -80,68 +76,45 @@ def accuracy(log_odds: Tensor, real: Tensor) -> float:
 
 
 def compute_loss(
-    critic: Critic, generator: Generator, batch: GeneratorBatch, recipe: CriticRecipe, autocast: Autocast
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of a critic whose generator is frozen, and the outputs of `score_sampled`."""
+    networks: Components, batch: GeneratorBatch, recipe: CriticRecipe, autocast: Autocast
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """What a part of a batch adds to the objective, and to the loss of a critic whose generator is frozen; and the
+    outputs of `score_sampled`."""
+    critic, generator = networks.critic, networks.generator
     with torch.no_grad(), autocast():
         logits = masked_logits(generator, batch.text, batch)
     with autocast():
-        return score_sampled(critic, generator, batch.text, batch, logits, recipe.critic.temperature)
+        loss, scored = score_sampled(critic, generator, batch.text, batch, logits, recipe.critic.temperature)
+    return recipe.critic.weight * loss, {"critic_loss": loss}, scored
 
 
-def accumulate_gradients(
-    critic: Critic, generator: Generator, parts: Sequence[GeneratorBatch], recipe: CriticRecipe, autocast: Autocast
-) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
-    """Forward and backward pass for the parts of a batch: the losses of the batch, and the outputs of each part."""
-    total, losses, outputs = sum(len(part.free) for part in parts), {}, []
-    for part in parts:
-        loss, output = compute_loss(critic, generator, part, recipe, autocast)
-        fraction = len(part.free) / total
-        (recipe.critic.weight * fraction * loss).backward()
-        add_weighted(losses, {"critic_loss": loss}, fraction)
-        outputs.append(output)
-    return losses, outputs
+def build_optimizers(networks: Networks, recipe: CriticRecipe) -> dict[str, Optimizers]:
+    """Those of the critic, by the name that they have in checkpoints."""
+    return {"optimizers": critic_optimizers(networks["critic"], recipe.critic, recipe.optimizer, recipe.run.steps)}
 
 
-class CriticTrainer:
-    """A critic in training beside a frozen generator, and its update. `parts`: what a checkpoint holds."""
+class CriticTrainer(Trainer):
+    """A critic in training beside a frozen generator."""
 
-    def __init__(self, recipe: CriticRecipe, run: Run, generator: Generator, inputs: Inputs):
-        self.recipe, self.run, self.generator, self.inputs = recipe, run, generator, inputs
-        self.autocast = partial(autocast, run.device, recipe.run.precision)
+    def __init__(self, recipe: CriticRecipe, run: Run, model: Components, inputs: Inputs):
         with run.initializing():
-            self.critic = build_critic(recipe.critic, generator).to(run.device)
-        self.ema = averaged(self.critic, recipe.optimizer.ema_decay)
-        prepare_layers([self.critic], recipe.run, run.device, [self.ema])
-        self.optimizers = critic_optimizers(self.critic, recipe.critic, recipe.optimizer, recipe.run.steps)
-        self.reducer = run.gradient_reducer(self.optimizers.parameters, recipe.optimizer.accumulate)
-        self.parts = {"critic": self.critic, "critic_ema": self.ema, "optimizers": self.optimizers}
+            critic = build_critic(recipe.critic, model.generator).to(run.device)
+        self.components, self.inputs = replace(model, critic=critic), inputs
+        super().__init__(recipe, run, {"critic": critic}, build_optimizers)
 
-    def draw_batch(self, batch: Batch, step: int) -> list[GeneratorBatch]:
-        """The batch in parts, with all that is random in a step."""
-        run, rng = self.run, self.run.rng(step)
-        ids = self.inputs.ids(batch, run.device)
-        masks = self.recipe.prefix.draw_masks(batch["continued"], ids.shape[1:], rng, run.rng(step, shared=True))
-        uniform = torch.rand(int(masks[1].sum()), 1, generator=rng)
-        with self.autocast():
-            text = self.inputs.text(batch, run.device)
-        dropped = torch.zeros(len(ids), dtype=torch.bool)
-        return make_batch(ids, text, masks, dropped, uniform, parts=self.recipe.optimizer.accumulate)
-
-    def update(self, batch: Batch, step: int) -> dict[str, float]:
-        """One update. Returns the metrics."""
-        parts = self.draw_batch(batch, step)
-        losses, outputs = accumulate_gradients(self.critic, self.generator, parts, self.recipe, self.autocast)
-        self.reducer.finish(losses["critic_loss"])
-        norm = self.optimizers.update(step)
-        if math.isfinite(norm):  # else no step was taken
-            self.ema.update_parameters(self.critic)
-        log_odds, real = (torch.cat([output[name] for output in outputs]) for name in ("log_odds", "real"))
+    def update(self, batch: Batch, step: int) -> Metrics:
+        loss = GeneratorLossConfig(text_drop=0.0)
+        parts = self.inputs.draw_batch(batch, self.components, self.run, step, self.recipe, loss)
+        objective, losses, outputs = accumulate_gradients(
+            parts, lambda part: compute_loss(self.components, part, self.recipe, self.autocast)
+        )
+        norm = self.take_step("optimizers", objective, step)
+        self.update_averages(norm)
         return {
             "critic_loss": losses["critic_loss"].item(),
-            "critic_accuracy": accuracy(log_odds, real),
+            "critic_accuracy": accuracy(**concatenate(outputs)),
             "grad_norm": norm,
-            "lr": self.optimizers.lr(step),
+            "lr": self.optimizers["optimizers"].lr(step),
         }
 
 
@@ -161,31 +134,18 @@ def train_critic(
     `train_generator`.
     """
     inputs = open_inputs(recipe.data, model.text_encoder.config, model.tokenizer, model.text_encoder)
-    recipe.prefix.check_causal(inputs.causal)
-    check_batches(recipe.data, model.generator.config.frames)
+    inputs.check(recipe.data, recipe.prefix, model.generator.config.frames)
     model.generator.requires_grad_(False)
-    clips = eval_samples(recipe.data, captions=inputs.captions, check_caption=inputs.check_caption)
-    prompts = read_prompts(recipe.run.prompts, inputs)
-    frozen = {"tokenizer": inputs.fingerprint, "text encoder": inputs.text_fingerprint}
-    frozen |= {"generator": fingerprint(model.generator)}
+    previews = Previews(recipe, inputs, checker)
+    frozen = inputs.frozen | {"generator": fingerprint(model.generator)}
     with Run(folder, recipe.run, recipe, frozen, resume, overwrite) as run:
         model.to(run.device)
-        trainer = CriticTrainer(recipe, run, model.generator, inputs)
-        data = inputs.batches(recipe.data, run)
-        parts = trainer.parts | {"data": data}
-        run.restore(parts)
+        trainer = CriticTrainer(recipe, run, model.components, inputs)
 
-        for step in run.steps(parts, data.prepare):
-            run.log(**trainer.update(run.next(data), step))
-            if run.completes(recipe.run.picture_every):
-                critic = gather_full(trainer.ema.module)  # all processes call
-                if run.is_main:
-                    components = replace(model.components, critic=critic)
-                    sampling, fps = model.sampling.with_options({"order": "critic"}), model.fps
-                    metrics, preview = preview_captions(components, clips, sampling, checker)
-                    run.record(metrics)
-                    run.show("samples", preview, fps)
-                    if prompts:
-                        run.show("prompts", preview_prompts(components, prompts, sampling), fps)
-                    save_model(run.folder / "model", components, model.sampling)
+        def preview(averages: Networks) -> None:
+            components = replace(model.components, critic=averages["critic"])
+            run.record(previews.show(run, components, model.sampling.with_options({"order": "critic"})))
+            save_model(run.folder / "model", components, model.sampling)
+
+        trainer.train(inputs.batches(recipe.data, run), preview)
     return run.folder / "model"

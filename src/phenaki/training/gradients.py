@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,11 +15,30 @@ from phenaki.training.processes import Processes
 _BUCKET = 25 << 20  # bytes, as in torch's DDP: smaller ones waste bandwidth, larger ones overlap less with the pass
 
 
-def add_weighted(totals: dict[str, Tensor], terms: Mapping[str, Tensor], weight: float = 1.0) -> None:
-    """Add the terms of a part of the batch, without their graph, to the totals of the batch."""
-    for name, term in terms.items():
-        term = weight * term.detach()
-        totals[name] = totals[name] + term if name in totals else term
+Part, Output = TypeVar("Part"), TypeVar("Output")
+
+
+def accumulate_gradients(
+    parts: Sequence[Part], compute_loss: Callable[[Part], tuple[Tensor, dict[str, Tensor], Output]]
+) -> tuple[Tensor, dict[str, Tensor], list[Output]]:
+    """Forward and backward passes of the parts of a batch.
+
+    `compute_loss` returns what a part adds to the objective and to the losses of the batch, and its outputs. Returns
+    the sums, without their graph, and the outputs of each part.
+    """
+    objective, losses, outputs = 0.0, {}, []
+    for part in parts:
+        term, terms, output = compute_loss(part)
+        term.backward()
+        objective = objective + term.detach()
+        losses = {name: losses.get(name, 0.0) + value.detach() for name, value in terms.items()}
+        outputs.append(output)
+    return objective, losses, outputs
+
+
+def concatenate(outputs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The outputs of the parts of a batch, one after the other."""
+    return {name: torch.cat([output[name] for output in outputs]) for name in outputs[0]}
 
 
 class _Bucket(NamedTuple):

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from phenaki.conditioning import NoTextConfig, Text, TextConfig, TextEncoder, encoder_class
 from phenaki.core.components import fingerprint
 from phenaki.core.errors import PhenakiError
+from phenaki.core.precision import autocast
 from phenaki.data.batch import Batch
 from phenaki.data.config import DataConfig
 from phenaki.data.mixing import Batches
 from phenaki.data.opening import token_set
 from phenaki.data.tokens import TOKENS, TokenSet
+from phenaki.generators import Components
+from phenaki.generators.losses import GeneratorLossConfig
 from phenaki.media.convert import to_float
 from phenaki.tokenizers import Tokenizer, TokenizerSpec
+from phenaki.training.masking import GeneratorBatch, PrefixConfig, make_batch
 from phenaki.training.run import Run
 
 
@@ -50,24 +55,52 @@ class Inputs:
         """int64 (B, t, h, w)."""
         return batch["ids"].to(device) if "ids" in batch else self.tokenizer.encode(to_float(batch["video"].to(device)))
 
-    def text(self, batch: Batch, device: torch.device) -> Text | Tensor:
+    def text(self, batch: Batch, text_encoder: TextEncoder | None, device: torch.device) -> Text | Tensor:
         """Embeddings; for a text encoder in training, the tokens that it reads."""
         if "text" in batch:
             return Text(batch["text"].to(device), batch["text_mask"].to(device))
-        tokens = self.text_encoder.tokenize(batch["captions"]).to(device)
-        return tokens if self.learns_text else self.text_encoder(tokens)
+        tokens = text_encoder.tokenize(batch["captions"]).to(device)
+        return tokens if self.learns_text else text_encoder(tokens)
+
+    def check(self, data: DataConfig, prefix: PrefixConfig, frames: int) -> None:
+        """Raise PhenakiError unless the longest clips have as many frames as the generator writes, and the tokenizer
+        allows for what `prefix` says is known."""
+        prefix.check_causal(self.causal)
+        if max(data.lengths) != frames:
+            raise PhenakiError(
+                f"data.lengths {data.lengths} and generator.frames {frames}: the longest clips must have as many "
+                "frames as the generator writes"
+            )
+
+    @property
+    def frozen(self) -> dict[str, str]:
+        """Fingerprints of the networks that a run builds on, by name."""
+        return {"tokenizer": self.fingerprint, "text encoder": self.text_fingerprint}
+
+    def components(self, networks: Mapping[str, nn.Module]) -> Components:
+        """The model of these networks in training, and of those that are frozen."""
+        text_encoder = networks.get("text_encoder", self.text_encoder)
+        return Components(networks["generator"], self.tokenizer, text_encoder, networks.get("critic"))
 
     def batches(self, data: DataConfig, run: Run) -> Batches:
         """The batches of this process."""
-        return Batches(
-            data,
-            self.spec.patch[0],
-            run.rank,
-            run.world_size,
-            self.captions,
-            check_caption=self.check_caption,
-            on_bad=run.skip_sample,
-        )
+        period, check = self.spec.patch[0], self.check_caption
+        return Batches(data, period, run.rank, run.world_size, self.captions, check, run.skip_sample)
+
+    def draw_batch(
+        self, batch: Batch, model: Components, run: Run, step: int, recipe: Any, loss: GeneratorLossConfig
+    ) -> list[GeneratorBatch]:
+        """The batch, in `optimizer.accumulate` parts, with all that is random in a step of the model in training."""
+        rng, device = run.rng(step), run.device
+        ids = self.ids(batch, device)
+        masks = recipe.prefix.draw_masks(batch["continued"], ids.shape[1:], rng, run.rng(step, shared=True))
+        dropped = torch.zeros(len(ids), dtype=torch.bool)
+        if loss.text_drop:
+            dropped = torch.rand(len(ids), generator=rng) < loss.text_drop
+        uniform = torch.rand(int(masks[1].sum()), 1, generator=rng) if model.critic is not None else None
+        with autocast(device, recipe.run.precision):
+            text = self.text(batch, model.text_encoder, device)
+        return make_batch(ids, text, masks, dropped, uniform, loss.first_frame_weight, recipe.optimizer.accumulate)
 
 
 def open_inputs(
@@ -127,12 +160,3 @@ def _check(uri: str, made_by: TokenSet, ids_of: str, text_of: str) -> None:
         )
     if made_by.text_encoder != text_of:
         raise PhenakiError(f"the text embeddings in '{uri}' and other data.sources differ: tokenize all the same way")
-
-
-def check_batches(data: DataConfig, frames: int) -> None:
-    """Raise PhenakiError unless the longest clips have as many frames as the generator writes."""
-    if max(data.lengths) != frames:
-        raise PhenakiError(
-            f"data.lengths {data.lengths} and generator.frames {frames}: the longest clips must have as many frames as "
-            "the generator writes"
-        )

@@ -93,7 +93,8 @@ class GeneratorBatch:
     ids: int64 (B, t, h, w). text: embeddings, or int64 tokens (B, L, ...) for a text encoder in training. dropped: bool
     (B,), where the text is hidden. where: int64 (M,), the masked positions in the flattened ids. weight: float32 (M,),
     of their losses. free: int64 (F,), the positions to be generated, which a critic scores. uniform: float32 (M, 1) in
-    [0, 1), from which ids are sampled for the critic; None without one.
+    [0, 1), from which ids are sampled for the critic; None without one. fraction, free_fraction: of the weights, and of
+    the positions to be generated, in the batch.
     """
 
     ids: Tensor
@@ -103,6 +104,8 @@ class GeneratorBatch:
     weight: Tensor
     free: Tensor
     uniform: Tensor | None
+    fraction: float = 1.0
+    free_fraction: float = 1.0
 
     @property
     def targets(self) -> Tensor:
@@ -137,6 +140,7 @@ def make_batch(
     weight = torch.ones(masked.shape)
     weight[:, 0] = first_frame_weight
     counts = [int(part.sum()) for part in masked.chunk(parts)]
+    total, all_free = weight[masked].sum(), free.sum()
     uniforms = [None] * len(counts) if uniform is None else uniform.split(counts)
     rows = zip(ids.chunk(parts), _chunk(text, parts), free.chunk(parts), masked.chunk(parts), strict=True)
     others = zip(dropped.chunk(parts), weight.chunk(parts), uniforms, strict=True)
@@ -149,6 +153,8 @@ def make_batch(
             weight=weight[masked].to(device),
             free=free.flatten().nonzero().squeeze(1).to(device),
             uniform=None if uniform is None else uniform.to(device),
+            fraction=float(weight[masked].sum() / total),
+            free_fraction=float(free.sum() / all_free),
         )
         for (ids, text, free, masked), (dropped, weight, uniform) in zip(rows, others, strict=True)
     ]

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 
 from phenaki.conditioning import Text
 from phenaki.core.errors import PhenakiError
-from phenaki.core.precision import Precision, autocast
+from phenaki.core.precision import autocast
 from phenaki.data.batch import collate
-from phenaki.data.eval_samples import EvalSamples
+from phenaki.data.eval_samples import EvalSamples, eval_samples
 from phenaki.evaluation.pixels import psnr
 from phenaki.generators import Components
 from phenaki.generators.masking import masked_count, random_mask
@@ -23,6 +23,7 @@ from phenaki.sampling import SamplingConfig, Scene, rollout
 from phenaki.tokenizers import Tokenizer, code_usage
 from phenaki.training.inputs import Inputs
 from phenaki.training.masking import make_batch, masked_logits
+from phenaki.training.run import Run
 from phenaki.training.track import Preview
 
 Checker = Callable[[Frames, str], Any]
@@ -51,59 +52,64 @@ def evaluate_tokenizer(tokenizer: Tokenizer, clips: EvalSamples) -> tuple[dict[s
     return metrics, Preview(rows, ["original", "reconstruction"] * (len(rows) // 2))
 
 
-@torch.no_grad()
-def evaluate_generator(
-    model: Components,
-    clips: EvalSamples,
-    inputs: Inputs,
-    sampling: SamplingConfig,
-    checker: Checker | None,
-    precision: Precision,
-) -> tuple[dict[str, float], Preview | None]:
-    """Metrics on clips and their captions, and samples if there are networks to make them.
+class Previews:
+    """What a run of the second stage shows: metrics on fixed clips, samples of their captions, and of `run.prompts`.
 
-    The loss is the cross-entropy of training, without weights, smoothing and text dropping, at mask ratios from 1 to
-    almost 0.
+    Raises PhenakiError for prompts that cannot be generated from, and for data without a usable clip.
     """
-    batch, device = collate(clips.samples), model.device
-    ids = inputs.ids(batch, device)
-    free = torch.ones(ids.shape, dtype=torch.bool)
-    counts = masked_count(torch.linspace(0, 0.95, len(ids)), free.flatten(1).sum(1))
-    masked = random_mask(free, counts, torch.Generator().manual_seed(0))
-    with autocast(device, precision):
-        text = inputs.text(batch, device)
-        text = text if isinstance(text, Text) else model.text_encoder(text)
-        (part,) = make_batch(ids, text, (free, masked), torch.zeros(len(ids), dtype=torch.bool))
-        logits = masked_logits(model.generator, text, part)
-    losses = F.cross_entropy(logits.float(), part.targets, reduction="none")
-    first = part.where % ids[0].numel() < ids[0, 0].numel()
-    metrics = {f"{clips.name}/loss_first": losses[first].mean().item()}
-    if ids.shape[1] > 1:
-        metrics[f"{clips.name}/loss_rest"] = losses[~first].mean().item()
-    if model.tokenizer is None or model.text_encoder is None:
-        return metrics, None
-    sampled, preview = preview_captions(model, clips, sampling, checker)
-    return metrics | sampled, preview
 
+    def __init__(self, recipe: Any, inputs: Inputs, checker: Checker | None):
+        data = recipe.data
+        self._clips = eval_samples(data, captions=inputs.captions, check_caption=inputs.check_caption)
+        self._prompts = read_prompts(recipe.run.prompts, inputs)
+        self._inputs, self._checker, self._precision = inputs, checker, recipe.run.precision
 
-def preview_captions(
-    model: Components, clips: EvalSamples, sampling: SamplingConfig, checker: Checker | None
-) -> tuple[dict[str, float], Preview]:
-    """Samples of the clips' captions, and, with a checker of the world that they are from, the rates of prompts and of
-    single claims that are fulfilled."""
-    captions, metrics = [sample.caption for sample in clips.samples], {}
-    samples, labels = sample_clips(model, captions, sampling), captions
-    if clips.checkable and checker is not None:
-        reports = [checker(clip, caption) for clip, caption in zip(samples, captions, strict=True)]
-        metrics[f"{clips.name}/fulfilled"] = float(np.mean([report.fulfilled for report in reports]))
-        claims = [finding.fulfilled for report in reports for finding in report.findings]
-        metrics[f"{clips.name}/claims_fulfilled"] = float(np.mean(claims))
-        labels = [f"{'+' if report.fulfilled else '-'} {text}" for report, text in zip(reports, captions, strict=True)]
-    return metrics, Preview(samples[:12], labels[:12])
+    def evaluate(self, run: Run, model: Components, sampling: SamplingConfig) -> dict[str, float]:
+        """Metrics of a generator; with the networks that samples need, samples are shown too."""
+        metrics = self.losses(model)
+        if model.tokenizer is None or model.text_encoder is None:
+            return metrics
+        return metrics | self.show(run, model, sampling)
 
+    def losses(self, model: Components) -> dict[str, float]:
+        """The cross-entropy of training, without weights, smoothing and text dropping, at mask ratios from 1 to almost
+        0: of the first frame, and of the others."""
+        clips, inputs, device = self._clips, self._inputs, model.device
+        batch = collate(clips.samples)
+        ids = inputs.ids(batch, device)
+        free = torch.ones(ids.shape, dtype=torch.bool)
+        counts = masked_count(torch.linspace(0, 0.95, len(ids)), free.flatten(1).sum(1))
+        masked = random_mask(free, counts, torch.Generator().manual_seed(0))
+        with torch.no_grad(), autocast(device, self._precision):
+            text = inputs.text(batch, model.text_encoder, device)
+            text = text if isinstance(text, Text) else model.text_encoder(text)
+            (part,) = make_batch(ids, text, (free, masked), torch.zeros(len(ids), dtype=torch.bool))
+            logits = masked_logits(model.generator, text, part)
+        losses = F.cross_entropy(logits.float(), part.targets, reduction="none")
+        first = part.where % ids[0].numel() < ids[0, 0].numel()
+        metrics = {f"{clips.name}/loss_first": losses[first].mean().item()}
+        if ids.shape[1] > 1:
+            metrics[f"{clips.name}/loss_rest"] = losses[~first].mean().item()
+        return metrics
 
-def preview_prompts(model: Components, prompts: Sequence[str], sampling: SamplingConfig) -> Preview:
-    return Preview(sample_clips(model, prompts, sampling), list(prompts))
+    def show(self, run: Run, model: Components, sampling: SamplingConfig) -> dict[str, float]:
+        """Show samples of the clips' captions and of the prompts. Returns, with a checker of the world that the clips
+        are from, the rates of prompts and of single claims that are fulfilled."""
+        clips, checker, fps, metrics = self._clips, self._checker, self._inputs.spec.fps, {}
+        labels = [sample.caption for sample in clips.samples]
+        samples = sample_clips(model, labels, sampling)
+        if clips.checkable and checker is not None:
+            reports = [checker(clip, caption) for clip, caption in zip(samples, labels, strict=True)]
+            claims = [finding.fulfilled for report in reports for finding in report.findings]
+            metrics[f"{clips.name}/fulfilled"] = float(np.mean([report.fulfilled for report in reports]))
+            metrics[f"{clips.name}/claims_fulfilled"] = float(np.mean(claims))
+            labels = [
+                f"{'+' if report.fulfilled else '-'} {text}" for report, text in zip(reports, labels, strict=True)
+            ]
+        run.show("samples", Preview(samples[:12], labels[:12]), fps)
+        if self._prompts:
+            run.show("prompts", Preview(sample_clips(model, self._prompts, sampling), self._prompts), fps)
+        return metrics
 
 
 @torch.no_grad()

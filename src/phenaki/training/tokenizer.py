@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +13,8 @@ from torch.func import functional_call
 
 from phenaki.core.components import save_component
 from phenaki.core.errors import PhenakiError
-from phenaki.core.precision import Autocast, autocast
+from phenaki.core.precision import Autocast
+from phenaki.data.batch import Batch
 from phenaki.data.config import DataConfig
 from phenaki.data.eval_samples import EvalSamples, eval_samples
 from phenaki.data.mixing import Batches
@@ -40,15 +40,14 @@ from phenaki.tokenizers.losses import (
 )
 from phenaki.tokenizers.quantizers import Quantized
 from phenaki.training.config import RunConfig
-from phenaki.training.gradients import add_weighted
+from phenaki.training.gradients import accumulate_gradients
 from phenaki.training.health import Health, check_clips, contrast, diagnosis
-from phenaki.training.layers import prepare_layers
-from phenaki.training.optim import OptimizerConfig, Optimizers, averaged
+from phenaki.training.optim import OptimizerConfig, Optimizers
 from phenaki.training.previews import evaluate_tokenizer
 from phenaki.training.run import Run
-from phenaki.training.sharding import gather_full
+from phenaki.training.trainer import Metrics, Networks, Trainer
 
-Metrics = dict[str, float]
+DISCRIMINATOR = "discriminator_optimizers"
 
 
 @dataclass(frozen=True)
@@ -68,20 +67,27 @@ class TokenizerNetworks:
     """The tokenizer and what its losses need: a discriminator that learns too, and frozen perceptual networks."""
 
     tokenizer: Tokenizer
-    discriminator: Discriminator | None
     perceptual: PerceptualNetworks
+    discriminator: Discriminator | None = None
 
 
 @dataclass(frozen=True)
 class TokenizerBatch:
-    """video: float (B, 3, T, H, W) in [0, 1]. frames: int64 (k,), the frames that losses of single frames see."""
+    """A batch or a part of it. video: float (B, 3, T, H, W) in [0, 1]. frames: int64 (k,), the frames that losses of
+    single frames see. fraction: of the clips of the batch."""
 
     video: Tensor
     frames: Tensor
+    fraction: float = 1.0
 
     def split(self, parts: int) -> list[TokenizerBatch]:
-        """At most so many batches, for gradient accumulation."""
-        return [replace(self, video=video) for video in self.video.chunk(parts)]
+        """At most so many parts, for gradient accumulation."""
+        count = len(self.video)
+        return [replace(self, video=video, fraction=len(video) / count) for video in self.video.chunk(parts)]
+
+    def scaled(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What means over this part add to those over the batch."""
+        return {name: self.fraction * loss for name, loss in losses.items()}
 
     def discriminator_input(self, video: Tensor, config: DiscriminatorConfig) -> Tensor:
         """What the discriminator scores of `video`, this one or its reconstruction."""
@@ -90,8 +96,9 @@ class TokenizerBatch:
 
 def compute_loss(
     networks: TokenizerNetworks, batch: TokenizerBatch, recipe: TokenizerRecipe, autocast: Autocast, adversarial: bool
-) -> tuple[dict[str, Tensor], Reconstruction]:
-    """The weighted loss terms by name, float32 scalars, and the reconstruction."""
+) -> tuple[Tensor, dict[str, Tensor], Reconstruction]:
+    """What a part of a batch adds to the objective, and to the weighted losses by name, float32 scalars; and the
+    reconstruction, without gradient."""
     with autocast():
         out = networks.tokenizer(batch.video)
     losses = pixel_losses(out.video, batch.video, recipe.loss)
@@ -106,7 +113,8 @@ def compute_loss(
         if config.adaptive:
             loss = adaptive_weight(sum(losses.values()), loss, networks.tokenizer.last_layer) * loss
         losses["adversarial"] = recipe.loss.adversarial * loss
-    return losses, out
+    losses = batch.scaled(losses)
+    return sum(losses.values()), losses, Reconstruction(out.video.detach(), out.quantized)
 
 
 def compute_discriminator_loss(
@@ -116,8 +124,8 @@ def compute_discriminator_loss(
     recipe: TokenizerRecipe,
     autocast: Autocast,
     penalize: bool,
-) -> tuple[dict[str, Tensor], Tensor]:
-    """The discriminator's weighted loss terms by name, and its accuracy. made: reconstruction without gradient."""
+) -> tuple[Tensor, dict[str, Tensor], None]:
+    """As `compute_loss`, of the discriminator, and its accuracy. made: reconstruction without gradient."""
     config, discriminator = recipe.discriminator, networks.discriminator
     fake, real = batch.discriminator_input(made, config), batch.discriminator_input(batch.video, config)
     with autocast():
@@ -125,106 +133,79 @@ def compute_discriminator_loss(
     losses = {"discriminator_loss": discriminator_loss(real_scores, fake_scores, config.loss)}
     if penalize:
         losses["penalty"] = config.penalty_every * config.penalty * gradient_penalty(discriminator, real)
-    return losses, ((real_scores > 0).float().mean() + (fake_scores < 0).float().mean()) / 2
+    losses = batch.scaled(losses)
+    accuracy = ((real_scores > 0).float().mean() + (fake_scores < 0).float().mean()) / 2
+    return sum(losses.values()), losses | batch.scaled({"discriminator_accuracy": accuracy}), None
 
 
-def accumulate_gradients(
-    networks: TokenizerNetworks,
-    parts: Sequence[TokenizerBatch],
-    recipe: TokenizerRecipe,
-    autocast: Autocast,
-    adversarial: bool,
-) -> tuple[dict[str, Tensor], list[Reconstruction]]:
-    """Forward and backward pass of the tokenizer for the parts of a batch. Returns the batch's losses by name, and the
-    reconstruction of each part."""
-    total, metrics, outputs = sum(len(part.video) for part in parts), {}, []
-    for part in parts:
-        losses, out = compute_loss(networks, part, recipe, autocast, adversarial)
-        loss, fraction = sum(losses.values()), len(part.video) / total
-        (fraction * loss).backward()
-        add_weighted(metrics, {"loss": loss} | losses, fraction)
-        outputs.append(Reconstruction(out.video.detach(), out.quantized))
-    return metrics, outputs
+def build_networks(recipe: TokenizerRecipe) -> Networks:
+    """The networks in training by name: the tokenizer, and a discriminator if the recipe has one."""
+    networks: Networks = {"tokenizer": build_tokenizer(recipe.tokenizer)}
+    if recipe.loss.adversarial:
+        networks["discriminator"] = Discriminator(recipe.discriminator)
+    return networks
 
 
-def accumulate_discriminator_gradients(
-    networks: TokenizerNetworks,
-    parts: Sequence[TokenizerBatch],
-    outputs: Sequence[Reconstruction],
-    recipe: TokenizerRecipe,
-    autocast: Autocast,
-    penalize: bool,
-) -> dict[str, Tensor]:
-    """Forward and backward pass of the discriminator for the parts of a batch and their reconstructions."""
-    total, metrics = sum(len(part.video) for part in parts), {}
-    for part, out in zip(parts, outputs, strict=True):
-        losses, accuracy = compute_discriminator_loss(networks, part, out.video, recipe, autocast, penalize)
-        fraction = len(part.video) / total
-        (fraction * sum(losses.values())).backward()
-        add_weighted(metrics, losses | {"discriminator_accuracy": accuracy}, fraction)
-    return metrics
-
-
-def build_optimizers(networks: TokenizerNetworks, recipe: TokenizerRecipe) -> list[Optimizers]:
-    """That of the tokenizer, and that of the discriminator if there is one."""
+def build_optimizers(networks: Networks, recipe: TokenizerRecipe) -> dict[str, Optimizers]:
+    """Those of the networks, by the names that they have in checkpoints."""
     steps, config = recipe.run.steps, recipe.discriminator
-    optimizers = [Optimizers([networks.tokenizer], recipe.optimizer, steps)]
-    if networks.discriminator is not None:
+    optimizers = {"optimizers": Optimizers([networks["tokenizer"]], recipe.optimizer, steps)}
+    if "discriminator" in networks:
         own = replace(recipe.optimizer, kind="adamw", lr=config.lr, betas=config.betas)
-        optimizers.append(Optimizers([networks.discriminator], own, steps))
+        optimizers[DISCRIMINATOR] = Optimizers([networks["discriminator"]], own, steps)
     return optimizers
 
 
-class TokenizerTrainer:
-    """The networks of a first-stage run, their optimizers and moving average, and the update of them all.
-
-    `parts`: what a checkpoint holds; the frozen networks are not in it.
-    """
+class TokenizerTrainer(Trainer):
+    """A tokenizer in training, with a discriminator if the recipe has one. `alarms`: the problems so far."""
 
     def __init__(self, recipe: TokenizerRecipe, run: Run):
-        self.recipe, self.run = recipe, run
-        self.autocast = partial(autocast, run.device, recipe.run.precision)
         with run.initializing():
-            tokenizer = build_tokenizer(recipe.tokenizer).to(run.device)
-            discriminator = Discriminator(recipe.discriminator).to(run.device) if recipe.loss.adversarial else None
-        self.networks = TokenizerNetworks(tokenizer, discriminator, load_perceptual(recipe.loss, run.device))
-        self.tokenizer, self.discriminator = tokenizer, discriminator
-        self.ema = averaged(tokenizer, recipe.optimizer.ema_decay)
-        prepare_layers([tokenizer], recipe.run, run.device, [self.ema])
-        self.optimizers, *others = build_optimizers(self.networks, recipe)
-        self.reducer = run.gradient_reducer(self.optimizers.parameters, recipe.optimizer.accumulate)
-        self.parts = {"tokenizer": tokenizer, "ema": self.ema, "optimizers": self.optimizers}
-        for optimizers in others:
-            self.discriminator_optimizers = optimizers
-            self.discriminator_reducer = run.gradient_reducer(optimizers.parameters, recipe.optimizer.accumulate)
-            self.parts |= {"discriminator": discriminator, "discriminator_optimizers": optimizers}
+            networks = {name: network.to(run.device) for name, network in build_networks(recipe).items()}
+        super().__init__(recipe, run, networks, build_optimizers, averages={"tokenizer": "ema"})
+        self.networks = TokenizerNetworks(**networks, perceptual=load_perceptual(recipe.loss, run.device))
+        self.tokenizer, self.discriminator = self.networks.tokenizer, self.networks.discriminator
+        self.alarms: list[str] = []
+        self._health = Health()
+
+    def load(self, batch: Batch) -> Tensor:
+        return to_float(batch["video"]).to(self.run.device)
 
     def update(self, video: Tensor, step: int) -> Metrics:
         """One update with a batch, float (B, 3, T, H, W) in [0, 1] on the run's device. Returns the metrics: losses and
         gradient norm only, if one of these is not finite and the step was skipped."""
-        recipe, networks, rng = self.recipe, self.networks, self.run.rng(step)
+        recipe, networks, autocast, rng = self.recipe, self.networks, self.autocast, self.run.rng(step)
         adversarial = self.discriminator is not None and step >= recipe.discriminator.start
         batch = TokenizerBatch(video, sample_frames(video.shape[2], recipe.loss, rng))
         parts = batch.split(recipe.optimizer.accumulate)
 
-        losses, outputs = accumulate_gradients(networks, parts, recipe, self.autocast, adversarial)
+        loss, losses, outputs = accumulate_gradients(
+            parts, lambda part: compute_loss(networks, part, recipe, autocast, adversarial)
+        )
         statistics = [self.tokenizer.quantizer.statistics(out.quantized) for out in outputs]
-        self.reducer.finish(losses["loss"])
-        metrics = {name: loss.item() for name, loss in losses.items()}
-        metrics["grad_norm"] = self.optimizers.update(step)
-        if not math.isfinite(metrics["grad_norm"]):  # no process took the step
+        norm = self.take_step("optimizers", loss, step)
+        metrics = {name: value.item() for name, value in ({"loss": loss} | losses).items()} | {"grad_norm": norm}
+        if not math.isfinite(norm):  # no process took the step
             return metrics
         metrics["restarted"] = self._update_quantizer(statistics, outputs[-1].quantized, rng)
-        self.ema.update_parameters(self.tokenizer)
+        self.update_averages(norm)
 
         if adversarial:
-            penalize = bool(recipe.discriminator.penalty) and step % recipe.discriminator.penalty_every == 0
-            losses = accumulate_discriminator_gradients(networks, parts, outputs, recipe, self.autocast, penalize)
-            self.discriminator_reducer.finish(losses["discriminator_loss"])
-            metrics |= {name: loss.item() for name, loss in losses.items()}
-            metrics["discriminator_grad_norm"] = self.discriminator_optimizers.update(step)
-            metrics["discriminator_lr"] = self.discriminator_optimizers.lr(step)
-        return metrics | self._describe(outputs, video) | {"lr": self.optimizers.lr(step)}
+            made = [out.video for out in outputs]
+            metrics |= self._update_discriminator(list(zip(parts, made, strict=True)), step)
+        metrics |= self._describe(outputs, video) | {"lr": self.optimizers["optimizers"].lr(step)}
+        self._raise_alarms(video, metrics)
+        return metrics
+
+    def _update_discriminator(self, parts: Sequence[tuple[TokenizerBatch, Tensor]], step: int) -> Metrics:
+        networks, recipe, autocast = self.networks, self.recipe, self.autocast
+        penalize = bool(recipe.discriminator.penalty) and step % recipe.discriminator.penalty_every == 0
+        loss, losses, _ = accumulate_gradients(
+            parts, lambda part: compute_discriminator_loss(networks, *part, recipe, autocast, penalize)
+        )
+        norm, lr = self.take_step(DISCRIMINATOR, loss, step), self.optimizers[DISCRIMINATOR].lr(step)
+        metrics = {name: value.item() for name, value in losses.items()}
+        return metrics | {"discriminator_grad_norm": norm, "discriminator_lr": lr}
 
     def _update_quantizer(
         self, statistics: Sequence[tuple[Tensor, ...]], last: Quantized, rng: torch.Generator
@@ -244,6 +225,13 @@ class TokenizerTrainer:
         psnr = -10 * math.log10(max(1e-10, (made - video).square().mean().item()))
         return {"perplexity": perplexity, "used": used, "contrast": contrast(made, video), "psnr": psnr}
 
+    def _raise_alarms(self, video: Tensor, metrics: Metrics) -> None:
+        """Report the problems of this step."""
+        ids = len(video) * math.prod(self.tokenizer.grid(*video.shape[2:]))
+        for name, sentence in self._health.check(metrics, min(1.0, ids / self.tokenizer.vocab_size)).items():
+            self.run.alarm(name, sentence)
+            self.alarms.append(f"{name}: {sentence}")
+
 
 def load_perceptual(config: TokenizerLossConfig, device: torch.device) -> PerceptualNetworks:
     """The frozen networks of the perceptual losses. Raises PhenakiError if their weights are missing."""
@@ -260,24 +248,17 @@ def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path, resume: str = "
     """
     clips = _check_clips(recipe)
     with Run(folder, recipe.run, recipe, resume=resume, overwrite=overwrite) as run:
-        trainer, health = TokenizerTrainer(recipe, run), Health()
+        trainer = TokenizerTrainer(recipe, run)
         period = trainer.tokenizer.patch[0]
         data = Batches(recipe.data, period, run.rank, run.world_size, captions=False, on_bad=run.skip_sample)
-        parts = trainer.parts | {"data": data}
-        run.restore(parts)
 
-        for step in run.steps(parts, data.prepare):
-            video = to_float(run.next(data)["video"]).to(run.device)
-            metrics = trainer.update(video, step)
-            run.log(**metrics)
-            _raise_alarms(run, health, trainer.tokenizer, video, metrics)
-            if run.completes(recipe.run.picture_every):
-                averaged_tokenizer = gather_full(trainer.ema.module)  # all processes call
-                if run.is_main:
-                    metrics, preview = evaluate_tokenizer(averaged_tokenizer, clips)
-                    run.record(metrics)
-                    run.show("reconstruction", preview, recipe.tokenizer.fps)
-                    save_component(averaged_tokenizer, run.folder / "tokenizer")
+        def preview(averages: Networks) -> None:
+            metrics, reconstructions = evaluate_tokenizer(averages["tokenizer"], clips)
+            run.record(metrics)
+            run.show("reconstruction", reconstructions, recipe.tokenizer.fps)
+            save_component(averages["tokenizer"], run.folder / "tokenizer")
+
+        trainer.train(data, preview)
     return run.folder / "tokenizer"
 
 
@@ -294,21 +275,20 @@ def overfit_one(recipe: TokenizerRecipe, folder: str | Path, steps: int = 1000, 
     run_config = replace(recipe.run, steps=steps, checkpoint_every=steps)
     recipe = replace(recipe, optimizer=replace(optimizer, accumulate=1), run=run_config)
     with Run(folder, recipe.run, recipe) as run:
-        trainer, health = TokenizerTrainer(recipe, run), Health()
+        trainer = TokenizerTrainer(recipe, run)
         video = to_float(clip).to(run.device)
         history: list[Metrics] = []
-        alarms: list[str] = []
         for step in run.steps(trainer.parts):
             history.append(trainer.update(video, step))
             run.log(**history[-1])
-            alarms += _raise_alarms(run, health, trainer.tokenizer, video, history[-1])
             if history[-1].get("psnr", 0.0) >= goal:
                 return f"one clip was memorised: {goal:g} dB at step {step + 1}"
     if len(history) < steps:
         raise KeyboardInterrupt
     best = max(metrics.get("psnr", 0.0) for metrics in history)
     raise PhenakiError(
-        f"one clip was not memorised: {best:.1f} dB instead of {goal:g} in {steps} steps; {diagnosis(history, alarms)}"
+        f"one clip was not memorised: {best:.1f} dB instead of {goal:g} in {steps} steps; "
+        f"{diagnosis(history, trainer.alarms)}"
     )
 
 
@@ -325,12 +305,3 @@ def _check_clips(recipe: TokenizerRecipe) -> EvalSamples:
     clips = eval_samples(recipe.data, captions=False)
     check_clips(clips, recipe.data.image_size)
     return clips
-
-
-def _raise_alarms(run: Run, health: Health, tokenizer: Tokenizer, video: Tensor, metrics: Metrics) -> list[str]:
-    """Report the problems of this step; returns them as sentences."""
-    ids = len(video) * math.prod(tokenizer.grid(*video.shape[2:]))
-    alarms = health.check(metrics, min(1.0, ids / tokenizer.vocab_size))
-    for name, sentence in alarms.items():
-        run.alarm(name, sentence)
-    return [f"{name}: {sentence}" for name, sentence in alarms.items()]

@@ -1,0 +1,79 @@
+"""What the stages share: networks in training with moving averages and optimizers, and the loop of their updates."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from phenaki.core.precision import autocast
+from phenaki.data.batch import Batch
+from phenaki.data.mixing import Batches
+from phenaki.training.layers import prepare_layers
+from phenaki.training.optim import Optimizers, averaged
+from phenaki.training.run import Run
+from phenaki.training.sharding import gather_full
+
+Metrics = dict[str, float]
+Networks = dict[str, nn.Module]
+
+
+class Trainer(ABC):
+    """The networks in training of a run, their optimizers and moving averages. Stages define `update`.
+
+    averages: the names, in checkpoints, of the moving averages, by network. `parts`: what a checkpoint holds; frozen
+    networks are not in it.
+    """
+
+    def __init__(
+        self,
+        recipe: Any,
+        run: Run,
+        networks: Networks,
+        build_optimizers: Callable[[Networks, Any], dict[str, Optimizers]],
+        averages: Mapping[str, str] | None = None,
+    ):
+        self.recipe, self.run = recipe, run
+        self.autocast = partial(autocast, run.device, recipe.run.precision)
+        names = averages or {name: f"{name}_ema" for name in networks}
+        self._averaged = [networks[name] for name in names]
+        self.averages = {name: averaged(networks[name], recipe.optimizer.ema_decay) for name in names}
+        prepare_layers(self._averaged, recipe.run, run.device, self.averages.values())
+        self.optimizers, passes = build_optimizers(networks, recipe), recipe.optimizer.accumulate
+        self._reducers = {name: run.gradient_reducer(each.parameters, passes) for name, each in self.optimizers.items()}
+        self.parts = networks | {names[name]: average for name, average in self.averages.items()} | self.optimizers
+
+    @abstractmethod
+    def update(self, batch: Any, step: int) -> Metrics:
+        """One update with what `load` makes of a batch. Returns the metrics."""
+
+    def load(self, batch: Batch) -> Any:
+        return batch
+
+    def take_step(self, name: str, objective: Tensor, step: int) -> float:
+        """Average the gradients over the processes, and take a step of the optimizers `name`. Returns the norm of the
+        gradients; if it is not finite, no step was taken."""
+        self._reducers[name].finish(objective)
+        return self.optimizers[name].update(step)
+
+    def update_averages(self, norm: float) -> None:
+        """Unless no step was taken, as `norm` tells."""
+        if math.isfinite(norm):
+            for average, network in zip(self.averages.values(), self._averaged, strict=True):
+                average.update_parameters(network)
+
+    def train(self, data: Batches, preview: Callable[[Networks], None]) -> None:
+        """Run all updates that remain. `preview` gets the averaged networks in the main process, whenever pictures are
+        due."""
+        run, parts = self.run, self.parts | {"data": data}
+        run.restore(parts)
+        for step in run.steps(parts, data.prepare):
+            run.log(**self.update(self.load(run.next(data)), step))
+            if run.completes(run.config.picture_every):
+                full = {name: gather_full(average.module).eval() for name, average in self.averages.items()}
+                if run.is_main:
+                    preview(full)
