@@ -181,6 +181,14 @@ def test_memory_is_what_a_step_holds(debug: GeneratorRecipe) -> None:
     assert cost.bytes["optimizer"] == held
 
 
+def test_views_of_weights_take_no_memory() -> None:
+    """The adversarial loss reads the discriminator's weights without their gradients."""
+    weight = torch.nn.Parameter(torch.zeros(1000))
+    with PeakMemory([weight]) as peak:
+        doubled = 2 * weight.detach()
+    assert peak.bytes == doubled.nbytes
+
+
 def test_the_peak_is_at_least_what_the_backward_pass_needs(debug: GeneratorRecipe) -> None:
     step = RealStep(debug)
     known = {parameter.untyped_storage().data_ptr() for parameter in step.parameters()}

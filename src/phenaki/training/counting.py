@@ -58,7 +58,9 @@ class PeakMemory(TorchDispatchMode):
         self.bytes = self.with_gradients = 0
         self._now = self._gradients = 0
         self._alive: set[int] = set()
+        self._weights: set[int] = set()  # their storages, as views of them take no memory
         for parameter in parameters:
+            self._weights.add(parameter.untyped_storage()._cdata)
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(self._exclude)
 
@@ -73,7 +75,7 @@ class PeakMemory(TorchDispatchMode):
 
     def _track(self, storage: torch.UntypedStorage) -> None:
         key = storage._cdata
-        if key not in self._alive:
+        if key not in self._alive and key not in self._weights:
             self._alive.add(key)
             self._now += storage.nbytes()
             weakref.finalize(storage, self._freed, key, storage.nbytes())
