@@ -48,7 +48,7 @@ def first_that_fits(recipe: Recipe, devices: Devices, spec: TokenizerSpec | None
 
 
 def column(recipe: Recipe, spec: TokenizerSpec | None = None) -> list[tuple[str, ...]]:
-    """Strategy, memory per device, days and data rate, for each of DEVICES."""
+    """Strategy, memory per device and days, for each of DEVICES."""
     cached(recipe)
     cells = []
     for name, devices in DEVICES.items():
@@ -62,7 +62,6 @@ def column(recipe: Recipe, spec: TokenizerSpec | None = None) -> list[tuple[str,
                 strategy if made.fits else "does not fit",
                 f"{short(made.memory)}B",
                 f"{made.days:,.0f}" if made.days >= 10 else f"{made.days:.2g}",
-                f"{short(made.recipe.data.batch / made.step_seconds * made.clip_bytes)}B/s",
             )
         )
     return cells
@@ -72,8 +71,8 @@ def main() -> None:
     first, second = recipes.cvivit_128(), recipes.paper()
     with torch.device("meta"):
         spec = build_tokenizer(first.tokenizer).spec
-    values = ("memory each", "days", "data")
-    rows = [("devices", "`cvivit_128`", *values, "`paper`", *values), ("---",) * 9]
+    values = ("memory each", "days")
+    rows = [("devices", "`cvivit_128`", *values, "`paper`", *values), ("---",) * 7]
     rows += [(name, *one, *two) for name, one, two in zip(DEVICES, column(first), column(second, spec), strict=True)]
     print("\n".join("| " + " | ".join(row) + " |" for row in rows))
 
