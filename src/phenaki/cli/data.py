@@ -1,4 +1,4 @@
-"""Data for training: `phenaki data pack`, `inspect` and `tokenize`."""
+"""Data for training: `phenaki data pack`, `inspect`, `tokenize` and `record`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ data_app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(data_app, name="data")
+record_app = typer.Typer(help="Record a simulator: video with actions, timed captions and poses.", no_args_is_help=True)
+data_app.add_typer(record_app, name="record")
 
 OutArgument = Annotated[str, typer.Argument(metavar="OUT", help="A folder, which is made, or s3://bucket/folder.")]
 
@@ -231,3 +233,46 @@ def tokenize(
     print(f"{done.written:,} samples in {done.shards} shards at {out}; {done.bad:,} skipped{named}")
     if done.stills:
         print(f"{done.stills:,} still pictures passed over: clips of {frames} frames are wanted (--frames)")
+
+
+@record_app.command()
+def doom(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder, which is made; each split is a folder in it.")],
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(help="A scenario; repeat it for several.", show_default="the eight small ones"),
+    ] = None,
+    unseen_scenario: Annotated[
+        list[str] | None, typer.Option(help="A scenario of the split unseen_maps; repeat it for several.")
+    ] = None,
+    train: Annotated[float, typer.Option(help="Minutes of play to train on.")] = 60.0,
+    new_starts: Annotated[float, typer.Option(help="Minutes of other episodes of the same scenarios.")] = 6.0,
+    unseen_maps: Annotated[float, typer.Option(help="Minutes of the unseen scenarios.")] = 0.0,
+    shortest: Annotated[float, typer.Option(help="Seconds of the shortest episode.")] = 10.0,
+    longest: Annotated[float, typer.Option(help="Seconds of the longest episode.")] = 60.0,
+    seed: Annotated[int, typer.Option(help="Other seeds play other episodes.")] = 0,
+) -> None:
+    """Record scripted play of Doom's scenarios, and of Freedoom's levels map01 to map32 (extra: doom).
+
+    phenaki data record doom my/doom --scenario maze --scenario map01 --unseen-scenario map05 --unseen-maps 5
+
+    Interrupted, the same command resumes with the first missing episode; more minutes add episodes.
+    """
+    from phenaki.worlds.doom import SMALL, RecordingConfig, record_doom
+
+    config = RecordingConfig(
+        out=out,
+        scenarios=tuple(scenario or SMALL),
+        unseen_scenarios=tuple(unseen_scenario or ()),
+        train=train,
+        new_starts=new_starts,
+        unseen_maps=unseen_maps,
+        seconds=(shortest, longest),
+        seed=seed,
+    )
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # to end the engine's process, as Ctrl-C does
+    try:
+        report = record_doom(config)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    print("\n".join(report.lines()))
