@@ -129,7 +129,7 @@ def run(given: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a name or a folder")
-    parser.add_argument("settings", nargs="+", help="'own', or changes of it such as 'steps=24,order=halton'")
+    parser.add_argument("settings", nargs="+", help="'own', or changes: decoding.steps=24,decoding.order=halton")
     parser.add_argument("--prompts", type=int, default=200, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("samplers.json"))
