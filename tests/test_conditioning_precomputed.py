@@ -10,7 +10,6 @@ import torch
 
 from helpers.sampling import sampling_config
 from phenaki.conditioning import NoText, NoTextConfig, Text, WordEncoder
-from phenaki.conditioning.precomputed import checked_text
 from phenaki.core.errors import PhenakiError, PhenakiWarning
 from phenaki.core.precision import autocast
 from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
@@ -80,14 +79,14 @@ def test_embeddings_that_cannot_be_read(
 def test_checked_embeddings_are_float32_and_zero_where_masked() -> None:
     embeddings = torch.randn(2, 3, 8, dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[True, True, False], [True, False, False]])
-    text = checked_text(Text(embeddings.to(torch.float16).masked_fill(~mask[..., None], torch.nan), mask))
+    text = Text(embeddings.to(torch.float16).masked_fill(~mask[..., None], torch.nan), mask).checked()
     assert text.embeddings.dtype == torch.float32 and not text.embeddings.requires_grad
     assert torch.equal(text.embeddings[mask], embeddings.to(torch.float16).float().detach()[mask])
     assert (text.embeddings[~mask] == 0).all() and torch.equal(text.mask, mask)
     with pytest.raises(PhenakiError, match="are not finite: encode the text again, with a wider dtype"):
-        checked_text(Text(embeddings.masked_fill(mask[..., None], torch.nan), mask))
+        Text(embeddings.masked_fill(mask[..., None], torch.nan), mask).checked()
     with pytest.raises(PhenakiError, match=r"are float \(B, L, D\), not float32 \(0, 3, 8\)"):
-        checked_text(Text(torch.zeros(0, 3, 8), torch.zeros(0, 3).bool()))
+        Text(torch.zeros(0, 3, 8), torch.zeros(0, 3).bool()).checked()
 
 
 @torch.no_grad()

@@ -44,8 +44,7 @@ def reconstruct(
     from phenaki.core.files import write_atomic, writing
     from phenaki.core.precision import best_device
     from phenaki.core.progress import progress_bar
-    from phenaki.evaluation.file_metrics import metrics_json, metrics_table
-    from phenaki.evaluation.files import reconstruct_file
+    from phenaki.evaluation.files import metrics_json, metrics_table, reconstruct_file
     from phenaki.perceptual import load_lpips
     from phenaki.pipeline import load_part
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from phenaki.compat.checkpoint import NetworkState
 from phenaki.compat.cvivit import PegCViViTConfig, Pixels
 from phenaki.compat.maskgit import PegMaskGitConfig
+from phenaki.core.components import read_json
 from phenaki.core.config import bounded, configclass, from_dict, to_dict
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import frame_count
@@ -94,12 +95,7 @@ def read_arguments(cls: type[Arguments], file: Path | None) -> Arguments:
         return cls()
     if not file.is_file():
         raise PhenakiError(f"there is no --config file '{file}'")
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PhenakiError(f"'{file}' cannot be read as JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise PhenakiError(f"'{file}' must hold a JSON object, not a {type(data).__name__}")
+    data = read_json(file)
     return from_dict(cls, {name: value for name, value in data.items() if name not in _TRAINING}, where=f"'{file}'")
 
 

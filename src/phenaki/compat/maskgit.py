@@ -5,8 +5,6 @@ Shapes: B batch, t, h, w token grid, N = t * h * w, L text positions, D width, V
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -86,14 +84,7 @@ class PegMaskGit(Generator):
             [cross.keys_values(text.embeddings) for _, _, cross, _ in self.transformer.layers], mask, frames
         )
 
-    def features(
-        self,
-        ids: Tensor,
-        condition: Condition,
-        where: Tensor | None = None,
-        clean: Tensor | None = None,
-        cache: Any = None,
-    ) -> Tensor:
+    def features(self, ids: Tensor, condition: Condition, where: Tensor | None = None) -> Tensor:
         """As `Generator.features`. Raises PhenakiError for more ids than it has positions."""
         B, *grid = ids.shape
         positions = ids[0].numel()

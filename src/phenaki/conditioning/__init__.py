@@ -1,7 +1,7 @@
 """Text encoders with one contract (base.py).
 
 `words`: bytes grouped into words, trained with the generator. `t5` and `clip`: pretrained, frozen, by name or folder.
-`none`: for generators without text. Embeddings that the caller computed are a `Text` (precomputed.py).
+`none`: for generators without text. Embeddings that the caller computed are a `Text`.
 """
 
 import os

@@ -35,6 +35,21 @@ class Text(NamedTuple):
     def to(self, device: torch.device) -> Text:
         return Text(*(field if field is None else field.to(device) for field in self))
 
+    def checked(self) -> Text:
+        """The text as float32, with zeros where it is masked (0 times a hidden NaN would be NaN).
+
+        Raises PhenakiError unless the embeddings are float (B, L, D), finite where the mask, bool (B, L), is True.
+        """
+        embeddings, mask = self.embeddings, self.mask
+        if embeddings.ndim != 3 or not embeddings.is_floating_point() or not len(embeddings):
+            raise PhenakiError(f"text embeddings are float (B, L, D), not {_describe(embeddings)}")
+        if mask.dtype != torch.bool or mask.shape != embeddings.shape[:2]:
+            expected = tuple(embeddings.shape[:2])
+            raise PhenakiError(f"the mask of these text embeddings is bool {expected}, not {_describe(mask)}")
+        if not bool(embeddings[mask].isfinite().all()):
+            raise PhenakiError("the text embeddings are not finite: encode the text again, with a wider dtype")
+        return self._replace(embeddings=embeddings.detach().float().masked_fill(~mask[..., None], 0))
+
     @classmethod
     def timed(cls, captions: Sequence[Text], starts: Sequence[int]) -> Text:
         """Several captions in one text; each applies from its first latent frame until the next caption starts.
@@ -54,6 +69,10 @@ class Text(NamedTuple):
         ]
         embeddings, masks, _ = zip(*captions, strict=True)
         return cls(torch.cat(embeddings, dim=1), torch.cat(masks, dim=1), torch.cat(frames, dim=1))
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
 class TextEncoder(nn.Module, ABC):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from phenaki.conditioning.base import Text
-from phenaki.conditioning.pretrained import PretrainedConfig, PretrainedEncoder, read_sizes
+from phenaki.conditioning.pretrained import PretrainedConfig, PretrainedEncoder
 from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
 
@@ -45,10 +43,8 @@ class CLIPEncoder(PretrainedEncoder):
                 f"{sizes.hidden_size}, so it cannot be appended: use text.pooled=false"
             )
 
-    def _load(self, transformers: ModuleType, folder: Path, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
-        kind = transformers.CLIPTextModelWithProjection if self.config.pooled else transformers.CLIPTextModel
-        options |= {"config": read_sizes(folder), "local_files_only": True, "output_loading_info": True}
-        return kind.from_pretrained(folder, **options)
+    def _network_class(self, transformers: ModuleType) -> type[nn.Module]:
+        return transformers.CLIPTextModelWithProjection if self.config.pooled else transformers.CLIPTextModel
 
     def _embed(self, ids: Tensor, mask: Tensor) -> Text:
         out = self.network(input_ids=ids, attention_mask=mask.long())

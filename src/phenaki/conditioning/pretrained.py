@@ -50,8 +50,8 @@ class PretrainedConfig:
 class PretrainedEncoder(ExternalWeights, TextEncoder):
     """A frozen encoder that computes in its own dtype and returns float32.
 
-    Subclasses define `_load` and `_embed`. Raises PhenakiError if the encoder is not on this machine (naming what to
-    download), is incomplete, or has another width than configured.
+    Subclasses define `_network_class` and `_embed`. Raises PhenakiError if the encoder is not on this machine, naming
+    what to download, is incomplete, or has another width than configured.
     """
 
     learned = False
@@ -66,7 +66,9 @@ class PretrainedEncoder(ExternalWeights, TextEncoder):
         with _quiet(transformers):
             try:
                 self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-                network, loaded = self._load(transformers, folder, dtype=dtype)
+                network, loaded = self._network_class(transformers).from_pretrained(
+                    folder, config=read_sizes(folder), dtype=dtype, local_files_only=True, output_loading_info=True
+                )
             except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:  # whatever its parts raise
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise PhenakiError(f"the text encoder in '{folder}' cannot be loaded: {reason}") from error
@@ -78,8 +80,8 @@ class PretrainedEncoder(ExternalWeights, TextEncoder):
         self.network: nn.Module = network.eval().requires_grad_(False)
 
     @abstractmethod
-    def _load(self, transformers: ModuleType, folder: Path, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
-        """The network, and transformers' loading info."""
+    def _network_class(self, transformers: ModuleType) -> type[nn.Module]:
+        """The class of transformers that loads the network."""
 
     @abstractmethod
     def _embed(self, ids: Tensor, mask: Tensor) -> Text:

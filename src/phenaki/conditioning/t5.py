@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -29,10 +27,8 @@ class T5Encoder(PretrainedEncoder):
         super().__init__(config)
         self._check_width(self.network.config.d_model)
 
-    def _load(self, transformers: ModuleType, folder: Path, **options: Any) -> tuple[nn.Module, dict[str, Any]]:
-        return transformers.AutoModelForTextEncoding.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True, **options
-        )
+    def _network_class(self, transformers: ModuleType) -> type[nn.Module]:
+        return transformers.AutoModelForTextEncoding
 
     def _embed(self, ids: Tensor, mask: Tensor) -> Text:
         return Text(self.network(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask)

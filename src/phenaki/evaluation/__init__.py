@@ -1,6 +1,6 @@
 """Model quality, each metric with its protocol: reconstruction of any clips; prompts and stories on a procedural world.
 
-Reading order: protocol, world, clips, pixels, reconstruction, generate, rates, prompts, stories, report, metrics_file,
+Reading order: protocol, world, clips, pixels, reconstruction, generate, rates, prompts, report, metrics_file,
 compare; `files` reconstructs a user's videos.
 """
 
@@ -17,11 +17,10 @@ from phenaki.evaluation.clips import CLIPS, Clips
 from phenaki.evaluation.compare import compare
 from phenaki.evaluation.generate import FRAMES, Model
 from phenaki.evaluation.metrics_file import SUITES, write_metrics
-from phenaki.evaluation.prompts import prompts
+from phenaki.evaluation.prompts import prompts, stories
 from phenaki.evaluation.protocol import provenance
 from phenaki.evaluation.reconstruction import PIXELS_ONLY, reconstruction
 from phenaki.evaluation.report import report
-from phenaki.evaluation.stories import stories
 from phenaki.evaluation.world import World
 from phenaki.perceptual import PerceptualNetworks
 from phenaki.tokenizers import Tokenizer

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from rich.table import Table
 from torch import Tensor
 
 from phenaki.core.errors import BadSample, PhenakiError
-from phenaki.evaluation.file_metrics import FileMetrics
 from phenaki.evaluation.pixels import decibels, ssim
+from phenaki.evaluation.protocol import PREPROCESSING, provenance
 from phenaki.media.convert import Frames, to_float, to_uint8
 from phenaki.media.montage import contact_sheet, side_by_side, upscale
 from phenaki.media.reader import probe, read_clip, read_frames
 from phenaki.media.resample import resample
 from phenaki.media.view import ClipView, MediaInfo
 from phenaki.media.writer import open_writer, write_image
-from phenaki.perceptual import LPIPS
+from phenaki.perceptual import LPIPS, PerceptualNetworks
 from phenaki.tokenizers import Tokenizer
 from phenaki.tokenizers.streaming import CHUNK
 
@@ -28,6 +31,16 @@ _MIN_HEIGHT = 256  # pixels; smaller frames are enlarged in the side-by-side vid
 
 Pair = tuple[Frames, Tensor]
 """A chunk of a clip, uint8 (n, H, W, 3), and its reconstruction, float32 (1, 3, n, H, W) in [0, 1]."""
+
+
+class FileMetrics(NamedTuple):
+    """psnr: dB over all frames; ssim, lpips: means over frames; lpips is None without the network."""
+
+    file: str
+    frames: int
+    psnr: float
+    ssim: float
+    lpips: float | None
 
 
 def reconstruct_file(
@@ -155,3 +168,31 @@ class _ContactSheet:
         """Originals above, reconstructions below."""
         rows = [np.stack(row) for row in zip(*self.pairs, strict=True)]
         return contact_sheet(rows, columns=COLUMNS, frames=COLUMNS)
+
+
+def metrics_table(files: Sequence[FileMetrics]) -> Table:
+    """A row per file, and the mean of several."""
+    table = Table("file", "frames", "PSNR", "SSIM", *(["LPIPS"] if files[0].lpips is not None else []), box=None)
+    for row in [*files, _mean(files)] if len(files) > 1 else files:
+        lpips = [] if row.lpips is None else [f"{row.lpips:.4f}"]
+        table.add_row(Path(row.file).name, str(row.frames), f"{row.psnr:.2f} dB", f"{row.ssim:.4f}", *lpips)
+    return table
+
+
+def metrics_json(
+    files: Sequence[FileMetrics], tokenizer: Tokenizer, frames: int | None, lpips: LPIPS | None
+) -> dict[str, Any]:
+    """The metrics with their protocol as JSON-serialisable data."""
+    clip = {"frames": frames or "all", "fps": tokenizer.config.fps, "size": list(tokenizer.config.image_size)}
+    cropped = {"temporal_crop": "center" if frames else "none"} | PREPROCESSING
+    return {
+        "protocol": clip | cropped | PerceptualNetworks(lpips).protocol | provenance(tokenizer),
+        "files": [file._asdict() for file in files],
+        "mean": {name: value for name, value in _mean(files)._asdict().items() if name != "file"},
+    }
+
+
+def _mean(files: Sequence[FileMetrics]) -> FileMetrics:
+    lpips = None if files[0].lpips is None else fmean(file.lpips for file in files)
+    psnr, ssim = fmean(file.psnr for file in files), fmean(file.ssim for file in files)
+    return FileMetrics("mean", sum(file.frames for file in files), psnr, ssim, lpips)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.media.convert import Frames
 
@@ -26,7 +26,7 @@ class StillPicture(BadSample):
     """An intact picture where more than one frame is requested."""
 
 
-@dataclass(frozen=True)
+@configclass
 class ClipView:
     """What a clip shows of a file: `frames` frames at `fps` per second, of `size` (H, W) pixels.
 
@@ -34,19 +34,15 @@ class ClipView:
     half of the clips at random; for data whose captions do not mention left and right.
     """
 
-    frames: int
-    fps: float
-    size: tuple[int, int]
+    frames: int = bounded(at_least=1)
+    fps: float = bounded(above=0)
+    size: tuple[int, int] = bounded(at_least=1)
     random: bool
     flip: bool = False
 
     def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise PhenakiError(f"frames {self.frames} must be at least 1")
-        if not 0 < self.fps < float("inf"):
-            raise PhenakiError(f"fps {self.fps} must be finite and above 0")
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise PhenakiError(f"size {self.size} must be a height and a width of at least 1 pixel")
+        if len(self.size) != 2:
+            raise PhenakiError(f"size {self.size} must be a height and a width")
         if self.flip and not self.random:
             raise PhenakiError("flip true needs random true: a fixed view is the same at each use")
 

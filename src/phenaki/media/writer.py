@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import IO
@@ -205,7 +206,7 @@ def _h264(
 
 
 @contextmanager
-def _animation(path: Path, fps: float, form: str, tick: int, **options: object) -> Iterator[Put]:
+def _animation(path: Path, fps: float, size: Size, form: str, tick: int, **options: object) -> Iterator[Put]:
     """`tick`: the format counts time in so many milliseconds; frames last an even number of ticks on average."""
     if 1000 / fps < tick:
         raise PhenakiError(f"{form} shows at most {1000 // tick} frames per second, not {fps:g}.")
@@ -217,14 +218,6 @@ def _animation(path: Path, fps: float, form: str, tick: int, **options: object) 
         if images:
             later = {"save_all": True, "append_images": images[1:], "duration": durations, "loop": 0}
             file.write(_to_bytes(images[0], form, **later, **options))
-
-
-def _gif(path: Path, fps: float, size: Size) -> AbstractContextManager[Put]:
-    return _animation(path, fps, "GIF", tick=10)
-
-
-def _webp(path: Path, fps: float, size: Size) -> AbstractContextManager[Put]:
-    return _animation(path, fps, "WebP", tick=1, lossless=True)
 
 
 @contextmanager
@@ -257,7 +250,12 @@ def _folder(path: Path, fps: float, size: Size) -> Iterator[Put]:
             file.unlink()
 
 
-_ENDINGS = {".mp4": _mp4, ".gif": _gif, ".webp": _webp, ".png": _sheet}
+_ENDINGS = {
+    ".mp4": _mp4,
+    ".gif": partial(_animation, form="GIF", tick=10),
+    ".webp": partial(_animation, form="WebP", tick=1, lossless=True),
+    ".png": _sheet,
+}
 
 
 def _to_bytes(image: Image.Image, form: str, **options: object) -> bytes:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.conditioning import Text, TextEncoder
-from phenaki.conditioning.precomputed import checked_text
 from phenaki.core import hub
 from phenaki.core.components import CONFIG_FILE, load_component
 from phenaki.core.errors import PhenakiError
@@ -319,7 +318,7 @@ class Phenaki:
     ) -> list[Scene]:
         """The scenes, checked, with the new frames of each; `first`: no frames come before them."""
         if isinstance(prompts, Text):
-            text = checked_text(prompts).to(self.device)
+            text = prompts.checked().to(self.device)
             check_text_width(text.embeddings.shape[2], self.generator)
             prompts = [text.row(i) for i in range(len(text.mask))]
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from phenaki.core.worlds import WORLDS
 from phenaki.worlds.shapes.captions import Claims, ObjectClaims, caption, parse_caption, true_claims
-from phenaki.worlds.shapes.checker import Finding, Report, StoryReport, check, check_story, verify
+from phenaki.worlds.shapes.checker import Report, check, check_story, verify
 from phenaki.worlds.shapes.dataset import ShapesDataset
-from phenaki.worlds.shapes.describe import ObservedObject
-from phenaki.worlds.shapes.observe import Observation, observe
+from phenaki.worlds.shapes.observe import observe
 from phenaki.worlds.shapes.render import render
 from phenaki.worlds.shapes.scene import (
     ACTIONS,
     BACKGROUNDS,
     COLORS,
     HELD_OUT_PAIRS,
-    MOVES,
     SHAPES,
     SIZES,
     SPLITS,
@@ -25,8 +23,7 @@ from phenaki.worlds.shapes.scene import (
     SceneObject,
     has_held_out_pair,
     next_scene,
-    sample_scene,
 )
-from phenaki.worlds.shapes.world import ShapesSample, ShapesWorld, Story
+from phenaki.worlds.shapes.world import ShapesSample, ShapesWorld
 
 WORLDS["shapes"] = ShapesDataset
