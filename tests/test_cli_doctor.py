@@ -69,5 +69,5 @@ def test_bfloat16_is_measured(taken: bool, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(doctor, "_products_a_second", lambda device, kind: rates[kind])
     monkeypatch.setattr("phenaki.core.precision.prefers_bfloat16", lambda device: taken)
     finding = doctor._bfloat16(torch.device("cpu"))
-    assert "2.5 times as fast" in finding.sentence
+    assert "2.5x the speed of float32" in finding.sentence
     assert (finding.kind, finding.way_out) == (("good", "") if taken else ("note", "run.precision=bfloat16"))

@@ -178,7 +178,7 @@ def test_bad_files_are_a_sentence_each() -> None:
     assert "there is no file or folder 'vgg'" in refused(run("short.mkv", "--lpips", "vgg"))
     Path("out").rmdir()
     Path("out").touch()
-    assert "'out' is a file: name a folder" in refused(run("short.mkv"))
+    assert "'out' is a file: give a folder" in refused(run("short.mkv"))
 
 
 def test_one_bad_file_does_not_stop_the_others() -> None:

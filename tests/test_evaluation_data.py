@@ -253,4 +253,4 @@ def test_a_component_that_makes_no_video_is_refused(generator: MaskedTransformer
     save_component(generator, tmp_path / "generator")
     result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "generator")])
     assert result.exit_code == 2, result.output
-    assert "is a MaskedTransformer alone, which makes no video" in result.stderr
+    assert "is only a MaskedTransformer, which generates no video" in result.stderr

@@ -83,7 +83,7 @@ def test_numbers_are_short() -> None:
         (["conv3d_debug", "--devices", "0"], "0 devices: give 1 or more"),
         (["conv3d_debug", "--devices", "3"], "does not divide among 3 devices: take 2 of them, or data.batch=6"),
         (["conv3d_debug", "--tflops", "-1"], "TFLOP/s: give more than 0"),
-        (["conv3d_debug", "--strategy", "zero"], "neither ddp nor fsdp"),
+        (["conv3d_debug", "--strategy", "zero"], "use ddp or fsdp"),
         (["conv3d_debug", "run.strategy=fsdp"], "this is the only one"),
         (["masked_shapes_64", "--devices", "2", "--strategy", "fsdp"], "Muon needs full matrices"),
         (["conv4d_debug"], "there is no recipe 'conv4d_debug'. Did you mean 'conv3d_debug'?"),

@@ -1,10 +1,10 @@
 """The command line: `phenaki generate | extend | interpolate | inpaint | demo | models | data | train | evaluate |
 compare | reconstruct | import | runs | recipes | plan | doctor`.
 
-Nothing here imports torch before a command runs, so that help and usage errors come at once.
+Nothing here imports torch before a command runs, so that help and usage errors are instant.
 """
 
-from phenaki.cli import (  # noqa: F401  each adds its commands
+from phenaki.cli import (  # noqa: F401  each registers its commands
     data,
     doctor,
     edit,

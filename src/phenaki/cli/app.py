@@ -19,8 +19,17 @@ BAD_INPUT, INTERRUPTED = 2, 130
 _NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
 
 
+_ORDER = (
+    *("generate", "extend", "interpolate", "inpaint", "demo", "models"),
+    *("data", "train", "recipes", "plan", "runs", "evaluate", "compare", "reconstruct", "import", "doctor"),
+)
+
+
 class _Commands(TyperGroup):
-    """Ends a command that was given something it cannot work with by a sentence and an exit code, not a traceback."""
+    """Ends a command with a sentence and an exit code, not a traceback, where the user can fix the error."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:
+        return sorted(super().list_commands(ctx), key=_ORDER.index)
 
     def invoke(self, ctx: typer.Context) -> Any:
         try:
@@ -31,19 +40,19 @@ class _Commands(TyperGroup):
             _name_value(error)
             raise
         except OSError as error:
-            if error.errno == errno.EPIPE:  # `phenaki models | head`: for typer to end in silence
+            if error.errno == errno.EPIPE:  # `phenaki models | head`: typer exits silently
                 raise
             _fail(f"{error.strerror or error}" + (f": '{error.filename}'" if error.filename else ""))
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
                 raise
-            _fail("this takes more memory than there is: make fewer samples at once, or train with smaller batches")
+            _fail("out of memory: generate fewer samples at once, or train with smaller batches")
         except KeyboardInterrupt:
             _fail("interrupted", INTERRUPTED)
 
 
 def _name_value(error: typer.BadParameter) -> None:
-    """Put what was given into typer's sentence, where only the pydantic error that it stands for knows it."""
+    """Add the value to typer's sentence where only the pydantic error behind it has it."""
     if hasattr(error.__cause__, "errors"):
         error.message = f"{error.__cause__.errors()[0]['input']!r}: {error.message}"
 
@@ -55,8 +64,8 @@ def _fail(sentence: str, code: int = BAD_INPUT) -> NoReturn:
 
 app = typer.Typer(
     cls=_Commands,
-    help="Text to video: generate videos, train such models, and judge them.",
-    epilog="Each command explains itself: phenaki generate --help",
+    help="Text to video: generate videos, train models, evaluate them.",
+    epilog="Help for a command: phenaki generate --help",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -64,8 +73,8 @@ app = typer.Typer(
 
 
 def main() -> None:
-    # Read when torch is imported: beside another busy process, threads that spin while they wait slow it down many
-    # times over; threads that sleep at once cost a third of the speed (docs/log.md). So they spin for a moment.
+    # Read when torch is imported. Waiting threads that spin slow torch down many times over on a busy machine; threads
+    # that sleep at once cost a third of the speed (docs/log.md). So they spin briefly, then sleep.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     warnings.formatwarning = _warning
@@ -76,7 +85,7 @@ _format_warning = warnings.formatwarning
 
 
 def _warning(message: Warning | str, category: type[Warning], *location: Any) -> str:
-    """Those that are meant for people are a sentence; the others are as Python writes them."""
+    """A PhenakiWarning is printed as a sentence, others as Python does."""
     return f"phenaki: {message}\n" if category is PhenakiWarning else _format_warning(message, category, *location)
 
 
@@ -89,7 +98,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass

@@ -1,4 +1,4 @@
-"""Data for training: `phenaki data pack`, `inspect`, `tokenize` and `record`."""
+"""Training data: `phenaki data pack`, `inspect`, `tokenize` and `record`."""
 
 from __future__ import annotations
 
@@ -14,96 +14,106 @@ from phenaki.cli.inputs import read_size
 from phenaki.core.errors import PhenakiError
 
 data_app = typer.Typer(
-    help="Make training data of videos and pictures: pack them into shards, look at them, turn them into tokens.",
+    help="Pack videos into shards, inspect datasets, precompute tokens, record simulators.",
     no_args_is_help=True,
 )
-app.add_typer(data_app, name="data")
+app.add_typer(data_app, name="data", rich_help_panel="Train")
 record_app = typer.Typer(help="Record a simulator: video with actions, timed captions and poses.", no_args_is_help=True)
 data_app.add_typer(record_app, name="record")
 
-OutArgument = Annotated[str, typer.Argument(metavar="OUT", help="A folder, which is made, or s3://bucket/folder.")]
+ColumnOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="Name of this column in --table.", show_default="found by name", rich_help_panel="Captions"
+    ),
+]
+OutArgument = Annotated[str, typer.Argument(metavar="OUT", help="Output folder, or s3://bucket/folder.")]
 
 
 @data_app.command()
 def pack(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE... OUT", help="Folders of videos and pictures, and where to write.")
+        list[str],
+        typer.Argument(metavar="SOURCE... OUT", help="Folders of media, then the output folder."),
     ],
     to: Annotated[
         str | None,
         typer.Option(
-            metavar="PLACE", help="Write there, for example to s3://bucket/folder; all arguments are sources."
+            metavar="URI",
+            help="Output folder or s3://bucket/folder; all arguments are then sources.",
+            show_default=False,
         ),
     ] = None,
     table: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Captions or labels of the files: CSV, TSV, JSON-lines or Parquet. Else captions.csv (or .tsv, "
-            ".jsonl, .parquet) in a source is taken, else the .txt file beside each media file.",
+            help="Captions or labels: CSV, TSV, JSON lines or Parquet. Default: captions.csv (.tsv, .jsonl, .parquet) "
+            "in a source, else a .txt file next to each media file.",
+            show_default=False,
             rich_help_panel="Captions",
         ),
     ] = None,
-    path_column: Annotated[
-        str, typer.Option(help="The table's column of file names.", rich_help_panel="Captions")
-    ] = "",
-    caption_column: Annotated[
-        str, typer.Option(help="The table's column of captions.", rich_help_panel="Captions")
-    ] = "",
-    label_column: Annotated[str, typer.Option(help="The table's column of labels.", rich_help_panel="Captions")] = "",
+    path_column: ColumnOption = "",
+    caption_column: ColumnOption = "",
+    label_column: ColumnOption = "",
     label_from_folder: Annotated[
         bool,
         typer.Option(
             "--label-from-folder",
-            help="Take the name of the folder that a file lies in as its label.",
+            help="Label each file with the name of its folder.",
             rich_help_panel="Captions",
         ),
     ] = False,
     template: Annotated[
         list[str] | None,
         typer.Option(
-            help="A caption for files that have a label, such as 'a video of {label}'. Repeat it for several; one is "
-            "drawn each time a sample is used.",
+            metavar="TEXT",
+            help="Caption for files with a label, such as 'a video of {label}'. Repeat it for several, one of which "
+            "is sampled per use.",
+            show_default=False,
             rich_help_panel="Captions",
         ),
     ] = None,
     fps: Annotated[
         float,
-        typer.Option(help="Encode anew at so many frames per second.", rich_help_panel="Clips", show_default=False),
+        typer.Option(metavar="FPS", help="Re-encode at this frame rate.", rich_help_panel="Clips", show_default=False),
     ] = 0.0,
     size: Annotated[
         int,
-        typer.Option(help="Encode anew with this short side, in pixels.", rich_help_panel="Clips", show_default=False),
+        typer.Option(metavar="N", help="Re-encode to this short side.", rich_help_panel="Clips", show_default=False),
     ] = 0,
     seconds: Annotated[
-        float, typer.Option(help="Cut into clips of so many seconds.", rich_help_panel="Clips", show_default=False)
+        float,
+        typer.Option(metavar="X", help="Cut into clips this long.", rich_help_panel="Clips", show_default=False),
     ] = 0.0,
     shots: Annotated[
         bool,
-        typer.Option("--shots", help="Split at hard cuts, so that a clip shows one scene.", rich_help_panel="Clips"),
+        typer.Option("--shots", help="Split at hard cuts, so that each clip is one shot.", rich_help_panel="Clips"),
     ] = False,
     validation: Annotated[
-        float, typer.Option(help="Share of the sources, never parts of one, that is kept back from training.")
+        float, typer.Option(metavar="X", help="Fraction of the source files held out for validation.")
     ] = 0.05,
     processes: Annotated[
-        int, typer.Option(help="Processes that are at work at once.", show_default="one for each core")
+        int, typer.Option(metavar="N", help="Number of worker processes.", show_default="one per core")
     ] = 0,
 ) -> None:
-    """Pack a tree of videos and pictures into tar shards (WebDataset's format) for training.
+    """Pack folders of videos and pictures into tar shards (WebDataset format).
 
     phenaki data pack my/videos my/shards --label-from-folder --template "a video of {label}"
 
     phenaki data pack movies clips --fps 8 --size 128 --seconds 4 --shots
 
-    Stopped, the same command goes on behind its last whole shard (10,000 samples or 256 MB; a smaller set is one, and
-    begins anew). Train on it with: phenaki train tokenizer --data my/shards ...
+    If interrupted, the same command resumes after the last complete shard (10,000 samples or 256 MB). To train on it:
+
+    phenaki train tokenizer --data my/shards ...
     """
     from phenaki.data.captions import Columns
     from phenaki.data.cuts import Cutting
     from phenaki.data.packing import PackConfig, pack
 
     if to is None and len(sources) < 2:
-        raise PhenakiError(f"name the sources and then where to write: phenaki data pack {sources[0]} OUT")
+        raise PhenakiError(f"give the sources, then the output folder: phenaki data pack {sources[0]} OUT")
     *sources, out = (*sources, to) if to is not None else sources
     config = PackConfig(
         sources=tuple(map(Path, sources)),
@@ -116,7 +126,7 @@ def pack(
         validation=validation,
         processes=processes,
     )
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # to tidy up as at Ctrl-C
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # to clean up as after Ctrl-C
     try:
         report = pack(config)
     finally:
@@ -124,21 +134,22 @@ def pack(
     print("\n".join(report.lines()))
     if validation and not report.validation.samples:
         print(
-            f"--validation {validation:g} of so few sources kept none back: a training will be judged by clips that it "
-            "trains on. Pack with a larger share into another folder, or give the training others (data.validation)"
+            f"--validation {validation:g} of so few sources holds out none: a run would be evaluated on clips that it "
+            "trains on. Pack with a larger fraction into another folder, or set data.validation when training"
         )
 
 
 @data_app.command()
 def inspect(
-    uri: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a packed data set, or tar shards anywhere.")],
+    uri: Annotated[str, typer.Argument(metavar="URI", help="A folder, a packed dataset, or tar shards.")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The folder for clips.png, histograms.png and summary.json.")
+        Path,
+        typer.Option("--out", "-o", metavar="FOLDER", help="Output folder for pictures and summary.json."),
     ] = Path("out/inspect"),
-    samples: Annotated[int, typer.Option(min=1, help="How many samples to look at, drawn at random.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Other seeds draw other samples.")] = 0,
+    samples: Annotated[int, typer.Option(min=1, metavar="N", help="Number of random samples to read.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Random seed of the selection.")] = 0,
 ) -> None:
-    """Look at a data set: how many, how long, how large, what the captions say, and pictures of it.
+    """Summarize a dataset: counts, durations, sizes, captions, sample pictures.
 
     phenaki data inspect my/shards
     """
@@ -146,60 +157,73 @@ def inspect(
     from phenaki.data.inspecting import inspect_data
 
     print("\n".join(inspect_data(uri, out, samples, seed).lines()))
-    print(f"pictures and figures are in {out}")
+    print(f"pictures and statistics written to {out}")
 
 
 @data_app.command()
 def tokenize(
     uri: Annotated[
-        str, typer.Argument(metavar="DATA", help="A folder, a packed data set, tar shards anywhere, or 'shapes'.")
+        str,
+        typer.Argument(metavar="URI", help="A folder, a packed dataset, tar shards, or 'shapes' (procedural)."),
     ],
     out: OutArgument,
     tokenizer: Annotated[
         str,
         typer.Option(
-            "--tokenizer", "-t", help="A tokenizer's folder, or a whole model's name or folder.", show_default=False
+            "--tokenizer",
+            "-t",
+            metavar="MODEL",
+            help="Folder of a tokenizer, or name or folder of a complete model.",
+            show_default=False,
         ),
     ],
     text_encoder: Annotated[
         str | None,
         typer.Option(
-            help="Also write this text encoder's embeddings of the captions: a T5 or CLIP by its folder or its name on "
-            "the Hugging Face hub, or the folder of a text encoder or of a whole model.",
+            metavar="NAME|FOLDER",
+            help="Also write caption embeddings of this text encoder: T5 or CLIP by folder or Hugging Face Hub name, "
+            "or the folder of a text encoder or a complete model.",
             show_default=False,
         ),
     ] = None,
     template: Annotated[
-        list[str] | None, typer.Option(help="A caption for samples that have a label: 'a video of {label}'.")
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT", help="Caption for samples with a label: 'a video of {label}'.", show_default=False
+        ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Of a packed data set and of shapes: train or validation.")] = "train",
-    frames: Annotated[int, typer.Option(help="Frames of each clip: 1 + 2k for a time step of 2.")] = 11,
+    split: Annotated[
+        str, typer.Option(metavar="train|validation", help="Split of a packed dataset or shapes.")
+    ] = "train",
+    frames: Annotated[int, typer.Option(metavar="N", help="Frames per clip: 1 + 2k for shapes-64.")] = 11,
     size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Of the clips, in pixels.", show_default="the tokenizer's")
+        str | None, typer.Option(metavar="WxH", help="Size of the clips in pixels.", show_default="the tokenizer's")
     ] = None,
     passes: Annotated[
         int,
         typer.Option(
-            help="Write each sample so often, from random places in time and with random crops; once: the middle."
+            metavar="N",
+            help="Write each sample N times, with random start times and crops; 1: centered.",
         ),
     ] = 1,
-    flip: Annotated[bool, typer.Option("--flip", help="Mirror half of the clips of several passes.")] = False,
-    samples: Annotated[int, typer.Option(help="How many samples to write.", show_default="all")] = 0,
-    batch: Annotated[int, typer.Option(help="Clips that are encoded at once.")] = 16,
-    seed: Annotated[int, typer.Option(help="Decides the random places, crops and captions.")] = 0,
+    flip: Annotated[bool, typer.Option("--flip", help="Mirror half of the clips; needs --passes 2 or more.")] = False,
+    samples: Annotated[int, typer.Option(metavar="N", help="Number of samples to write.", show_default="all")] = 0,
+    batch: Annotated[int, typer.Option(metavar="N", help="Clips encoded at once.")] = 16,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed of start times, crops and captions.")] = 0,
     max_bad_fraction: Annotated[
         float,
-        typer.Option(help="Stop above this share of samples that cannot be used: from 100 samples on, and at the end."),
+        typer.Option(metavar="X", help="Fail if more than this fraction of the samples is unusable."),
     ] = 0.1,
 ) -> None:
-    """Write the tokens of a data set, so that the generator trains without the tokenizer in memory, and much faster.
+    """Precompute the tokens of a dataset, so that generators train much faster, without the tokenizer in memory.
 
     phenaki data tokenize my/shards my/tokens --tokenizer runs/out/tokenizer/tokenizer
 
     phenaki train generator --data my/tokens ...
 
-    Stopped, the same command goes on behind its last whole shard (1,024 samples). Several processes: torchrun
-    --nproc-per-node 2 -m phenaki data tokenize ...
+    If interrupted, the same command resumes after the last complete shard (1,024 samples). On several GPUs:
+
+    torchrun --nproc-per-node 2 -m phenaki data tokenize ...
     """
     from collections import deque
 
@@ -229,34 +253,36 @@ def tokenize(
         done = tokenize(config, out, first_stage, reader, rank, world_size, advance, skipped.append)
     for sentence in skipped:
         print(f"skipped: {sentence}")
-    named = ", all of them named in its .bad.txt files" if done.bad else ""
-    print(f"{done.written:,} samples in {done.shards} shards at {out}; {done.bad:,} skipped{named}")
+    listed = ", listed in its .bad.txt files" if done.bad else ""
+    print(f"{done.written:,} samples in {done.shards} shards at {out}; {done.bad:,} skipped{listed}")
     if done.stills:
-        print(f"{done.stills:,} still pictures passed over: clips of {frames} frames are wanted (--frames)")
+        print(f"{done.stills:,} still pictures skipped: clips need {frames} frames (--frames)")
 
 
 @record_app.command()
 def doom(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder, which is made; each split is a folder in it.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder; each split is a folder in it.")],
     scenario: Annotated[
         list[str] | None,
-        typer.Option(help="A scenario; repeat it for several.", show_default="the eight small ones"),
+        typer.Option(metavar="NAME", help="Scenario to play; repeat it for several.", show_default="eight small ones"),
     ] = None,
     unseen_scenario: Annotated[
-        list[str] | None, typer.Option(help="A scenario of the split unseen_maps; repeat it for several.")
+        list[str] | None, typer.Option(metavar="NAME", help="Scenario of the split unseen_maps; repeat it for several.")
     ] = None,
-    train: Annotated[float, typer.Option(help="Minutes of play to train on.")] = 60.0,
-    new_starts: Annotated[float, typer.Option(help="Minutes of other episodes of the same scenarios.")] = 6.0,
-    unseen_maps: Annotated[float, typer.Option(help="Minutes of the unseen scenarios.")] = 0.0,
-    shortest: Annotated[float, typer.Option(help="Seconds of the shortest episode.")] = 10.0,
-    longest: Annotated[float, typer.Option(help="Seconds of the longest episode.")] = 60.0,
-    seed: Annotated[int, typer.Option(help="Other seeds play other episodes.")] = 0,
+    train: Annotated[float, typer.Option(metavar="X", help="Minutes of training data.")] = 60.0,
+    new_starts: Annotated[
+        float, typer.Option(metavar="X", help="Minutes of other episodes of the same scenarios.")
+    ] = 6.0,
+    unseen_maps: Annotated[float, typer.Option(metavar="X", help="Minutes of the unseen scenarios.")] = 0.0,
+    shortest: Annotated[float, typer.Option(metavar="X", help="Shortest episode in seconds.")] = 10.0,
+    longest: Annotated[float, typer.Option(metavar="X", help="Longest episode in seconds.")] = 60.0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed of the episodes.")] = 0,
 ) -> None:
     """Record scripted play of Doom's scenarios, and of Freedoom's levels map01 to map32 (extra: doom).
 
     phenaki data record doom my/doom --scenario maze --scenario map01 --unseen-scenario map05 --unseen-maps 5
 
-    Interrupted, the same command resumes with the first missing episode; more minutes add episodes.
+    If interrupted, the same command resumes with the first missing episode. More minutes add episodes.
     """
     from phenaki.worlds.doom import SMALL, RecordingConfig, record_doom
 

@@ -1,4 +1,4 @@
-"""What this machine is good for: `phenaki doctor`."""
+"""Check the installation: `phenaki doctor`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NOT_USABLE = 1
 _NEEDED = ("torch", "numpy", "av", "pillow", "safetensors", "omegaconf", "rich")
-_EXTRAS = {  # what each is for, and what is in it
+_EXTRAS = {  # purpose and packages
     "train": ("TensorBoard's curves", ("tensorboard",)),
     "wandb": ("run.trackers=[wandb]", ("wandb",)),
     "data": ("captions in Parquet", ("pyarrow",)),
@@ -32,12 +32,11 @@ _EXTRAS = {  # what each is for, and what is in it
 }
 _CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4")
 _LEAST_FREE = 5e9  # bytes of a disk, for checkpoints
-_PRODUCT, _SECONDS = 1024, 0.2  # rows of the matrices that are multiplied, and for how long
+_PRODUCT, _SECONDS = 1024, 0.2  # rows of the matrices, and how long to multiply them
 
 
 class Finding(NamedTuple):
-    """`note`: something is missing that not everybody needs. `broken`: nothing works before it is mended. `way_out`:
-    how, where there is something to do."""
+    """`note`: something optional is missing. `broken`: phenaki does not work. `way_out`: how to fix it, if needed."""
 
     kind: Literal["good", "note", "broken"]
     about: str
@@ -45,11 +44,11 @@ class Finding(NamedTuple):
     way_out: str = ""
 
 
-@app.command()
+@app.command(rich_help_panel="Other")
 def doctor() -> None:
-    """Look at this machine: versions, devices, video decoder, disk, extras and weights; what is wrong, how to mend it.
+    """Check the installation: versions, devices, video codecs, disk, extras and weights, with fixes.
 
-    Ends with exit code 0 if phenaki can be used here.
+    Exits with code 0 if phenaki works on this machine.
     """
     from rich.console import Console
 
@@ -67,12 +66,12 @@ def doctor() -> None:
 
 
 def _findings(examine: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Those of an examination; what stops it, such as a package or a driver that is broken, is one too."""
+    """Those of one check. Whatever stops it, such as a broken package or driver, is one too."""
     try:
         yield from examine()
     except Exception as error:
         what = examine.__name__.strip("_")
-        yield Finding("broken", what, f"cannot be examined: {type(error).__name__}: {error}", "mend this first")
+        yield Finding("broken", what, f"check failed: {type(error).__name__}: {error}", "fix this first")
 
 
 def _version(package: str) -> str | None:
@@ -95,7 +94,7 @@ def _devices() -> Iterator[Finding]:
     import torch
 
     cpu = torch.device("cpu")
-    yield Finding("good", "CPU", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads of torch, {_memory()}")
+    yield Finding("good", "CPU", f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads, {_memory()}")
     yield _bfloat16(cpu)
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
@@ -103,32 +102,32 @@ def _devices() -> Iterator[Finding]:
         yield _bfloat16(torch.device("cuda", number))
     if not torch.cuda.is_available():
         made_for = torch.version.cuda
-        way_out = "install a driver for it, or take the CPU" if made_for else "the CPU is taken"
+        way_out = "install a driver, or use the CPU" if made_for else "the CPU is used"
         reason = f"torch is built for CUDA {made_for} and finds no GPU" if made_for else "torch is built without CUDA"
         yield Finding("note", "GPU", f"none: {reason}", way_out)
 
 
 def _memory() -> str:
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
-        return "memory not known"
+        return "memory unknown"
     return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.0f} GB"
 
 
 def _bfloat16(device: torch.device) -> Finding:
-    """Whether matrix products are faster in bfloat16, and whether run.precision=auto knows."""
+    """Whether matrix products are faster in bfloat16, and whether run.precision=auto uses it."""
     import torch
 
     from phenaki.core.precision import prefers_bfloat16
 
     rate, half_rate = (_products_a_second(device, kind) for kind in (torch.float32, torch.bfloat16))
     operations = 2 * _PRODUCT**3 / 1e12
-    sentence = f"{half_rate / rate:.1f} times as fast as float32 ({half_rate * operations:.2g} TFLOP/s)"
+    sentence = f"{half_rate / rate:.1f}x the speed of float32 ({half_rate * operations:.2g} TFLOP/s)"
     pays, taken = half_rate > rate, prefers_bfloat16(device)
     if pays == taken:
-        return Finding("good", "bfloat16", f"{sentence}; run.precision=auto {'takes it' if taken else 'does without'}")
+        return Finding("good", "bfloat16", f"{sentence}; run.precision=auto {'uses' if taken else 'avoids'} it")
     better = "bfloat16" if pays else "float32"
     other = "float32" if pays else "bfloat16"
-    return Finding("note", "bfloat16", f"{sentence}, and run.precision=auto takes {other}", f"run.precision={better}")
+    return Finding("note", "bfloat16", f"{sentence}, but run.precision=auto uses {other}", f"run.precision={better}")
 
 
 def _products_a_second(device: torch.device, kind: torch.dtype) -> float:
@@ -147,7 +146,7 @@ def _products_a_second(device: torch.device, kind: torch.dtype) -> float:
 
 
 def _decoder() -> Iterator[Finding]:
-    """By a video that is written and read back."""
+    """Write a video and read it back."""
     import numpy as np
 
     from phenaki.core.errors import PhenakiError
@@ -166,10 +165,10 @@ def _decoder() -> Iterator[Finding]:
         return
     known = decoders()
     if frames != 3:
-        yield Finding("broken", "video", f"of 3 frames {frames} were read back", way_out)
+        yield Finding("broken", "video", f"read back {frames} frames of 3", way_out)
     yield Finding("good", "video", f"PyAV {_version('av')} reads {', '.join(c for c in _CODECS if c in known)}")
     if missing := [codec for codec in _CODECS if codec not in known]:
-        yield Finding("note", "video", f"it cannot read {', '.join(missing)}", "convert such files, or " + way_out)
+        yield Finding("note", "video", f"no decoder for {', '.join(missing)}", "convert such files, or " + way_out)
 
 
 def _disk() -> Iterator[Finding]:
@@ -179,10 +178,10 @@ def _disk() -> Iterator[Finding]:
         there = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(there).free
         short = free < _LEAST_FREE or not os.access(there, os.W_OK)
-        allowed = "" if os.access(there, os.W_OK) else ", and nothing may be written there"
-        way_out = "free some space, or train with --out on another disk" if short else ""
+        allowed = "" if os.access(there, os.W_OK) else ", not writable"
+        way_out = "free some space, or use --out on another disk" if short else ""
         yield Finding(
-            "note" if short else "good", "disk", f"{free / 1e9:.0f} GB free at {about} {folder}{allowed}", way_out
+            "note" if short else "good", "disk", f"{free / 1e9:.0f} GB free in {about} {folder}{allowed}", way_out
         )
 
 
@@ -204,7 +203,7 @@ def _weights() -> Iterator[Finding]:
     if models:
         yield Finding("good", "models", ", ".join(models))
     else:
-        yield Finding("note", "models", "none came with this installation", "pip install --force-reinstall phenaki")
+        yield Finding("note", "models", "none in this installation", "pip install --force-reinstall phenaki")
     for name, load in (("LPIPS", load_lpips), ("I3D", load_i3d)):
         try:
             yield Finding("good", name, " and ".join(load().files))

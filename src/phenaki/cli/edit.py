@@ -22,7 +22,7 @@ def extend(
     clip: Annotated[Path, typer.Argument(metavar="CLIP", help=f"What to continue: {MEDIA}", show_default=False)],
     prompts: Annotated[
         list[str],
-        typer.Argument(metavar="PROMPT...", help="What happens next, one prompt per scene.", show_default=False),
+        typer.Argument(metavar="PROMPT", help="What happens next, one prompt per scene.", show_default=False),
     ],
     *,
     video: VideoArgs,
@@ -57,7 +57,7 @@ def interpolate(
             metavar="N",
             help="Frames of the generated clip, including those of FIRST and LAST that it is conditioned on: 1 + 2k "
             "for shapes-64.",
-            show_default="as many as the model generates at once, which is the maximum",
+            show_default="the model's clip length, which is the maximum",
         ),
     ] = None,
     sampling: SamplingArgs,

@@ -1,4 +1,4 @@
-"""Judging: `phenaki evaluate` and `phenaki compare`."""
+"""Evaluation: `phenaki evaluate` and `phenaki compare`."""
 
 from __future__ import annotations
 
@@ -28,59 +28,72 @@ LpipsOption = Annotated[
     typer.Option(
         "--lpips",
         metavar="PATH",
-        help="Weights of LPIPS: a file, or the folder of vgg16-397923af.pth and vgg.pth.",
-        show_default="$PHENAKI_CACHE or ~/.cache/phenaki, if they are there",
-        rich_help_panel="Networks that judge",
+        help="LPIPS weights: a file, or a folder with vgg16-397923af.pth and vgg.pth.",
+        show_default="those in $PHENAKI_CACHE or ~/.cache/phenaki",
+        rich_help_panel="Perceptual networks",
     ),
 ]
 
 
-@app.command()
+@app.command(rich_help_panel="Evaluate")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A model in the package, a folder, or owner/name on Hugging Face.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A model in the package, a folder, or owner/name on the Hugging Face Hub."
+        ),
+    ],
     suite: Annotated[
         Suite,
         typer.Option(
-            help="reconstruction: how well the tokenizer gives clips back. prompts: for how many unseen prompts all "
-            "that the caption claims is to be seen. stories: the same for the scenes of stories.",
-            show_default="all that can be judged",
+            metavar="NAME",
+            help="reconstruction: quality of the tokenizer. prompts: rate of unseen prompts that are satisfied. "
+            "stories: the same for scenes of stories.",
+            show_default="all that apply",
         ),
     ] = Suite.all,
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Also write the metrics, with protocol, seed and commit, as JSON.", show_default=False
+            metavar="FILE", help="Also write the metrics as JSON, with protocol, seed and commit.", show_default=False
         ),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the samples: a first look in minutes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the samples, in minutes.")] = False,
     data: Annotated[
         str,
         typer.Option(
-            metavar="DATA",
-            help="Reconstruct clips of this place: a folder, a packed data set (its validation part), tar shards "
-            "anywhere, or 'shapes', the procedural world.",
+            metavar="URI",
+            help="Clips to reconstruct: a folder, a packed dataset (its validation split), tar shards, or 'shapes', "
+            "the procedural world.",
             rich_help_panel="Reconstruction",
         ),
     ] = "shapes",
     clips: Annotated[
-        int, typer.Option(min=1, help="How many clips, always the same ones.", rich_help_panel="Reconstruction")
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Number of clips, always the same ones.", rich_help_panel="Reconstruction"
+        ),
     ] = 512,
     frames: Annotated[
         int,
-        typer.Option(min=1, help="Frames of a clip: 1 + 2k for a time step of 2.", rich_help_panel="Reconstruction"),
+        typer.Option(
+            min=1, metavar="N", help="Frames per clip: 1 + 2k for shapes-64.", rich_help_panel="Reconstruction"
+        ),
     ] = 11,
     lpips: LpipsOption = None,
     i3d: Annotated[
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Weights of I3D, for rFVD: rgb_imagenet.pt.",
-            show_default="$PHENAKI_CACHE or ~/.cache/phenaki, if it is there",
-            rich_help_panel="Networks that judge",
+            help="I3D weights, for rFVD: rgb_imagenet.pt.",
+            show_default="those in $PHENAKI_CACHE or ~/.cache/phenaki",
+            rich_help_panel="Perceptual networks",
         ),
     ] = None,
 ) -> None:
-    """Judge a model. On the procedural world a checker says from the pixels alone what is to be seen.
+    """Evaluate a model: reconstruction, prompts, stories.
+
+    On the procedural world a checker verifies each caption from the pixels.
 
     phenaki evaluate shapes-64 --out metrics.json
 
@@ -97,8 +110,8 @@ def evaluate(
     loaded = load(model)
     if not isinstance(loaded, Phenaki | Tokenizer):
         raise PhenakiError(
-            f"'{model}' is a {type(loaded).__name__} alone, which makes no video: name the whole model that it is a "
-            "part of, or a tokenizer"
+            f"'{model}' is only a {type(loaded).__name__}, which generates no video: give the complete model, or a "
+            "tokenizer"
         )
     suites: tuple[str, ...] = (suite.value,)
     if suite is Suite.all:
@@ -109,7 +122,7 @@ def evaluate(
         warn_skipped(LPIPS=perceptual.lpips, rFVD=perceptual.i3d)
     if out is not None:
         write_metrics(out, {})  # fails before the work if it cannot be written
-    for name in suites:  # each is written as it is done, so that Ctrl-C loses no more than one
+    for name in suites:  # each is written when done, so that Ctrl-C loses at most one
         uri = None if data == "shapes" else data
         options = {"quick": quick, "clips": clips, "frames": frames, "perceptual": perceptual}
         metrics = evaluate(loaded, (name,), ShapesEval, data=uri, **options)
@@ -119,7 +132,7 @@ def evaluate(
 
 
 def if_there(load: Callable[[Path | None], Network], path: Path | None) -> Network | None:
-    """The network, or None where no path is given and the cache does not hold its weights."""
+    """The network, or None if no path is given and the cache lacks its weights."""
     from phenaki.perceptual import MissingWeights
 
     try:
@@ -129,19 +142,20 @@ def if_there(load: Callable[[Path | None], Network], path: Path | None) -> Netwo
 
 
 def warn_skipped(**metrics: object) -> None:
-    """Say which metrics, by name, are skipped because their network is None."""
+    """Warn about the metrics that are skipped because their network is None."""
     if missing := [name for name, network in metrics.items() if network is None]:
         names, verb = " and ".join(missing), "are" if len(missing) > 1 else "is"
         print(
-            f"phenaki: {names} {verb} skipped for want of weights: `phenaki doctor` says what to get", file=sys.stderr
+            f"phenaki: {names} {verb} skipped, no weights: `phenaki doctor` says where to get them",
+            file=sys.stderr,
         )
 
 
-@app.command()
+@app.command(rich_help_panel="Evaluate")
 def compare(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE FILE...", help="What `phenaki evaluate --out` wrote.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Files written by `phenaki evaluate --out`.")],
 ) -> None:
-    """Compare metrics side by side. Refused where they were measured differently: other clips, sizes, networks.
+    """Compare metrics side by side. They must come from the same protocol: clips, sizes, networks.
 
     phenaki compare before.json after.json
     """

@@ -35,7 +35,7 @@ def generate(
     prompts: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PROMPT...",
+            metavar="PROMPT",
             help="What the video shows. Several prompts are consecutive scenes of one video.",
             show_default=False,
         ),
@@ -89,9 +89,9 @@ def generate(
                 add(piece)
 
 
-@app.command()
+@app.command(rich_help_panel="Generate")
 def demo(
-    out: Annotated[Path, typer.Option(help="Output folder, created if missing.")] = Path("out/demo"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Output folder, created if missing.")] = Path("out/demo"),
 ) -> None:
     """Generate a video of three scenes with the model in the package."""
     began = time.monotonic()
@@ -121,7 +121,7 @@ def demo(
     print(f"video          {video}\nanimation      {animation}\ncontact sheet  {sheet}")
 
 
-@app.command()
+@app.command(rich_help_panel="Generate")
 def models() -> None:
     """List the models in the package."""
     from phenaki.core import hub

@@ -1,4 +1,4 @@
-"""Weights of the earlier reproductions: `phenaki import`."""
+"""Weights of earlier reproductions: `phenaki import`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from phenaki.compat.importing import Imported
 
 import_app = typer.Typer(
-    help="Turn a checkpoint of an earlier reproduction into a component that loads like any other.",
+    help="Convert checkpoints of earlier reproductions.",
     no_args_is_help=True,
 )
-app.add_typer(import_app, name="import")
+app.add_typer(import_app, name="import", rich_help_panel="Other")
 
 
 class Part(StrEnum):
@@ -28,18 +28,19 @@ class Part(StrEnum):
 CheckpointArgument = Annotated[
     Path,
     typer.Argument(
-        help="A .safetensors file, or a .pt or .bin file of torch.save, of which tensors alone are read.",
+        metavar="CHECKPOINT",
+        help="A .safetensors file, or a .pt or .bin file of torch.save (only tensors are read).",
         show_default=False,
     ),
 ]
-OutArgument = Annotated[Path, typer.Argument(help="The new folder of the component.", show_default=False)]
+OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="Output folder of the component.", show_default=False)]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
         "--config",
         "-c",
         metavar="FILE.json",
-        help="Arguments of their constructor that the weights do not show, such as image_size, and fps.",
+        help="Constructor arguments that cannot be inferred from the weights, such as image_size, and fps.",
         show_default=False,
     ),
 ]
@@ -47,7 +48,7 @@ ConfigOption = Annotated[
 
 @import_app.command("obvious-cvivit")
 def import_obvious(checkpoint: CheckpointArgument, out: OutArgument, config: ConfigOption = None) -> None:
-    """Import the C-ViViT that Obvious Research released.
+    """Import the C-ViViT released by Obvious Research.
 
     phenaki import obvious-cvivit CVIVIT/pytorch_model.bin cvivit-obvious
     """
@@ -60,10 +61,10 @@ def import_obvious(checkpoint: CheckpointArgument, out: OutArgument, config: Con
 def import_phenaki_pytorch(
     checkpoint: CheckpointArgument,
     out: OutArgument,
-    part: Annotated[Part, typer.Option(help="Which network of the checkpoint: C-ViViT or MaskGIT.")] = Part.tokenizer,
+    part: Annotated[Part, typer.Option(help="Network to import: C-ViViT or MaskGIT.")] = Part.tokenizer,
     config: ConfigOption = None,
 ) -> None:
-    """Import a C-ViViT or a MaskGIT that was trained with phenaki-pytorch.
+    """Import a C-ViViT or MaskGIT trained with phenaki-pytorch.
 
     echo '{"image_size": 128}' > sizes.json
 
@@ -83,4 +84,4 @@ def _say(imported: Imported, out: Path) -> None:
     count = sum(parameter.numel() for parameter in imported.module.parameters())
     print(f"{out}: {count / 1e6:.1f} M parameters; skipped: {imported.describe_skipped()}.")
     if not getattr(imported.module, "causal", True):
-        print("It is not causal, as it was trained: it encodes whole clips, no streams.")
+        print("It was trained without causality: it encodes complete clips, not streams.")

@@ -39,7 +39,7 @@ def _sampling(help: str, metavar: str) -> Any:
 class SamplingArgs:
     """`phenaki.sampling.SamplingOptions`, as options of a command; None: the model's setting."""
 
-    steps: Annotated[int | None, _sampling("Decoding steps per clip, and per first frame decoded alone.", "N")] = None
+    steps: Annotated[int | None, _sampling("Decoding steps per clip.", "N")] = None
     guidance_scale: Annotated[
         float | None,
         _sampling("Classifier-free guidance scale: 1 is no guidance, more follows the prompt more closely.", "X"),
@@ -109,6 +109,7 @@ class VideoArgs:
         typer.Option(
             "--out",
             "-o",
+            metavar="FILE",
             help="Output file: .mp4, .gif, .webp (animated) or .png (a contact sheet; one frame is a plain picture). "
             "Without a suffix: a folder of numbered pictures. -: an mp4 to standard output.",
             show_default=False,

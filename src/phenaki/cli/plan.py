@@ -1,4 +1,4 @@
-"""What a training will take: `phenaki plan`."""
+"""Cost of a training run: `phenaki plan`."""
 
 from __future__ import annotations
 
@@ -14,50 +14,51 @@ _TOKENIZERS = {"masked_debug": "cvivit_debug", "masked_shapes_64": "cvivit_shape
 _GENERATORS = {"critic_debug": "masked_debug", "critic_shapes_64": "masked_shapes_64"}  # whose ids the critics score
 
 
-@app.command()
+@app.command(rich_help_panel="Train")
 def plan(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe of any stage.")],
-    devices: Annotated[int, typer.Option(help="How many GPUs; run.device=cpu is for CPUs.")] = 1,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe of any stage (see `phenaki recipes`).")],
+    devices: Annotated[int, typer.Option(metavar="N", help="Number of GPUs, or of CPUs with run.device=cpu.")] = 1,
     memory: Annotated[
         str | None,
-        typer.Option(
-            metavar="SIZE", help="Memory of each, such as 80GB: says what fits.", show_default="it is not asked"
-        ),
+        typer.Option(metavar="SIZE", help="Memory per device, such as 80GB, to check what fits.", show_default=False),
     ] = None,
     tflops: Annotated[
         float | None,
         typer.Option(
-            help="TFLOP/s that each reaches while it trains, a third to a half of its data sheet: says how long.",
-            show_default="it is not asked",
+            metavar="X",
+            help="Achieved TFLOP/s per device, usually a third to a half of the peak, to estimate the time.",
+            show_default=False,
         ),
     ] = None,
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="ddp holds weights and optimizer on each device, fsdp shards them.", show_default="the recipe's"
+            metavar="ddp|fsdp",
+            help="ddp replicates weights and optimizer state, fsdp shards them.",
+            show_default="the recipe's",
         ),
     ] = None,
     checkpointing: Annotated[
-        bool, typer.Option("--checkpointing", help="Layers run again in the backward pass, to need less memory.")
+        bool, typer.Option("--checkpointing", help="Activation checkpointing: recompute layers in the backward pass.")
     ] = False,
     tokenizer: Annotated[
         str | None,
         typer.Option(
             metavar="RECIPE",
-            help="Of the tokenizer whose ids a generator writes.",
-            show_default="the one that the recipe was made for",
+            help="For a generator: the recipe of its tokenizer.",
+            show_default="the one it was made for",
         ),
     ] = None,
     changes: ChangesArgument = None,
 ) -> None:
-    """Say what a training takes, without allocating it: parameters, operations, memory, time, data.
+    """Estimate a training run without allocating it: parameters, FLOPs, memory, time, data.
 
     phenaki plan paper --devices 64 --memory 80GB --tflops 400 --strategy fsdp --checkpointing
 
     phenaki plan cvivit_128 --devices 8 --memory 80GB --tflops 400 data.batch=64
     """
     if strategy not in (None, "ddp", "fsdp"):
-        raise PhenakiError(f"--strategy '{strategy}' is neither ddp nor fsdp")
+        raise PhenakiError(f"--strategy '{strategy}': use ddp or fsdp")
 
     import torch
 

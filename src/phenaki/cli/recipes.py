@@ -1,4 +1,4 @@
-"""Recipes that can be trained: `phenaki recipes`."""
+"""The training recipes: `phenaki recipes`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import typer
 from phenaki.cli.app import app
 
 
-@app.command()
+@app.command(rich_help_panel="Train")
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(help="Show this recipe with all of its settings, as YAML.", show_default=False)
+        str | None,
+        typer.Argument(metavar="NAME", help="Print this recipe as YAML.", show_default=False),
     ] = None,
 ) -> None:
-    """List the recipes of each stage, or show one.
+    """List the training recipes, or print one.
 
     phenaki recipes masked_shapes_64
     """

@@ -1,4 +1,4 @@
-"""Videos through a tokenizer and back: `phenaki reconstruct`."""
+"""Reconstruct videos with a tokenizer: `phenaki reconstruct`."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from phenaki.cli.options import ModelOption
 from phenaki.core.errors import PhenakiError
 
 
-@app.command()
+@app.command(rich_help_panel="Evaluate")
 def reconstruct(
-    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Videos and pictures, or folders of them.")],
+    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO", help="Videos and pictures, or folders of them.")],
     model: ModelOption,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The folder to write to; it is made if it is not there.")
+        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Output folder, created if missing.")
     ] = Path("out/reconstruct"),
     frames: Annotated[
-        int, typer.Option(min=1, help="Frames of the clip in the middle of each video: 1 + 2k for a time step of 2.")
+        int,
+        typer.Option(min=1, metavar="N", help="Frames to take from the middle of each video: 1 + 2k for shapes-64."),
     ] = 11,
     all_frames: Annotated[
-        bool, typer.Option("--all-frames", help="Take each video whole, whatever its length, at the model's rate.")
+        bool, typer.Option("--all-frames", help="Whole videos of any length, at the model's frame rate.")
     ] = False,
     lpips: LpipsOption = None,
 ) -> None:
-    """Encode and decode videos, and compare: side-by-side videos, contact sheets and metrics.
+    """Encode and decode videos with a tokenizer, and measure the difference.
 
     phenaki reconstruct my/clip.mp4 --model my/model -o out
 
-    Writes NAME.mp4 (original left, reconstruction right) and NAME.png (originals above) for each, and metrics.json.
+    Writes NAME.mp4 (original left, reconstruction right), NAME.png (original on top) and metrics.json.
     """
     from rich.console import Console
 
@@ -50,7 +51,7 @@ def reconstruct(
 
     files = _find_files(videos)
     if out.is_file():
-        raise PhenakiError(f"'{out}' is a file: name a folder to write to with --out")
+        raise PhenakiError(f"'{out}' is a file: give a folder with --out")
     tokenizer = load_part(model, "tokenizer").to(best_device())
     wanted = None if all_frames else frames
     if wanted:
@@ -75,7 +76,7 @@ def reconstruct(
             json.dump(metrics_json(done, tokenizer, wanted, network), file, indent=2)
             file.write("\n")
         Console().print(metrics_table(done))
-        print(f"videos, sheets and metrics.json are in {out}")
+        print(f"videos, contact sheets and metrics.json written to {out}")
     if refused:
         raise typer.Exit(BAD_INPUT)
 

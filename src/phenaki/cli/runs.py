@@ -1,4 +1,4 @@
-"""Trainings that there are: `phenaki runs`."""
+"""Training runs: `phenaki runs`."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import typer
 from phenaki.cli.app import app
 
 
-@app.command()
+@app.command(rich_help_panel="Train")
 def runs(
     folder: Annotated[
-        Path, typer.Argument(help="A run's folder, or one with runs anywhere below it.", show_default=False)
+        Path,
+        typer.Argument(metavar="FOLDER", help="A folder with runs anywhere below it.", show_default=False),
     ],
     html: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Also write one HTML page with curves, pictures and videos, which opens from disk.",
+            help="Also write a self-contained HTML page with curves, pictures and videos.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """List trainings: whether each runs, was stopped, finished or failed, how far it is, its best figures.
+    """List training runs with their state, progress and best metrics.
 
     phenaki runs runs/out --html runs.html
     """
@@ -50,4 +51,4 @@ def runs(
     Console(highlight=False, markup=False).print(table)
     if html:
         write_page(found, html)
-        print(f"the page is {html}")
+        print(f"page written to {html}")

@@ -1,4 +1,4 @@
-"""Training: `phenaki train tokenizer`, `phenaki train generator` and `phenaki train critic`."""
+"""Training: `phenaki train tokenizer`, `generator`, `critic` and `export`."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from phenaki.core.errors import PhenakiError
 
 Recipe = TypeVar("Recipe")
 
-train_app = typer.Typer(
-    help="Train a tokenizer on video, then a generator that writes its ids from text.", no_args_is_help=True
-)
-app.add_typer(train_app, name="train")
+train_app = typer.Typer(help="Train a tokenizer, a generator, a critic.", no_args_is_help=True)
+app.add_typer(train_app, name="train", rich_help_panel="Train")
 
 RecipeOption = Annotated[
     str,
     typer.Option(
         "--recipe",
         "-r",
-        help="Name of a complete configuration in phenaki.training.recipes; an unknown name lists those there are.",
+        metavar="NAME",
+        help="A complete configuration (see `phenaki recipes`).",
         show_default=False,
     ),
 ]
@@ -33,8 +32,9 @@ RunFolderOption = Annotated[
     typer.Option(
         "--out",
         "-o",
-        help="The run's folder: checkpoints, metrics, pictures and the trained weights. If a run of the same recipe "
-        "was stopped there, it goes on (see --resume).",
+        metavar="FOLDER",
+        help="The run's folder: checkpoints, metrics, previews and the trained weights. A stopped run of the same "
+        "recipe is resumed there (see --resume).",
         show_default=False,
     ),
 ]
@@ -43,10 +43,10 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         "-d",
-        metavar="PLACE",
-        help="Train on this instead of the recipe's data: a folder of videos and pictures, what `phenaki data pack` or "
-        "`phenaki data tokenize` wrote, or tar shards ('clips/{000..127}.tar'), here, at http(s):// or s3://. Repeat "
-        "it to mix several.",
+        metavar="URI",
+        help="Train on this data instead of the recipe's: a folder of videos and pictures, output of `phenaki data "
+        "pack` or `tokenize`, or tar shards ('clips/{000..127}.tar'), local, http(s):// or s3://. Repeat it to mix "
+        "several.",
         show_default=False,
     ),
 ]
@@ -54,23 +54,22 @@ ResumeOption = Annotated[
     str,
     typer.Option(
         metavar="auto|never|FILE",
-        help="auto goes on from the newest whole checkpoint in the run's folder, never starts anew, and a checkpoint's "
-        "file goes on from that one.",
+        help="auto: resume from the newest complete checkpoint in the folder; never: start over; FILE: resume from "
+        "this checkpoint.",
     ),
 ]
 OverwriteOption = Annotated[
     bool,
     typer.Option(
         "--overwrite",
-        help="Remove the run that is in the folder, if it is of another recipe or --resume is never: such a folder is "
-        "refused otherwise.",
+        help="Delete the run in the folder if its recipe differs, or with --resume never; otherwise that is an error.",
     ),
 ]
 ChangesArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
-        help="Changes to the recipe, such as run.steps=2000 optimizer.lr=1e-3.",
+        help="Override settings of the recipe, for example run.steps=2000 optimizer.lr=1e-3.",
         show_default=False,
     ),
 ]
@@ -87,20 +86,21 @@ def train_tokenizer(
         bool,
         typer.Option(
             "--overfit-one",
-            help="Train on one clip alone, in a new folder, as a test: it must be given back at 35 dB within 1,000 "
-            "steps. Else says what is wrong, with exit code 2.",
+            help="Sanity check: overfit a single clip in a new folder. It must reach 35 dB PSNR within 1,000 steps; "
+            "otherwise prints a diagnosis and exits with code 2.",
         ),
     ] = False,
     changes: ChangesArgument = None,
 ) -> None:
-    """Train a tokenizer (first stage): video to a small grid of ids, and back.
+    """Train a tokenizer (first stage), which compresses video to a small grid of ids.
 
     phenaki train tokenizer --recipe cvivit_shapes_64 --out runs/out/tokenizer run.steps=2000
 
     phenaki train tokenizer --recipe cvivit_shapes_64 --data my/videos --out runs/out/mine data.workers=2
 
-    Ctrl-C saves and stops; the same command goes on from there. Several processes: torchrun --nproc-per-node 2 -m
-    phenaki train tokenizer ...
+    Ctrl-C saves and stops; the same command resumes. On several GPUs:
+
+    torchrun --nproc-per-node 2 -m phenaki train tokenizer ...
     """
     from phenaki.training import recipes
     from phenaki.training.tokenizer import overfit_one as overfit
@@ -122,17 +122,17 @@ def train_generator(
         str | None,
         typer.Option(
             metavar="FOLDER",
-            help="The trained tokenizer whose ids the generator is to write: its folder, or a whole model's. Token "
-            "shards need none, but without it there are no pictures, and the model is written without its tokenizer.",
+            help="The trained tokenizer: its folder, or that of a complete model. Optional with token shards, but then "
+            "there are no previews, and the model is saved without a tokenizer.",
             show_default=False,
         ),
     ] = None,
     text_encoder: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME",
-            help="A text encoder that is trained already, and stays as it is: a T5 or CLIP by its folder or its name "
-            "on the Hugging Face hub, or the folder of a text encoder or of a whole model; 'none' for no text at all.",
+            metavar="NAME|FOLDER",
+            help="A frozen, pretrained text encoder: T5 or CLIP by folder or Hub name, the folder of a text encoder or "
+            "of a complete model, or 'none' to train without text.",
             show_default="the recipe's",
         ),
     ] = None,
@@ -141,12 +141,13 @@ def train_generator(
     overwrite: OverwriteOption = False,
     changes: ChangesArgument = None,
 ) -> None:
-    """Train a generator (second stage) that writes a tokenizer's ids from text, and its text encoder.
+    """Train a generator (second stage), which predicts the tokenizer's ids from text, and its text encoder.
 
     phenaki train generator --recipe masked_shapes_64 --tokenizer runs/out/tokenizer/tokenizer --out runs/out/generator
 
-    Ctrl-C saves and stops; the same command goes on from there. Several processes: torchrun --nproc-per-node 2 -m
-    phenaki train generator ...
+    Ctrl-C saves and stops; the same command resumes. On several GPUs:
+
+    torchrun --nproc-per-node 2 -m phenaki train generator ...
     """
     from phenaki.conditioning import encoder_class, named_config
     from phenaki.pipeline import load_part
@@ -176,8 +177,8 @@ def train_critic(
         typer.Option(
             "--model",
             "-m",
-            help="The trained model whose ids the critic is to judge: a name in the package, or a folder. All of it "
-            "stays as it is.",
+            metavar="MODEL",
+            help="The trained model to add a critic to: a name in the package, or a folder. It stays frozen.",
             show_default=False,
         ),
     ],
@@ -186,15 +187,17 @@ def train_critic(
     overwrite: OverwriteOption = False,
     changes: ChangesArgument = None,
 ) -> None:
-    """Train a critic for a trained model: it tells real ids from generated ones, and sampling draws those anew that it
-    takes for false (`generate --order critic`). What is written is the model with its critic.
+    """Train a token critic for a trained model.
+
+    It learns to tell real ids from generated ones; sampling with `--order critic` resamples those it rejects.
 
     phenaki train critic --recipe critic_shapes_64 --model shapes-64 --out runs/out/critic
 
-    A critic that learns beside its generator: phenaki train generator ... critic.kind=token
+    To train a critic together with its generator: phenaki train generator ... critic.kind=token
 
-    Ctrl-C saves and stops; the same command goes on from there. Several processes: torchrun --nproc-per-node 2 -m
-    phenaki train critic ...
+    Ctrl-C saves and stops; the same command resumes. On several GPUs:
+
+    torchrun --nproc-per-node 2 -m phenaki train critic ...
     """
     from phenaki.pipeline import Phenaki
     from phenaki.training import recipes
@@ -210,31 +213,31 @@ def train_critic(
 
 @train_app.command("export")
 def train_export(
-    run: Annotated[Path, typer.Argument(help="The run's folder, as --out of its training named it.")],
-    out: Annotated[Path, typer.Argument(help="Where to write the tokenizer, or the whole model.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, --out of its training.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder for the tokenizer, or the complete model.")],
     checkpoint: Annotated[
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="One of RUN/checkpoints: a folder of shards (run.strategy=fsdp), or a file.",
-            show_default="the newest whole one",
+            help="A checkpoint in RUN/checkpoints: a file, or a folder of shards (run.strategy=fsdp).",
+            show_default="the newest complete one",
         ),
     ] = None,
 ) -> None:
-    """Write the model of a checkpoint, sharded or not: its averaged weights, whole, as safetensors.
+    """Export the EMA weights of a checkpoint, sharded or not, as safetensors.
 
     phenaki train export runs/out/mine my/model
 
-    The run's own tokenizer/ or model/ holds that of the last step with pictures; its other parts are taken from there.
+    Other components come from the run's tokenizer/ or model/, as of the last preview step.
     """
     from phenaki.training.export import export
 
     export(run, out, checkpoint)
-    print(f"The averaged weights are in {out}")
+    print(f"EMA weights written to {out}")
 
 
 def _configured(recipe: Recipe, data: list[str] | None, changes: list[str] | None) -> Recipe:
-    """The recipe with its data at other places, and with changes."""
+    """The recipe with other data sources, and with overrides."""
     from phenaki.core.config import override
     from phenaki.data.config import SourceConfig
 
@@ -245,9 +248,9 @@ def _configured(recipe: Recipe, data: list[str] | None, changes: list[str] | Non
 
 def _check_run_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise PhenakiError(f"'{folder}' is a file: name a folder for the run")
+        raise PhenakiError(f"'{folder}' is a file: give a folder for the run")
 
 
 def _say_trained(what: str, folder: Path) -> None:
     if int(os.environ.get("RANK", 0)) == 0 and folder.is_dir():
-        print(f"The {what} of this run, as last written, is in {folder}")
+        print(f"The {what} is in {folder}")
