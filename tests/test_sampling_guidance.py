@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
 from helpers.sampling import sampling_config
 from phenaki.conditioning import Text, WordEncoder
 from phenaki.core.errors import PhenakiError
-from phenaki.generators import Components, MaskedTransformer
+from phenaki.generators import Components, Condition, MaskedTransformer
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import DecodingConfig, GuidanceConfig, Scene, cfg_logits_fns, plan_windows, sample_ids
 from phenaki.sampling.decoding import LogitsFn
@@ -204,3 +206,36 @@ def test_a_negative_prompt_reaches_the_generator(
         model.stream("a red circle", negative_prompt="круг")
     with pytest.raises(PhenakiError, match="no effect at guidance scale 1"):
         model.stream("a red circle", negative_prompt="a star", guidance_scale=1.0)
+    rising = {"negative_prompt": "a star", "guidance_scale": 1.0, "guidance_scale_end": 3.0}
+    with pytest.raises(PhenakiError, match="no effect at guidance scale 1"):
+        model.stream("a red circle", steps=1, **rising)  # the first step has the first scale
+    model.stream("a red circle", steps=2, **rising)
+
+
+class OneText(Condition):
+    """A condition of another generator, which knows how to join its own."""
+
+    @staticmethod
+    def concatenate(conditions: Sequence[Condition]) -> OneText:
+        whole = Condition.concatenate(conditions)
+        return OneText(whole.keys_values, whole.mask, whole.frames)
+
+
+def test_a_generator_joins_conditions_of_its_own(
+    generator: MaskedTransformer, text: Text, ids: torch.Tensor, where: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, condition, features = guided(generator, text, 3.0)(ids, where), generator.condition, generator.features
+    seen: list[Condition] = []
+
+    def own(text: Text, drop: torch.Tensor | None = None) -> OneText:
+        return OneText.concatenate([condition(text, drop=drop)])
+
+    def spied(ids: torch.Tensor, condition: Condition, *rest: object) -> torch.Tensor:
+        seen.append(condition)
+        return features(ids, condition, *rest)
+
+    monkeypatch.setattr(generator, "condition", own)
+    monkeypatch.setattr(generator, "features", spied)
+    assert torch.equal(guided(generator, text, 3.0)(ids, where), expected)
+    assert type(seen[0]) is OneText and len(seen[0].mask) == 2 * len(text.mask)
+    assert type(seen[0].repeat(2)) is OneText

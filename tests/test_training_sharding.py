@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +17,19 @@ from typer.testing import CliRunner
 from helpers.processes import torchrun
 from helpers.training import saved
 from phenaki.cli import app
+from phenaki.conditioning import Text
 from phenaki.core.components import load_component, save_component
 from phenaki.core.errors import PhenakiError
+from phenaki.generators import CausalTransformerSizes, MaskedTransformerSizes, build_generator
 from phenaki.pipeline import load as load_model
 from phenaki.tokenizers import CViViT
 from phenaki.training.checkpoints import Checkpoints, load, read
 from phenaki.training.config import RunConfig
 from phenaki.training.cost import step_cost
 from phenaki.training.generator import GeneratorRecipe, train_generator
+from phenaki.training.layers import prepare_layers
 from phenaki.training.recipes import cvivit_debug, masked_debug
+from phenaki.training.sharding import is_sharded, local
 from phenaki.training.tokenizer import TokenizerRecipe, train_tokenizer
 
 CPU = torch.device("cpu")
@@ -164,6 +169,45 @@ def test_merged_is_what_the_run_wrote(runs: Path, tmp_path: Path) -> None:
     assert again.exit_code == 2 and "exists" in again.output
     nothing = CliRunner().invoke(app, ["train", "export", str(tmp_path), str(tmp_path / "new")])
     assert nothing.exit_code == 2 and "no checkpoint" in nothing.output
+
+
+def call_entry_points() -> None:
+    """What each of two processes runs: a sharded generator and a full one, by each of their entry points."""
+    torch.distributed.init_process_group("gloo")
+    torch.manual_seed(0)
+    spec, text = CViViT(cvivit_debug().tokenizer).spec, Text(torch.randn(2, 3, 8), torch.ones(2, 3).bool())
+    ids, config = torch.randint(spec.vocab_size, (2, 1, 4, 4)), RunConfig(strategy="fsdp", precision="float32")
+    for sizes in (
+        MaskedTransformerSizes(frames=5, width=64, layers=2),
+        CausalTransformerSizes(frames=5, width=64, layers=2),
+    ):
+        full = build_generator(sizes, spec, text_width=8)
+        sharded = deepcopy(full)
+        prepare_layers([sharded], config, CPU)
+        outputs = []
+        for generator in (full, sharded):
+            condition = generator.condition(text)  # before any other: the root has to be the first to gather
+            features, logits = generator.features(ids, condition), generator.logits(ids, condition)
+            found = [features, logits, generator(ids, condition)]
+            if generator.has_cache:
+                generator.commit(ids, condition, cache := generator.make_cache())
+                found.append(generator.logits(ids, condition, cache=cache))
+            sum(each.square().mean() for each in found).backward()
+            outputs.append(found)
+        assert all(torch.allclose(*pair, atol=1e-5) for pair in zip(*outputs, strict=True))
+        shards = [parameter for parameter in sharded.parameters() if is_sharded(parameter)]
+        assert shards and all(2 * local(shard).numel() == shard.numel() for shard in shards)
+        for one, other in zip(full.parameters(), sharded.parameters(), strict=True):
+            gradient = other.grad.full_tensor() if is_sharded(other) else other.grad
+            assert torch.allclose(one.grad, gradient, atol=1e-5)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_each_entry_point_of_a_generator_gathers_its_shards(tmp_path: Path) -> None:
+    script = tmp_path / "call.py"
+    script.write_text("from test_training_sharding import call_entry_points\ncall_entry_points()\n")
+    torchrun(script)
 
 
 def test_what_cannot_be_sharded_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ class Condition:
 
     def repeat(self, times: int) -> Condition:
         """The batch repeated as a whole."""
-        return Condition.concatenate([self] * times)
+        return self.concatenate([self] * times)
 
     @staticmethod
     def concatenate(conditions: Sequence[Condition]) -> Condition:

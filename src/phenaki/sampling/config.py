@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import field, replace
 from typing import TypedDict, get_args
 
@@ -71,7 +72,12 @@ class GuidanceConfig:
     negative_prompt: str | None = None
 
     def __post_init__(self) -> None:
-        if self.negative_prompt is not None and self.scale == 1 and self.scale_end in (None, 1):
+        if self.scale_end in (None, self.scale):
+            self.check_negative([self.scale])
+
+    def check_negative(self, scales: Sequence[float]) -> None:
+        """Raise PhenakiError for a negative prompt at scales of 1 alone."""
+        if self.negative_prompt is not None and all(scale == 1 for scale in scales):
             raise PhenakiError(
                 f"the negative prompt {self.negative_prompt!r} has no effect at guidance scale 1: use a scale above 1"
             )
@@ -137,7 +143,7 @@ class SamplingConfig:
 
     def with_options(self, options: SamplingOptions) -> SamplingConfig:
         """A copy with the options of a call. Raises PhenakiError for unknown names, wrong types and numbers out of
-        bounds, by the name of the option."""
+        bounds, by the name of the option, and for a negative prompt without effect."""
         unknown = [name for name in options if name not in SamplingOptions.__annotations__]
         if unknown:
             nearest = did_you_mean(unknown[0], SamplingOptions.__annotations__)
@@ -151,10 +157,13 @@ class SamplingConfig:
             values[section][key] = value
             names[f"{section}.{key}"] = name
         try:
-            return from_dict(SamplingConfig, values)
+            sampling = from_dict(SamplingConfig, values)
         except PhenakiError as error:
             field, _, sentence = str(error).partition(" ")
             raise PhenakiError(f"{names.get(field, field)} {sentence}") from error
+        steps = max(sampling.decoding.steps, sampling.rollout.first_frame_steps)
+        sampling.guidance.check_negative(sampling.guidance.scales(steps))
+        return sampling
 
     def of_first_frame(self) -> SamplingConfig:
         """The settings with which a first frame is decoded as an image."""

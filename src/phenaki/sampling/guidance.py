@@ -10,7 +10,7 @@ from torch import Tensor
 
 from phenaki.conditioning.base import Text
 from phenaki.core.precision import autocast
-from phenaki.generators import Components, Condition, Generator
+from phenaki.generators import Components, Generator
 from phenaki.sampling.config import SamplingConfig
 from phenaki.sampling.decoding import LogitsFn, ScoresFn, decode
 
@@ -53,7 +53,7 @@ def cfg_logits_fns(
         if any(scale != 1 for scale in scales):
             every = torch.ones(len(text.mask), dtype=torch.bool, device=device)
             null = generator.condition(text, drop=every) if negative is None else generator.condition(negative)
-            both = Condition.concatenate([condition, null])
+            both = condition.concatenate([condition, null])
 
     def logits_fn(scale: float, ids: Tensor, where: Tensor) -> Tensor:
         with autocast(device):

@@ -10,9 +10,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from phenaki.core.errors import PhenakiError
+from phenaki.generators import Generator
 from phenaki.nn.block import Block
 from phenaki.training.config import RunConfig
-from phenaki.training.sharding import shard
+from phenaki.training.sharding import shard, shard_root
 
 _MAX_SHAPES = 64  # shapes to compile before torch falls back to eager
 
@@ -35,6 +36,9 @@ def prepare_layers(
         torch._dynamo.config.recompile_limit = _MAX_SHAPES
     if config.strategy == "fsdp":
         shard(blocks(networks), blocks(averages), device, config.precision)
+        for network in networks:
+            if isinstance(network, Generator):
+                shard_root(network, device)
     for block in blocks(networks):
         if config.compile:
             block.forward = torch.compile(block.forward, dynamic=None if block.dynamic_lengths else False)

@@ -13,11 +13,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor, empty
 
 from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import Precision, autocast
+from phenaki.generators import FORWARD_METHODS, Generator
 
 Strategy = Literal["ddp", "fsdp"]
 Network = TypeVar("Network", bound=nn.Module)
@@ -64,6 +65,17 @@ def shard(
         for name, parameter in list(module.named_parameters()):
             sharded = distribute_tensor(parameter.detach(), mesh, [Shard(0)], src_data_rank=None)
             module.register_parameter(name, nn.Parameter(sharded, requires_grad=parameter.requires_grad))
+
+
+def shard_root(generator: Generator, device: torch.device) -> None:
+    """Let one root gather the shards of all layers of a generator, whichever of its entry points is called.
+
+    Call it after `shard`. Weights outside the layers stay full.
+    """
+    replicated = {parameter for parameter in generator.parameters() if not is_sharded(parameter)}
+    fully_shard(generator, mesh=mesh_of_all(device), ignored_params=replicated)
+    for name in FORWARD_METHODS:
+        register_fsdp_forward_method(generator, name)
 
 
 def empty_shard(like: Tensor, mesh: DeviceMesh) -> Tensor:
