@@ -359,7 +359,7 @@ def test_contact_sheet_prints_labels_and_wraps_them() -> None:
     assert plain.shape[0] < short.shape[0] < long.shape[0] and plain.shape[1] == long.shape[1]
     assert (short[:14] < 128).any() and np.array_equal(short[-32:, :48], clips[1][0])
     assert contact_sheet(clips, labels=["", "ein grüner Stern, 日本語 \U0001f3a5"]).shape[2] == 3
-    with pytest.raises(PhenakiError, match="2 clips needs as many labels, not 1"):
+    with pytest.raises(PhenakiError, match="2 clips needs one label for each, not 1"):
         contact_sheet(clips, labels=["a"])
 
 

@@ -70,7 +70,7 @@ class CViViTArguments:
 class MaskGitArguments:
     """Arguments of phenaki-pytorch's MaskGit, and of the C-ViViT whose ids it generates, from --config.
 
-    frames: the longest clip it was trained on; by default as many as its positions allow.
+    frames: of the longest training clip; by default as many as its positions allow.
     """
 
     image_size: Sides | None = bounded(None, above=0)
@@ -230,7 +230,7 @@ def _check_agreement(network: NetworkState, arguments: Any, found: dict[str, Any
 
 
 def _patch(network: NetworkState, values: int, sides: Sides | None) -> tuple[int, int]:
-    """Height and width of patches of so many values; square unless given."""
+    """Height and width of patches with this many values; square by default."""
     if values % CHANNELS:
         raise PhenakiError(
             f"{network.file}: patches of {values} values do not have 3 channels; only RGB can be imported"

@@ -41,7 +41,7 @@ class PretrainedConfig:
     revision: str = ""
     """Branch, tag or commit on the hub; empty: the main branch."""
     dtype: Literal["stored", "float32", "bfloat16", "float16"] = "stored"
-    """Of the computation; "stored": that of the files."""
+    """Of the computation; "stored": as in the files."""
 
     def check(self, prompt: str) -> None:
         """Any prompt is valid, empty ones too; long ones are truncated."""

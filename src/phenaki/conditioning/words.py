@@ -25,7 +25,7 @@ WORD_BYTES = 16  # longer words are split
 
 @configclass
 class WordEncoderConfig:
-    """alphabet: that of the training captions; prompts in others are refused rather than misread. Empty: any."""
+    """alphabet: of the training captions; prompts in another one are rejected. Empty: any."""
 
     width: int = 192
     layers: int = 2

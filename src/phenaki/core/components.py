@@ -109,7 +109,7 @@ def read_config(folder: str | Path) -> tuple[str, dict[str, Any]]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of a model's folder. Raises PhenakiError that says what is there instead."""
+    """The JSON object in a file of a model's folder. Raises PhenakiError for a missing or malformed file."""
     folder = path.parent
     if not folder.is_dir():
         raise PhenakiError(f"'{folder}' {'is a file, not a folder' if folder.exists() else 'does not exist'}.")

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 class PhenakiError(ValueError):
-    """An error that the user can fix. Its message names the value, what is allowed, and the way out.
+    """An error that the user can fix. Its message names the value, what is allowed, and what to do.
 
     The command line prints the message without a traceback and exits with code 2.
     """

@@ -28,7 +28,7 @@ def resolve_device(name: str) -> torch.device:
         return best_device()
     try:
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # which of them depends on how torch was built
+    except (RuntimeError, AssertionError) as error:  # depends on how torch was built
         raise PhenakiError(f"run.device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
 
 

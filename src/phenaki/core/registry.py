@@ -19,7 +19,7 @@ class Entry(NamedTuple):
 
 
 class Registry:
-    """The types of one kind of component, each with the class of its configuration and that of its model."""
+    """The types of one kind of component, each with its configuration class and its model class."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

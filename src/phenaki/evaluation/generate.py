@@ -73,7 +73,7 @@ def score_videos(
 def generate(model: Model, stories: Sequence[Story], rng: torch.Generator, advance: Advance) -> Frames:
     """A batch of stories with equally many scenes each -> uint8 (B, 1 + scenes * 10, H, W, 3).
 
-    Each scene has 11 frames, the first of which is the last frame of the scene before. `rng`: on the generator's
+    Each scene has 11 frames; its first is the last frame of the scene before. `rng`: on the generator's
     device.
     """
     scenes = [Scene(prompts, FRAMES - (k > 0)) for k, prompts in enumerate(zip(*stories, strict=True))]

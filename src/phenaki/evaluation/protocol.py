@@ -1,4 +1,4 @@
-"""What is recorded beside a metric: how clips were preprocessed, the model, the versions, the machine."""
+"""Recorded with each metric: preprocessing of the clips, model, versions, machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics as tables for the terminal, beside their targets."""
+"""Metrics and their targets as tables for the terminal."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from phenaki.core.errors import PhenakiError
 from phenaki.media.convert import Frames
 
 _WHITE, _BLACK = 255, 0
-_FURTHER_GLYPHS = "‘’“”⁄"  # that Pillow's font has beside those of ASCII
+_FURTHER_GLYPHS = "‘’“”⁄"  # in Pillow's font, beyond ASCII
 
 
 def contact_sheet(
@@ -24,14 +24,14 @@ def contact_sheet(
     labels: Sequence[str] | None = None,
     gap: int = 2,
 ) -> Frames:
-    """The frames of one clip (T, H, W, 3), or of several below one another, as one picture uint8 (H', W', 3).
+    """The frames of one clip (T, H, W, 3), or of several stacked vertically, as one picture uint8 (H', W', 3).
 
-    `columns` frames to a row; `frames` picks so many of each clip, evenly spaced from the first to the last; `labels`
-    are printed above the clips, one each.
+    `columns`: frames per row. `frames`: how many frames of each clip are shown, evenly spaced from first to last.
+    `labels`: printed above the clips, one each.
     """
     clips = [clips] if isinstance(clips, np.ndarray) else list(clips)
     if labels is not None and len(labels) != len(clips):
-        raise PhenakiError(f"A contact sheet of {len(clips)} clips needs as many labels, not {len(labels)}.")
+        raise PhenakiError(f"A contact sheet of {len(clips)} clips needs one label for each, not {len(labels)}.")
     blocks = []
     for clip in clips:
         if frames is not None and frames < len(clip):
@@ -53,7 +53,7 @@ def side_by_side(clips: Sequence[Frames], gap: int = 2) -> Frames:
 
 
 def mosaic(clips: Sequence[Frames], columns: int = 4, gap: int = 2) -> Frames:
-    """Clips of one length and size as one clip (T, H', W', 3), row by row, white where there is none."""
+    """Clips of one length and size as one clip (T, H', W', 3), row by row; empty cells are white."""
     blank = np.full_like(clips[0], _WHITE)
     filled = [*clips, *[blank] * (-len(clips) % columns)] if len(clips) > columns else clips
     rows = [side_by_side(filled[start : start + columns], gap) for start in range(0, len(filled), columns)]
@@ -96,6 +96,6 @@ def _text(text: str, width: int) -> Frames:
 
 
 def _drawable(text: str) -> str:
-    """Of Pillow's own font, which has the letters of English: accents go, and what it lacks becomes a question mark."""
+    """Text for Pillow's default font, which covers ASCII: drops accents, replaces the rest with question marks."""
     letters = [letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter)]
     return "".join(letter if letter.isascii() or letter in _FURTHER_GLYPHS else "?" for letter in letters)

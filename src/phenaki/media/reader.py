@@ -30,7 +30,7 @@ VIDEOS = frozenset(
 
 
 class Clip(NamedTuple):
-    """Frames uint8 (T, H, W, 3), and how many of them are shown per second."""
+    """Frames uint8 (T, H, W, 3), and their rate in frames per second."""
 
     frames: Frames
     fps: float

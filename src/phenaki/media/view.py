@@ -48,7 +48,7 @@ class ClipView:
 
     @property
     def seconds(self) -> float:
-        """From the instant of the first frame to that of the last."""
+        """Time between the first frame and the last."""
         return (self.frames - 1) / self.fps
 
 
@@ -112,7 +112,7 @@ def clip_frames(timed: Iterable[tuple[float, Any]], instants: NDArray[np.float64
 
 
 class Framing:
-    """How the frames of a clip are cropped and whether they are mirrored, the same for all of them."""
+    """Crop and mirroring, the same for all frames of a clip."""
 
     def __init__(self, view: ClipView, rng: np.random.Generator) -> None:
         self.height, self.width = view.size

@@ -30,7 +30,7 @@ _NUMBERED = re.compile(r"frame_(\d+)\.png")
 
 
 class VideoWriter:
-    """Takes the frames of one video as they are generated; see `open_writer`."""
+    """Receives the frames of a video as they are generated; see `open_writer`."""
 
     def __init__(self, size: Size, put: Put) -> None:
         self.size = size
@@ -73,8 +73,8 @@ def write_video(path: str | Path, clip: Frames, fps: float) -> None:
 class Fragments:
     """Appends clips to a file or a pipe as a fragmented mp4 (H.264), which plays while it is being written.
 
-    A fragment depends only on its frames and their index, so writing can resume after any clip with `frames` as it was
-    then: the result is the same. `remux_mp4` makes an ordinary file of it.
+    A fragment depends only on its frames and their index, so writing can resume after any clip, given the number of
+    `frames` written before, with the same result. `remux_mp4` turns the file into an ordinary one.
     """
 
     def __init__(self, file: IO[bytes], fps: float, frames: int = 0) -> None:
@@ -207,7 +207,7 @@ def _h264(
 
 @contextmanager
 def _animation(path: Path, fps: float, size: Size, form: str, tick: int, **options: object) -> Iterator[Put]:
-    """`tick`: the format counts time in so many milliseconds; frames last an even number of ticks on average."""
+    """`tick`: the format's time unit in milliseconds, to which the end of each frame is rounded."""
     if 1000 / fps < tick:
         raise PhenakiError(f"{form} shows at most {1000 // tick} frames per second, not {fps:g}.")
     images: list[Image.Image] = []

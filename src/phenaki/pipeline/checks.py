@@ -12,7 +12,7 @@ from phenaki.sampling import SamplingOptions
 
 
 def check_prime_frames(prime_frames: int, components: Components) -> None:
-    """Raise PhenakiError unless a clip of the generator can continue so many frames."""
+    """Raise PhenakiError unless the generator can be conditioned on this many frames."""
     period, longest = components.tokenizer.patch[0], components.generator.config.frames
     below = floor_frames(max(1, prime_frames), period)
     if prime_frames != below:
@@ -28,7 +28,7 @@ def check_prime_frames(prime_frames: int, components: Components) -> None:
 
 
 def check_enough_frames(video: Tensor, options: SamplingOptions, components: Components) -> None:
-    """Raise PhenakiError for a video (B, 3, T, H, W) of fewer frames than the call is to continue."""
+    """Raise PhenakiError if a video (B, 3, T, H, W) has fewer frames than `prime_frames`."""
     prime_frames, frames = options.get("prime_frames") or 1, video.shape[2]
     if prime_frames > frames:
         raise PhenakiError(
@@ -79,5 +79,5 @@ def check_mask(mask: Tensor, video: Tensor) -> Tensor:
             f"{width}x{height}: give one frame, or {frames}, of the video's size"
         )
     if not mask.any():
-        raise PhenakiError("the mask is empty: paint white what is to be regenerated")
+        raise PhenakiError("the mask is empty: paint the region to regenerate white")
     return mask[None, None].to(video.device)

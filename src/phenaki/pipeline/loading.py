@@ -1,4 +1,4 @@
-"""A whole model as a folder: model.json beside the folders of its components."""
+"""A whole model as a folder: model.json and a folder for each component."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from phenaki.sampling import SamplingConfig
 
 @dataclass(frozen=True)
 class ModelFile:
-    """model.json: what a model's folder says beside its components tokenizer/, generator/ and text/.
+    """model.json, next to the components tokenizer/, generator/ and text/.
 
     `phenaki`: the version that wrote it. `tokenizer`: fingerprint of the tokenizer whose ids the generator writes.
     `critic`: fingerprint of the critic in critic/; "": there is none.
@@ -134,7 +134,7 @@ def load_text_encoder(name_or_folder: str | Path) -> TextEncoder:
 
 
 def no_model_error(folder: Path) -> PhenakiError:
-    """Says what lies in a folder without model.json, and where near it there is a model."""
+    """The error for a folder without model.json: what it holds instead, and models nearby."""
     if (folder / CONFIG_FILE).is_file():
         return PhenakiError(
             f"'{folder}' holds a single component ({component_kind(folder)}) and no {MODEL_FILE}: text to video "

@@ -194,14 +194,14 @@ class Phenaki:
         on_step: OnStep | None = None,
         **options: Unpack[SamplingOptions],
     ) -> Rollout:
-        """A video whose scenes come one by one, without end. Arguments are those of `stream`.
+        """A video of any number of scenes, passed one by one. Arguments are those of `stream`.
 
             video = model.rollout(seed=1)
             for number, prompt in enumerate(prompts):
                 for piece in video.generate(model.scene(prompt, first=number == 0)):
                     ...  # float32 (B, 3, n, H, W) in [0, 1]
 
-        Memory does not grow, and `Rollout.state`, between two scenes, is all that the rest of the video depends on.
+        Memory does not grow. `Rollout.state`, taken between two scenes, is enough to continue the video.
         `on_step` gets None as total.
         """
         sampling, rng = self._sampling(options), self._rng(seed, samples)

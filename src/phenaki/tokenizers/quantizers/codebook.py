@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from phenaki.tokenizers.quantizers.base import Quantized, Quantizer, QuantizerConfig, distance, in_float32
 
-_COSINES = 2**22  # at once: those of all latents and codes would not fit in memory
+_COSINES = 2**22  # per chunk: all latents times all codes would not fit in memory
 _LATENTS_PER_CODE = 4  # with fewer, clusters are hardly more than single latents
 
 
@@ -24,7 +24,7 @@ class Codebook(Quantizer):
             self.register_buffer("codes", codes)
         self.register_buffer("use", torch.full((config.codebook_size,), 1 / config.codebook_size))
         if config.init == "kmeans":
-            self.register_buffer("started", torch.tensor(0))  # the first so many codes are initialised
+            self.register_buffer("started", torch.tensor(0))  # how many codes are initialised
 
     def quantize(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         before = F.normalize(projected, dim=-1)
@@ -65,7 +65,7 @@ class Codebook(Quantizer):
         return self._reset_dead(latents, rng)
 
     def _initialize(self, latents: Tensor, rng: torch.Generator) -> int:
-        """Set the next codes to cluster centres, as many as the latents suffice for."""
+        """Set as many of the remaining codes as the latents allow to cluster centres."""
         first = int(self.started)
         count = min(self.vocab_size - first, max(1, len(latents) // _LATENTS_PER_CODE))
         self.codes[first : first + count] = kmeans(latents, count, rng)

@@ -126,7 +126,7 @@ def describe(regions: Regions, track: np.ndarray) -> ObservedObject:
             faults.append("does not fade steadily")
         elif came and (not full[-1] or (len(steps) and steps.min() < -0.2)):
             faults.append("does not appear steadily")
-        # Half transparent, it has a colour between that of the background and its own.
+        # A half-transparent object has a colour between the background's and its own.
         way = regions.axis[rows] / contrast[:, None]
         if ((way @ way[contrast.argmax()])[contrast >= CLEAR] < SAME_HUE).any():
             faults.append("of unsteady colour")

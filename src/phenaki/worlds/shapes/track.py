@@ -1,4 +1,4 @@
-"""Regions followed through time, and what is seen besides them."""
+"""Tracking regions through time, and detecting anything outside them."""
 
 from __future__ import annotations
 
