@@ -121,7 +121,7 @@ class Generator(nn.Module, ABC):
         """
 
     @abstractmethod
-    def features(self, ids: Tensor, condition: Condition, where: Tensor | None = None, **past: Any) -> Tensor:
+    def features(self, ids: Tensor, condition: Condition, where: Tensor | None = None, **history: Any) -> Tensor:
         """What `head` turns into logits: (B, t, h, w, D), or (M, D). Arguments are those of `logits`; a generator that
         keeps a cache takes `clean` and `cache` too."""
 
@@ -141,10 +141,10 @@ class Generator(nn.Module, ABC):
             clean: int64 (B, t, h, w), the unmasked clip, for a causal generator trained on both copies in one pass.
             cache: keys and values of earlier latent frames, which `commit` wrote; it is not changed.
         """
-        past = {name: value for name, value in (("clean", clean), ("cache", cache)) if value is not None}
-        if past and not self.has_cache:
+        history = {name: value for name, value in (("clean", clean), ("cache", cache)) if value is not None}
+        if history and not self.has_cache:
             raise PhenakiError(f"{type(self).__name__} sees a whole clip at once and takes no `clean` and no `cache`")
-        return self.head(self.features(ids, condition, where, **past))
+        return self.head(self.features(ids, condition, where, **history))
 
     forward = logits
 
