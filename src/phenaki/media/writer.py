@@ -192,12 +192,12 @@ def _h264(
         # players and our reader take chroma to lie at the left of two pixels; the encoder's own conversion centers it
         scale = graph.add("scale", "out_chroma_loc=left:flags=bicubic+accurate_rnd+full_chroma_inp")
         graph.link_nodes(source, scale, graph.add("format", "yuv420p"), graph.add("buffersink")).configure()
-        numbers = count(first)
+        indices = count(first)
 
         def put(frame: Frames) -> None:
             padding = ((0, more - side) for side, more in zip(frame.shape, (*even, 3), strict=True))
             picture = av.VideoFrame.from_ndarray(np.pad(frame, tuple(padding), mode="edge"), format="rgb24")
-            picture.pts, picture.time_base = next(numbers), 1 / rate
+            picture.pts, picture.time_base = next(indices), 1 / rate
             graph.push(picture)
             container.mux(stream.encode(graph.pull()))
 
