@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -208,6 +210,12 @@ def test_each_entry_point_of_a_generator_gathers_its_shards(tmp_path: Path) -> N
     script = tmp_path / "call.py"
     script.write_text("from test_training_sharding import call_entry_points\ncall_entry_points()\n")
     torchrun(script)
+
+
+def test_export_knows_all_components_in_a_process_of_its_own() -> None:
+    code = "import phenaki.training.export; from phenaki.core.registry import REGISTRIES"
+    code += "; assert all(registry.types for registry in REGISTRIES.values())"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_what_cannot_be_sharded_is_refused_before_anything_is_written(tmp_path: Path) -> None:

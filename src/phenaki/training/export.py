@@ -15,6 +15,7 @@ from phenaki.core.errors import PhenakiError
 from phenaki.core.files import write_folder_atomic, writing
 from phenaki.core.hub import MODEL_FILE
 from phenaki.core.weights import load_weights
+from phenaki.pipeline import load_part
 from phenaki.training.checkpoints import Checkpoints, load, read
 
 _AVERAGES = {"ema": "tokenizer", "generator_ema": "generator", "text_encoder_ema": "text", "critic_ema": "critic"}
@@ -51,7 +52,7 @@ def export(run: Path, out: Path, checkpoint: Path | None = None) -> None:
 
 def _overwrite(folder: Path, kind: str, average: dict[str, Tensor]) -> None:
     """Replace the weights of the component in `folder` by those of an AveragedModel."""
-    component = components.load_component(folder, kind)
+    component = load_part(folder, kind)
     state = {name.removeprefix("module."): value for name, value in average.items() if name != "n_averaged"}
     load_weights(component, state, folder)
     components.save_component(component, folder)
