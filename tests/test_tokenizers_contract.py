@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from phenaki.core.errors import PhenakiError
-from phenaki.tokenizers import Conv3DConfig, Tokenizer, TokenizerConfig, build_tokenizer
+from phenaki.tokenizers import Conv3DConfig, CViViTConfig, Tokenizer, TokenizerConfig, build_tokenizer
 from phenaki.training.recipes import TOKENIZER_RECIPES
 
 
@@ -23,6 +23,7 @@ def small(config: TokenizerConfig) -> TokenizerConfig:
 
 
 CONFIGS = {small(make().tokenizer): name for name, make in TOKENIZER_RECIPES.items()}  # the last name of equal ones
+CONFIGS[small(CViViTConfig(stem=(8, 16)))] = "cvivit_stem"
 
 
 @pytest.fixture(params=CONFIGS.keys(), ids=CONFIGS.values(), scope="module")

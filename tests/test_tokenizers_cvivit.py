@@ -87,6 +87,25 @@ def test_training_and_streams_use_the_same_window() -> None:
     assert torch.equal(tokenizer.quantizer(torch.cat(latents, 1)).ids, out.quantized.ids)
 
 
+@torch.no_grad()
+def test_a_stem_joins_the_pixels_on_both_sides_of_a_patch_border() -> None:
+    """Without spatial layers, a latent reaches pixels beyond its patch by the stem alone."""
+
+    def reached(stem: tuple[int, ...]) -> torch.Tensor:
+        torch.manual_seed(0)
+        config = CViViTConfig(image_size=(32, 32), width=64, spatial_layers=0, temporal_layers=1, stem=stem)
+        tokenizer = CViViT(config).eval()
+        latents = torch.randn(1, 2, 4, 4, 64)
+        changed = latents.clone()
+        changed[:, :, 1, 1] += 1
+        moved = tokenizer.decode_latents(changed) - tokenizer.decode_latents(latents)
+        return moved.abs().amax((0, 1, 2)) > 0
+
+    assert reached(()).nonzero().amin(0).tolist() == [8, 8]
+    for border in (reached((8, 16))[7, 8:16], reached((8, 16))[16, 8:16]):
+        assert border.all()
+
+
 @pytest.mark.parametrize("patch", [(2, 8, 8), (4, 4, 8), (1, 8, 4)])
 def test_unpatchify_inverts_patchify(patch: tuple[int, int, int]) -> None:
     clip = video(2, 3, 4, 16, 24)
@@ -97,7 +116,16 @@ def test_unpatchify_inverts_patchify(patch: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"width": 100}, {"patch": (0, 8, 8)}, {"image_size": (30, 32)}, {"fps": 0.0}, {"window": 0}]
+    "change",
+    [
+        {"width": 100},
+        {"patch": (0, 8, 8)},
+        {"image_size": (30, 32)},
+        {"fps": 0.0},
+        {"window": 0},
+        {"stem": (8, 8, 8, 8)},
+        {"stem": (0,)},
+    ],
 )
 def test_impossible_configurations_are_refused(change: dict) -> None:
     with pytest.raises(PhenakiError):

@@ -37,6 +37,16 @@ def test_the_first_frame_has_its_fraction() -> None:
         assert found["l1"] == pytest.approx(2 * 0.5 * share)
 
 
+def test_the_gradient_loss_compares_edges_and_not_colours() -> None:
+    video = torch.zeros(1, 3, 5, 16, 16)
+    edge = video.clone()
+    edge[..., 8:] = 0.5  # one step in each row: 1 of 15 differences along columns, none along rows
+    config = TokenizerLossConfig(gradient=3.0)
+    assert pixel_losses(video + 0.2, video, config)["gradient"] == pytest.approx(0, abs=1e-6)
+    assert pixel_losses(edge, video, config)["gradient"] == pytest.approx(3 * 0.5 / 15)
+    assert pixel_losses(edge + 0.2, edge, config)["gradient"] == pytest.approx(0, abs=1e-6)
+
+
 def test_only_equal_neighbours_are_pulled_together(tokenizer: CViViT) -> None:
     rng = torch.Generator().manual_seed(0)
     codes = torch.randn(2, 3, 2, 2, 3, generator=rng)

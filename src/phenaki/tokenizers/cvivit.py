@@ -18,6 +18,7 @@ from phenaki.nn.state import StreamState, is_first_chunk
 from phenaki.nn.transformer import TransformerBlock, initialize, width_error
 from phenaki.tokenizers.base import Tokenizer
 from phenaki.tokenizers.quantizers import QuantizerConfig, build_quantizer
+from phenaki.tokenizers.stem import Head, Stem
 
 
 @configclass
@@ -35,6 +36,9 @@ class CViViTConfig:
     pixel_hidden: int = bounded(0, at_least=0)
     """Hidden units of an MLP parallel to each linear projection from and to pixels; 0 (the paper's): none. A narrow
     network needs it, since its width bounds the rank of a linear projection."""
+    stem: tuple[int, ...] = bounded((), at_least=1)
+    """Channels of a convolutional stem, each stage of which halves rows and columns before patches are cut, mirrored
+    after them; (): none (the paper's). Without it, patch borders show in textured video."""
     window: int = bounded(6, at_least=1)
     """Latent frames that a temporal layer attends to, the current one included, in training as in streams; 6 are all of
     the paper's 11 frames. Train on clips of three windows or more if longer videos are to be encoded."""
@@ -45,6 +49,17 @@ class CViViTConfig:
             raise PhenakiError(error)
         if self.image_size[0] % self.patch[1] or self.image_size[1] % self.patch[2]:
             raise PhenakiError(f"image_size {self.image_size} is not a multiple of the patch {self.patch[1:]}")
+        if self.patch[1] % 2 ** len(self.stem) or self.patch[2] % 2 ** len(self.stem):
+            raise PhenakiError(
+                f"a stem of {len(self.stem)} stages needs a patch whose rows and columns are multiples of "
+                f"{2 ** len(self.stem)}, not {self.patch[1:]}"
+            )
+
+    @property
+    def cell(self) -> tuple[int, int, int]:
+        """The patch, in what the stem leaves of the pixels."""
+        p, ph, pw = self.patch
+        return p, ph >> len(self.stem), pw >> len(self.stem)
 
 
 class CViViT(Tokenizer):
@@ -58,9 +73,11 @@ class CViViT(Tokenizer):
         super().__init__()
         self.config = config
         self.patch = config.patch
-        p, ph, pw = config.patch
-        width = config.width
-        first, rest, hidden = 3 * ph * pw, 3 * p * ph * pw, config.pixel_hidden
+        p, rows, columns = config.cell
+        width, hidden = config.width, config.pixel_hidden
+        first = (config.stem[-1] if config.stem else 3) * rows * columns
+        rest = p * first
+        self.stem = Stem(config.stem) if config.stem else nn.Identity()
         self.embed_first = PixelProjection(first, width, hidden)
         self.embed_rest = PixelProjection(rest, width, hidden)
         self.norm_embedding = nn.LayerNorm(width)
@@ -73,10 +90,13 @@ class CViViT(Tokenizer):
         self.norm_pixels = nn.LayerNorm(width)
         self.pixels_first = PixelProjection(width, first, hidden)
         self.pixels_rest = PixelProjection(width, rest, hidden)
+        self.head = Head(config.stem) if config.stem else nn.Identity()
         initialize(self, depth=config.spatial_layers + config.temporal_layers)
 
     @property
     def last_layer(self) -> list[nn.Parameter]:
+        if self.config.stem:
+            return [self.head.last_layer]
         return [self.pixels_first.linear.weight, self.pixels_rest.linear.weight]
 
     def encode_latents(self, video: Tensor, state: StreamState | None = None) -> Tensor:
@@ -93,23 +113,23 @@ class CViViT(Tokenizer):
     def _embed(self, video: Tensor, first: bool) -> Tensor:
         """(B, 3, T, H, W) -> (B, t, h, w, D); `first`: whether the first frame is a latent frame of its own."""
         self.grid(video.shape[2] + (not first), *video.shape[3:])
-        head, tail = video.tensor_split([int(first)], dim=2)
-        embedded = []
+        head, tail = self.stem(video).tensor_split([int(first)], dim=2)
+        embedded, cell = [], self.config.cell
         if head.shape[2]:
-            embedded.append(self.embed_first(patchify(head, (1, *self.patch[1:]))))
+            embedded.append(self.embed_first(patchify(head, (1, *cell[1:]))))
         if tail.shape[2]:
-            embedded.append(self.embed_rest(patchify(tail, self.patch)))
+            embedded.append(self.embed_rest(patchify(tail, cell)))
         return torch.cat(embedded, dim=1)
 
     def _pixels(self, x: Tensor, first: bool) -> Tensor:
         """(B, t, h, w, D) -> (B, 3, T, H, W): the inverse of `_embed` in shape."""
         head, tail = x.tensor_split([int(first)], dim=1)
-        pixels = []
+        pixels, cell = [], self.config.cell
         if head.shape[1]:
-            pixels.append(unpatchify(self.pixels_first(head), (1, *self.patch[1:])))
+            pixels.append(unpatchify(self.pixels_first(head), (1, *cell[1:])))
         if tail.shape[1]:
-            pixels.append(unpatchify(self.pixels_rest(tail), self.patch))
-        return torch.cat(pixels, dim=2)
+            pixels.append(unpatchify(self.pixels_rest(tail), cell))
+        return self.head(torch.cat(pixels, dim=2))
 
 
 class PixelProjection(nn.Module):
@@ -129,7 +149,7 @@ class PixelProjection(nn.Module):
 
 
 def patchify(video: Tensor, patch: tuple[int, int, int]) -> Tensor:
-    """(B, 3, t*p, h*ph, w*pw) -> (B, t, h, w, p*ph*pw*3)."""
+    """(B, C, t*p, h*ph, w*pw) -> (B, t, h, w, p*ph*pw*C)."""
     p, ph, pw = patch
     B, C, T, H, W = video.shape
     x = video.reshape(B, C, T // p, p, H // ph, ph, W // pw, pw)
@@ -137,11 +157,11 @@ def patchify(video: Tensor, patch: tuple[int, int, int]) -> Tensor:
 
 
 def unpatchify(x: Tensor, patch: tuple[int, int, int]) -> Tensor:
-    """(B, t, h, w, p*ph*pw*3) -> (B, 3, t*p, h*ph, w*pw): the inverse of `patchify`."""
+    """(B, t, h, w, p*ph*pw*C) -> (B, C, t*p, h*ph, w*pw): the inverse of `patchify`."""
     p, ph, pw = patch
     B, t, h, w, _ = x.shape
-    x = x.reshape(B, t, h, w, p, ph, pw, 3)
-    return x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(B, 3, t * p, h * ph, w * pw)
+    x = x.reshape(B, t, h, w, p, ph, pw, -1)
+    return x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(B, -1, t * p, h * ph, w * pw)
 
 
 def _layers(count: int, config: CViViTConfig, window: int | None) -> nn.ModuleList:

@@ -20,6 +20,8 @@ class TokenizerLossConfig:
 
     l2: float = bounded(1.0, at_least=0)
     l1: float = bounded(0.0, at_least=0)
+    gradient: float = bounded(0.0, at_least=0)
+    """L1 distance of the differences of neighbouring pixels, for sharper edges."""
     quantizer: float = bounded(1.0, at_least=0)
     """Codebook and commitment loss; the latter is also scaled by `tokenizer.quantizer.commitment`."""
     entropy: float = bounded(0.1, at_least=0)
@@ -55,6 +57,10 @@ def pixel_losses(reconstruction: Tensor, video: Tensor, config: TokenizerLossCon
         losses["l2"] = config.l2 * _weighted_mean(error.square(), config.first_frame_fraction)
     if config.l1:
         losses["l1"] = config.l1 * _weighted_mean(error.abs(), config.first_frame_fraction)
+    if config.gradient:
+        rows, columns = (error.diff(dim=dim).abs() for dim in (3, 4))
+        fraction = config.first_frame_fraction
+        losses["gradient"] = config.gradient * (_weighted_mean(rows, fraction) + _weighted_mean(columns, fraction))
     return losses
 
 
