@@ -35,7 +35,7 @@ from phenaki.data.tokens import TokenSource
 from phenaki.media.convert import to_float
 from phenaki.media.reader import read_clip
 from phenaki.media.view import ClipView
-from phenaki.tokenizers import CViViT, CViViTConfig, QuantizerConfig
+from phenaki.tokenizers import CViViT, QuantizerConfig
 from phenaki.worlds.shapes import ShapesWorld
 
 FIXED = ClipView(5, 8, (32, 32), random=False)
@@ -570,15 +570,8 @@ def test_impossible_requests_are_refused(tokenizer: CViViT, clips: Path, tmp_pat
     assert not (tmp_path / "again").exists()
 
 
-def test_the_tokenizers_size_and_rate_are_those_of_the_clips(clips: Path, tmp_path: Path) -> None:
-    small = CViViTConfig(
-        image_size=(16, 16),
-        fps=4.0,
-        width=64,
-        spatial_layers=1,
-        temporal_layers=1,
-        quantizer=QuantizerConfig(levels=(5, 5)),
-    )
+def test_the_tokenizers_size_and_rate_are_those_of_the_clips(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:
+    small = replace(tokenizer.config, image_size=(16, 16), fps=4.0, quantizer=QuantizerConfig(levels=(5, 5)))
     torch.manual_seed(0)
     tokenizer = CViViT(small).eval()
     tokenize(replace(config(clips), frames=3), str(tmp_path), tokenizer)

@@ -26,7 +26,7 @@ from phenaki.media.view import (
     unreadable,
 )
 
-_ANIMATIONS = frozenset({"GIF", "PNG", "WEBP"})  # in Pillow's names; in other formats, further pictures are not frames
+_ANIMATIONS = frozenset({"GIF", "PNG", "WEBP"})  # names of Pillow; further pictures in other formats are not frames
 
 # what Pillow raises on broken pictures, besides OSError
 _BROKEN = (EOFError, IndexError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
