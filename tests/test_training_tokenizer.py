@@ -17,6 +17,8 @@ from helpers.training import lasting, random_clips, saved, stop_after, tiny_reci
 from phenaki.cli import app
 from phenaki.core.components import load_component
 from phenaki.core.errors import PhenakiError
+from phenaki.core.grid import latent_frames
+from phenaki.data.batch_stream import batch_sizes
 from phenaki.data.eval_samples import EvalSamples
 from phenaki.data.sources import Sample
 from phenaki.media.convert import to_float, to_uint8
@@ -25,7 +27,7 @@ from phenaki.perceptual import I3D, LPIPS
 from phenaki.training.health import check_clips
 from phenaki.training.optim import Optimizers
 from phenaki.training.previews import evaluate_tokenizer
-from phenaki.training.recipes import cvivit_debug, cvivit_debug_codebook
+from phenaki.training.recipes import cvivit_debug, cvivit_debug_codebook, cvivit_shapes_64_streaming
 from phenaki.training.run import Run
 from phenaki.training.tokenizer import TokenizerRecipe, overfit_one, train_tokenizer
 
@@ -238,6 +240,14 @@ def test_clips_may_be_longer_than_the_window(tmp_path: Path) -> None:
     recipe = replace(recipe, tokenizer=replace(recipe.tokenizer, window=2), data=data)
     folder = train_tokenizer(replace(recipe, run=replace(recipe.run, steps=1)), tmp_path / "run")
     assert load_component(folder, "tokenizer").config.window == 2
+
+
+def test_the_streaming_recipe_has_clips_of_three_windows_in_most_steps() -> None:
+    recipe = cvivit_shapes_64_streaming()
+    data, patch = recipe.data, recipe.tokenizer.patch[0]
+    long = [latent_frames(frames, patch) >= 3 * recipe.tokenizer.window for frames in data.lengths]
+    assert sum(weight for weight, is_long in zip(data.length_weights, long, strict=True) if is_long) > 0.5
+    assert all(size for sizes in batch_sizes(data, patch, 1) for size in sizes)
 
 
 # ---- one clip

@@ -17,12 +17,13 @@ from phenaki.training.recipes.tokenizers import (
     cvivit_debug,
     cvivit_debug_codebook,
     cvivit_shapes_64,
+    cvivit_shapes_64_streaming,
 )
 from phenaki.training.tokenizer import TokenizerRecipe
 
 Recipe = TypeVar("Recipe")
-_FIRST_STAGE = (cvivit_debug, cvivit_debug_codebook, cvivit_shapes_64, cvivit_64, cvivit_128)
-_FIRST_STAGE += (conv3d_debug, conv3d_64, conv3d_128)
+_FIRST_STAGE = (cvivit_debug, cvivit_debug_codebook, cvivit_shapes_64, cvivit_shapes_64_streaming)
+_FIRST_STAGE += (cvivit_64, cvivit_128, conv3d_debug, conv3d_64, conv3d_128)
 
 TOKENIZER_RECIPES: dict[str, Callable[[], TokenizerRecipe]] = {f.__name__: f for f in _FIRST_STAGE}
 TOKENIZER_RECIPES["cvivit_paper"] = cvivit_128

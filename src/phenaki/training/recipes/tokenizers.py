@@ -55,6 +55,18 @@ def cvivit_shapes_64() -> TokenizerRecipe:
     )
 
 
+def cvivit_shapes_64_streaming() -> TokenizerRecipe:
+    """`cvivit_shapes_64` for videos of any length: clips of up to 53 frames, 27 latent frames, which is more than the
+    three windows that streaming needs. The first frame, one of so many, has a smaller fraction of the loss."""
+    recipe = cvivit_shapes_64()
+    lengths = {"lengths": (1, 11, 35, 53), "length_weights": (0.05, 0.3, 0.4, 0.25)}
+    return replace(
+        recipe,
+        data=replace(recipe.data, batch=2, **lengths),
+        loss=replace(recipe.loss, first_frame_fraction=0.15),
+    )
+
+
 def cvivit_128() -> TokenizerRecipe:
     """The paper's first stage (appendix B.1): 11 frames of 128 x 128, 50 M parameters, 8192 codes, 1 M steps.
 
