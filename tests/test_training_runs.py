@@ -15,10 +15,11 @@ import pytest
 from typer.testing import CliRunner
 
 from phenaki.cli import app
+from phenaki.cli.runs_page import write_page
 from phenaki.core.errors import PhenakiError
 from phenaki.training.recipes import cvivit_debug
 from phenaki.training.run import Run
-from phenaki.training.runs import STATE, find_runs, write_page
+from phenaki.training.runs import STATE, find_runs
 from phenaki.training.tokenizer import train_tokenizer
 
 

@@ -155,16 +155,6 @@ def test_a_checkpoint_of_a_newer_version_is_refused_in_a_sentence(
         train_tokenizer(checkpointing_recipe(3), tmp_path)
 
 
-def test_a_run_of_an_older_version_is_refused_and_can_be_removed(tmp_path: Path) -> None:
-    train_tokenizer(checkpointing_recipe(2), tmp_path)
-    (tmp_path / "checkpoints").rename(tmp_path / "gone")
-    (tmp_path / "checkpoint.pt").write_bytes(b"old")
-    with pytest.raises(PhenakiError, match="of an older version, whose checkpoint.pt .* --overwrite"):
-        train_tokenizer(checkpointing_recipe(3), tmp_path)
-    train_tokenizer(checkpointing_recipe(3), tmp_path, overwrite=True)
-    assert saved(tmp_path)["step"] == 3 and not (tmp_path / "checkpoint.pt").exists()
-
-
 # ---- going on
 
 

@@ -35,7 +35,8 @@ def runs(
     from rich.console import Console
     from rich.table import Table
 
-    from phenaki.training.runs import ago, find_runs, format_value, write_page
+    from phenaki.cli.runs_page import ago, format_value, write_page
+    from phenaki.training.runs import find_runs
 
     found = find_runs(folder)
     table = Table(box=box.SIMPLE, padding=(0, 2, 0, 0))

@@ -11,8 +11,7 @@ import threading
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -30,7 +29,7 @@ from phenaki.training.processes import Processes
 from phenaki.training.sharding import empty_shard, is_sharded
 
 FOLDER = "checkpoints"
-_FORMAT = 2  # 1 was a file checkpoint.pt in the run's folder
+_FORMAT = 2
 _NAME = re.compile(r"step_(\d+)(\.pt)?")  # sharded checkpoints are folders
 _STATE = "state.pt"  # in such a folder: everything but the values of sharded tensors
 _UNFINISHED = ".phenaki-*.tmp"  # left by a kill in the middle of a write
@@ -236,15 +235,6 @@ def _unpickled(state: bytes) -> dict[str, Any]:
     return saved
 
 
-def check_version(folder: Path) -> None:
-    """Raise PhenakiError for a run of a version whose checkpoints this one cannot read."""
-    if (folder / "checkpoint.pt").exists() and not (folder / FOLDER).exists():
-        raise PhenakiError(
-            f"the run in '{folder}' is of an older version, whose checkpoint.pt this one cannot read: name "
-            "another folder, or start over in it with --resume never --overwrite"
-        )
-
-
 def _is_intact(file: str | IO[bytes]) -> bool:
     """Whether it is a complete archive of torch.save whose parts have the right checksums."""
     try:
@@ -254,37 +244,13 @@ def _is_intact(file: str | IO[bytes]) -> bool:
         return False
 
 
-class _Sink:
-    """A file for torch.save that keeps the OSError, such as a full disk, which torch.save replaces by its own."""
-
-    def __init__(self, file: IO[bytes]):
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        with self._noticed():
-            return self._file.write(data)
-
-    def flush(self) -> None:
-        with self._noticed():
-            self._file.flush()
-
-    @contextmanager
-    def _noticed(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self.error = error
-            raise
-
-
 def _save(state: dict[str, Any], file: IO[bytes]) -> None:
-    sink = _Sink(file)
+    """`torch.save`, which replaces an OSError, such as that of a full disk, by its own: here it is raised."""
     try:
-        torch.save(state, sink)
-    except RuntimeError:
-        if sink.error is not None:
-            raise sink.error from None
+        torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
         raise
 
 

@@ -4,53 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from phenaki.core.errors import PhenakiError
+from phenaki.core.config import bounded, configclass
 from phenaki.nn.block import Block
 from phenaki.training.sharding import local, partition_sharded
 
 
-@dataclass(frozen=True)
+@configclass
 class OptimizerConfig:
     """`adamw` is the paper's (appendix B.1). `muon`: Muon for the matrices inside the transformer layers and AdamW for
     the rest, which learned more in equal time at small sizes (docs/log.md)."""
 
     kind: Literal["muon", "adamw"] = "adamw"
-    lr: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 1e-4
-    warmup_steps: int = 1000
-    final_lr: float = 0.0
+    lr: float = bounded(1e-4, above=0)
+    betas: tuple[float, float] = bounded((0.9, 0.99), at_least=0, below=1)
+    weight_decay: float = bounded(1e-4, at_least=0)
+    warmup_steps: int = bounded(1000, at_least=0)
+    final_lr: float = bounded(0.0, at_least=0)
     """Final learning rate as a fraction of `lr`."""
-    cooldown_fraction: float = 1.0
+    cooldown_fraction: float = bounded(1.0, above=0, at_most=1)
     """Fraction of the steps, at the end, over which the cosine falls; before it the rate is constant."""
-    clip: float = 10.0
-    accumulate: int = 1
+    clip: float = bounded(10.0, above=0)
+    accumulate: int = bounded(1, at_least=1)
     """Gradient accumulation: parts in which a process works through its batch, to need less memory."""
-    ema_decay: float = 0.999
-
-    def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise PhenakiError(f"optimizer.lr {self.lr} must be above 0")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise PhenakiError(f"optimizer.betas {self.betas} must be from 0 to below 1")
-        if not self.clip > 0:
-            raise PhenakiError(f"optimizer.clip {self.clip} must be above 0")
-        if self.accumulate < 1:
-            raise PhenakiError(f"optimizer.accumulate {self.accumulate} must be 1 or more")
-        for name in ("weight_decay", "warmup_steps", "final_lr"):
-            if getattr(self, name) < 0:
-                raise PhenakiError(f"optimizer.{name} {getattr(self, name)} must not be below 0")
-        if not 0 <= self.ema_decay < 1:
-            raise PhenakiError(f"optimizer.ema_decay {self.ema_decay} must be from 0 to below 1")
-        if not 0 < self.cooldown_fraction <= 1:
-            raise PhenakiError(f"optimizer.cooldown_fraction {self.cooldown_fraction} must be above 0 and at most 1")
+    ema_decay: float = bounded(0.999, at_least=0, below=1)
 
 
 class Optimizers:
