@@ -105,7 +105,8 @@ def test_the_cache_does_not_grow_and_goes_on_from_its_state() -> None:
 def test_captions_switch_at_their_latent_frame() -> None:
     generator = make(layers=1)
     first, second = text(seed=1), text(seed=2)
-    condition = generator.condition(Text.timed([first, second], [0, 3]))
+    captions = Text(*(torch.stack(pair, dim=1).flatten(0, 1) for pair in zip(first[:2], second[:2], strict=True)))
+    condition = generator.condition(Text.timed(captions, [[0, 3], [0, 3]]))
     ids = clip(6)
     logits, alone = generator.logits(ids, condition), generator.logits(ids, generator.condition(first))
     assert torch.allclose(logits[:, :3], alone[:, :3], atol=1e-12)

@@ -14,7 +14,7 @@ from phenaki.generators import Components, Condition, MaskedTransformer
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import DecodingConfig, GuidanceConfig, Scene, cfg_logits_fns, plan_windows, sample_ids
 from phenaki.sampling.decoding import LogitsFn
-from phenaki.sampling.rollout import window_sampling
+from phenaki.sampling.scenes import window_sampling
 from phenaki.tokenizers import CViViT
 
 PROMPTS = ["a red circle", "a blue star moves left"]
@@ -170,7 +170,7 @@ def test_a_text_is_conditioned_on_once_for_all_steps(
 ) -> None:
     plain, calls = generator.condition, []
     monkeypatch.setattr(
-        generator, "condition", lambda text, drop=None: calls.append(len(text.mask)) or plain(text, drop=drop)
+        generator, "condition", lambda text, *others: calls.append(len(text.mask)) or plain(text, *others)
     )
 
     def run(**options: object) -> list[int]:

@@ -15,7 +15,7 @@ from phenaki.conditioning import Text, WordEncoder
 from phenaki.core.errors import PhenakiError
 from phenaki.generators import Components, MaskedTransformer
 from phenaki.sampling import Rollout, RolloutConfig, Scene, count_steps, plan_windows, rollout
-from phenaki.sampling.rollout import window_sampling
+from phenaki.sampling.scenes import window_sampling
 from phenaki.tokenizers import CViViT
 
 FAST = sampling_config(steps=2, prime_frames=5)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from phenaki.core.errors import PhenakiError
 
@@ -51,24 +52,25 @@ class Text(NamedTuple):
         return self._replace(embeddings=embeddings.detach().float().masked_fill(~mask[..., None], 0))
 
     @classmethod
-    def timed(cls, captions: Sequence[Text], starts: Sequence[int]) -> Text:
-        """Several captions in one text; each applies from its first latent frame until the next caption starts.
+    def timed(cls, captions: Text, starts: Sequence[Sequence[int]]) -> Text:
+        """Several captions a sample; each applies from its first latent frame until the next caption starts.
 
-        captions: each for the same B samples, without `frames`. starts: from 0, increasing. Raises PhenakiError for
-        other starts.
+        captions: those of all B samples, one after the other, (N, L, D) without `frames`. starts: of each sample, the
+        latent frames at which its captions start: from 0, increasing; N in all. Raises PhenakiError for other starts.
         """
-        if not starts or len(captions) != len(starts) or starts[0] != 0 or sorted(set(starts)) != list(starts):
-            raise PhenakiError(
-                f"{len(captions)} captions start at latent frames {list(starts)}: give one start per caption, "
-                "0 first, in increasing order"
-            )
-        ends = [*starts[1:], torch.iinfo(torch.long).max]
-        frames = [
-            caption.mask.new_tensor(span, dtype=torch.long).expand(*caption.mask.shape, 2)
-            for caption, *span in zip(captions, starts, ends, strict=True)
-        ]
-        embeddings, masks, _ = zip(*captions, strict=True)
-        return cls(torch.cat(embeddings, dim=1), torch.cat(masks, dim=1), torch.cat(frames, dim=1))
+        for row in starts:
+            if not row or row[0] != 0 or sorted(set(row)) != list(row):
+                raise PhenakiError(
+                    f"captions that start at latent frames {list(row)}: 0 comes first, and each starts after the last"
+                )
+        counts = [len(row) for row in starts]
+        if sum(counts) != len(captions.mask):
+            raise PhenakiError(f"{len(captions.mask)} captions with {sum(counts)} starts: give one start per caption")
+        spans = [span for row in starts for span in zip(row, [*row[1:], torch.iinfo(torch.long).max], strict=True)]
+        frames = captions.mask.new_tensor(spans, dtype=torch.long)[:, None].expand(*captions.mask.shape, 2)
+        fields = (captions.embeddings, captions.mask, frames)
+        rows = ([part.flatten(0, 1) for part in field.split(counts)] for field in fields)
+        return cls(*(pad_sequence(row, batch_first=True) for row in rows))
 
 
 def _describe(tensor: Tensor) -> str:

@@ -13,7 +13,7 @@ import torch
 
 from phenaki.generators import Components
 from phenaki.media.convert import Frames, to_uint8
-from phenaki.sampling import SamplingConfig, Scene, count_steps, plan_windows, rollout
+from phenaki.sampling import SamplingConfig, Scene, count_steps, longest_clip, plan_windows, rollout
 
 FRAMES = 11  # of a clip, and of each scene of a story (paper, table 6)
 MAX_CLIPS = {"cpu": 10, "cuda": 500}  # per batch
@@ -78,7 +78,7 @@ def generate(model: Model, stories: Sequence[Story], rng: torch.Generator, advan
     """
     scenes = [Scene(prompts, FRAMES - (k > 0)) for k, prompts in enumerate(zip(*stories, strict=True))]
     components, sampling = model.components, model.sampling
-    longest, period = components.generator.config.frames, components.tokenizer.patch[0]
+    longest, period = longest_clip(components.generator), components.tokenizer.patch[0]
     windows = plan_windows(scenes, longest, period, sampling.rollout)
     step = len(stories) / count_steps(windows, sampling)
     pieces = rollout(components, scenes, sampling, rng, samples=len(stories), on_step=lambda _: advance(step))

@@ -1,5 +1,6 @@
 """Stage 2: ids from text."""
 
+from phenaki.core.actions import ActionSpec
 from phenaki.core.registry import GENERATORS
 from phenaki.generators.base import FORWARD_METHODS, Condition, Generator
 from phenaki.generators.causal import CausalTransformer, CausalTransformerConfig, CausalTransformerSizes
@@ -14,7 +15,9 @@ GeneratorSizes = MaskedTransformerSizes
 """What a recipe chooses, by the type of generator that it is for."""
 
 
-def build_generator(sizes: GeneratorSizes, tokenizer: TokenizerSpec, text_width: int) -> Generator:
+def build_generator(
+    sizes: GeneratorSizes, tokenizer: TokenizerSpec, text_width: int, actions: ActionSpec | None = None
+) -> Generator:
     """The generator, randomly initialised, that the sizes are for."""
-    config = sizes.config(tokenizer, text_width)
+    config = sizes.config(tokenizer, text_width, actions)
     return GENERATORS.model_class(config)(config)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -26,15 +26,19 @@ FORWARD_METHODS = ("condition", "logits", "features", "commit")
 
 @dataclass(frozen=True)
 class Condition:
-    """What a generator computed from text, once for all steps of decoding. Opaque to everyone but its generator.
+    """What a generator computed from text and actions, once for all steps of decoding. Opaque to everyone else.
 
     keys_values: keys and values (B, H, L, K) for each layer. mask: bool (B, L), True where there is text. frames: int64
-    (B, L, 2), the latent frames [first, end) that see each position; None: all do.
+    (B, L, 2), the latent frames [first, end) that see each position; None: all do. actions: embedded, (B, t, D), or
+    (B, 1, D) for all latent frames alike. starts: bool (B,), False where the ids begin in the middle of a video; None:
+    all begin one.
     """
 
     keys_values: Sequence[tuple[Tensor, Tensor]]
     mask: Tensor
     frames: Tensor | None = None
+    actions: Tensor | None = None
+    starts: Tensor | None = None
 
     def repeat(self, times: int) -> Condition:
         """The batch repeated as a whole."""
@@ -48,9 +52,13 @@ class Condition:
         layers = zip(*(condition.keys_values for condition in padded), strict=True)
         keys_values = [tuple(map(torch.cat, zip(*layer, strict=True))) for layer in layers]
         mask = torch.cat([condition.mask for condition in padded])
-        if all(condition.frames is None for condition in padded):
-            return Condition(keys_values, mask)
-        return Condition(keys_values, mask, torch.cat([condition._frames() for condition in padded]))
+        timed = any(condition.frames is not None for condition in padded)
+        frames = torch.cat([condition._frames() for condition in padded]) if timed else None
+        actions, starts = (
+            None if getattr(padded[0], name) is None else torch.cat([getattr(each, name) for each in padded])
+            for name in ("actions", "starts")
+        )
+        return Condition(keys_values, mask, frames, actions, starts)
 
     def _pad(self, length: int) -> Condition:
         more = length - self.mask.shape[1]
@@ -58,7 +66,7 @@ class Condition:
             return self
         keys_values = [(F.pad(k, (0, 0, 0, more)), F.pad(v, (0, 0, 0, more))) for k, v in self.keys_values]
         frames = None if self.frames is None else F.pad(self.frames, (0, 0, 0, more))
-        return Condition(keys_values, F.pad(self.mask, (0, more)), frames)
+        return replace(self, keys_values=keys_values, mask=F.pad(self.mask, (0, more)), frames=frames)
 
     def _frames(self) -> Tensor:
         if self.frames is not None:
@@ -109,13 +117,22 @@ class Generator(nn.Module, ABC):
             )
 
     @abstractmethod
-    def condition(self, text: Text, actions: Tensor | None = None, drop: Tensor | None = None) -> Condition:
+    def condition(
+        self,
+        text: Text,
+        actions: Tensor | None = None,
+        drop: Tensor | None = None,
+        drop_actions: Tensor | None = None,
+        starts: Tensor | None = None,
+    ) -> Condition:
         """The condition for `logits`.
 
         Args:
             text: embeddings (B, L, D) and their mask.
-            actions: float (B, t, A), the actions of each latent frame; None for generators that take none.
+            actions: float (B, t, A), the actions of each latent frame (`core.actions.to_latent`); None: unknown.
             drop: bool (B,), True where the text is replaced by the null embedding (classifier-free guidance).
+            drop_actions: bool (B,), True where the actions are unknown.
+            starts: bool (B,), False where the ids begin in the middle of a video; None: all begin one.
 
         Raises PhenakiError for actions that this generator does not take.
         """

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from phenaki.core.actions import ActionSpec
 from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import latent_frames
@@ -38,16 +39,20 @@ class CausalTransformerSizes(MaskedTransformerSizes):
     window: int = bounded(6, at_least=1)
     sinks: int = bounded(0, at_least=0)
 
-    def config(self, tokenizer: TokenizerSpec, text_width: int) -> CausalTransformerConfig:
-        return CausalTransformerConfig(tokenizer=tokenizer, text_width=text_width, **asdict(self))
+    def config(
+        self, tokenizer: TokenizerSpec, text_width: int, actions: ActionSpec | None = None
+    ) -> CausalTransformerConfig:
+        return CausalTransformerConfig(tokenizer=tokenizer, text_width=text_width, actions=actions, **asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True)
 class CausalTransformerConfig(CausalTransformerSizes):
-    """Sizes of the network, the tokenizer whose ids it writes, and the width of the text embeddings."""
+    """Sizes of the network, the tokenizer whose ids it writes, the width of the text embeddings, and the actions that
+    it takes."""
 
     tokenizer: TokenizerSpec
     text_width: int
+    actions: ActionSpec | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -129,7 +134,7 @@ class CausalTransformer(MaskedTransformer):
         if cache is not None and (clean is not None or frames != 1):
             raise PhenakiError(f"with a cache, one latent frame at a time is decoded, not {frames} or a clean copy")
         copies = [ids] if clean is None else [clean, ids]
-        x = torch.stack([self._embed(copy, start) for copy in copies])  # (C, B, F, S, D)
+        x = torch.stack([self._embed(copy, condition, start) for copy in copies])  # (C, B, F, S, D)
         rotary = rotary_table((self.config.window, h, w), HEAD_DIM, ids.device)
         window = Window(rotary, self._window_mask(frames, h * w, ids.device) if cache is None else None)
         visible = condition.visible((frames, h, w), start).repeat(len(copies), 1, 1)
@@ -145,14 +150,14 @@ class CausalTransformer(MaskedTransformer):
             x = x + layer.feed_forward(x)
         return self.norm(x[-1]), last
 
-    def _embed(self, ids: Tensor, start: int) -> Tensor:
-        """Embeddings (B, F, S, D); the first latent frame of a video is marked."""
+    def _embed(self, ids: Tensor, condition: Condition, start: int) -> Tensor:
+        """Embeddings (B, F, S, D) of latent frames from number `start` on."""
         B, frames, h, w = ids.shape
         _, ph, pw = self.config.tokenizer.patch
         height, width = self.config.tokenizer.image_size
         space = fourier_features((h, w), (height // ph, width // pw), FOURIER_BANDS, ids.device)
         x = self.ids(ids).flatten(2, 3) + self.positions(space.to(self.positions.weight.dtype))
-        return torch.cat((x[:, :1] + self.first_frame, x[:, 1:]), dim=1) if start == 0 else x
+        return self._mark(x, condition) if start == 0 else self._act(x, condition)
 
     def _windowed(self, k: Tensor, v: Tensor, window: Window) -> KeysValues:
         """Keys, rotated, and values (B, F, H, M, K) of the past of each latent frame, of k, v (B, F, H, S, K)."""
@@ -217,17 +222,19 @@ class CausalTransformer(MaskedTransformer):
         return layer.attention.to_out(x.transpose(1, 2).flatten(2)).view(C, B, frames, S, H * K)
 
 
-def from_masked(generator: MaskedTransformer, sizes: CausalTransformerSizes) -> CausalTransformer:
-    """A block-causal transformer with the weights of a bidirectional one, to be fine-tuned.
+def from_masked(
+    generator: MaskedTransformer, sizes: CausalTransformerSizes, actions: ActionSpec | None = None
+) -> CausalTransformer:
+    """A block-causal transformer with the weights of a bidirectional one, to be fine-tuned, also to new `actions`.
 
     Its absolute positions in time are replaced by their mean over a clip.
     """
     config = generator.config
-    causal = CausalTransformer(sizes.config(config.tokenizer, config.text_width))
+    causal = CausalTransformer(sizes.config(config.tokenizer, config.text_width, actions or config.actions))
     state = dict(generator.state_dict())
     weight, (t, per_axis) = state["positions.weight"], (latent_frames(config.frames, config.tokenizer.patch[0]), 2)
     in_time = fourier_features((t,), (t,), FOURIER_BANDS, weight.device).mean(0)
     state["positions.bias"] = state["positions.bias"] + weight[:, : per_axis * FOURIER_BANDS] @ in_time.to(weight.dtype)
     state["positions.weight"] = weight[:, per_axis * FOURIER_BANDS :]
-    causal.load_state_dict(state)
+    causal.load_state_dict(causal.state_dict() | state)
     return causal

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.conditioning.base import Text
+from phenaki.core.actions import ActionSpec
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import latent_frames
 from phenaki.generators.base import Condition, Generator
@@ -38,16 +39,20 @@ class MaskedTransformerSizes:
         if error := width_error(self.width):
             raise PhenakiError(error)
 
-    def config(self, tokenizer: TokenizerSpec, text_width: int) -> MaskedTransformerConfig:
-        return MaskedTransformerConfig(tokenizer=tokenizer, text_width=text_width, **asdict(self))
+    def config(
+        self, tokenizer: TokenizerSpec, text_width: int, actions: ActionSpec | None = None
+    ) -> MaskedTransformerConfig:
+        return MaskedTransformerConfig(tokenizer=tokenizer, text_width=text_width, actions=actions, **asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedTransformerConfig(MaskedTransformerSizes):
-    """Sizes of the network, the tokenizer whose ids it writes, and the width of the text embeddings."""
+    """Sizes of the network, the tokenizer whose ids it writes, the width of the text embeddings, and the actions that
+    it takes."""
 
     tokenizer: TokenizerSpec
     text_width: int
+    actions: ActionSpec | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,6 +70,9 @@ class MaskedTransformer(Generator):
         self.first_frame = nn.Parameter(torch.zeros(width))
         self.positions = nn.Linear(2 * FOURIER_BANDS * self.axes, width)
         self.null_text = nn.Parameter(torch.randn(config.text_width) * 0.02)
+        if config.actions is not None:
+            self.actions = nn.Linear(config.tokenizer.patch[0] * len(config.actions), width)
+            self.unknown_actions = nn.Parameter(torch.zeros(width))
         self.layers = nn.ModuleList(
             self.make_block(width, config.mlp_ratio, config.text_width) for _ in range(config.layers)
         )
@@ -87,14 +95,19 @@ class MaskedTransformer(Generator):
         """Width of the head's output."""
         return self.vocab_size
 
-    def condition(self, text: Text, actions: Tensor | None = None, drop: Tensor | None = None) -> Condition:
+    def condition(
+        self,
+        text: Text,
+        actions: Tensor | None = None,
+        drop: Tensor | None = None,
+        drop_actions: Tensor | None = None,
+        starts: Tensor | None = None,
+    ) -> Condition:
         """Keys and values of the text for each layer, computed once for all steps of decoding.
 
         The learned null embedding stands in front of every text and is never masked, so that a sample without text
         still has a key to attend to.
         """
-        if actions is not None:
-            raise PhenakiError("this generator takes no actions: train one that does, or leave them out")
         embeddings, mask, frames = text.embeddings, text.mask, text.frames
         if drop is not None:
             mask = mask & ~drop[:, None]
@@ -104,7 +117,36 @@ class MaskedTransformer(Generator):
         if frames is not None:
             every = frames.new_tensor([0, torch.iinfo(frames.dtype).max]).expand(len(frames), 1, 2)
             frames = torch.cat((every, frames), dim=1)
-        return Condition([layer.cross.keys_values(embeddings) for layer in self.layers], mask, frames)
+        keys_values = [layer.cross.keys_values(embeddings) for layer in self.layers]
+        return Condition(keys_values, mask, frames, self._embed_actions(actions, drop_actions, len(mask)), starts)
+
+    def _embed_actions(self, actions: Tensor | None, drop: Tensor | None, batch: int) -> Tensor | None:
+        """Embeddings (B, t, D) of the actions, or (B, 1, D) of unknown ones."""
+        if self.config.actions is None:
+            if actions is not None:
+                raise PhenakiError("this generator takes no actions: train one that does, or omit them")
+            return None
+        unknown = self.unknown_actions.expand(batch, 1, -1)
+        if actions is None:
+            return unknown
+        if actions.shape[-1] != self.actions.in_features:
+            names = ", ".join(self.config.actions.names)
+            raise PhenakiError(
+                f"actions of {actions.shape[-1]} numbers a latent frame: this generator takes "
+                f"{self.actions.in_features}, of {names}"
+            )
+        embedded = self.actions(actions)
+        return embedded if drop is None else torch.where(drop[:, None, None], unknown, embedded)
+
+    def _mark(self, x: Tensor, condition: Condition) -> Tensor:
+        """x (B, t, S, D) with the first latent frame of a video marked, and the actions added."""
+        starts = condition.starts
+        mark = self.first_frame if starts is None else self.first_frame * starts[:, None, None, None]
+        return self._act(torch.cat((x[:, :1] + mark, x[:, 1:]), dim=1), condition)
+
+    def _act(self, x: Tensor, condition: Condition) -> Tensor:
+        """x (B, t, S, D) with the actions added."""
+        return x if condition.actions is None else x + condition.actions[:, :, None]
 
     def features(
         self,
@@ -120,7 +162,7 @@ class MaskedTransformer(Generator):
         x = self.ids(ids).view(B, t * h * w, -1)
         features = fourier_features((t, h, w), scales, FOURIER_BANDS, ids.device)
         x = x + self.positions(features.to(self.positions.weight.dtype))
-        x = torch.cat((x[:, : h * w] + self.first_frame, x[:, h * w :]), dim=1)
+        x = self._mark(x.unflatten(1, (t, h * w)), condition).flatten(1, 2)
         rotary = rotary_table((t, h, w), HEAD_DIM, ids.device)
         visible = condition.visible((t, h, w))
         for layer, keys_values in zip(self.layers, condition.keys_values, strict=True):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +25,28 @@ class StreamState:
         """Bytes of memory held, tiles included."""
         own = sum(history.untyped_storage().nbytes() for history in self._history.values())
         return own + sum(tile.nbytes for tile in self._tiles.values())
+
+    def tensors(self, network: nn.Module) -> dict[str, Tensor]:
+        """All that the state of `network` holds, by name, for `load`."""
+        names = {module: name for name, module in network.named_modules()}
+        tensors = {f"layer.{names[layer]}": history for layer, history in self._history.items()}
+        for index, tile in self._tiles.items():
+            tensors |= {f"tile.{index}.{name}": tensor for name, tensor in tile.tensors(network).items()}
+        return tensors | {"latent_frames": torch.tensor(self.latent_frames)}
+
+    def load(self, network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors` gave for the same network."""
+        modules, tiles = dict(network.named_modules()), defaultdict(dict)
+        self.latent_frames, self._history, self._tiles = int(tensors["latent_frames"]), {}, {}
+        for name, tensor in tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "layer":
+                self._history[modules[rest]] = tensor
+            elif kind == "tile":
+                index, _, inner = rest.partition(".")
+                tiles[int(index)][inner] = tensor
+        for index, inner in tiles.items():
+            self.tile(index).load(network, inner)
 
     def tile(self, index: int) -> StreamState:
         """The state of one tile, where the network runs on several tiles of the same frames."""

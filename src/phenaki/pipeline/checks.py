@@ -7,13 +7,19 @@ from torch import Tensor
 
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import floor_frames
-from phenaki.generators import Components
+from phenaki.generators import Components, Generator
 from phenaki.sampling import SamplingOptions
 
 
 def check_prime_frames(prime_frames: int, components: Components) -> None:
     """Raise PhenakiError unless the generator can be conditioned on this many frames."""
-    period, longest = components.tokenizer.patch[0], components.generator.config.frames
+    generator, period = components.generator, components.tokenizer.patch[0]
+    if generator.has_cache:
+        raise PhenakiError(
+            f"prime_frames {prime_frames}: a causal generator always continues the last "
+            f"{generator.config.window - 1} latent frames; omit prime_frames"
+        )
+    longest = generator.config.frames
     below = floor_frames(max(1, prime_frames), period)
     if prime_frames != below:
         raise PhenakiError(
@@ -24,6 +30,15 @@ def check_prime_frames(prime_frames: int, components: Components) -> None:
         raise PhenakiError(
             f"prime_frames {prime_frames} leaves no frame to generate of the {longest} that this generator writes "
             f"at a time: use at most {max(1, longest - period)}"
+        )
+
+
+def check_bidirectional(generator: Generator, task: str) -> None:
+    """Raise PhenakiError for a generator that does not see later frames."""
+    if generator.has_cache:
+        raise PhenakiError(
+            f"a causal generator does not see later frames, so it cannot {task}: use a bidirectional one, such as that "
+            "of shapes-64"
         )
 
 

@@ -22,17 +22,27 @@ from phenaki.core.progress import progress_bar
 from phenaki.generators import Components, Generator
 from phenaki.generators.components import check_text_width
 from phenaki.generators.critic import Critic
-from phenaki.pipeline.checks import check_enough_frames, check_mask, check_prime_frames, check_start, check_video
+from phenaki.pipeline.checks import (
+    check_bidirectional,
+    check_enough_frames,
+    check_mask,
+    check_prime_frames,
+    check_start,
+    check_video,
+)
 from phenaki.pipeline.loading import load_model, no_model_error, save_model
 from phenaki.pipeline.results import Generation
+from phenaki.pipeline.world import Event, LiveWorld
 from phenaki.sampling import (
-    Rollout,
+    AnyRollout,
     SamplingConfig,
     SamplingOptions,
     Scene,
     count_steps,
     inpaint,
     interpolate,
+    longest_clip,
+    make_rollout,
     plan_windows,
     rollout,
 )
@@ -178,7 +188,7 @@ class Phenaki:
         scenes = self._scenes(prompts, frames, start is None)
         sampling, rng = self._sampling(options), self._rng(seed, samples)
         start, size = check_start(start, size, samples, options, self.components)
-        longest, period = self.generator.config.frames, self.tokenizer.patch[0]
+        longest, period = longest_clip(self.generator), self.tokenizer.patch[0]
         windows = plan_windows(scenes, longest, period, sampling.rollout, start is not None)
         step = _step_counter(on_step, count_steps(windows, sampling))
         new = rollout(self.components, scenes, sampling, rng, samples, start, size, step)
@@ -193,7 +203,7 @@ class Phenaki:
         samples: int = 1,
         on_step: OnStep | None = None,
         **options: Unpack[SamplingOptions],
-    ) -> Rollout:
+    ) -> AnyRollout:
         """A video of any number of scenes, passed one by one. Arguments are those of `stream`.
 
             video = model.rollout(seed=1)
@@ -206,7 +216,7 @@ class Phenaki:
         """
         sampling, rng = self._sampling(options), self._rng(seed, samples)
         start, size = check_start(start, size, samples, options, self.components)
-        return Rollout(self.components, sampling, rng, samples, start, size, _step_counter(on_step, None))
+        return make_rollout(self.components, sampling, rng, samples, start, size, _step_counter(on_step, None))
 
     def scene(
         self, prompt: str | Text, frames: int | None = None, prime_frames: int | None = None, first: bool = False
@@ -224,7 +234,7 @@ class Phenaki:
         if prime_frames is not None:
             check_prime_frames(prime_frames, self.components)
         period, longest = self.tokenizer.patch[0], self.generator.config.frames
-        frames = longest if frames is None else frames
+        frames = (self.sampling.rollout.scene_frames or longest) if frames is None else frames
         latent_frames(frames, period)
         if frames == 1 and not first and longest > 1:
             raise PhenakiError(
@@ -232,6 +242,18 @@ class Phenaki:
                 f"give at least {1 + period} frames"
             )
         return Scene(prompt, frames - (not first), prime_frames)
+
+    def play(
+        self, prompt: str, *, seed: int = 0, events: Sequence[Event] = (), **options: Unpack[SamplingOptions]
+    ) -> LiveWorld:
+        """A video without end that is steered while it runs, by prompts and actions; see `LiveWorld`.
+
+        `events`: of an earlier world with the same prompt, seed and options, whose frames come again. Raises
+        PhenakiError for a model that writes whole clips, and as `generate` does.
+        """
+        sampling = self._sampling(options)
+        self._rng(seed, 1)
+        return LiveWorld(self.components, sampling, prompt, seed, events)
 
     # ---- editing
 
@@ -266,6 +288,7 @@ class Phenaki:
 
         The rest is as in `generate`. Raises PhenakiError for what does not fit, with what does.
         """
+        check_bidirectional(self.generator, "interpolate")
         scene = self.scene(prompt, frames, first=True)
         sampling, rng = self._sampling(options), self._rng(seed, samples)
         first, last = (check_video(clip, samples, self.components) for clip in (first, last))
@@ -299,6 +322,7 @@ class Phenaki:
 
         The rest is as in `generate`. Raises PhenakiError for a mask of another size, and for an empty one.
         """
+        check_bidirectional(self.generator, "inpaint")
         sampling, rng = self._sampling(options), self._rng(seed, samples)
         video = check_video(video, samples, self.components)
         scene = self.scene(prompt, video.shape[2], first=True)

@@ -16,9 +16,9 @@ from phenaki.sampling.orders import Order
 class DecodingConfig:
     """How ids are filled in.
 
-    `steps`: decoding steps of a clip. `schedule`: how many ids stay masked after each. `order`: which ids are kept
-    first: "confidence" (the most likely), "random", "halton" (evenly spread over the grid), or "critic" (all ids are
-    scored again after each step, earlier ones too).
+    `steps`: decoding steps of a clip, or of a latent frame of a causal generator. `schedule`: how many ids stay masked
+    after each. `order`: which ids are kept first: "confidence" (the most likely), "random", "halton" (evenly spread
+    over the grid), or "critic" (all ids are scored again after each step, earlier ones too).
 
     `temperature` divides the logits (0: the most likely id) and moves linearly to `temperature_end` in the last step.
     `choice_temperature` scales the Gumbel noise on the confidence or the critic's score, and decays to 0 over the
@@ -82,6 +82,11 @@ class GuidanceConfig:
                 f"the negative prompt {self.negative_prompt!r} has no effect at guidance scale 1: use a scale above 1"
             )
 
+    @property
+    def uses_cfg(self) -> bool:
+        """Whether any step needs the second branch."""
+        return self.scale != 1 or self.scale_end not in (None, 1)
+
     def scales(self, steps: int) -> list[float]:
         """The guidance scale of each step."""
         count = max(1, round(self.fraction * steps))
@@ -92,11 +97,14 @@ class GuidanceConfig:
 class RolloutConfig:
     """How a video grows beyond one clip.
 
-    `prime_frames`: how many of the last frames the next clip is conditioned on (the paper's K). `first_frame_alone`:
-    the first frame is decoded as an image, and the rest of the first clip continues it: a sixth of the ids of 11
-    frames, on which all others depend. It takes `first_frame_steps` (0: as many as a clip), all guided.
+    `scene_frames`: of a scene, where a call does not say; None: as many as the longest training clip. `prime_frames`:
+    how many of the last frames the next clip is conditioned on (the paper's K). `first_frame_alone`: the first frame is
+    decoded as an image, and the rest of the first clip continues it: a sixth of the ids of 11 frames, on which all
+    others depend. It takes `first_frame_steps` (0: as many as a clip), all guided. A causal generator decodes latent
+    frame by latent frame, and continues what its window holds.
     """
 
+    scene_frames: int | None = bounded(None, at_least=1)
     prime_frames: int = bounded(5, at_least=1)
     first_frame_alone: bool = False
     first_frame_steps: int = bounded(0, at_least=0)

@@ -17,7 +17,7 @@ from phenaki.core.grid import floor_frames, latent_frames
 from phenaki.generators import Components
 from phenaki.sampling.config import SamplingConfig
 from phenaki.sampling.guidance import OnStep, sample_ids
-from phenaki.sampling.rollout import Prompt, Scene, plan_windows, window_sampling
+from phenaki.sampling.scenes import Prompt, Scene, plan_windows, window_sampling
 
 
 @torch.no_grad()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from phenaki.conditioning.base import Text
 from phenaki.core.precision import autocast
-from phenaki.generators import Components, Generator
-from phenaki.sampling.config import SamplingConfig
+from phenaki.generators import Components, Condition, Generator
+from phenaki.sampling.config import GuidanceConfig, SamplingConfig
 from phenaki.sampling.decoding import LogitsFn, ScoresFn, decode
 
 OnStep = Callable[[int], None]
@@ -28,39 +29,59 @@ def sample_ids(
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Complete ids int64 (B, t, h, w) under a text of B prompts; arguments as of `decode`."""
-    negative, decoding = None, sampling.decoding
-    if sampling.guidance.negative_prompt is not None:
-        negative = components.encode_text(sampling.guidance.negative_prompt, len(ids))
-    scales = sampling.guidance.scales(decoding.steps)
-    logits_fns = cfg_logits_fns(components.generator, text, scales, negative)
+    negative, decoding = negative_text(components, sampling.guidance, len(ids)), sampling.decoding
+    logits_fns = cfg_logits_fns(components.generator, text, sampling.guidance.scales(decoding.steps), negative)
     scores_fn = critic_scores_fn(components, text) if decoding.order == "critic" else None
     with autocast(ids.device):  # around all steps, so that weights are cast once
         return decode(logits_fns, ids, known, components.generator.mask_id, decoding, rng, on_step, scores_fn)
 
 
+def negative_text(components: Components, guidance: GuidanceConfig, samples: int) -> Text | None:
+    """The negative prompt for B samples, if there is one."""
+    return None if guidance.negative_prompt is None else components.encode_text(guidance.negative_prompt, samples)
+
+
 @torch.no_grad()
+def cfg_conditions(
+    generator: Generator, text: Text, with_null: bool, negative: Text | None = None, actions: Tensor | None = None
+) -> tuple[Condition, Condition]:
+    """The condition of B prompts, and that of both branches of guidance in one batch (where `with_null`; else the same).
+
+    `negative`: a text of B prompts in place of the null branch; its length may differ. Both branches see the actions,
+    float (B, t, A).
+    """
+    with autocast(text.embeddings.device):
+        condition = generator.condition(text, actions)
+        if not with_null:
+            return condition, condition
+        every = torch.ones_like(text.mask[:, 0])
+        other = generator.condition(*(text, actions, every) if negative is None else (negative, actions))
+        return condition, condition.concatenate([condition, other])
+
+
 def cfg_logits_fns(
-    generator: Generator, text: Text, scales: Sequence[float], negative: Text | None = None
+    generator: Generator,
+    text: Text,
+    scales: Sequence[float],
+    negative: Text | None = None,
+    actions: Tensor | None = None,
+    cache: Any = None,
 ) -> list[LogitsFn]:
     """A `logits_fn` for each guidance scale: null + scale * (text - null), both branches in one batch.
 
-    Scale 1 is the text alone, in one branch at half the cost; 0 ignores it. `negative`: a text of B prompts in place of
-    the null branch; its length may differ. Keys and values of the texts are computed once for all.
+    Scale 1 is the text alone, in one branch at half the cost; 0 ignores it. Text, negative and actions are those of
+    `cfg_conditions`, computed once for all; `cache`: of both branches, or of one if all scales are 1.
     """
-    device = text.embeddings.device
-    with autocast(device):
-        condition = both = generator.condition(text)
-        if any(scale != 1 for scale in scales):
-            every = torch.ones(len(text.mask), dtype=torch.bool, device=device)
-            null = generator.condition(text, drop=every) if negative is None else generator.condition(negative)
-            both = condition.concatenate([condition, null])
+    condition, both = cfg_conditions(generator, text, any(scale != 1 for scale in scales), negative, actions)
 
+    @torch.no_grad()
     def logits_fn(scale: float, ids: Tensor, where: Tensor) -> Tensor:
-        with autocast(device):
+        with autocast(ids.device):
             if scale == 1:
-                return generator.logits(ids, condition, where).float()
+                history = None if cache is None else cache.narrow(len(ids))
+                return generator.logits(ids, condition, where, cache=history).float()
             twice = torch.cat((where, where + ids.numel()))
-            logits = generator.logits(ids.repeat(2, 1, 1, 1), both, twice).float()
+            logits = generator.logits(ids.repeat(2, 1, 1, 1), both, twice, cache=cache).float()
         conditional, unconditional = logits.chunk(2)
         return (conditional - unconditional).mul_(scale).add_(unconditional)
 

@@ -2,96 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from phenaki.conditioning.base import Text
-from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import floor_frames
 from phenaki.generators import Components
-from phenaki.sampling.config import RolloutConfig, SamplingConfig
+from phenaki.sampling.causal import CausalRollout
+from phenaki.sampling.config import SamplingConfig
 from phenaki.sampling.guidance import OnStep, sample_ids
-
-Prompt = str | tuple[str, ...] | Text
-"""One prompt for all samples, one for each, or their embeddings (1 or B, L, D)."""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A prompt and the number of new frames under it.
-
-    The first scene of a video has 1 + p k frames, the others p k. `prime_frames`: how many of the last frames each of
-    its windows is conditioned on, at most (the paper's K); None: that of the model.
-    """
-
-    prompt: Prompt
-    frames: int
-    prime_frames: int | None = None
-
-
-@dataclass(frozen=True)
-class Window:
-    """One decoding: `known` frames from before, `new` frames under `prompt`."""
-
-    prompt: Prompt
-    known: int
-    new: int
-
-
-def plan_windows(
-    scenes: Sequence[Scene], frames: int, period: int, config: RolloutConfig, primed: bool = False
-) -> list[Window]:
-    """The decodings that the scenes take.
-
-    Args:
-        frames: the longest clip (known and new frames) that the generator writes, 1 + period * k.
-        period: frames of one latent frame (the paper's 2).
-        config: `prime_frames` is rounded down to 1 + period * k.
-        primed: whether the first scene, too, continues given frames.
-
-    Raises PhenakiError, naming the nearest lengths, for frames that do not fit, and for more than one frame of a
-    generator that writes images.
-    """
-    if frames == 1 and (primed or [scene.frames for scene in scenes] != [1]):
-        raise PhenakiError("this generator was trained on single images: give one prompt and 1 frame")
-    windows: list[Window] = []
-    for scene in scenes:
-        prime_frames = config.prime_frames if scene.prime_frames is None else scene.prime_frames
-        known = floor_frames(min(prime_frames, frames - period), period)
-        first = not windows and not primed
-        remaining = scene.frames - first
-        if remaining < 0 or remaining % period or (not first and not remaining):
-            _raise_length(scene, first, remaining, period)
-        if first:
-            windows.append(Window(scene.prompt, 0, 1 if config.first_frame_alone else min(scene.frames, frames)))
-            remaining = scene.frames - windows[0].new
-        while remaining:
-            new = min(remaining, frames - known)
-            windows.append(Window(scene.prompt, known, new))
-            remaining -= new
-    return windows
-
-
-def _raise_length(scene: Scene, first: bool, remaining: int, period: int) -> None:
-    below = max(remaining // period * period, 0 if first else period) + first
-    prompt = "a scene" if isinstance(scene.prompt, Text) else repr(scene.prompt)
-    raise PhenakiError(
-        f"{scene.frames} frames for {prompt}: {'a video' if first else 'a scene that continues'} has "
-        f"{f'1 + {period}k' if first else f'{period}k'} frames; the nearest are {below} and {below + period}"
-    )
-
-
-def window_sampling(window: Window, sampling: SamplingConfig) -> SamplingConfig:
-    """The settings of a window's decoding: those of a first frame for an image."""
-    return sampling if window.known or window.new > 1 else sampling.of_first_frame()
-
-
-def count_steps(windows: Sequence[Window], sampling: SamplingConfig) -> int:
-    """Decoding steps of all windows."""
-    return sum(window_sampling(window, sampling).decoding.steps for window in windows)
+from phenaki.sampling.scenes import Scene, Window, plan_windows, window_sampling
 
 
 class Rollout:
@@ -169,6 +91,23 @@ class Rollout:
         self._last = state["last"].to(self.components.device) if "last" in state else None
 
 
+AnyRollout = Rollout | CausalRollout
+
+
+def make_rollout(
+    components: Components,
+    sampling: SamplingConfig,
+    rng: torch.Generator,
+    samples: int = 1,
+    start: Tensor | None = None,
+    size: tuple[int, int] | None = None,
+    on_step: OnStep | None = None,
+) -> AnyRollout:
+    """The rollout that the generator calls for; arguments as of `Rollout`."""
+    kind = CausalRollout if components.generator.has_cache else Rollout
+    return kind(components, sampling, rng, samples, start, size, on_step)
+
+
 def rollout(
     components: Components,
     scenes: Iterable[Scene],
@@ -181,6 +120,6 @@ def rollout(
 ) -> Iterator[Tensor]:
     """Generate scenes and yield float32 (B, 3, n, H, W) in [0, 1], the new frames of each window, as they are made;
     arguments as of `Rollout`."""
-    video = Rollout(components, sampling, rng, samples, start, size, on_step)
+    video = make_rollout(components, sampling, rng, samples, start, size, on_step)
     for scene in scenes:
         yield from video.generate(scene)

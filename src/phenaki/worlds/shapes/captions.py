@@ -46,6 +46,7 @@ ACTION_WORDS = {
     "spin": ("spins", "rotates", "spins clockwise", "rotates clockwise"),
     "fade": ("fades away", "fades out", "disappears", "vanishes"),
     "appear": ("appears", "fades in", "becomes visible"),
+    "steered": ("obeys the arrow keys", "follows the arrow keys", "is steered", "is steered by the arrow keys"),
 }
 RECOLOR_WORDS = ("turns {}", "becomes {}", "changes to {}", "changes its color to {}")
 BACKGROUND_WORDS = (

@@ -8,10 +8,11 @@ import numpy as np
 
 from phenaki.core.errors import PhenakiError
 from phenaki.worlds.shapes.captions import Claims, caption, parse_caption
+from phenaki.worlds.shapes.recording import Recording, record
 from phenaki.worlds.shapes.render import render
 from phenaki.worlds.shapes.scene import SPLITS, Scene, next_scene, sample_scene
 
-_SCENE, _STORY, _CAPTION = 0, 1, 2  # purposes of random streams
+_SCENE, _STORY, _CAPTION, _RECORDING = 0, 1, 2, 3  # purposes of random streams
 
 
 @dataclass(frozen=True)
@@ -127,3 +128,8 @@ class ShapesWorld:
         captions = tuple(caption(scene, words, continuing=k > 0, full=k == 0) for k, scene in enumerate(row))
         clips = [render(scene)[min(k, 1) :] for k, scene in enumerate(row)]
         return Story(tuple(row), captions, np.concatenate(clips))
+
+    def recording(self, index: int, frames: int, control: float = 0.3) -> Recording:
+        """Recording `index`, of an odd number of frames; `control`: probability of a scene steered by keys."""
+        rng, steady = self._rng(index, _RECORDING), self.split == "held_out"
+        return record(self._draw(rng, 1)[0], frames, rng, control, steady)

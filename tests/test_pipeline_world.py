@@ -1,0 +1,207 @@
+"""A video that is steered while it runs, and rollouts of a causal generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from phenaki.conditioning import WordEncoder
+from phenaki.core.actions import ActionSpec
+from phenaki.core.errors import PhenakiError
+from phenaki.generators import CausalTransformer, CausalTransformerSizes, MaskedTransformer
+from phenaki.media.convert import to_uint8
+from phenaki.pipeline import LiveWorld, Phenaki
+from phenaki.tokenizers import CViViT
+
+SPEC = ActionSpec(("left", "right", "mouse", "throttle"), ("button", "button", "relative", "level"))
+PROMPT = "a red circle"
+
+
+def make_model(
+    tokenizer: CViViT, text_encoder: WordEncoder, actions: ActionSpec | None = SPEC, **sizes: int
+) -> Phenaki:
+    torch.manual_seed(0)
+    sizes = CausalTransformerSizes(**{"frames": 21, "width": 64, "layers": 2, "window": 3} | sizes)
+    generator = CausalTransformer(sizes.config(tokenizer.spec, text_encoder.width, actions))
+    return Phenaki(tokenizer, generator, text_encoder)
+
+
+@pytest.fixture
+def model(tokenizer: CViViT, text_encoder: WordEncoder) -> Phenaki:
+    return make_model(tokenizer, text_encoder)
+
+
+def play(model: Phenaki, **options: object) -> LiveWorld:
+    return model.play(PROMPT, **{"seed": 3, "steps": 2} | options)
+
+
+def test_a_step_makes_the_frames_of_one_latent_frame(model: Phenaki) -> None:
+    world = play(model)
+    frames = [world.step(), *(next(world) for _ in range(3))]
+    assert [clip.shape for clip in frames] == [(1, 32, 32, 3)] + [(2, 32, 32, 3)] * 3
+    assert all(clip.dtype == np.uint8 for clip in frames) and world.latent_frames == 4
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+@pytest.mark.parametrize("sinks", [0, 1])
+def test_a_recorded_session_comes_again(tokenizer: CViViT, text_encoder: WordEncoder, scale: float, sinks: int) -> None:
+    model = make_model(tokenizer, text_encoder, sinks=sinks)
+    world, frames = play(model, guidance_scale=scale), []
+    doings: dict[int, list[Callable[[], None]]] = {
+        2: [lambda: world.press("left"), lambda: world.move("mouse", 0.5)],
+        4: [lambda: world.say("a green square")],
+        6: [lambda: world.release("left"), lambda: world.move("throttle", 0.7)],
+    }
+    for number in range(9):
+        for do in doings.get(number, []):
+            do()
+        frames.append(world.step())
+    assert [event.latent_frame for event in world.events] == [2, 2, 4, 6, 6]
+    again = play(model, guidance_scale=scale, events=world.events)
+    assert all(np.array_equal(again.step(), clip) for clip in frames)
+    assert again.prompt == "a green square" and again.events == world.events
+
+
+def test_a_state_goes_on_with_the_same_frames(model: Phenaki) -> None:
+    world = play(model)
+    world.press("right")
+    for _ in range(5):
+        world.step()
+    world.move("mouse", 1.0)
+    state = world.state()
+    frames = [world.step() for _ in range(4)]
+    for other in (world, play(model, seed=8)):
+        other.restore(state)
+        assert all(np.array_equal(other.step(), clip) for clip in frames)
+
+
+def test_actions_and_prompts_change_what_follows(model: Phenaki) -> None:
+    torch.nn.init.normal_(model.generator.actions.weight)
+    for steer in (lambda w: w.press("left"), lambda w: w.move("mouse", 3.0), lambda w: w.say("a green square")):
+        plain, steered = play(model), play(model)
+        before = [(plain.step(), steered.step()) for _ in range(2)]
+        assert all(np.array_equal(*pair) for pair in before)
+        steer(steered)
+        assert any(not np.array_equal(plain.step(), steered.step()) for _ in range(3))
+
+
+def test_what_the_generator_sees_of_actions(model: Phenaki, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[float]] = []
+    condition = model.generator.condition
+
+    def watched(text: object, actions: torch.Tensor, *others: object) -> object:
+        seen.append(actions.flatten().tolist())
+        return condition(text, actions, *others)
+
+    monkeypatch.setattr(model.generator, "condition", watched)
+    world = play(model, guidance_scale=1.0)
+
+    def rows() -> list[float]:
+        seen.clear()
+        world.step()
+        assert all(row == seen[0] for row in seen)
+        return seen[0]
+
+    world.press("left")
+    assert rows() == [0.0] * 8  # no row acts before the first frame
+    world.press("right")
+    world.release("right")  # a tap
+    world.move("mouse", 1.0)
+    world.move("mouse", 2.0)
+    world.move("throttle", 0.5)
+    assert rows() == [1.0, 1.0, 1.5, 0.5] * 2
+    assert rows() == [1.0, 0.0, 0.0, 0.5] * 2
+    world.release("left")
+    assert rows() == [0.0, 0.0, 0.0, 0.5] * 2
+
+
+def test_mistakes_are_named(
+    model: Phenaki, tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder
+) -> None:
+    world = play(model)
+    for steer, sentence in (
+        (lambda: world.press("lef"), "no button 'lef'.*left, right.*Did you mean 'left'"),
+        (lambda: world.press("mouse"), "no button 'mouse'"),
+        (lambda: world.move("left", 1.0), "no relative 'left'"),
+        (lambda: world.move("mouse", float("nan")), "mouse cannot move by nan"),
+        (lambda: world.say(3), "a prompt is text, not 3"),
+        (lambda: world.restore(world.state() | {"version": "0"}), "this state is of the version 0"),
+        (lambda: world.restore(world.state() | {"model": "other"}), "this state is of the model other"),
+        (lambda: play(make_model(tokenizer, text_encoder, None)).press("left"), "trained without actions"),
+        (lambda: play(Phenaki(tokenizer, generator, text_encoder)), "writes whole clips.*causal generator"),
+        (lambda: model.play(PROMPT, seed=-1), "seed -1"),
+    ):
+        with pytest.raises(PhenakiError, match=sentence):
+            steer()
+    assert world.events == []
+
+
+def test_without_actions_it_is_steered_by_words(tokenizer: CViViT, text_encoder: WordEncoder) -> None:
+    world = play(make_model(tokenizer, text_encoder, None))
+    world.step()
+    world.say("a green square")
+    assert world.step().shape == (2, 32, 32, 3)
+
+
+def test_a_story_is_one_video_without_a_seam(model: Phenaki) -> None:
+    """Scenes of any length; the frames are those of a world that hears the same prompts."""
+    story = model.generate([PROMPT, "a green square"], frames=[9, 31], seed=3, steps=2)
+    world = play(model)
+    frames = [world.step() for _ in range(5)]
+    world.say("a green square")
+    frames += [world.step() for _ in range(15)]
+    assert np.array_equal(to_uint8(story.video)[0], np.concatenate(frames))
+
+
+def test_a_video_is_continued(model: Phenaki) -> None:
+    start = torch.rand(1, 3, 8, 32, 32)
+    longer = model.extend(start, PROMPT, frames=5, steps=2)
+    assert longer.video.shape[2] == 8 + 4 and torch.equal(longer.video[:, :, :8], start)
+    other = model.extend(torch.rand(1, 3, 8, 32, 32), PROMPT, frames=5, steps=2)
+    assert not torch.equal(longer.video[:, :, 8:], other.video[:, :, 8:])
+
+
+def test_a_rollout_goes_on_from_its_state(model: Phenaki) -> None:
+    scenes = [model.scene(PROMPT, 5, first=True), model.scene("a green square", 7)]
+    for start in (None, torch.rand(1, 3, 5, 32, 32)):
+        video = model.rollout(seed=1, steps=2, start=start)
+        parts, states = [], []
+        for scene in scenes if start is None else scenes[1:]:
+            states.append(video.state())
+            parts.append(torch.cat(list(video.generate(scene)), dim=2))
+        resumed = model.rollout(seed=9, steps=2)
+        resumed.restore(states[-1])
+        assert torch.equal(torch.cat(list(resumed.generate(scenes[1])), dim=2), parts[-1])
+
+
+def test_what_recomputing_the_cache_changes(model: Phenaki) -> None:
+    """The keys of the first layer do not depend on text or on what came before the window, those of the second do."""
+    rollout, (text, other) = model.rollout(seed=1, steps=2), (model.components.encode_text(t, 1) for t in (PROMPT, "b"))
+    for _ in range(6):
+        rollout.step(text, torch.zeros(1, 8))
+    states = [rollout.cache.state()]
+    for prompt in (text, text, other):
+        rollout.recompute(prompt)
+        states.append(rollout.cache.state())
+
+    def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+        return {
+            name.split(".")[2] for name in before if name != "frames" and not torch.equal(before[name], after[name])
+        }
+
+    assert [changed(*pair) for pair in pairwise(states)] == [{"1"}, set(), {"1"}]  # numbers of layers
+
+
+def test_what_needs_later_frames_is_refused(model: Phenaki) -> None:
+    clip = torch.rand(1, 3, 5, 32, 32)
+    for edit, sentence in (
+        (lambda: model.interpolate(clip, clip, PROMPT), "cannot interpolate: use a bidirectional"),
+        (lambda: model.inpaint(clip, torch.ones(32, 32).bool(), PROMPT), "cannot inpaint"),
+        (lambda: model.generate(PROMPT, prime_frames=3), "always continues the last 2 latent frames"),
+    ):
+        with pytest.raises(PhenakiError, match=sentence):
+            edit()
