@@ -227,8 +227,8 @@ def test_a_generator_joins_conditions_of_its_own(
     expected, condition, features = guided(generator, text, 3.0)(ids, where), generator.condition, generator.features
     seen: list[Condition] = []
 
-    def own(text: Text, drop: torch.Tensor | None = None) -> OneText:
-        return OneText.concatenate([condition(text, drop=drop)])
+    def own(text: Text, *others: torch.Tensor | None) -> OneText:
+        return OneText.concatenate([condition(text, *others)])
 
     def spied(ids: torch.Tensor, condition: Condition, *rest: object) -> torch.Tensor:
         seen.append(condition)

@@ -19,5 +19,5 @@ def build_generator(
     sizes: GeneratorSizes, tokenizer: TokenizerSpec, text_width: int, actions: ActionSpec | None = None
 ) -> Generator:
     """The generator, randomly initialised, that the sizes are for."""
-    config = sizes.config(tokenizer, text_width, actions)
+    config = sizes.config(*((tokenizer, text_width) if actions is None else (tokenizer, text_width, actions)))
     return GENERATORS.model_class(config)(config)

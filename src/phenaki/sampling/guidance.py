@@ -45,7 +45,7 @@ def negative_text(components: Components, guidance: GuidanceConfig, samples: int
 def cfg_conditions(
     generator: Generator, text: Text, with_null: bool, negative: Text | None = None, actions: Tensor | None = None
 ) -> tuple[Condition, Condition]:
-    """The condition of B prompts, and that of both branches of guidance in one batch (where `with_null`; else the same).
+    """The condition of B prompts and, where `with_null`, that of both branches of guidance in one batch; else the same.
 
     `negative`: a text of B prompts in place of the null branch; its length may differ. Both branches see the actions,
     float (B, t, A).
