@@ -1,4 +1,4 @@
-"""One training step of the convolutional tokenizer, beside plain channels-first 3D networks of the same size.
+"""A training step of the convolutional tokenizer, compared with plain channels-first 3D networks of the same size.
 
 `python benchmarks/conv3d.py` prints for a clip of 11 x 128 x 128 pixels in bfloat16: seconds of a step (forward,
 backward, AdamW; the fastest of some), by the clock and by the processor's time of all threads together, which tells
@@ -16,12 +16,10 @@ import argparse
 import json
 import os
 import platform
-import resource
-import subprocess
-import sys
 import time
 
 import torch
+from measuring import measure_apart, peak_memory
 from torch import Tensor, nn
 
 from phenaki.core.precision import autocast
@@ -92,28 +90,22 @@ def measure(name: str, batch: int, repeats: int) -> dict[str, float]:
     return seconds | {"memory": peak_memory() - built, "parameters": parameters}
 
 
-def peak_memory() -> float:
-    """Mebibytes that this process held at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.measure:
-        print(json.dumps(measure(given.measure, given.batch, given.repeats)))
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        name, batch, repeats = args.measure
+        print(json.dumps(measure(name, int(batch), int(repeats))))
         return
     cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
     print(f"torch {torch.__version__}, Python {platform.python_version()}, {cores} cores, {threads} threads")
     print(f"{'network':18}  parameters   s a step  times ours   processor s  times ours (bar {BAR:g})  peak MiB")
     ours: dict[str, float] = {}
     for name in NETWORKS:
-        again = [sys.executable, __file__, "--measure", name]
-        told = subprocess.run([*again, *sys.argv[1:]], stdout=subprocess.PIPE, text=True, check=True)
-        found = json.loads(told.stdout)
+        found = measure_apart(__file__, name, args.batch, args.repeats)
         ours = ours or found
         columns = [f"{found[clock]:11.2f} {found[clock] / ours[clock]:11.1f}" for clock in ("wall", "processor")]
         print(

@@ -1,8 +1,8 @@
-"""C-ViViT beside `phenaki-pytorch`, at the paper's sizes: encode, decode, a training step without perceptual losses.
+"""Our C-ViViT and that of `phenaki-pytorch` at the paper's sizes: encode, decode, a step without perceptual losses.
 
 `pip install phenaki-pytorch`, then `python benchmarks/cvivit.py` prints for 11 x 128 x 128 pixels, batch 1 and 4,
-float32 and bfloat16: seconds of both (the fastest of some, the two taking turns), their ratio, and the peak memory that
-each needs above what it holds when built. Each measurement is a process of its own. Run nothing beside it.
+float32 and bfloat16: seconds of both (the fastest repeat), their ratio, and the peak memory of each above that of the
+model as built. Each measurement is a process of its own. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from importlib.metadata import version
 
 import torch
-from beside import fastest, in_a_process, peak
+from measuring import COLUMNS, fastest, measure_both, peak_memory, versions
+from phenaki_pytorch_models import build_cvivit
 from torch import Tensor, nn
 
 TASKS = ("encode", "decode", "train")
@@ -44,21 +44,7 @@ def ours(task: str, video: Tensor) -> tuple[nn.Module, Callable[[], object]]:
 
 
 def theirs(task: str, video: Tensor) -> tuple[nn.Module, Callable[[], object]]:
-    from phenaki_pytorch import CViViT
-
-    model = CViViT(
-        dim=WIDTH,
-        codebook_size=CODES,
-        image_size=SIZE,
-        patch_size=8,
-        temporal_patch_size=2,
-        spatial_depth=LAYERS,
-        temporal_depth=LAYERS,
-        dim_head=WIDTH // HEADS,
-        heads=HEADS,
-        use_vgg_and_gan=False,
-        lookup_free_quantization=False,
-    )
+    model = build_cvivit(WIDTH, LAYERS, WIDTH // HEADS, CODES, SIZE, lookup_free_quantization=False)
     ids = torch.zeros((video.shape[0], 6, 16, 16), dtype=torch.long)
 
     def encode() -> Tensor:
@@ -74,7 +60,7 @@ def theirs(task: str, video: Tensor) -> tuple[nn.Module, Callable[[], object]]:
 
 
 def measure(library: str, task: str, batch: int, dtype: str, repeats: int) -> dict[str, float]:
-    """Seconds of the fastest repeat, and mebibytes of peak memory above that of the model as built."""
+    """Seconds of the fastest repeat, MiB of peak memory above that of the model as built, parameters."""
     torch.manual_seed(0)
     video = torch.rand(batch, 3, FRAMES, SIZE, SIZE)
     model, forward = {"ours": ours, "theirs": theirs}[library](task, video)
@@ -91,10 +77,10 @@ def measure(library: str, task: str, batch: int, dtype: str, repeats: int) -> di
                 optimizer.step()
                 optimizer.zero_grad()
 
-    built = peak()
+    built = peak_memory()
     seconds = fastest(run, repeats)
     parameters = sum(p.numel() for p in model.parameters())
-    return {"seconds": seconds, "memory": peak() - built, "parameters": parameters}
+    return {"seconds": seconds, "memory": peak_memory() - built, "parameters": parameters}
 
 
 def main() -> None:
@@ -102,25 +88,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--measure", nargs=5, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.measure:
-        library, task, batch, dtype, repeats = given.measure
+    args = parser.parse_args()
+    if args.measure:
+        library, task, batch, dtype, repeats = args.measure
         print(json.dumps(measure(library, task, int(batch), dtype, int(repeats))))
         return
-    versions = f"torch {torch.__version__}, phenaki-pytorch {version('phenaki-pytorch')}"
-    print(f"{versions}, {torch.get_num_threads()} threads")
-    print("task    batch  dtype       ours s  theirs s   ratio (bar)   ours MiB  theirs MiB")
+    print(versions())
+    print(f"task    batch  dtype   {COLUMNS}   bar of the ratio")
     for task in TASKS:
-        for batch in given.batches:
+        for batch in args.batches:
             for dtype in ("float32", "bfloat16"):
-                what = task, batch, dtype, given.repeats
-                one, other = (in_a_process(__file__, library, *what) for library in ("ours", "theirs"))
-                print(
-                    f"{task:7} {batch:5}  {dtype:9} {one['seconds']:8.2f} {other['seconds']:9.2f}"
-                    f" {other['seconds'] / one['seconds']:7.2f} ({BARS[task]})"
-                    f" {one['memory']:10.0f} {other['memory']:11.0f}",
-                    flush=True,
-                )
+                one, other, columns = measure_both(__file__, task, batch, dtype, args.repeats)
+                print(f"{task:7} {batch:5}  {dtype:8} {columns}   {BARS[task]}", flush=True)
     print(f"parameters: ours {one['parameters'] / 1e6:.1f} M, theirs {other['parameters'] / 1e6:.1f} M")
 
 

@@ -1,12 +1,11 @@
-"""How fast a first stage learns: our C-ViViT beside that of `phenaki-pytorch`, from scratch, for the same time.
+"""How fast a first stage learns: our C-ViViT and that of `phenaki-pytorch`, from scratch, for the same time.
 
 `pip install phenaki-pytorch`, then `python benchmarks/learning.py --minutes 30 --out learning.json` trains both on the
-procedural world of shapes (64 x 64 pixels, 11 frames), of the same width and depth, in the same batches, on one thread
-each, and prints the PSNR on 64 unseen clips every other minute; a picture of both curves comes beside the figures. Ours
-trains as the recipe of the released model says, theirs as its trainer does without a discriminator (Adam, 3e-4,
-clipping 0.5, averaged weights, the loss that its model returns); each is judged by its averaged weights. Time is that
-of the thread's processor in the updates alone, which is wall time where nothing else runs, so that the two may run side
-by side on two cores (`--only`). `--bfloat16` is for theirs.
+procedural world of shapes (64 x 64 pixels, 11 frames), of the same width and depth, on the same batches, one thread
+each, and prints the PSNR on 64 unseen clips every other minute; it also plots both curves. Ours trains with the recipe
+of the released model, theirs as its trainer does without a discriminator (Adam, 3e-4, clipping 0.5, EMA, the loss that
+its model returns); both are evaluated with EMA weights. Time is CPU time of the updates alone, which is wall time on an
+idle machine, so that the two may run in parallel on two cores (`--only`). `--bfloat16` is for theirs.
 """
 
 from __future__ import annotations
@@ -16,12 +15,13 @@ import copy
 import json
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
-from plots import plot
+from measuring import versions
+from phenaki_pytorch_models import build_cvivit
+from plots import save_curves
 from torch import Tensor, nn
 
 from phenaki.core.precision import autocast
@@ -29,7 +29,6 @@ from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.mixing import Batches
 from phenaki.evaluation.reconstruction import psnr
 from phenaki.media.convert import to_float
-from phenaki.media.writer import write_image
 from phenaki.training.recipes import cvivit_shapes_64
 from phenaki.worlds.shapes import ShapesWorld
 
@@ -42,7 +41,7 @@ Reconstruct = Callable[[Tensor], Tensor]
 
 
 def ours(steps: int) -> tuple[Update, Reconstruct]:
-    """The update of `phenaki train tokenizer`, without what surrounds it. `steps`: over which the rate cools down."""
+    """The update of `phenaki train tokenizer` alone. `steps`: the length of the learning rate schedule."""
     from phenaki.tokenizers import CViViT
     from phenaki.tokenizers.losses import code_losses, pixel_losses
     from phenaki.training.optim import Optimizers, averaged
@@ -65,20 +64,7 @@ def ours(steps: int) -> tuple[Update, Reconstruct]:
 
 
 def theirs(bfloat16: bool) -> tuple[Update, Reconstruct]:
-    from phenaki_pytorch import CViViT
-
-    model = CViViT(
-        dim=WIDTH,
-        codebook_size=CODES,
-        image_size=SIZE,
-        patch_size=8,
-        temporal_patch_size=2,
-        spatial_depth=LAYERS,
-        temporal_depth=LAYERS,
-        dim_head=HEAD,
-        heads=WIDTH // HEAD,
-        use_vgg_and_gan=False,
-    )
+    model = build_cvivit(WIDTH, LAYERS, HEAD, CODES, SIZE)
     ema = copy.deepcopy(model)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-4, betas=(0.9, 0.99))
 
@@ -102,7 +88,7 @@ def theirs(bfloat16: bool) -> tuple[Update, Reconstruct]:
 
 
 def batches() -> Iterator[Tensor]:
-    """Clips of 11 frames: theirs trains on one length at a time, and so do both."""
+    """Clips of 11 frames: theirs trains on one length only, so both do."""
     config = DataConfig(
         (SourceConfig("shapes"),), size=SIZE, batch=BATCH, lengths=(FRAMES,), length_weights=(1.0,), workers=0
     )
@@ -137,7 +123,7 @@ def learn(update: Update, reconstruct: Reconstruct, minutes: float, every: float
 
 
 def seconds_of(update: Update, video: Tensor, repeats: int = 12) -> float:
-    """Median processor time of an update, by which the steps of the cooling-down are planned."""
+    """Median CPU time of an update, from which the length of the schedule is planned."""
     times = []
     for _ in range(repeats):
         began = time.thread_time()
@@ -153,27 +139,26 @@ def main() -> None:
     parser.add_argument("--only", choices=("ours", "theirs"))
     parser.add_argument("--bfloat16", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("learning.json"))
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, phenaki-pytorch {version('phenaki-pytorch')}, one thread")
-    for name in [given.only] if given.only else ["ours", "theirs"]:
+    print(versions())
+    for name in [args.only] if args.only else ["ours", "theirs"]:
         torch.manual_seed(0)
         if name == "ours":
             a_step = seconds_of(ours(1000)[0], next(batches()))
             torch.manual_seed(0)
-            update, reconstruct = ours(int(60 * given.minutes / a_step))
+            update, reconstruct = ours(int(60 * args.minutes / a_step))
         else:
-            update, reconstruct = theirs(given.bfloat16)
+            update, reconstruct = theirs(args.bfloat16)
         print(name)
-        curve = learn(update, reconstruct, given.minutes, given.every)
-        found = json.loads(given.out.read_text()) if given.out.exists() else {}  # the other may be done meanwhile
+        curve = learn(update, reconstruct, args.minutes, args.every)
+        found = json.loads(args.out.read_text()) if args.out.exists() else {}  # the other may be done meanwhile
         found[name] = curve
-        given.out.write_text(json.dumps(found, indent=1) + "\n")
+        args.out.write_text(json.dumps(found, indent=1) + "\n")
     if len(found) == 2:
-        curves = {name: [(point["minutes"], point["psnr"]) for point in points] for name, points in found.items()}
-        write_image(given.out.with_suffix(".png"), np.asarray(plot("PSNR on unseen clips, dB", curves, "minutes")))
-        ahead = found["ours"][-1]["psnr"] - found["theirs"][-1]["psnr"]
-        print(f"after {given.minutes:g} minutes ours is {ahead:+.2f} dB from theirs (bar +3)")
+        save_curves(args.out.with_suffix(".png"), "PSNR on unseen clips, dB", found, "psnr")
+        lead = found["ours"][-1]["psnr"] - found["theirs"][-1]["psnr"]
+        print(f"after {args.minutes:g} minutes ours is {lead:+.2f} dB above theirs (bar +3)")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
-"""How fast a second stage learns: our generator beside that of `phenaki-pytorch`, from scratch, for the same wall time.
+"""How fast a second stage learns: our generator and that of `phenaki-pytorch`, from scratch, for the same wall time.
 
 `pip install phenaki-pytorch`, then `python benchmarks/learning_generator.py --minutes 60 --out learning_generator.json`
 encodes clips of the procedural world (64 x 64 pixels, 11 frames) and their captions by the released model shapes-64,
-once, and trains both on them, one after the other, each in a process of its own (`--side-by-side`: at the same time, on
-a core each): of the same width and depth, in batches of the same size, in bfloat16 where the machine is faster with it.
-Ours trains as the recipe masked_shapes_64 says (on whole clips), theirs as its trainer does (Adam, 1e-4). Every other
-minute each fills in the same masked ids of the same 64 unseen clips, and the cross-entropy is written down, and drawn
-beside the figures. Time is that of the updates alone, by the clock, and nothing may run beside it; side by side it is
-that of each one's core, which does not count what else runs there.
+once, and trains both on them, one after the other, each in a process of its own (`--side-by-side`: in parallel, on one
+core each): of the same width and depth, in batches of the same size, in bfloat16 where that is faster. Ours trains with
+the recipe masked_shapes_64 (on complete clips), theirs as its trainer does (Adam, 1e-4). Every other minute both
+predict the same masked ids of the same 64 unseen clips; the cross-entropy is printed, saved and plotted. Time is wall
+time of the updates alone, on an idle machine; with `--side-by-side` it is CPU time.
 
-Ours is judged by the averaged weights that it saves; their trainer keeps none. `--lr` is for theirs.
+Ours is evaluated with the EMA weights that it saves; their trainer keeps none. `--lr` is for theirs.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from plots import plot
+from measuring import versions
+from phenaki_pytorch_models import build_phenaki
+from plots import save_curves
 from torch import Tensor, nn
 
 from phenaki import Phenaki
@@ -38,7 +37,6 @@ from phenaki.core.precision import autocast
 from phenaki.generators.losses import masked_cross_entropy
 from phenaki.generators.masking import masked_count, random_mask
 from phenaki.media.convert import to_float
-from phenaki.media.writer import write_image
 from phenaki.tokenizers import TokenizerSpec
 from phenaki.training.recipes import masked_shapes_64
 from phenaki.worlds.shapes import ShapesWorld
@@ -96,7 +94,7 @@ def batches(clips: Clips) -> Iterator[Clips]:
 
 
 def ours(spec: TokenizerSpec, text_width: int, steps: int, lr: float) -> tuple[Update, Logits]:
-    """The update of `train_generator`, without what surrounds it. `steps`: over which the rate cools down."""
+    """The update of `train_generator` alone. `steps`: the length of the learning rate schedule."""
     from phenaki.generators import MaskedTransformer
     from phenaki.training.optim import Optimizers, averaged
 
@@ -127,17 +125,11 @@ def ours(spec: TokenizerSpec, text_width: int, steps: int, lr: float) -> tuple[U
 
 
 def theirs(spec: TokenizerSpec, text_width: int, steps: int, lr: float) -> tuple[Update, Logits]:
-    from phenaki_pytorch import CViViT, MaskGit, Phenaki
     from phenaki_pytorch.optimizer import get_optimizer
-    from phenaki_pytorch.t5 import T5_CONFIGS
 
-    T5_CONFIGS["given"] = {"config": SimpleNamespace(d_model=text_width)}  # or it asks the network for T5's
-    sizes = {"dim": WIDTH, "heads": WIDTH // HEAD, "dim_head": HEAD}
-    length = 6 * (SIZE // 8) ** 2
-    maskgit = MaskGit(num_tokens=spec.vocab_size, max_seq_len=length, depth=LAYERS, dim_context=text_width, **sizes)
-    depths = {"spatial_depth": 1, "temporal_depth": 1, "use_vgg_and_gan": False, "codebook_size": 1024}
-    cvivit = CViViT(image_size=SIZE, patch_size=8, temporal_patch_size=2, **depths, **sizes)
-    model = Phenaki(maskgit=maskgit, cvivit=cvivit, t5_name="given", text_embed_dim=text_width)
+    grid = (FRAMES // 2 + 1, SIZE // 8, SIZE // 8)
+    model = build_phenaki(WIDTH, LAYERS, HEAD, spec.vocab_size, grid, text_width)
+    maskgit = model.maskgit
     optimizer = get_optimizer(maskgit.parameters(), lr=lr, wd=0, betas=(0.9, 0.99))
 
     def update(clips: Clips) -> None:
@@ -161,7 +153,7 @@ def theirs(spec: TokenizerSpec, text_width: int, steps: int, lr: float) -> tuple
 
 @torch.no_grad()
 def cross_entropy(logits_of: Logits, unseen: Clips, mask_id: int) -> float:
-    """Of the masked ids, nats, at one mask share after another; the same masks each time."""
+    """Of the masked ids, in nats, over a range of mask ratios; the same masks each time."""
     ids = unseen["ids"]
     free = torch.ones_like(ids, dtype=torch.bool)
     counts = masked_count(torch.linspace(0, 0.95, len(ids)), free.flatten(1).sum(1))
@@ -175,84 +167,82 @@ def cross_entropy(logits_of: Logits, unseen: Clips, mask_id: int) -> float:
     return total / int(masked.sum())
 
 
-def now(given: argparse.Namespace) -> float:
-    """Seconds that have passed for one that has the machine, or a core, to itself."""
-    return time.process_time() if given.side_by_side else time.perf_counter()
+def now(args: argparse.Namespace) -> float:
+    """Seconds: wall time, or CPU time where both share the machine."""
+    return time.process_time() if args.side_by_side else time.perf_counter()
 
 
-def seconds_of(update: Update, clips: Iterator[Clips], given: argparse.Namespace, repeats: int = 12) -> float:
-    """Median of an update, by which the steps of the cooling-down are planned."""
+def seconds_of(update: Update, clips: Iterator[Clips], args: argparse.Namespace, repeats: int = 12) -> float:
+    """Median time of an update, from which the length of the schedule is planned."""
     times = []
     for _ in range(repeats):
-        began = now(given)
+        began = now(args)
         update(next(clips))
-        times.append(now(given) - began)
+        times.append(now(args) - began)
     return sorted(times)[repeats // 2]
 
 
-def learn(name: str, given: argparse.Namespace) -> list[dict[str, float]]:
+def learn(name: str, args: argparse.Namespace) -> list[dict[str, float]]:
     """The cross-entropy over the minutes spent in updates."""
-    found = tokens(given.tokens, given.clips)
+    found = tokens(args.tokens, args.clips)
     spec, text_width = Phenaki.from_pretrained(MODEL).tokenizer.spec, found["train"]["text"].shape[-1]
     make = {"ours": ours, "theirs": theirs}[name]
     torch.manual_seed(0)
-    a_step = seconds_of(make(spec, text_width, 1000, given.lr)[0], batches(found["train"]), given)
+    a_step = seconds_of(make(spec, text_width, 1000, args.lr)[0], batches(found["train"]), args)
     torch.manual_seed(0)
-    update, logits_of = make(spec, text_width, max(1, int(60 * given.minutes / a_step)), given.lr)
-    curve, seconds, steps, due = [], 0.0, 0, given.every
+    update, logits_of = make(spec, text_width, max(1, int(60 * args.minutes / a_step)), args.lr)
+    curve, seconds, steps, due = [], 0.0, 0, args.every
     for clips in batches(found["train"]):
-        began = now(given)
+        began = now(args)
         update(clips)
-        seconds += now(given) - began
+        seconds += now(args) - began
         steps += 1
-        if seconds >= 60 * min(due, given.minutes):
+        if seconds >= 60 * min(due, args.minutes):
             loss = cross_entropy(logits_of, found["unseen"], spec.vocab_size)
             curve.append({"minutes": seconds / 60, "steps": steps, "cross_entropy": loss})
             print(f"{name:6} {seconds / 60:6.1f} min {steps:6} steps {loss:7.4f} nats", flush=True)
-            due += given.every
-        if seconds >= 60 * given.minutes:
+            due += args.every
+        if seconds >= 60 * args.minutes:
             break
     return curve
 
 
-def part(given: argparse.Namespace, name: str) -> Path:
-    """Where the curve of one is kept until both are there."""
-    return given.out.with_suffix(f".{name}.json")
+def part(args: argparse.Namespace, name: str) -> Path:
+    """The file of one curve until both are done."""
+    return args.out.with_suffix(f".{name}.json")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--every", type=float, default=2)
-    parser.add_argument("--clips", type=int, default=16_384, help="to learn from")
-    parser.add_argument("--tokens", type=Path, default=Path("learning_generator_tokens.pt"), help="made if not there")
+    parser.add_argument("--clips", type=int, default=16_384, help="number of training clips")
+    parser.add_argument("--tokens", type=Path, default=Path("learning_generator_tokens.pt"), help="created if missing")
     parser.add_argument("--lr", type=float, default=1e-4, help="of theirs")
     parser.add_argument("--out", type=Path, default=Path("learning_generator.json"))
-    parser.add_argument("--side-by-side", action="store_true", help="at the same time, on one thread and core each")
+    parser.add_argument("--side-by-side", action="store_true", help="in parallel, on one core each")
     parser.add_argument("--only", choices=SIDES, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.only:
-        if given.side_by_side:
-            os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[SIDES.index(given.only)]})
+    args = parser.parse_args()
+    if args.only:
+        if args.side_by_side:
+            os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[SIDES.index(args.only)]})
             torch.set_num_threads(1)
-        part(given, given.only).write_text(json.dumps(learn(given.only, given), indent=1) + "\n")
+        part(args, args.only).write_text(json.dumps(learn(args.only, args), indent=1) + "\n")
         return
-    tokens(given.tokens, given.clips)
-    threads = 1 if given.side_by_side else torch.get_num_threads()
-    print(f"torch {torch.__version__}, phenaki-pytorch {version('phenaki-pytorch')}, {threads} threads", flush=True)
+    tokens(args.tokens, args.clips)
+    print(versions(1 if args.side_by_side else None), flush=True)
     running = []
     for name in SIDES:
         running.append(subprocess.Popen([sys.executable, *sys.argv, "--only", name]))
-        if not given.side_by_side and running[-1].wait():
+        if not args.side_by_side and running[-1].wait():
             raise SystemExit(1)
     if any(side.wait() for side in running):
         raise SystemExit(1)
-    found = {name: json.loads(part(given, name).read_text()) for name in SIDES}
-    given.out.write_text(json.dumps(found, indent=1) + "\n")
-    curves = {name: [(point["minutes"], point["cross_entropy"]) for point in points] for name, points in found.items()}
-    write_image(given.out.with_suffix(".png"), np.asarray(plot("cross-entropy, nats", curves, "minutes")))
-    ahead = found["theirs"][-1]["cross_entropy"] - found["ours"][-1]["cross_entropy"]
-    print(f"after {given.minutes:g} minutes ours is {ahead:+.3f} nats below theirs (bar: above 0)")
+    found = {name: json.loads(part(args, name).read_text()) for name in SIDES}
+    args.out.write_text(json.dumps(found, indent=1) + "\n")
+    save_curves(args.out.with_suffix(".png"), "cross-entropy, nats", found, "cross_entropy")
+    lead = found["theirs"][-1]["cross_entropy"] - found["ours"][-1]["cross_entropy"]
+    print(f"after {args.minutes:g} minutes ours is {lead:+.3f} nats below theirs (bar: above 0)")
 
 
 if __name__ == "__main__":

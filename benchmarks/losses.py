@@ -1,15 +1,15 @@
-"""What a loss brings to a trained tokenizer: the released one goes on with one after the other, and each is measured.
+"""What each loss adds to a trained tokenizer: the released one is trained further with each of them, and evaluated.
 
 `python benchmarks/losses.py --steps 1500 --out losses.json` starts each time from the weights of shapes-64, and trains
 as its recipe says (a tenth of the steps to warm up, half to cool down, at half its rate, since it is trained already)
 but for the loss. It prints PSNR and SSIM of unseen clips, and the share of those with one object in which the checker
 still sees all that the caption claims. What is done already in `--out` is not done again.
 
-as it was      L2, and what pulls codes of equal pixels together: the control, for the steps alone may help
-no alike       L2 alone
-l1             and L1, at a weight at which both have the same size here
-adversarial    and a small discriminator of two frames of each clip, at the paper's 0.1, scaled to the gradient of the
-               other losses
+recipe         L2 and token consistency, as the recipe says: the control, since more steps alone may help
+l2             L2 alone
+l1             the recipe's and L1, at a weight at which L1 is as large as L2 here
+adversarial    the recipe's and a small discriminator of two frames per clip, at the paper's 0.1, scaled to the gradient
+               of the other losses
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTrainer
 from phenaki.worlds.shapes.evaluation import ShapesEval
 
 ARMS = {
-    "as it was": {},
-    "no alike": {"alike": 0.0},
+    "recipe": {},
+    "l2": {"token_consistency": 0.0},
     "l1": {"l1": 0.05},
     "adversarial": {"adversarial": 0.1, "frames": 2},
 }

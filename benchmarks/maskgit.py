@@ -1,11 +1,11 @@
-"""The second stage beside `phenaki-pytorch`, at one size: sampling a clip by 18 steps with guidance, a training step.
+"""Our generator and that of `phenaki-pytorch` at one size: sampling a clip in 18 guided steps, a training step.
 
 `pip install phenaki-pytorch`, then `python benchmarks/maskgit.py` prints, for a grid of 6 x 16 x 16 ids of 8192 codes,
 6 layers of width 512 with 8 heads and text of width 768 (36 M parameters), batch 1, in float32 and bfloat16: seconds of
-both (the fastest of some), their ratio, and the peak memory that each needs above what it holds when built. Sampling is
-from the text's embeddings to ids, without the first stage. It also says what share of the machine's rate of bfloat16
-matrix products, measured beside it, our sampling reaches: its operations are counted by torch. Each measurement is a
-process of its own. Run nothing beside it.
+both (the fastest repeat), their ratio, and the peak memory of each above that of the model as built. Sampling is from
+text embeddings to ids, without the first stage. It also prints the fraction of the machine's rate of bfloat16 matrix
+products that our sampling reaches, its FLOPs as counted by torch. Each measurement is a process of its own. Run it on
+an idle machine.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from importlib.metadata import version
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from beside import fastest, in_a_process, peak
+from measuring import COLUMNS, fastest, measure_both, peak_memory, versions
+from phenaki_pytorch_models import build_phenaki
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -36,7 +35,7 @@ GRID, CODES = (6, 16, 16), 8192
 WIDTH, LAYERS, HEADS = 512, 6, 8
 TEXT_WIDTH, WORDS = 768, 32  # of T5's base model
 STEPS, GUIDANCE = 18, 3.0
-MASKED = 0.6366  # share of the ids that the cosine schedule masks in the mean: 2 / pi
+MASKED = 0.6366  # mean fraction of the ids that the cosine schedule masks: 2 / pi
 BARS = {("sample", "float32"): 5, ("sample", "bfloat16"): 12, ("train", "float32"): 2, ("train", "bfloat16"): 4}
 PEAK_BAR = 0.4
 
@@ -44,7 +43,7 @@ Run = Callable[[], object]
 
 
 def precision(dtype: str) -> Any:
-    """A region in which sampling runs in this precision, and not in the one that is best for the machine."""
+    """A context in which sampling runs in this precision, rather than the machine's fastest."""
     return mock.patch("phenaki.core.precision.prefers_bfloat16", return_value=dtype == "bfloat16")
 
 
@@ -89,16 +88,7 @@ def ours(task: str, dtype: str, steps: int) -> tuple[nn.Module, Run]:
 
 
 def theirs(task: str, dtype: str, steps: int) -> tuple[nn.Module, Run]:
-    from phenaki_pytorch import CViViT, MaskGit, Phenaki
-    from phenaki_pytorch.t5 import T5_CONFIGS
-
-    T5_CONFIGS["given"] = {"config": SimpleNamespace(d_model=TEXT_WIDTH)}  # or it asks the network for T5's
-    sizes = {"dim": WIDTH, "heads": HEADS, "dim_head": WIDTH // HEADS}
-    tokens = GRID[0] * GRID[1] * GRID[2]
-    maskgit = MaskGit(num_tokens=CODES, max_seq_len=tokens, depth=LAYERS, dim_context=TEXT_WIDTH, **sizes)
-    depths = {"spatial_depth": 1, "temporal_depth": 1, "use_vgg_and_gan": False, "codebook_size": CODES}
-    cvivit = CViViT(image_size=8 * GRID[1], patch_size=8, temporal_patch_size=2, **depths, **sizes)
-    model = Phenaki(maskgit=maskgit, cvivit=cvivit, steps=steps, t5_name="given", text_embed_dim=TEXT_WIDTH)
+    model = build_phenaki(WIDTH, LAYERS, WIDTH // HEADS, CODES, GRID, TEXT_WIDTH, steps=steps)
     ids, text = torch.randint(CODES, (1, *GRID)), words().embeddings
     model.encode_texts = lambda texts, output_device: text
     model.cvivit.decode_from_codebook_indices = lambda found: found
@@ -111,7 +101,7 @@ def theirs(task: str, dtype: str, steps: int) -> tuple[nn.Module, Run]:
         with autocast(ids.device, dtype):
             return model(video_codebook_ids=ids, text_embeds=text)
 
-    return maskgit, loss if task == "train" else sample
+    return model.maskgit, loss if task == "train" else sample
 
 
 def measure(library: str, task: str, dtype: str, steps: int, repeats: int) -> dict[str, float]:
@@ -126,10 +116,14 @@ def measure(library: str, task: str, dtype: str, steps: int, repeats: int) -> di
         optimizer.step()
         optimizer.zero_grad()
 
-    built = peak()
+    built = peak_memory()
     with precision(dtype):
         seconds = fastest(update if task == "train" else run, repeats)
-    found = {"seconds": seconds, "memory": peak() - built, "parameters": sum(p.numel() for p in model.parameters())}
+    found = {
+        "seconds": seconds,
+        "memory": peak_memory() - built,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
     if (library, task, dtype) == ("ours", "sample", "bfloat16"):
         found["flops"], found["rate"] = flops(run), matrix_rate()
     return found
@@ -153,24 +147,17 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=("sample", "train"), default=["sample", "train"])
     parser.add_argument("--steps", type=int, default=STEPS, help="of sampling")
     parser.add_argument("--measure", nargs=5, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.measure:
-        library, task, dtype, *numbers = given.measure
+    args = parser.parse_args()
+    if args.measure:
+        library, task, dtype, *numbers = args.measure
         print(json.dumps(measure(library, task, dtype, *map(int, numbers))))
         return
-    versions = f"torch {torch.__version__}, phenaki-pytorch {version('phenaki-pytorch')}"
-    print(f"{versions}, {torch.get_num_threads()} threads")
-    print("task    dtype       ours s  theirs s   ratio (bar)   ours MiB  theirs MiB")
-    for task in given.tasks:
+    print(versions())
+    print(f"task    dtype   {COLUMNS}   bar of the ratio")
+    for task in args.tasks:
         for dtype in ("float32", "bfloat16"):
-            what = task, dtype, given.steps, given.repeats
-            one, other = (in_a_process(__file__, side, *what) for side in ("ours", "theirs"))
-            print(
-                f"{task:7} {dtype:9} {one['seconds']:8.2f} {other['seconds']:9.2f}"
-                f" {other['seconds'] / one['seconds']:7.2f} ({BARS[task, dtype]})"
-                f" {one['memory']:13.0f} {other['memory']:11.0f}",
-                flush=True,
-            )
+            one, other, columns = measure_both(__file__, task, dtype, args.steps, args.repeats)
+            print(f"{task:7} {dtype:8} {columns}   {BARS[task, dtype]}", flush=True)
             if "flops" in one:
                 reached = one["flops"] / one["seconds"]
                 print(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from phenaki.media.writer import write_image
 
 WIDTH, HEIGHT, MARGIN = 480, 300, 54  # px of a plot, and the space around its axes
 INK, GREY = (40, 40, 40), (200, 200, 200)
@@ -43,6 +47,12 @@ def plot(
             draw.ellipse((x - 3, y - 3, x + 3, y + 3), colour)
     draw.line((left, top, left, bottom, right, bottom), INK)
     return image
+
+
+def save_curves(path: Path, title: str, curves: dict[str, list[dict[str, float]]], key: str) -> None:
+    """Curves of `key` over "minutes" as a picture."""
+    points = {name: [(point["minutes"], point[key]) for point in curve] for name, curve in curves.items()}
+    write_image(path, np.asarray(plot(title, points, "minutes")))
 
 
 def _label(value: float) -> str:

@@ -7,7 +7,7 @@ one    a single process
 two    two under torchrun, gradients averaged in each step
 apart  two that know nothing of each other, at the same time: what the machine itself gives to a second core
 
-The ways take turns, and the medians over the turns count. Run nothing beside it.
+The ways take turns, and the medians over the turns count. Run it on an idle machine.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ rest             of the network: rotary positions, sums, casts, copies
 sampling         all that is not the network: guidance, drawing, sorting, masks
 
 `--operations 20` names the operations that took the most. `--trace trace.json` writes all of it for a viewer
-(perfetto.dev). Run nothing beside it.
+(perfetto.dev). Run it on an idle machine.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 `python benchmarks/quantizers.py` quantizes the latents of 16 clips of 11 x 128 x 128, each quantizer in a process of
 its own. Time is the median of the steps after the first, and that of the first beside it, in which k-means starts.
-Memory is the most that the process held, above what it held before its first step. Run nothing beside it.
+Memory is the most that the process held, above what it held before its first step. Run it on an idle machine.
 """
 
 from __future__ import annotations

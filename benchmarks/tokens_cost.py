@@ -1,9 +1,9 @@
 """What a sampling step costs, in time and memory, as the number of tokens grows from 256 to 12,288.
 
-`python benchmarks/tokens_cost.py --out tokens_cost.json` samples clips of 1 to 48 time steps of 16 x 16 ids, with
-guidance, by the model of `benchmarks/maskgit.py`, each length in a process of its own. It writes seconds a step (the
-fastest of some) and the memory that sampling takes above what the model holds when built (on Linux), a table of them in
-Markdown, `tokens_cost.md`, and a picture, `tokens_cost.png`, both axes logarithmic. Run nothing beside it.
+`python benchmarks/tokens_cost.py --out tokens_cost.json` samples clips of 1 to 48 latent frames of 16 x 16 ids, with
+guidance, by the model of `benchmarks/maskgit.py`, each length in a process of its own. It writes seconds per step (the
+fastest repeat) and the memory of sampling above that of the model as built (Linux) as JSON, as a table in Markdown,
+`tokens_cost.md`, and as plots with logarithmic axes, `tokens_cost.png`. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from beside import fastest, in_a_process, more_memory
 from maskgit import generator, precision, sampling
+from measuring import extra_memory, fastest, measure_apart
 from plots import plot
 
 from phenaki.media.writer import write_image
 
-TIME_STEPS = (1, 2, 4, 6, 12, 24, 48)
+LATENT_FRAMES = (1, 2, 4, 6, 12, 24, 48)
 STEPS = 2  # of a sampling: in the first all ids are masked, in the second two thirds of them
 
 
-def measure(time_steps: int, dtype: str, repeats: int) -> dict[str, float]:
+def measure(latent_frames: int, dtype: str, repeats: int) -> dict[str, float]:
     """Seconds of a step, MiB."""
     torch.manual_seed(0)
-    grid = (time_steps, 16, 16)
+    grid = (latent_frames, 16, 16)
     model = generator(grid)
     run = sampling(model, STEPS, grid)
     with precision(dtype):
-        memory, seconds = more_memory(run), fastest(run, repeats) / STEPS
-    return {"tokens": 256 * time_steps, "seconds": seconds, "memory": memory}
+        memory, seconds = extra_memory(run), fastest(run, repeats) / STEPS
+    return {"tokens": 256 * latent_frames, "seconds": seconds, "memory": memory}
 
 
 def table(found: dict[str, list[dict[str, float]]]) -> str:
@@ -59,29 +59,29 @@ def picture(found: dict[str, list[dict[str, float]]]) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--time-steps", type=int, nargs="+", default=TIME_STEPS)
+    parser.add_argument("--latent-frames", type=int, nargs="+", default=LATENT_FRAMES)
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("tokens_cost.json"))
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.measure:
-        time_steps, dtype, repeats = given.measure
-        print(json.dumps(measure(int(time_steps), dtype, int(repeats))))
+    args = parser.parse_args()
+    if args.measure:
+        latent_frames, dtype, repeats = args.measure
+        print(json.dumps(measure(int(latent_frames), dtype, int(repeats))))
         return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     found: dict[str, list[dict[str, float]]] = {}
-    for dtype in given.dtypes:
-        for time_steps in given.time_steps:
-            point = in_a_process(__file__, time_steps, dtype, given.repeats)
+    for dtype in args.dtypes:
+        for latent_frames in args.latent_frames:
+            point = measure_apart(__file__, latent_frames, dtype, args.repeats)
             print(
                 f"{dtype:9} {point['tokens']:7,} tokens {point['seconds']:8.3f} s {point['memory']:8.0f} MiB",
                 flush=True,
             )
             found.setdefault(dtype, []).append(point)
-    given.out.write_text(json.dumps(found, indent=1) + "\n")
-    given.out.with_suffix(".md").write_text(table(found))
-    write_image(given.out.with_suffix(".png"), picture(found))
+    args.out.write_text(json.dumps(found, indent=1) + "\n")
+    args.out.with_suffix(".md").write_text(table(found))
+    write_image(args.out.with_suffix(".png"), picture(found))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import argparse
 import multiprocessing
 import time
 from dataclasses import replace
+from functools import partial
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
@@ -25,11 +26,11 @@ from phenaki import Phenaki
 from phenaki.conditioning.words import WORD_BYTES, WordEncoder
 from phenaki.core.precision import autocast
 from phenaki.generators import Components
-from phenaki.generators.losses import masked_cross_entropy
 from phenaki.generators.masking import masked_count, random_mask
 from phenaki.media.convert import to_float
 from phenaki.pipeline import save_model
-from phenaki.training.generator import GeneratorRecipe
+from phenaki.training.generator import GeneratorRecipe, compute_loss
+from phenaki.training.masking import GeneratorBatch
 from phenaki.training.optim import Optimizers, averaged
 from phenaki.training.recipes import masked_shapes_64
 from phenaki.worlds.shapes import ShapesWorld
@@ -192,7 +193,7 @@ class StackedMuon:
 
 
 def train(start: Phenaki, samples: Samples, recipe: GeneratorRecipe, out: Path, minutes: float) -> None:
-    """As `phenaki.training.generator.train_generator`, with masks drawn on the GPU and a schedule by the clock."""
+    """As `phenaki.training.generator.train_generator`, with masks drawn on the GPU and a schedule by wall time."""
     device = samples.device
     networks = {"generator": start.generator.train(), "text_encoder": start.text_encoder.train()}
     generator, encoder = networks.values()
@@ -200,7 +201,9 @@ def train(start: Phenaki, samples: Samples, recipe: GeneratorRecipe, out: Path, 
     schedule = Optimizers(networks.values(), recipe.optimizer, recipe.run.steps)
     adamw, muon = schedule.optimizers
     optimizers = adamw, StackedMuon(muon)
-    logits_fn, read = torch.compile(generator.logits), torch.compile(encoder.forward)
+    components = Components(generator, start.tokenizer, encoder)
+    for network in networks.values():
+        network.compile()
     cpu, gpu = torch.Generator().manual_seed(recipe.run.seed), torch.Generator(device).manual_seed(recipe.run.seed)
     losses: dict[bool, list[Tensor]] = {False: [], True: []}
     began, step, progress, saved = time.monotonic(), 0, 0.0, 0
@@ -216,12 +219,8 @@ def train(start: Phenaki, samples: Samples, recipe: GeneratorRecipe, out: Path, 
         weight = torch.ones(ids.shape, device=device)
         weight[:, 0] = recipe.loss.first_frame_weight
         where = masked.flatten().nonzero().squeeze(1)  # waits for the GPU: once a step, before the long part
-
-        with autocast(device, recipe.run.precision):
-            condition = generator.condition(read(words), drop=dropped)
-            logits = logits_fn(ids.masked_fill(masked, generator.mask_id), condition, where)
-        targets, weights = ids.flatten()[where], weight.flatten()[where]
-        loss = masked_cross_entropy(logits, targets, weights, recipe.loss.label_smoothing)
+        batch = GeneratorBatch(ids, words, dropped, where, weight.flatten()[where], free=where, uniform=None)
+        loss, *_ = compute_loss(components, batch, recipe, partial(autocast, device, recipe.run.precision))
         loss.backward()
         nn.utils.clip_grad_norm_(schedule.parameters, recipe.optimizer.clip)
         for optimizer in optimizers:
@@ -242,8 +241,8 @@ def train(start: Phenaki, samples: Samples, recipe: GeneratorRecipe, out: Path, 
             losses = {False: [], True: []}
         if progress >= 1 or int(progress * SAVES) > saved:
             saved = int(progress * SAVES)
-            components = Components(averages["generator"].module, start.tokenizer, averages["text_encoder"].module)
-            save_model(out, components, start.sampling)
+            averaged_networks = {name: average.module for name, average in averages.items()}
+            save_model(out, replace(components, **averaged_networks), start.sampling)
 
 
 def main() -> None:
