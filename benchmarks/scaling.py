@@ -13,7 +13,7 @@ import torch
 from phenaki.tokenizers import TokenizerSpec, build_tokenizer
 from phenaki.training import plan, recipes
 from phenaki.training.cost import Cost, Recipe, step_cost
-from phenaki.training.plan import Devices, Plan, make_plan, short, with_batch
+from phenaki.training.plan import Devices, Plan, make_plan, short
 
 DEVICES = {
     "laptop CPU, 16 GB": Devices(1, 16e9, 0.2),
@@ -23,6 +23,12 @@ DEVICES = {
     "256 GPUs": Devices(256, 80e9, 400),
     "1,024 GPUs": Devices(1024, 80e9, 400),
 }
+
+
+def with_batch(recipe: Recipe, batch: int) -> Recipe:
+    """The recipe with another batch size, and as many steps as see the same number of clips."""
+    steps = max(1, round(recipe.run.steps * recipe.data.batch / batch))
+    return replace(recipe, data=replace(recipe.data, batch=batch), run=replace(recipe.run, steps=steps))
 
 
 def cached(recipe: Recipe) -> None:

@@ -150,8 +150,8 @@ def test_critics_learn_to_tell_and_the_optimizer_is_their_own(
 ) -> None:
     """Of ids of which the real ones are all alike."""
     generator.requires_grad_(False)
-    recipe = critic_debug()
-    optimizers = critic_optimizers(critic, CriticConfig(lr=0.02), replace(recipe.optimizer, warmup_steps=0), 60)
+    recipe = override(critic_debug(), ["critic.lr=0.02", "optimizer.warmup_steps=0", "run.steps=60"])
+    optimizers = critic_optimizers(critic, recipe)
     assert {id(p) for p in optimizers.parameters} == {id(p) for p in critic.parameters()}
     assert optimizers.lr(0) == 0.02
     ids, masked, free, logits = batch(generator)

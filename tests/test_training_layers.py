@@ -80,7 +80,7 @@ def test_checkpointed_layers_have_the_same_gradients_and_keep_less(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of torch's compiler about its own imports
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning", "ignore:The .grad attribute:UserWarning")  # torch's
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_compiled_layers_have_the_same_gradients(
     stage: tuple[Networks, Callable[..., Tensor]], checkpointing: bool

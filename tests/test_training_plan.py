@@ -13,7 +13,7 @@ from phenaki.tokenizers import TokenizerSpec, build_tokenizer
 from phenaki.training import recipes
 from phenaki.training.cost import step_cost
 from phenaki.training.layers import blocks
-from phenaki.training.plan import USABLE, Devices, clip_bytes, make_plan, parse_bytes, short, with_batch
+from phenaki.training.plan import USABLE, Devices, clip_bytes, make_plan, parse_bytes, short
 from phenaki.training.sharding import shardable
 
 RECIPE = recipes.conv3d_debug()
@@ -52,8 +52,6 @@ def test_days_follow_from_operations() -> None:
     sent = plan.cost.bytes["weights"]
     assert plan.gradient_bytes == sent  # 2 (n - 1) / n of it
     assert make_plan(RECIPE, Devices()).days is None
-    larger = with_batch(RECIPE, 8)
-    assert larger.run.steps * larger.data.batch == RECIPE.run.steps * RECIPE.data.batch
 
 
 def test_bytes_of_a_clip() -> None:

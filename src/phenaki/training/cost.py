@@ -102,7 +102,7 @@ def step_cost(
     }
     return Cost(
         parameters=step.parameters_by_part(),
-        tokens=step.tokens(clips),
+        tokens=clips * math.prod(step.grid),
         flops=optimizer_flops + flops * clips // part,
         bytes={kind: size for kind, size in sizes.items() if size},
         peak=sum(sizes.values()) - weights - peak.bytes + max(weights, peak.with_gradients),
@@ -128,10 +128,6 @@ class Step:
     averaged: int
     frozen: Sequence[nn.Module] = ()
     penalty_every: int | None = None
-
-    def tokens(self, clips: int) -> int:
-        """Ids in so many clips."""
-        return clips * math.prod(self.grid)
 
     def parameters_by_part(self) -> dict[str, int]:
         """Of the first network by its children, all layers in one, and of the others."""

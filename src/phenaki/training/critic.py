@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,9 +46,10 @@ class CriticRecipe:
             raise PhenakiError("critic.kind none leaves nothing to train: take token or self")
 
 
-def critic_optimizers(critic: Critic, config: CriticConfig, optimizer: OptimizerConfig, steps: int) -> Optimizers:
+def critic_optimizers(critic: Critic, recipe: Any) -> Optimizers:
     """Those of the critic's own weights: a self-critic's head, whose features belong to the generator."""
-    return Optimizers([critic], replace(optimizer, lr=config.lr or optimizer.lr), steps)
+    optimizer = replace(recipe.optimizer, lr=recipe.critic.lr or recipe.optimizer.lr)
+    return Optimizers([critic], optimizer, recipe.run.steps)
 
 
 def score_sampled(
@@ -90,7 +92,7 @@ def compute_loss(
 
 def build_optimizers(networks: Networks, recipe: CriticRecipe) -> dict[str, Optimizers]:
     """Those of the critic, by the name that they have in checkpoints."""
-    return {"optimizers": critic_optimizers(networks["critic"], recipe.critic, recipe.optimizer, recipe.run.steps)}
+    return {"optimizers": critic_optimizers(networks["critic"], recipe)}
 
 
 class CriticTrainer(Trainer):

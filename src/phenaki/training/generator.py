@@ -78,8 +78,7 @@ def build_optimizers(networks: Networks, recipe: GeneratorRecipe) -> dict[str, O
     learners = [network for name, network in networks.items() if name != "critic"]
     optimizers = {"optimizers": Optimizers(learners, recipe.optimizer, recipe.run.steps)}
     if "critic" in networks:
-        own = critic_optimizers(networks["critic"], recipe.critic, recipe.optimizer, recipe.run.steps)
-        optimizers["critic_optimizers"] = own
+        optimizers["critic_optimizers"] = critic_optimizers(networks["critic"], recipe)
     return optimizers
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -180,12 +180,6 @@ def clip_bytes(recipe: Recipe, tokens: int, spec: TokenizerSpec | None, model: G
     if encoder_class(text).learned or isinstance(text, NoTextConfig):
         return ids
     return ids + 2 * text.length * text.width
-
-
-def with_batch(recipe: Recipe, batch: int) -> Recipe:
-    """The recipe with another batch size, and as many steps as see the same number of clips."""
-    steps = max(1, round(recipe.run.steps * recipe.data.batch / batch))
-    return replace(recipe, data=replace(recipe.data, batch=batch), run=replace(recipe.run, steps=steps))
 
 
 def parse_bytes(text: str) -> float:
