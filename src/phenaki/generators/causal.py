@@ -183,23 +183,20 @@ class CausalTransformer(MaskedTransformer):
         return torch.cat((seen, sinks), dim=1).repeat_interleave(S, dim=1)[:, None, None]
 
     def _cached(self, cache: KVCache, layer: int, window: Window) -> KeysValues:
-        """Keys, rotated, and values (B, 1, H, M, K) of what the cache holds."""
-        W, recent, sink = self.config.window, cache.recent(layer), cache.sink(layer)
-        if not recent and not sink:
-            size = len(window.rotary[0]) // W
-            parameter = self.null_text
-            empty = parameter.new_zeros(1, 1, self.layers[0].attention.heads, 0 * size, HEAD_DIM)
-            return empty, empty
-        S = (recent or sink)[0][0].shape[2]
-        keys, values = [], []
-        if recent:
-            slots = window.slots(W - 1 - len(recent), W - 1, S)
-            keys.append(rotate(torch.cat([k for k, _ in recent], dim=2), slots))
-            values.append(torch.cat([v for _, v in recent], dim=2))
-        for k, v in sink:
-            keys.append(rotate(k, window.slots(W - 1, W, S)))
-            values.append(v)
-        return torch.cat(keys, dim=2)[:, None], torch.cat(values, dim=2)[:, None]
+        """Keys, rotated, and values (B, 1, H, M, K) of what the cache holds; computed once for a latent frame."""
+        if layer not in cache.rotated:
+            W, S = self.config.window, len(window.rotary[0]) // self.config.window
+            recent, sink = cache.recent(layer), cache.sink(layer)
+            slots = [*range(W - 1 - len(recent), W - 1), *[W - 1] * len(sink)]
+            keys = [
+                rotate(k, window.slots(slot, slot + 1, S)) for (k, _), slot in zip([*recent, *sink], slots, strict=True)
+            ]
+            values = [v for _, v in [*recent, *sink]]
+            if not keys:
+                keys = values = [self.null_text.new_zeros(1, self.layers[layer].attention.heads, 0, HEAD_DIM)]
+            keys, values = torch.cat(keys, dim=2)[:, None], torch.cat(values, dim=2)[:, None]
+            cache.rotated[layer] = keys.to(values.dtype), values
+        return cache.rotated[layer]
 
     def _attend(
         self, layer: CausalBlock, q: Tensor, k: Tensor, v: Tensor, earlier: KeysValues, window: Window

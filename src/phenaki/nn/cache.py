@@ -17,11 +17,13 @@ class KVCache:
     """Per layer the keys and values (B, H, S, K) of the last `size` latent frames, and of the first `sinks` of all.
 
     Keys are kept without rotation in time, so that their positions can be relative to the frame that attends to them.
-    The state is fixed in size once the window is full. frames: latent frames committed so far.
+    The state is fixed in size once the window is full. frames: latent frames committed so far. rotated: what attention
+    made of the keys and values of each layer, kept until the next `append`.
     """
 
     def __init__(self, size: int, sinks: int = 0) -> None:
         self.size, self.sinks, self.frames = size, sinks, 0
+        self.rotated: dict[int, KeysValues] = {}
         self._recent: list[list[KeysValues]] = []  # latent frames, oldest first, of which each layer has a pair
         self._first: list[list[KeysValues]] = []
 
@@ -31,6 +33,7 @@ class KVCache:
             self._first.append(list(layers))
         self._recent = [*self._recent, list(layers)][-self.size :] if self.size else []
         self.frames += 1
+        self.rotated = {}
 
     def recent(self, layer: int) -> list[KeysValues]:
         """Keys and values of a layer, the oldest latent frame first."""
@@ -60,7 +63,7 @@ class KVCache:
         return tensors
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        self.frames = int(state["frames"])
+        self.frames, self.rotated = int(state["frames"]), {}
         self._recent, self._first = ([*_frames(state, name)] for name in ("recent", "first"))
 
 

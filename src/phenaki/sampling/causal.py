@@ -83,19 +83,22 @@ class CausalRollout:
         Returns its frames, float32 (B, 3, n, H, W) in [0, 1]: n is 1 for the first one of a video, else the tokenizer's
         p.
         """
-        self._prime(text)
+        with autocast(self.components.device):  # around all passes, so that weights are cast once
+            self._prime(text)
+            return self.decoder.push(self._generate(text, None if actions is None else actions[:, None]))
+
+    def _generate(self, text: Text, actions: Tensor | None) -> Tensor:
+        """Ids int64 (B, 1, h, w) of the next latent frame, committed; actions float (B, 1, A)."""
         sampling = self.sampling if self.latent_frames else self.sampling.of_first_frame()
-        generator, device = self.components.generator, self.components.device
-        ids = torch.full((self.samples, *self.grid), generator.mask_id, device=device)
-        actions = None if actions is None else actions[:, None]
+        generator, steps = self.components.generator, sampling.decoding.steps
+        ids = torch.full((self.samples, *self.grid), generator.mask_id, device=self.components.device)
+        known = torch.zeros_like(ids, dtype=torch.bool)
         negative = negative_text(self.components, sampling.guidance, self.samples)
-        scales = sampling.guidance.scales(sampling.decoding.steps)
-        with autocast(device):
-            logits_fns = cfg_logits_fns(generator, text, scales, negative, actions, self.cache)
-            known = torch.zeros_like(ids, dtype=torch.bool)
-            ids = decode(logits_fns, ids, known, generator.mask_id, sampling.decoding, self.rng, self.on_step)
+        scales = sampling.guidance.scales(steps)
+        logits_fns = cfg_logits_fns(generator, text, scales, negative, actions, self.cache)
+        ids = decode(logits_fns, ids, known, generator.mask_id, sampling.decoding, self.rng, self.on_step)
         self._commit(ids, text, actions)
-        return self.decoder.push(ids)
+        return ids
 
     def _prime(self, text: Text) -> None:
         """Commit the frames to continue, under the text of what follows them."""

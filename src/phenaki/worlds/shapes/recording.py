@@ -24,12 +24,18 @@ _CUTTABLE = ("still", *MOVES, "grow", "shrink", "spin")  # actions that may stop
 
 @dataclass(frozen=True)
 class Recording:
-    """video: uint8 (T, H, W, 3). captions: each with the frame at which it begins. actions: float32 (T, 4), 1 where a
-    key of KEYS is held between frame i - 1 and i; row 0 is zero."""
+    """video: uint8 (T, H, W, 3). timed_captions: each after the frame at which it begins. actions: float32 (T, 4), 1
+    where a key of KEYS is held between frame i - 1 and i; row 0 is zero."""
 
     video: np.ndarray
-    captions: tuple[tuple[int, str], ...]
+    timed_captions: tuple[tuple[int, str], ...]
     actions: np.ndarray
+    continued: bool = False
+
+    @property
+    def caption(self) -> str:
+        """The first one."""
+        return self.timed_captions[0][1]
 
 
 def record(
