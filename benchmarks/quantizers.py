@@ -1,17 +1,14 @@
-"""Seconds and memory of a step of each quantizer, forward, backward and learning, beside vector-quantize-pytorch.
+"""Seconds and memory of a step of each quantizer, forward, backward and learning, and of vector-quantize-pytorch.
 
 `python benchmarks/quantizers.py` quantizes the latents of 16 clips of 11 x 128 x 128, each quantizer in a process of
-its own. Time is the median of the steps after the first, and that of the first beside it, in which k-means starts.
-Memory is the most that the process held, above what it held before its first step. Run it on an idle machine.
+its own. Time is the median of the steps after the first, and that of the first, in which k-means starts.
+Memory is the peak of the process above that before the first step. Run it on an idle machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -19,6 +16,7 @@ from statistics import median
 
 import torch
 import vector_quantize_pytorch
+from measuring import measure_apart, peak_memory
 from torch import Tensor
 
 from phenaki.tokenizers.quantizers import QuantizerConfig, build_quantizer
@@ -85,42 +83,32 @@ def measure(make: Callable[[], Step], steps: int) -> dict[str, float]:
     """Seconds of the first step and of the median one after it, and GB."""
     torch.manual_seed(0)
     step, latents = make(), torch.randn(LATENTS, WIDTH, requires_grad=True)
-    held, times = peak(), []
+    held, times = peak_memory(), []
     for _ in range(1 + steps):
         began = time.perf_counter()
         step(latents)
         times.append(time.perf_counter() - began)
-    return {"first": times[0], "step": median(times[1:]), "memory": peak() - held}
-
-
-def peak() -> float:
-    """The most that this process held so far, in GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-
-
-def in_a_process(name: str, side: int, steps: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--steps", str(steps), "--one", name, str(side)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return {"first": times[0], "step": median(times[1:]), "memory": (peak_memory() - held) / 1024}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--one", nargs=2, metavar=("NAME", "SIDE"), help="measure only this, 0 for ours, 1 for theirs")
-    arguments = parser.parse_args()
-    if arguments.one:
-        name, side = arguments.one
-        print(json.dumps(measure(QUANTIZERS[name][int(side)], arguments.steps)))
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        name, side, steps = args.measure
+        print(json.dumps(measure(QUANTIZERS[name][int(side)], int(steps))))
         return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {THEIRS} {version(THEIRS)}")
     print(
-        f"{LATENTS:,} latents of width {WIDTH}, {CODES} codes; seconds a step (the first), GB: ours | theirs | ratios"
+        f"{LATENTS:,} latents of width {WIDTH}, {CODES} codes; seconds a step (the first), GiB: ours | theirs | ratios"
     )
     for name in QUANTIZERS:
-        sides = [in_a_process(name, side, arguments.steps) for side in (0, 1)]
-        shown = [f"{side['step']:6.2f} ({side['first']:5.2f}) {side['memory']:5.2f} GB" for side in sides]
+        sides = [measure_apart(__file__, name, side, args.steps) for side in (0, 1)]
+        shown = [f"{side['step']:6.2f} ({side['first']:5.2f}) {side['memory']:5.2f} GiB" for side in sides]
         faster, smaller = (sides[1][key] / sides[0][key] for key in ("step", "memory"))
-        print(f"{name:24} {' | '.join(shown)} | {faster:4.1f}x as fast, {1 / smaller:.2f}x the memory", flush=True)
+        print(f"{name:24} {' | '.join(shown)} | {faster:4.1f}x faster, {1 / smaller:.2f}x the memory", flush=True)
 
 
 if __name__ == "__main__":
