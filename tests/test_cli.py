@@ -65,7 +65,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- generate
 
 
-def test_generate_writes_what_python_makes(model: Phenaki) -> None:
+def test_generate_writes_what_the_python_api_returns(model: Phenaki) -> None:
     arguments = ["a red circle", "now it moves", "--frames", 5, "--samples", 2, "--seed", 4, "--steps", 3, "--fps", 4]
     result = run("generate", *arguments, "-o", "a.webp", "--upscale", 2)
     assert result.exit_code == 0, result.output
@@ -85,7 +85,7 @@ def test_generate_by_ending(out: str) -> None:
     assert len(read_video(out).frames) == (1 if out == "a.png" else 3)
 
 
-def test_an_mp4_grows_while_frames_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_mp4_grows_while_frames_are_generated(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the second scene is made, the frames of the first have left the program: memory does not grow."""
     from phenaki.media import writer
     from phenaki.pipeline import model as pipeline
@@ -185,7 +185,7 @@ def test_bad_input_is_a_sentence_before_any_work(arguments: list[str], said: str
 
 @pytest.mark.usefixtures("no_work")
 def test_a_folder_that_may_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root may write everywhere, so the system's refusal is played."""
+    """Root may write everywhere, so the system's refusal is simulated."""
 
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -207,7 +207,7 @@ def test_a_full_disk_leaves_what_was_there(out: str, monkeypatch: pytest.MonkeyP
     assert os.listdir() == [out] and [frame.tobytes() for frame in read_video(out).frames] == before
 
 
-def test_other_errors_of_the_system_are_sentences_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_system_errors_are_sentences_too(monkeypatch: pytest.MonkeyPatch) -> None:
     def too_many(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files", "x")
 
@@ -435,7 +435,7 @@ def test_videos_are_packed_inspected_tokenized_and_trained_on() -> None:
 
 
 @pytest.mark.usefixtures("videos")
-def test_processes_of_a_launcher_tokenize_a_share_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_process_of_a_launcher_tokenizes_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
     packed = run("data", "pack", "videos", "--to", "packed", "--processes", 1, "--validation", 0)
     assert packed.exit_code == 0, packed.output
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -448,7 +448,7 @@ def test_processes_of_a_launcher_tokenize_a_share_each(monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("videos")
-def test_of_too_few_sources_none_is_kept_back_which_is_said() -> None:
+def test_too_few_sources_for_validation_are_reported() -> None:
     none = run("data", "pack", "videos", "packed", "--processes", 1, "--validation", 0.001)
     assert none.exit_code == 0
     assert "--validation 0.001 of so few sources holds out none: a run would be evaluated on clips" in none.output
@@ -457,7 +457,7 @@ def test_of_too_few_sources_none_is_kept_back_which_is_said() -> None:
 
 
 @pytest.mark.usefixtures("videos")
-def test_tokens_with_embeddings_of_a_whole_models_parts() -> None:
+def test_tokens_with_embeddings_of_a_complete_model() -> None:
     arguments = ["data", "tokenize", "videos", "tokens", "-t", "shapes-64", "--text-encoder", "shapes-64"]
     assert "'videos' has no usable sample: " in refused(run(*arguments))  # the clips have 9 frames, not 11
     few = refused(run(*arguments, "--frames", 5))

@@ -1,4 +1,4 @@
-"""The doctor says what a machine is good for, and how to mend what is wrong."""
+"""`phenaki doctor`: what it reports and how to fix it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def examined() -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_a_machine_that_runs_this_test_is_usable() -> None:
+def test_this_machine_is_usable() -> None:
     code, said = examined()
     assert code == 0, said
     assert "!!" not in said
@@ -50,7 +50,7 @@ def test_what_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch
     assert code == 1 and "numpy missing" in said
 
 
-def test_what_stops_an_examination_is_told_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_check_is_reported_and_the_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> int:
         raise RuntimeError("the driver is too old")
 

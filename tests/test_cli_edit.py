@@ -1,4 +1,4 @@
-"""Pictures, clips and masks given on the command line; stories that come line by line, stop and go on."""
+"""Pictures, clips and masks on the command line; sampling options; stories, interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def made(*arguments: object, pipe: str | None = None) -> Result:
 
 
 def refused(*arguments: object, pipe: str | None = None) -> str:
-    """The sentence of a command that wrote nothing."""
+    """The error message of a command that wrote nothing."""
     before = sorted(os.listdir())
     result = run(*arguments, pipe=pipe)
     assert result.exit_code == 2 and "Traceback" not in result.output, result.output
@@ -74,7 +74,7 @@ def model(
     return model
 
 
-# ---- a first frame, a size, a single picture
+# ---- generate: first frame, size, single picture
 
 
 def test_a_video_begins_with_the_picture(model: Phenaki) -> None:
@@ -87,7 +87,7 @@ def test_a_video_begins_with_the_picture(model: Phenaki) -> None:
     assert expected.scenes == (1,) and expected.video.shape[2] == 5
 
 
-def test_a_picture_of_another_aspect_is_fitted_and_it_is_said() -> None:
+def test_a_picture_of_another_aspect_is_cropped_and_reported() -> None:
     wide = np.zeros((40, 80, 3), np.uint8)
     wide[:, 20:60] = (200, 100, 50)  # the middle square
     write_image("wide.png", wide)
@@ -117,10 +117,10 @@ def test_one_frame_is_a_picture() -> None:
     assert "a scene of 1 frame adds nothing" in said and "at least 3" in said
 
 
-# ---- going on
+# ---- extend
 
 
-def test_a_clip_is_gone_on_from(model: Phenaki) -> None:
+def test_a_clip_is_extended(model: Phenaki) -> None:
     made(
         "extend",
         "clip.webp",
@@ -145,7 +145,7 @@ def test_a_clip_is_gone_on_from(model: Phenaki) -> None:
     assert result.scenes == (5, 7)
 
 
-def test_clips_are_taken_at_the_models_rate() -> None:
+def test_clips_are_resampled_to_the_models_rate() -> None:
     frames = np.repeat(np.linspace(10, 240, 12, dtype=np.uint8), 32 * 32 * 3).reshape(12, 32, 32, 3)
     write_video("fast.mp4", frames, 24)
     result = made("extend", "fast.mp4", "a", "-o", "a.webp", "--frames", 3, "--upscale", 1)
@@ -154,10 +154,10 @@ def test_clips_are_taken_at_the_models_rate() -> None:
     assert np.allclose(levels, frames[::3].mean((1, 2, 3)), atol=4)
 
 
-# ---- between two
+# ---- interpolate
 
 
-def test_what_is_between_two_pictures(model: Phenaki) -> None:
+def test_frames_between_two_pictures(model: Phenaki) -> None:
     write_image("two.png", texture(1, seed=2)[0])
     made("interpolate", "one.png", "two.png", "a", "-o", "a.webp", "--upscale", 1, "--frames", 7)
     clip = frames_of("a.webp")
@@ -169,7 +169,7 @@ def test_what_is_between_two_pictures(model: Phenaki) -> None:
     assert np.array_equal(clip[:5], texture(5))
 
 
-# ---- holes
+# ---- inpaint
 
 
 def mask(height: int = 32, width: int = 32) -> None:
@@ -178,7 +178,7 @@ def mask(height: int = 32, width: int = 32) -> None:
     write_image("mask.png", picture)
 
 
-def test_the_mask_is_made_anew_and_the_rest_is_kept(model: Phenaki) -> None:
+def test_the_masked_area_is_regenerated_and_the_rest_is_kept(model: Phenaki) -> None:
     mask()
     made("inpaint", "clip.webp", "a", "--mask", "mask.png", "--blend", "-o", "a.webp", "--upscale", 1)
     clip, given = frames_of("a.webp"), texture(5)
@@ -188,7 +188,7 @@ def test_the_mask_is_made_anew_and_the_rest_is_kept(model: Phenaki) -> None:
     assert not np.array_equal(frames_of("b.webp")[:, 8:], given[:, 8:])
 
 
-def test_a_mask_may_be_a_video_and_is_fitted_with_its_video() -> None:
+def test_a_mask_may_be_a_video_and_is_resized_with_its_video() -> None:
     write_video("large.webp", texture(3, 64, 96), 8)
     moving = np.zeros((3, 64, 96, 3), np.uint8)
     moving[1, :16, 32:48] = 255  # the second patch of the first row of the middle square
@@ -262,7 +262,7 @@ def test_bad_sampling_options_are_named(command: str, flag: str, value: object, 
     assert re.search(said, refused(command, *COMMANDS[command], "-o", "a.webp", flag, value))
 
 
-# ---- what cannot be done
+# ---- bad input
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ STORY = """a red circle
 [3] it fades
 """
 OPTIONS = ["--frames", 5, "--seed", 3, "--upscale", 1]
-EVENING = ["generate", "--story", "story.txt", *OPTIONS]
+STORY_ARGS = ["generate", "--story", "story.txt", *OPTIONS]
 
 
 @pytest.fixture
@@ -329,7 +329,7 @@ def story() -> None:
 
 @pytest.mark.usefixtures("story")
 def test_a_story_from_a_file_is_the_one_from_a_pipe(model: Phenaki) -> None:
-    made(*EVENING, "-o", "file.webp")
+    made(*STORY_ARGS, "-o", "file.webp")
     made("generate", "--story", "-", *OPTIONS, "-o", "pipe.webp", pipe=STORY)
     rollout, scenes = model.rollout(seed=3), []
     for line in (("a red circle", 5, None, True), ("it moves", 5, 1), ("it stops", 7, 3), ("it fades", 3)):
@@ -340,8 +340,8 @@ def test_a_story_from_a_file_is_the_one_from_a_pipe(model: Phenaki) -> None:
 
 
 @pytest.mark.usefixtures("story")
-def test_scenes_of_a_pipe_are_made_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line that cannot be read ends a story whose first scenes are there, and go on when it is put right."""
+def test_scenes_of_a_pipe_are_generated_as_they_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad line ends a story after its first scenes; it resumes when the line is corrected."""
     wrong = STORY.replace("[prime_frames=3 frames=7]", "[prime_frames=4]")
     result = run("generate", "--story", "-", *OPTIONS, "-o", "a.mp4", pipe=wrong)
     assert result.exit_code == 2
@@ -349,7 +349,7 @@ def test_scenes_of_a_pipe_are_made_as_they_come(monkeypatch: pytest.MonkeyPatch)
     assert "'a.part.mp4' has 2 scenes: continue with --resume" in result.output
     assert len(frames_of("a.part.mp4")) == 5 + 4
     made("generate", "--story", "-", *OPTIONS, "-o", "a.mp4", "--resume", pipe=STORY)
-    made(*EVENING, "-o", "b.mp4")
+    made(*STORY_ARGS, "-o", "b.mp4")
     assert np.array_equal(frames_of("a.mp4"), frames_of("b.mp4"))
 
 
@@ -357,8 +357,8 @@ def test_scenes_of_a_pipe_are_made_as_they_come(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("windows", [1, 2, 3])
 def test_a_resumed_story_is_the_uninterrupted_one(windows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     extras = ["--samples", 2, "--image", "one.png"]
-    made(*EVENING, *extras, "-o", "whole.mp4")
-    assert sorted(path for path in os.listdir() if "whole" in path) == ["whole.mp4"]
+    made(*STORY_ARGS, *extras, "-o", "complete.mp4")
+    assert sorted(path for path in os.listdir() if "complete" in path) == ["complete.mp4"]
     generate_window, left = Rollout._generate_window, windows
 
     def stopped(self, *rest):
@@ -369,19 +369,19 @@ def test_a_resumed_story_is_the_uninterrupted_one(windows: int, monkeypatch: pyt
         return generate_window(self, *rest)
 
     monkeypatch.setattr(Rollout, "_generate_window", stopped)
-    assert run(*EVENING, *extras, "-o", "a.mp4").exit_code == 130
+    assert run(*STORY_ARGS, *extras, "-o", "a.mp4").exit_code == 130
     monkeypatch.setattr(Rollout, "_generate_window", generate_window)
-    with open("a.part.mp4", "ab") as file:  # a scene that was cut off in the middle
+    with open("a.part.mp4", "ab") as file:  # an interrupted scene
         file.write(b"half a fragment")
-    assert "continue it with --resume, or delete" in refused(*EVENING, *extras, "-o", "a.mp4")
-    assert "changed: samples from 2 to 1" in refused(*EVENING, "--image", "one.png", "-o", "a.mp4", "--resume")
+    assert "continue it with --resume, or delete" in refused(*STORY_ARGS, *extras, "-o", "a.mp4")
+    assert "changed: samples from 2 to 1" in refused(*STORY_ARGS, "--image", "one.png", "-o", "a.mp4", "--resume")
     Path("other.txt").write_text(STORY.replace("red", "blue"))
     other = ["generate", "--story", "other.txt", *OPTIONS, *extras]
     assert "that are not the first of this story" in refused(*other, "-o", "a.mp4", "--resume")
-    made(*EVENING, *extras, "-o", "a.mp4", "--resume")
-    assert np.array_equal(frames_of("a.mp4"), frames_of("whole.mp4"))
+    made(*STORY_ARGS, *extras, "-o", "a.mp4", "--resume")
+    assert np.array_equal(frames_of("a.mp4"), frames_of("complete.mp4"))
     assert not list(Path().glob("a.part.*"))
-    assert "'a.mp4' is complete" in refused(*EVENING, *extras, "-o", "a.mp4", "--resume")
+    assert "'a.mp4' is complete" in refused(*STORY_ARGS, *extras, "-o", "a.mp4", "--resume")
 
 
 @pytest.mark.usefixtures("story")
@@ -391,25 +391,25 @@ def test_an_interrupted_first_scene_leaves_nothing(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(Rollout, "_generate_window", stopped)
     before = sorted(os.listdir())
-    assert run(*EVENING, "-o", "a.mp4").exit_code == 130
+    assert run(*STORY_ARGS, "-o", "a.mp4").exit_code == 130
     assert sorted(os.listdir()) == before
 
 
 @pytest.mark.usefixtures("story")
-def test_places_and_rates_that_cannot_be_are_refused() -> None:
-    assert "rate between" in refused(*EVENING, "-o", "a.mp4", "--fps", 0)
-    assert "No such file" in refused(*EVENING, "-o", "nowhere/a.mp4")
+def test_bad_paths_and_rates_are_refused() -> None:
+    assert "rate between" in refused(*STORY_ARGS, "-o", "a.mp4", "--fps", 0)
+    assert "No such file" in refused(*STORY_ARGS, "-o", "nowhere/a.mp4")
 
 
 @pytest.mark.usefixtures("story")
 def test_resuming_is_for_stories_in_mp4() -> None:
-    for arguments in ([*EVENING, "-o", "a.gif"], ["generate", "a", "-o", "a.mp4"]):
+    for arguments in ([*STORY_ARGS, "-o", "a.gif"], ["generate", "a", "-o", "a.mp4"]):
         assert "--resume continues a --story that is written to an .mp4" in refused(*arguments, "--resume")
 
 
 @pytest.mark.parametrize("arguments", [["a", "b"], ["--story", "-"]])
 def test_a_video_to_standard_output(arguments: list[str]) -> None:
-    """What comes out is an mp4 and nothing else, in fragments that follow one another in time."""
+    """The output is an mp4 and nothing else, in consecutive fragments."""
     result = made("generate", *arguments, "--frames", 5, "--upscale", 1, "-o", "-", pipe="a\nb\n")
     assert "9 frames of 32x32" in result.stderr
     with av.open(io.BytesIO(result.stdout_bytes)) as container:
@@ -418,12 +418,12 @@ def test_a_video_to_standard_output(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("line", ["[frames=x] a", "[length=5] a", "[] a", "[5]", "[prime_frames=-1] a", "[frames 5] a"])
-def test_lines_that_are_no_scene(line: str) -> None:
+def test_lines_that_are_not_scenes(line: str) -> None:
     Path("story.txt").write_text(f"a\n{line}\n")
-    assert re.search(r"'story.txt', line 2: '.*' is not a scene: write a prompt", refused(*EVENING, "-o", "a.mp4"))
+    assert re.search(r"'story.txt', line 2: '.*' is not a scene: write a prompt", refused(*STORY_ARGS, "-o", "a.mp4"))
 
 
-def test_a_scene_keeps_what_fits(model: Phenaki) -> None:
+def test_prime_frames_of_a_scene_are_checked(model: Phenaki) -> None:
     with pytest.raises(PhenakiError, match="use 1 or 3"):
         model.scene("a", prime_frames=2)
     with pytest.raises(PhenakiError, match="use at most 9"):

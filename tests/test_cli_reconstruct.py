@@ -1,4 +1,4 @@
-"""`phenaki reconstruct`: what it writes, of any length in bounded memory, and a sentence for what it cannot take."""
+"""`phenaki reconstruct`: its output, any length in bounded memory, and errors."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def write_raw(path: Path, frames: np.ndarray, fps: int = 8) -> None:
         container.mux(stream.encode())
 
 
-# ---- what is written
+# ---- output
 
 
-def test_a_clip_comes_back_beside_its_original(tokenizer: CViViT) -> None:
+def test_a_clip_is_written_next_to_its_reconstruction(tokenizer: CViViT) -> None:
     write_raw(Path("a.mkv"), frames_of(11))
     result = run("a.mkv")
     assert result.exit_code == 0, result.output
@@ -82,7 +82,7 @@ def test_a_clip_comes_back_beside_its_original(tokenizer: CViViT) -> None:
     assert f"{expected:.2f} dB" in result.output
 
 
-def test_folders_pictures_and_names_that_are_the_same(clips: Path) -> None:
+def test_folders_pictures_and_equal_names(clips: Path) -> None:
     Path("more").mkdir()
     shutil.copy(clips / "1.mp4", "more/1.mp4")
     Image.fromarray(frames_of(1, (64, 96))[0]).save("more/picture.png")
@@ -132,14 +132,14 @@ def test_frames_are_read_as_they_are_needed(tokenizer: CViViT) -> None:
 
 
 @pytest.mark.parametrize(("rate", "wanted"), [(8, 8.0), (24, 8.0), (4, 8.0), (30, 12.5)])
-def test_the_rate_is_the_one_that_is_wanted(rate: int, wanted: float) -> None:
+def test_the_frame_rate_is_the_requested_one(rate: int, wanted: float) -> None:
     frames = np.zeros((rate * 2, 16, 16, 3), np.uint8) + np.arange(rate * 2, dtype=np.uint8)[:, None, None, None]
     write_raw(Path("v.mkv"), frames, rate)
     found = [int(frame[0, 0, 0]) for frame in resample(read_frames(Path("v.mkv"), ".mkv", (16, 16)), wanted)]
     assert found == [int(index / wanted * rate + 0.01) for index in range(int(2 * wanted))]
 
 
-def test_the_clips_of_the_examples_are_taken() -> None:
+def test_the_clips_of_the_examples_are_accepted() -> None:
     result = run(SHARED)
     assert result.exit_code == 0, result.output
     assert [each["frames"] for each in json.loads(Path("out/metrics.json").read_text())["files"]] == [11, 11]

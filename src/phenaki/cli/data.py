@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,11 @@ data_app = typer.Typer(
 app.add_typer(data_app, name="data", rich_help_panel="Train")
 record_app = typer.Typer(help="Record a simulator: video with actions, timed captions and poses.", no_args_is_help=True)
 data_app.add_typer(record_app, name="record")
+
+
+def _clips(metavar: str, help: str) -> Any:
+    return typer.Option(metavar=metavar, help=help, show_default=False, rich_help_panel="Clips")
+
 
 ColumnOption = Annotated[
     str,
@@ -75,18 +80,9 @@ def pack(
             rich_help_panel="Captions",
         ),
     ] = None,
-    fps: Annotated[
-        float,
-        typer.Option(metavar="FPS", help="Re-encode at this frame rate.", rich_help_panel="Clips", show_default=False),
-    ] = 0.0,
-    size: Annotated[
-        int,
-        typer.Option(metavar="N", help="Re-encode to this short side.", rich_help_panel="Clips", show_default=False),
-    ] = 0,
-    seconds: Annotated[
-        float,
-        typer.Option(metavar="X", help="Cut into clips this long.", rich_help_panel="Clips", show_default=False),
-    ] = 0.0,
+    fps: Annotated[float, _clips("FPS", "Re-encode at this frame rate.")] = 0.0,
+    size: Annotated[int, _clips("N", "Re-encode with this short side in pixels.")] = 0,
+    seconds: Annotated[float, _clips("X", "Cut into clips of this length in seconds.")] = 0.0,
     shots: Annotated[
         bool,
         typer.Option("--shots", help="Split at hard cuts, so that each clip is one shot.", rich_help_panel="Clips"),
