@@ -255,7 +255,7 @@ def test_fewer_frames_are_the_first_ids(tokenizer: CViViT, clips: Path, tmp_path
         given = [opened(tmp_path).sample(item, view, rng).ids for item in samples(tmp_path)]
         assert given[0].dtype == np.int64
         assert np.array_equal(np.stack(given), tokenizer.encode(videos[:, :, :frames]).numpy())
-    with pytest.raises(BadSample, match=r"ids of shape \(3, 4, 4\) .*; 4 time steps of 4x4 ids below 125"):
+    with pytest.raises(BadSample, match=r"ids of shape \(3, 4, 4\) .*; 4 latent frames of 4x4 ids below 125"):
         opened(tmp_path).sample(samples(tmp_path)[0], replace(FIXED, frames=7), rng)
 
 

@@ -150,7 +150,7 @@ def test_what_does_not_belong_together_is_refused(
         with pytest.raises(PhenakiError, match=said):
             train_generator(recipe, tmp_path / "run", *networks)
     long = generator_recipe(plain, lengths=(7,), length_weights=(1.0,))
-    with pytest.raises(PhenakiError, match="no usable clip of 7 frames: .*4 time steps of 4x4 ids"):
+    with pytest.raises(PhenakiError, match="no usable clip of 7 frames: .*4 latent frames of 4x4 ids"):
         train_generator(replace(long, generator=replace(long.generator, frames=7)), tmp_path / "run")
     first = cvivit_debug()
     with pytest.raises(PhenakiError, match="tokens' holds token shards, but clips are needed"):

@@ -191,7 +191,13 @@ def tokenize(
     split: Annotated[
         str, typer.Option(metavar="train|validation", help="Split of a packed dataset or shapes.")
     ] = "train",
-    frames: Annotated[int, typer.Option(metavar="N", help="Frames per clip: 1 + 2k for shapes-64.")] = 11,
+    frames: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Frames per clip: 1 + 2k for shapes-64. 0: whole recordings, from which training takes windows.",
+        ),
+    ] = 11,
     size: Annotated[
         str | None, typer.Option(metavar="WxH", help="Size of the clips in pixels.", show_default="the tokenizer's")
     ] = None,
@@ -252,7 +258,8 @@ def tokenize(
     listed = ", listed in its .bad.txt files" if done.bad else ""
     print(f"{done.written:,} samples in {done.shards} shards at {out}; {done.bad:,} skipped{listed}")
     if done.stills:
-        print(f"{done.stills:,} still pictures skipped: clips need {frames} frames (--frames)")
+        needed = f"clips need {frames} frames" if frames else "videos are needed"
+        print(f"{done.stills:,} still pictures skipped: {needed} (--frames)")
 
 
 @record_app.command()

@@ -43,6 +43,10 @@ class ActionSpec:
             if kind not in KINDS:
                 raise PhenakiError(f"the kind of action '{name}' must be one of {', '.join(KINDS)}, not {kind!r}")
 
+    def __str__(self) -> str:
+        """Such as "left (button), mouse_x (relative)"."""
+        return ", ".join(f"{name} ({kind})" for name, kind in zip(self.names, self.kinds, strict=True))
+
     def __len__(self) -> int:
         return len(self.names)
 

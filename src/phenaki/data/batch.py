@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from phenaki.data.sources import Sample
-from phenaki.data.tokens import Tokens
+from phenaki.data.tokens import NO_END, Tokens
 
 _SMALL = 2**18  # bytes; below, copying a tensor between processes costs less than sharing its memory
 
@@ -19,7 +19,7 @@ _SMALL = 2**18  # bytes; below, copying a tensor between processes costs less th
 class Batch(TypedDict, total=False):
     """A caption for each clip, `continued` bool (B,): which clips continue an earlier scene, and either video uint8
     (B, T, H, W, 3) or ids int64 (B, t, h, w); from token shards with text embeddings also text float32 (B, L, D) and
-    its mask bool (B, L).
+    its mask bool (B, L), and where captions change text_frames int64 (B, L, 2), the latent frames [first, end) of each.
 
     actions: float32 (B, T, A), row 0 zero, from a source that has them and is asked for them
     (`core.actions.to_latent`). timed_captions: of each clip (frame, caption) of its captions, the first at frame 0, if
@@ -33,6 +33,7 @@ class Batch(TypedDict, total=False):
     ids: Tensor
     text: Tensor
     text_mask: Tensor
+    text_frames: Tensor
     actions: Tensor
     timed_captions: list[tuple[tuple[int, str], ...]]
     start: Tensor
@@ -66,7 +67,14 @@ def collate(samples: Sequence[Sample] | Sequence[Tokens]) -> Batch:
         texts = [torch.from_numpy(sample.text).float() for sample in samples]
         batch["text"] = pad_sequence(texts, batch_first=True)
         batch["text_mask"] = pad_sequence([torch.ones(len(text), dtype=torch.bool) for text in texts], batch_first=True)
+    if any(sample.text_frames is not None for sample in samples):
+        frames = [_all_frames(sample.text) if sample.text_frames is None else sample.text_frames for sample in samples]
+        batch["text_frames"] = pad_sequence([torch.from_numpy(spans) for spans in frames], batch_first=True)
     return batch
+
+
+def _all_frames(text: np.ndarray) -> np.ndarray:
+    return np.tile([0, NO_END], (len(text), 1))
 
 
 def to_transfer(result: BatchResult | str) -> BatchResult | str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
@@ -13,8 +14,10 @@ from string import Formatter
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from phenaki.core.errors import BadSample, PhenakiError, did_you_mean
+from phenaki.media.view import TOLERANCE
 
 MOST_BYTES = 10_000  # of a caption in UTF-8; anything longer is some other text
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -56,7 +59,95 @@ def check_template(template: str) -> None:
             raise PhenakiError(f"The caption template '{template}' has the field {{{named}}}; there is only {{label}}.")
 
 
+# captions that change
+
+
+class TimedCaption(NamedTuple):
+    """A caption, and the second of the recording at which it begins; it holds until the next one."""
+
+    start: float
+    text: str
+
+
+def clean_timed_captions(captions: Any) -> tuple[TimedCaption, ...]:
+    """The captions of a JSON list [{"start": 0, "text": ...}, ...], their whitespace normalized.
+
+    Raises BadSample unless they begin at rising seconds, the first at 0, and as `clean_captions` does.
+    """
+    timed = []
+    for caption in captions if isinstance(captions, list) else [None]:
+        start, text = (caption.get("start"), caption.get("text")) if isinstance(caption, dict) else (None, None)
+        if isinstance(start, bool) or not isinstance(start, (int, float)) or not isinstance(text, str):
+            raise BadSample('its captions that change need the form [{"start": seconds, "text": "..."}, ...]')
+        texts = clean_captions([text])
+        if not texts:
+            raise BadSample(f"its caption from {start:g} s on has no text")
+        if not timed and start != 0:
+            raise BadSample(f"its first caption begins at {start:g} s, not at 0")
+        if timed and not timed[-1].start < start < math.inf:  # refuses NaN too
+            raise BadSample(f"its captions begin at {timed[-1].start:g} and then at {start:g} s: the seconds must rise")
+        timed.append(TimedCaption(float(start), texts[0]))
+    return tuple(timed)
+
+
+def check_caption_starts(captions: Sequence[TimedCaption], seconds: float) -> None:
+    """Raise BadSample if a caption begins after the end of the recording."""
+    if captions and captions[-1].start and captions[-1].start >= seconds:
+        raise BadSample(f"a caption begins at {captions[-1].start:g} s, but the video ends at {seconds:.2f} s")
+
+
+def caption_frames(captions: Sequence[TimedCaption], instants: NDArray[np.float64]) -> dict[int, int]:
+    """Which captions a clip has: the frame at which each begins, and its index; the first at frame 0.
+
+    instants: of its frames, ascending seconds of the recording. A caption begins with the first frame that is not
+    before it.
+    """
+    frames = np.searchsorted(instants + TOLERANCE, [caption.start for caption in captions]).tolist()
+    return {frame: index for index, frame in enumerate(frames) if frame < len(instants)}
+
+
+def clip_captions(
+    captions: Sequence[TimedCaption], instants: NDArray[np.float64]
+) -> tuple[str, tuple[tuple[int, str], ...]]:
+    """The first caption of a clip, and (frame, caption) of all if there is more than one; see `caption_frames`."""
+    timed = tuple((frame, captions[index].text) for frame, index in caption_frames(captions, instants).items())
+    return timed[0][1], timed if len(timed) > 1 else ()
+
+
+def cut_captions(captions: Sequence[TimedCaption], start: float, seconds: float) -> tuple[TimedCaption, ...]:
+    """The captions of a piece of `seconds` that begins at second `start`, in seconds of the piece."""
+    shifted = [TimedCaption(max(0.0, round(caption.start - start, 6)), caption.text) for caption in captions]
+    return tuple(
+        caption
+        for caption, following in zip(shifted, [*shifted[1:], None], strict=True)
+        if caption.start < seconds and (following is None or following.start > caption.start)
+    )
+
+
+def caption_fields(
+    captions: Sequence[str], timed: Sequence[TimedCaption]
+) -> tuple[dict[str, bytes], list[str] | list[dict[str, Any]]]:
+    """How a shard stores the captions of a sample: its `txt`, if there is one, and the `captions` in its `json`."""
+    if len(timed) > 1:
+        return {}, [caption._asdict() for caption in timed]
+    first, *more = [caption.text for caption in timed] or captions or [""]
+    return {"txt": first.encode()} if first else {}, more
+
+
 # text files
+
+
+def read_timed_captions(path: Path) -> tuple[TimedCaption, ...]:
+    """The captions in a file NAME.captions.json; () if there is no file. Raises BadSample for what cannot be used."""
+    try:
+        captions = json.loads(path.read_bytes())
+    except (FileNotFoundError, IsADirectoryError):
+        return ()
+    except OSError as error:
+        raise BadSample(f"its caption file '{path.name}' cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadSample(f"its caption file '{path.name}' is not valid JSON: {error}") from error
+    return clean_timed_captions(captions)
 
 
 def read_caption_file(path: Path) -> tuple[str, ...]:
@@ -111,17 +202,23 @@ USUAL_COLUMNS = Columns()
 
 
 class Words(NamedTuple):
-    """The captions and label of a file in a table."""
+    """The captions and label of a file in a table; a caption that changes is the objects of `clean_timed_captions`."""
 
-    captions: tuple[str, ...]
+    captions: tuple[Any, ...]
     label: str
+
+    @property
+    def timed(self) -> bool:
+        """Whether the captions change."""
+        return any(not isinstance(caption, str) for caption in self.captions)
 
 
 class CaptionTable:
     """Captions and labels of files, from a CSV, TSV, JSON-lines or Parquet file.
 
-    Several rows of one file, or a column of lists, are several captions. Raises PhenakiError for a table that is
-    missing, unreadable or not UTF-8, and for a missing column.
+    Several rows of one file, or a column of lists, are several captions; a list of {"start": seconds, "text": ...} is
+    captions that change. Raises PhenakiError for a table that is missing, unreadable or not UTF-8, and for a missing
+    column.
     """
 
     def __init__(self, path: str | Path, columns: Columns = USUAL_COLUMNS) -> None:
@@ -165,7 +262,7 @@ class CaptionTable:
             )
 
 
-def _read_rows(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[str, ...], str]]:
+def _read_rows(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[Any, ...], str]]:
     """Name, captions and label of each row."""
     readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_json_lines, ".parquet": _read_parquet}
     reader = readers.get(path.suffix.lower())
@@ -181,7 +278,7 @@ def _read_rows(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[str, .
         raise PhenakiError(f"The table '{path}' is not UTF-8: save it as UTF-8, or convert it with iconv.") from error
 
 
-def _read_csv(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[str, ...], str]]:
+def _read_csv(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[Any, ...], str]]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(file.readline())
         file.seek(0)
@@ -199,7 +296,7 @@ def _delimiter(header: str) -> str:
     return ";" if header.count(";") > header.count(",") else ","
 
 
-def _read_json_lines(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[str, ...], str]]:
+def _read_json_lines(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[Any, ...], str]]:
     """The first line determines the columns."""
     found = None
     with open(path, encoding="utf-8-sig") as file:
@@ -216,7 +313,7 @@ def _read_json_lines(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[
             yield _read_row(row, found)
 
 
-def _read_parquet(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[str, ...], str]]:
+def _read_parquet(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[Any, ...], str]]:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -261,11 +358,11 @@ def _missing(path: Path, what: str, usual: tuple[str, ...], there: Sequence[str]
     )
 
 
-def _read_row(row: dict[str, Any], columns: Columns) -> tuple[str, tuple[str, ...], str]:
+def _read_row(row: dict[str, Any], columns: Columns) -> tuple[str, tuple[Any, ...], str]:
     captions = row.get(columns.caption)
     if not isinstance(captions, list):
         captions = [captions]
-    texts = tuple(str(caption) for caption in captions if caption is not None)
+    texts = tuple(caption if isinstance(caption, dict) else str(caption) for caption in captions if caption is not None)
     return _text(row.get(columns.path)), texts, _text(row.get(columns.label))
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from phenaki.core.errors import PhenakiError
+from phenaki.data.captions import TimedCaption
 from phenaki.media.convert import Frames
 from phenaki.media.reader import probe, read_frames
 from phenaki.media.view import TOLERANCE, MediaInfo, Timed, visible_at
@@ -63,12 +64,15 @@ class Cutting:
 
 
 class CutClip(NamedTuple):
-    """A piece of a source: the bytes of a media file, its suffix and properties, and where it starts, in seconds."""
+    """A piece of a source: the bytes of a media file, its suffix and properties, and where it starts, in seconds; the
+    bytes of its action table, if it has one, and its captions if they change."""
 
     media: bytes
     suffix: str
     info: MediaInfo
     start: float
+    actions: bytes = b""
+    timed_captions: tuple[TimedCaption, ...] = ()
 
 
 def find_cuts(frames: Iterable[NDArray[np.uint8]]) -> list[int]:

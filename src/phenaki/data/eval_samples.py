@@ -32,11 +32,12 @@ def eval_samples(
     count: int = 32,
     captions: bool = True,
     check_caption: Callable[[str], None] | None = None,
+    actions: bool = False,
 ) -> EvalSamples:
     """A fixed set of samples of the longest length and of `data.size`.
 
     They come from `data.validation`; without one, from the validation split of the first source of such clips, or from
-    its training samples if it has none. `captions` and `check_caption` as for `Batches`.
+    its training samples if it has none. `captions`, `check_caption` and `actions` as for `Batches`.
 
     Raises PhenakiError if there is no usable sample.
     """
@@ -49,7 +50,7 @@ def eval_samples(
         raise PhenakiError(
             f"data.validation '{config.validation}' is also a training source: name another source, or none"
         )
-    source = open_source(selected, config, captions, split="validation" if held_out else "train")
+    source = open_source(selected, config, captions, "validation" if held_out else "train", actions)
     view = replace(config.view(max(config.lengths), selected), random=False, flip=False)
     rng = np.random.default_rng(config.seed)
     samples: list[Sample | Tokens] = []

@@ -11,13 +11,18 @@ from pathlib import Path
 import numpy as np
 
 from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.data.actions import DATASET, SUFFIX, read_action_spec
 from phenaki.data.captions import (
     TABLE_ENDINGS,
     USUAL_COLUMNS,
     CaptionTable,
     Columns,
+    TimedCaption,
+    Words,
     clean_captions,
+    clean_timed_captions,
     read_caption_file,
+    read_timed_captions,
 )
 from phenaki.data.sample import EncodedSample
 from phenaki.media.reader import PICTURES, VIDEOS
@@ -29,14 +34,17 @@ class Folder:
     """The videos and images under `root`, sorted by path; hidden files are skipped, links are followed.
 
     Captions come from `table`, else from a table `captions.csv` (or .tsv, .jsonl, .parquet) with the `columns` in
-    `root`, else from the text file beside the media (`clip.txt` beside `clip.mp4`). `label_from_folder` labels files
-    without a label with the name of their folder. Without `captions`, none are looked for, so none can be invalid.
+    `root`, else from `clip.captions.json` beside `clip.mp4`, for captions that change, else from `clip.txt`.
+    `label_from_folder` labels files without a label with the name of their folder. Without `captions`, none are looked
+    for, so none can be invalid. With `actions`, dataset.json in `root` names the actions, if there are any, and
+    `clip.actions.npy` is the table of `clip.mp4`.
 
     `folder[i]` reads only the caption file; it is a BadSample if the caption is unusable. Folders that could not be
     opened follow after the files, each a BadSample too. `unclaimed`: names in the folder's own table without a file.
     Memory: about 100 bytes per file.
 
-    Raises PhenakiError for a folder that is missing or holds no media, and as `CaptionTable` does.
+    Raises PhenakiError for a folder that is missing or holds no media, for action tables without names, and as
+    `CaptionTable` does.
     """
 
     def __init__(
@@ -46,19 +54,27 @@ class Folder:
         label_from_folder: bool = False,
         columns: Columns = USUAL_COLUMNS,
         captions: bool = True,
+        actions: bool = False,
     ) -> None:
         self.root, self.captions = Path(root), captions
         if not self.root.is_dir():
             what = "is a file, no folder: name the one that it lies in" if self.root.exists() else "is not there"
             raise PhenakiError(f"The folder of videos '{root}' {what}.")
         self.label_from_folder = label_from_folder
+        self.actions = read_action_spec(str(root)) if actions else None
         self._closed: dict[str, str] = {}  # folders, with a slash at the end, and why
+        self._action_table = ""  # the first one seen
         names = sorted(self._media_under(self.root, "", set()))
         if not names:
             reasons = "".join(f" '{name}' cannot be opened: {why}." for name, why in self._closed.items())
             raise PhenakiError(
                 f"The folder '{root}' holds no videos or pictures ({', '.join(sorted(MEDIA))}), nor do those in it."
                 + reasons
+            )
+        if actions and self._action_table and not self.actions:
+            raise PhenakiError(
+                f"'{root}' has action tables ('{self._action_table}'), but no {DATASET} at its top says what their "
+                'columns are: {"actions": {"names": ["left", "mouse_x"], "kinds": ["button", "relative"]}}'
             )
         self._paths = _Strings([*names, *self._closed])
         self.unclaimed: list[str] = []
@@ -94,16 +110,25 @@ class Folder:
         path, key = self.path(index), self.key(index)
         if key in self._closed:
             return BadSample(f"{key}: the folder cannot be opened: {self._closed[key]}")
+        sample = EncodedSample(key, path, path.suffix.lower())
+        if self.actions:
+            sample = sample._replace(actions=path.with_suffix(SUFFIX))
         if not self.captions:
-            return EncodedSample(key, path, path.suffix.lower())
-        captions, label = (json.loads(self._words[index]) if self._words else None) or ((), "")
+            return sample
+        words = Words(*((json.loads(self._words[index]) if self._words else None) or ((), "")))
+        timed: tuple[TimedCaption, ...] = ()
         try:
-            captions = clean_captions(captions) or read_caption_file(path.with_suffix(".txt"))
+            captions = () if words.timed else clean_captions(words.captions)
+            if not captions:
+                beside = path.with_suffix(".captions.json")
+                timed = clean_timed_captions(words.captions) if words.timed else read_timed_captions(beside)
+                captions = () if timed else read_caption_file(path.with_suffix(".txt"))
         except BadSample as error:
             return BadSample(f"{key}: {error}")
+        label = words.label
         if not label and self.label_from_folder:
             label = os.path.basename(os.path.dirname(key))
-        return EncodedSample(key, path, path.suffix.lower(), captions, label)
+        return sample._replace(captions=captions, timed_captions=timed, label=label)
 
     def _media_under(self, folder: Path, inside: str, seen: set[tuple[int, int]]) -> Iterator[str]:
         """Paths relative to the root. `seen`: each folder is listed once, so that loops of links end."""
@@ -122,6 +147,8 @@ class Folder:
                 yield from self._media_under(folder / name, f"{inside}{name}/", seen)
             elif os.path.splitext(name)[1].lower() in MEDIA:
                 yield inside + name
+            elif name.endswith(SUFFIX):
+                self._action_table = self._action_table or _for_people(inside + name)
 
     def _own_table(self, columns: Columns) -> CaptionTable | None:
         tables = [self.root / f"captions{ending}" for ending in TABLE_ENDINGS]

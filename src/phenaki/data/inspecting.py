@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from phenaki.core.actions import ActionSpec
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.files import write_atomic, writing
 from phenaki.core.progress import progress_bar
-from phenaki.data.captions import draw_caption
+from phenaki.data.actions import read_table
+from phenaki.data.captions import check_caption_starts, draw_caption
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.opening import check_has_clips, count_packed, open_source
 from phenaki.data.sample import EncodedSample
@@ -46,7 +48,9 @@ class DataSummary:
     """Statistics of the samples examined. `total`: how many there are, None if that is not known.
 
     Of each usable sample: `seconds`, `fps` and `frames` of videos, `sizes` ("640x360"), `file_types`; `caption_words`:
-    words in each caption; `without_caption`: samples without a label either. `bad`: the name and problem of each.
+    words in each caption; `without_caption`: samples without a label either; `captions_change`: samples whose captions
+    do. `actions`: of each action the mean of its absolute values over all frames, which of a button is the fraction in
+    which it is pressed. `bad`: the name and problem of each.
     """
 
     total: int | None
@@ -63,14 +67,22 @@ class DataSummary:
     without_caption: int = 0
     caption_words: list[int] = field(default_factory=list)
     words: Counter[str] = field(default_factory=Counter)
+    captions_change: int = 0
+    actions: dict[str, float] = field(default_factory=dict)
 
     @property
     def usable(self) -> int:
         return self.looked_at - len(self.bad)
 
-    def add(self, item: EncodedSample) -> None:
-        """Count a sample. Raises BadSample, counting nothing, if its media cannot be read."""
+    def add(self, item: EncodedSample, actions: ActionSpec | None = None) -> None:
+        """Count a sample. Raises BadSample, counting nothing, if its media, captions or actions cannot be used."""
         info = probe(item.media, item.suffix)
+        check_caption_starts(item.timed_captions, info.seconds)
+        if actions and info.seconds:
+            total, rows = sum(self.frames), np.abs(read_table(item, actions, info.frames))
+            for name, values in zip(actions.names, rows.T, strict=True):
+                before = self.actions.get(name, 0.0) * total
+                self.actions[name] = (before + float(values.sum())) / (total + len(rows))
         self.sizes[f"{info.width}x{info.height}"] += 1
         self.short_sides.append(min(info.width, info.height))
         self.file_types[item.suffix] += 1
@@ -80,9 +92,10 @@ class DataSummary:
             self.frames.append(info.frames)
         else:
             self.stills += 1
-        self.without_caption += not (item.captions or item.label)
+        self.without_caption += not item.has_words
+        self.captions_change += len(item.timed_captions) > 1
         self.labels.update([item.label] if item.label else [])
-        for caption in item.captions:
+        for caption in (*item.captions, *(timed.text for timed in item.timed_captions)):
             words = _WORD.findall(caption.lower())
             self.caption_words.append(len(words))
             self.words.update(words)
@@ -100,10 +113,12 @@ class DataSummary:
             f"fps           {_spread(self.fps)}",
             f"sizes         {_most(self.sizes)}",
             f"files         {_most(self.file_types)}",
-            f"captions      {len(self.caption_words):,}; {self.without_caption:,} samples without a caption or label",
+            f"captions      {len(self.caption_words):,}; {self.without_caption:,} samples without a caption or label"
+            + (f", {self.captions_change:,} with captions that change" if self.captions_change else ""),
             f"caption words {_spread(self.caption_words)}",
             f"words         {_most(self.words, _NAMED)}",
             *labels,
+            *([f"actions       {_means(self.actions)}"] if self.actions else []),
             *([f"{len(self.bad):,} bad:"] if self.bad else []),
             *(f"  {sentence}" for sentence in self.bad[:_NAMED]),
             *more,
@@ -115,6 +130,10 @@ def _spread(values: Sequence[float]) -> str:
         return "none"
     low, middle, high = np.quantile(values, (0, 0.5, 1))
     return f"{low:,.4g} to {high:,.4g}, median {middle:,.4g}"
+
+
+def _means(actions: dict[str, float]) -> str:
+    return ", ".join(f"{name} {mean:.3g}" for name, mean in actions.items()) + " (mean of absolute values)"
 
 
 def _most(counts: Counter[str], most: int = 6) -> str:
@@ -133,7 +152,7 @@ def inspect_data(uri: str, out: Path, samples: int = 1000, seed: int = 0, progre
         raise PhenakiError(f"samples {samples} must be 1 or more.")
     check_outside(uri, str(out))
     rng = np.random.default_rng(seed)
-    total, items = _open(uri, samples, rng)
+    total, items, actions = _open(uri, samples, rng)
     summary = DataSummary(total)
     examples: list[EncodedSample] = []
     with progress_bar(visible=progress, transient=True) as bar:
@@ -142,7 +161,7 @@ def inspect_data(uri: str, out: Path, samples: int = 1000, seed: int = 0, progre
             try:
                 if isinstance(item, BadSample):
                     raise item
-                summary.add(item)
+                summary.add(item, actions)
             except BadSample as error:
                 summary.bad.append(str(error) if item is error else f"{item.name}: {error}")
                 continue
@@ -153,21 +172,23 @@ def inspect_data(uri: str, out: Path, samples: int = 1000, seed: int = 0, progre
     return summary
 
 
-def _open(uri: str, samples: int, rng: np.random.Generator) -> tuple[int | None, Iterator[EncodedSample | BadSample]]:
-    """The number of samples, None if unknown, and random ones of them."""
+def _open(
+    uri: str, samples: int, rng: np.random.Generator
+) -> tuple[int | None, Iterator[EncodedSample | BadSample], ActionSpec | None]:
+    """The number of samples, None if unknown, random ones of them, and their actions."""
     check_has_clips(uri)
     config = SourceConfig(uri)
-    source = open_source(config, DataConfig((config,)), captions=True)
+    source = open_source(config, DataConfig((config,)), captions=True, actions=True)
     if isinstance(source, FolderSource):
         folder = source.folder
         picked = rng.choice(len(folder), min(samples, len(folder)), replace=False)
-        return len(folder), (folder[int(i)] for i in np.sort(picked))
+        return len(folder), (folder[int(i)] for i in np.sort(picked)), source.actions
     if not isinstance(source, ShardSource):
         raise PhenakiError(f"'{uri}' is a procedural world, which has no files to inspect: name a folder or shards")
     shards = source.shards
     each = math.ceil(samples / len(shards))
-    read = (item for i in rng.permutation(len(shards)) for item, _ in islice(read_shard(shards[i]), each))
-    return count_packed(uri), islice(read, samples)
+    read = (item for i in rng.permutation(len(shards)) for item, _ in islice(read_shard(shards[i], actions=True), each))
+    return count_packed(uri), islice(read, samples), source.actions
 
 
 def _keep_some(kept: list[EncodedSample], item: EncodedSample, seen: int, rng: np.random.Generator) -> None:
@@ -186,7 +207,7 @@ def _write(out: Path, summary: DataSummary, examples: list[EncodedSample], rng: 
         except BadSample as error:
             summary.bad.append(f"{item.name}: {error}")
             continue
-        captions.append(f"{item.name}: {draw_caption(item.captions, item.label, (), rng) or '(no caption)'}")
+        captions.append(f"{item.name}: {_caption(item, rng) or '(no caption)'}")
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     if clips:
@@ -194,6 +215,10 @@ def _write(out: Path, summary: DataSummary, examples: list[EncodedSample], rng: 
     write_image(out / HISTOGRAMS, draw_histograms(summary))
     with write_atomic(out / SUMMARY, "w") as file:
         json.dump(vars(summary), file, ensure_ascii=False, indent=2)
+
+
+def _caption(item: EncodedSample, rng: np.random.Generator) -> str:
+    return " | ".join(text for _, text in item.timed_captions) or draw_caption(item.captions, item.label, (), rng)
 
 
 def _few_frames(item: EncodedSample, rng: np.random.Generator) -> Frames:

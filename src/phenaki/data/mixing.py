@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from phenaki.core.errors import PhenakiError
+from phenaki.data.actions import DATASET, common_spec
 from phenaki.data.batch import Batch, BatchResult, from_transfer, to_transfer
 from phenaki.data.batch_stream import BatchStream, batch_sizes, check_sources
 from phenaki.data.config import DataConfig
@@ -33,11 +34,13 @@ class Batches:
     """The endless batches of one of `world_size` processes, an iterator whose state can be saved and restored.
 
     A resumed run sees exactly the samples that an uninterrupted one would have seen; sources whose files or shards have
-    changed are refused. `period`: frames per latent frame.
-    `captions`: samples without one are bad, and those whose caption `check_caption` refuses with a PhenakiError; it is
-    sent to the workers. `on_bad` receives the name and problem of each bad sample.
-    Raises PhenakiError for a source without a usable sample. So does `next` if a source runs out of them, for more bad
-    samples than `max_bad_fraction`, a lost server or a dead worker; the state then remains that before this batch.
+    changed are refused. `period`: frames per latent frame. `captions`: samples without one are bad, and those whose
+    caption `check_caption` refuses with a PhenakiError; it is sent to the workers. `actions`: batches have those of
+    their source, if it has any; the attribute says what they are. `on_bad` receives the name and problem of each bad
+    sample.
+    Raises PhenakiError for a source without a usable sample, and if the actions of two sources differ. So does `next`
+    if a source runs out of samples, for more bad ones than `max_bad_fraction`, a lost server or a dead worker; the
+    state then remains that before this batch.
     """
 
     def __init__(
@@ -49,14 +52,22 @@ class Batches:
         captions: bool = True,
         check_caption: Callable[[str], None] | None = None,
         on_bad: Callable[[str], None] = lambda sentence: None,
+        actions: bool = False,
     ):
         if config.batch % world_size:
             raise PhenakiError(f"data.batch {config.batch} is not a multiple of the {world_size} processes")
         self.config, self.on_bad, self.rank, self.world_size = config, on_bad, rank, world_size
         self.streams = max(config.workers, 1)
         sizes = batch_sizes(config, period, world_size)
-        self._sources = [open_source(source, config, captions) for source in config.sources]
-        self._fingerprints = [source.fingerprint() for source in self._sources]
+        self._sources = [open_source(source, config, captions, actions=actions) for source in config.sources]
+        self.actions = common_spec(
+            {named.uri: source.actions for named, source in zip(config.sources, self._sources, strict=True)}
+        )
+        if self.actions and config.flip:
+            raise PhenakiError("data.flip mirrors clips but not their actions, of which left stays left: set it false")
+        self._fingerprints = [
+            source.fingerprint()._replace(actions=str(source.actions or "")) for source in self._sources
+        ]
         check_sources(config, self._sources, sizes, check_caption)
         self._streams = [
             BatchStream(config, self._sources, sizes, check_caption, index, rank, world_size)
@@ -177,6 +188,11 @@ def _check_unchanged(uri: str, saved: DatasetFingerprint, now: DatasetFingerprin
     """Raise PhenakiError if a source has changed since its state was saved."""
     if saved == now:
         return
+    if saved[:3] == now[:3]:
+        raise PhenakiError(
+            f"the actions of '{uri}' have changed since this run was saved, from {saved.actions or 'none'} to "
+            f"{now.actions or 'none'}: restore its {DATASET}, or train in a new folder"
+        )
     before = f"{saved.count:,} {saved.unit}"
     change = f"it had {before} and now has {now.count:,} {now.unit}"
     if (saved.unit, saved.count) == (now.unit, now.count):

@@ -8,17 +8,18 @@ import posixpath
 import re
 from typing import Any, Literal
 
+from phenaki.core.actions import ActionSpec
 from phenaki.core.config import from_dict
 from phenaki.core.errors import PhenakiError
 from phenaki.core.worlds import WORLDS
+from phenaki.data.actions import DATASET, common_spec, read_action_spec
 from phenaki.data.captions import check_template
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.folder import MEDIA, Folder
 from phenaki.data.journal import JOURNAL, SPLITS
-from phenaki.data.packing import DATASET
 from phenaki.data.shards import first_field
 from phenaki.data.sources import FolderSource, ProceduralSource, ShardSource, Source
-from phenaki.data.storage import SUFFIX, expand, files_under, join, read_optional
+from phenaki.data.storage import SUFFIX, expand, files_under, is_remote, join, read_optional
 from phenaki.data.tokens import FIELD, TOKENS, TokenSet, TokenSource, rank_prefix
 
 Split = Literal["train", "validation"]
@@ -26,45 +27,75 @@ Split = Literal["train", "validation"]
 _SHARDS = re.compile(r"[*{[]|\.tar(\?|$)")  # uris that name shards themselves, not their folder
 
 
-def open_source(source: SourceConfig, config: DataConfig, captions: bool, split: Split = "train") -> Source:
+def open_source(
+    source: SourceConfig, config: DataConfig, captions: bool, split: Split = "train", actions: bool = False
+) -> Source:
     """The source at a uri. `split` selects the part of a packed dataset or procedural world.
 
-    `captions`: samples without one are bad. Raises PhenakiError if the uri does not exist or holds nothing usable, and
-    for token shards of clips of another size.
+    `captions`: samples without one are bad. `actions`: samples have those of the source, if it has any. Raises
+    PhenakiError if the uri does not exist or holds nothing usable, and for token shards of clips of another size.
     """
     for template in source.templates:
         check_template(template)
     uri, size = source.uri, config.size_of(source)
     if world := WORLDS.get(uri):
         frames = max(config.lengths)
-        return ProceduralSource(world(source.options, seed=config.seed, split=split, size=size, frames=frames))
+        opened = world(source.options, seed=config.seed, split=split, size=size, frames=frames)
+        return ProceduralSource(opened, actions)
     if source.options:
         worlds = ", ".join(WORLDS) or "none is registered"
         raise PhenakiError(f"'{uri}' takes no options: they are for procedural worlds ({worlds})")
     if made_by := token_set(uri):
         _check_size(uri, made_by.image_size, size)
-        return TokenSource(_token_shards(uri, made_by), made_by, source.templates, captions)
-    if packed := _read_json(uri, DATASET):
+        return TokenSource(_token_shards(uri, made_by), made_by, source.templates, captions, actions)
+    if packed := _read_packed(uri):
         templates = source.templates or tuple(packed.get("templates", ()))
-        return ShardSource(_packed_shards(uri, packed, split), templates, captions)
+        spec = read_action_spec(uri) if actions else None
+        return ShardSource(_packed_shards(uri, packed, split), templates, captions, actions, spec)
     if os.path.isdir(uri) and not _holds_shards(uri):
-        folder = Folder(uri, label_from_folder=bool(source.templates), captions=captions)
+        folder = Folder(uri, label_from_folder=bool(source.templates), captions=captions, actions=actions)
         return FolderSource(folder, source.templates, captions)
     if os.path.isfile(uri) and _is_media(uri):
         raise PhenakiError(f"'{uri}' is a single file: name its folder")
     shards = expand(uri)
     _check_not_packed(uri, shards)
-    return ShardSource(shards, source.templates, captions)
+    return ShardSource(shards, source.templates, captions, actions, _spec_beside(shards[0]) if actions else None)
+
+
+def action_spec(config: DataConfig) -> ActionSpec | None:
+    """The actions that all sources have in common, and the validation clips; None if none has any.
+
+    Raises PhenakiError if those of two sources differ, and as `open_source` does.
+    """
+    sources = [*config.sources, *([SourceConfig(config.validation)] if config.validation else [])]
+    return common_spec({source.uri: _action_spec_of(source, config) for source in sources})
+
+
+def _action_spec_of(source: SourceConfig, config: DataConfig) -> ActionSpec | None:
+    if source.uri in WORLDS:
+        return open_source(source, config, captions=False, actions=True).actions
+    if made_by := token_set(source.uri):
+        return made_by.actions
+    if _read_packed(source.uri) or (os.path.isdir(source.uri) and not _holds_shards(source.uri)):
+        return read_action_spec(source.uri)
+    return _spec_beside(expand(source.uri)[0])
+
+
+def _spec_beside(shard: str) -> ActionSpec | None:
+    """The actions in the dataset.json in a shard's folder, or of the packed dataset of which that is a split."""
+    folder = posixpath.dirname(shard.partition("?")[0] if is_remote(shard) else shard) or "."
+    above, name = posixpath.split(folder)
+    return read_action_spec(folder) or (read_action_spec(above or ".") if name in SPLITS else None)
 
 
 def has_validation(uri: str) -> bool:
     """Whether there is a validation split, which is not trained on."""
-    return uri in WORLDS or bool((_read_json(uri, DATASET) or {}).get("validation"))
+    return uri in WORLDS or bool((_read_packed(uri) or {}).get("validation"))
 
 
 def count_packed(uri: str, split: Split = "train") -> int | None:
     """The number of samples in a split of a packed dataset; None for other sources, which do not record it."""
-    packed = _read_json(uri, DATASET)
+    packed = _read_packed(uri)
     return packed.get(split, {}).get("samples", 0) if packed else None
 
 
@@ -126,6 +157,12 @@ def _packed_shards(uri: str, packed: dict[str, Any], split: Split) -> list[str]:
     if not count:
         raise PhenakiError(f"'{uri}' has no {split} samples: pack it with another --validation")
     return expand(join(uri, f"{split}/shard-{{000000..{count - 1:06d}}}.tar"))
+
+
+def _read_packed(uri: str) -> dict[str, Any] | None:
+    """The dataset.json of a packed dataset; None for others, such as one that names the actions of plain files."""
+    description = _read_json(uri, DATASET)
+    return description if description and any(split in description for split in SPLITS) else None
 
 
 def _holds_shards(folder: str) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.data.actions import SUFFIX, common_spec
 from phenaki.data.captions import USUAL_COLUMNS, CaptionTable
 from phenaki.data.folder import Folder
 from phenaki.data.pack_config import PackConfig
@@ -24,11 +25,20 @@ class PackInputs:
 
     duplicates: index of a file -> index of the file with the same bytes that is packed, the one with the best caption.
     indices: those of all other files.
+    actions: of all folders; None if they have none.
     """
 
     def __init__(self, config: PackConfig) -> None:
         self.table = CaptionTable(config.table, config.columns) if config.table else None
-        self.folders = [Folder(root, self.table, config.label_from_folder, config.columns) for root in config.sources]
+        self.folders = [
+            Folder(root, self.table, config.label_from_folder, config.columns, actions=True) for root in config.sources
+        ]
+        self.actions = common_spec({str(folder.root): folder.actions for folder in self.folders})
+        if bare := [folder.root for folder in self.folders if self.actions and not folder.actions]:
+            raise PhenakiError(
+                f"'{bare[0]}' has no actions, and another source has {self.actions}: pack them into folders of their "
+                "own; a training takes both"
+            )
         if config.columns != USUAL_COLUMNS and not any(folder.has_table for folder in self.folders):
             names = ", ".join(f"'{name}'" for name in astuple(config.columns) if name)
             raise PhenakiError(
@@ -69,14 +79,11 @@ class PackInputs:
         return key if len(self.folders) == 1 else f"{folder.root}/{key}"
 
     def fingerprint(self) -> str:
-        """Of the names, sizes and times of all files, and of the duplicates."""
-        digest = hashlib.sha256()
+        """Of the names, sizes and times of all files and their action tables, of the actions and the duplicates."""
+        digest = hashlib.sha256(str(self.actions or "").encode())
         for number in range(len(self)):
-            try:
-                stat = self._path(number).stat()
-                state = f"{stat.st_size} {stat.st_mtime_ns}"
-            except OSError as error:
-                state = f"error {error.errno}"
+            path = self._path(number)
+            state = " ".join(map(_state, [path, path.with_suffix(SUFFIX)] if self.actions else [path]))
             digest.update(f"{self.name(number)}\0{state}\0{self.duplicates.get(number, '')}\0".encode())
         return digest.hexdigest()
 
@@ -103,12 +110,20 @@ class PackInputs:
 
     def _described(self, number: int) -> tuple[bool, bool]:
         item = self._readable(number)
-        return bool(item.captions), bool(item.label)
+        return bool(item.captions or item.timed_captions), bool(item.label)
 
     def unclaimed(self) -> list[str]:
         """Names in tables without a file."""
         unclaimed = self.table.unclaimed() if self.table else []
         return unclaimed + [name for folder in self.folders for name in folder.unclaimed]
+
+
+def _state(path: Path) -> str:
+    try:
+        stat = path.stat()
+        return f"{stat.st_size} {stat.st_mtime_ns}"
+    except OSError as error:
+        return f"error {error.errno}"
 
 
 def _hash(key: str) -> int:

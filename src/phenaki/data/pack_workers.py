@@ -14,11 +14,17 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import NamedTuple
 
+import numpy as np
+
+from phenaki.core.actions import ActionSpec
 from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.data.actions import read_table, to_npy
+from phenaki.data.captions import check_caption_starts, cut_captions
 from phenaki.data.cuts import CutClip, Cutting, cut_clips
 from phenaki.data.pack_inputs import PackInputs, file_digest
 from phenaki.data.sample import EncodedSample
-from phenaki.media.reader import probe
+from phenaki.media.reader import probe, read_starts
+from phenaki.media.view import visible_frames
 
 _PREFETCH = 4  # sources per process that are worked on before their turn to be written
 _MAX_BYTES = 2 * 2**30  # of a file that is packed unchanged; readers accept no more
@@ -32,17 +38,38 @@ class MadeClips(NamedTuple):
     refused: str = ""
 
 
-def _make(item: EncodedSample | BadSample, cutting: Cutting) -> MadeClips:
+def _make(item: EncodedSample | BadSample, cutting: Cutting, actions: ActionSpec | None) -> MadeClips:
     try:
         if isinstance(item, BadSample):
             raise item
         digest = file_digest(item.media)
         clips = cut_clips(item.media, item.suffix, cutting) if cutting.changes else [_as_it_is(item)]
-        return MadeClips(digest, tuple(clips))
+        return MadeClips(digest, _with_conditions(tuple(clips), item, actions))
     except BadSample as error:
         return MadeClips(refused=str(error))
     except OSError as error:
         return MadeClips(refused=f"it cannot be read: {error.strerror or error}")
+
+
+def _with_conditions(
+    clips: tuple[CutClip, ...], item: EncodedSample, actions: ActionSpec | None
+) -> tuple[CutClip, ...]:
+    """The clips with the actions and timed captions of their source, cut and resampled as they are."""
+    if not (actions or item.timed_captions):
+        return clips
+    starts = read_starts(item.media, item.suffix)
+    check_caption_starts(item.timed_captions, starts[-1] - starts[0])
+    table = read_table(item, actions, len(starts) - 1) if actions and len(starts) > 2 else None
+    made = []
+    for clip in clips:
+        if table is not None:
+            instants = starts[0] + clip.start + np.arange(clip.info.frames) / clip.info.fps
+            unchanged = clip.media == item.media
+            rows = table if unchanged else actions.resample(table, visible_frames(starts[:-1], instants))
+            clip = clip._replace(actions=to_npy(rows, actions))
+        captions = cut_captions(item.timed_captions, clip.start, clip.info.seconds or 1.0)
+        made.append(clip._replace(timed_captions=captions))
+    return tuple(made)
 
 
 def _as_it_is(item: EncodedSample) -> CutClip:
@@ -57,14 +84,14 @@ def make_clips(
     """The clips of the sources, in the order of `indices`; a few sources are processed ahead."""
     items = (sources[number] for number in indices)
     if processes == 1:
-        yield from ((item, _make(item, cutting)) for item in items)
+        yield from ((item, _make(item, cutting, sources.actions)) for item in items)
         return
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit locks held by other threads
     pool = ProcessPoolExecutor(processes, spawn, initializer=_start_worker)
 
     def submit(item: EncodedSample | BadSample) -> tuple[EncodedSample | BadSample, Future[MadeClips]]:
         with _interrupts_held():  # this may start a process
-            return item, pool.submit(_make, item, cutting)
+            return item, pool.submit(_make, item, cutting, sources.actions)
 
     try:
         futures = deque(map(submit, islice(items, _PREFETCH * processes)))

@@ -15,8 +15,12 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from phenaki.core.config import to_dict
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.progress import track
+from phenaki.data.actions import DATASET
+from phenaki.data.actions import FIELD as ACTIONS
+from phenaki.data.captions import caption_fields
 from phenaki.data.cuts import CutClip
 from phenaki.data.journal import SPLITS, Journal, Outcome
 from phenaki.data.pack_config import PackConfig
@@ -26,8 +30,6 @@ from phenaki.data.pack_workers import MadeClips, make_clips
 from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import ShardWriter
 from phenaki.data.storage import check_outside, is_remote, join, to_json, write_json
-
-DATASET = "dataset.json"
 
 
 def pack(config: PackConfig, progress: bool = True) -> PackReport:
@@ -60,6 +62,7 @@ def pack(config: PackConfig, progress: bool = True) -> PackReport:
     write_json(join(config.out, REPORT), asdict(report))
     parts = {name: asdict(part) for name, part in report.parts().items()}
     about = {"templates": config.templates, "options": config.options(), "report": REPORT}
+    about |= {"actions": to_dict(sources.actions)} if sources.actions else {}
     write_json(join(config.out, DATASET), parts | about)
     return report
 
@@ -127,7 +130,7 @@ class _Packing:
             fields = partial(_fields, item, self.sources.name(number), made.digest, clip)
             self.splits[split].write(key, fields)
         seconds = sum(clip.info.seconds for clip in made.clips)
-        return Outcome(made.digest, split, len(made.clips), seconds, bool(item.captions or item.label))
+        return Outcome(made.digest, split, len(made.clips), seconds, item.has_words)
 
     def finish(self) -> None:
         for split in self.splits.values():
@@ -137,8 +140,11 @@ class _Packing:
 def _fields(item: EncodedSample, name: str, digest: str, clip: CutClip) -> dict[str, bytes]:
     media = clip.media if isinstance(clip.media, bytes) else clip.media.read_bytes()
     metadata = clip.info._asdict() | {"source": name, "hash": digest, "start": clip.start, "label": item.label}
-    text = {"txt": item.captions[0].encode()} if item.captions else {}
-    return {clip.suffix[1:]: media} | text | {"json": to_json(metadata | {"captions": item.captions[1:]})}
+    fields = {clip.suffix[1:]: media}
+    if clip.actions:
+        fields[ACTIONS] = clip.actions
+    first, captions = caption_fields(item.captions, clip.timed_captions)
+    return fields | first | {"json": to_json(metadata | {"captions": captions})}
 
 
 def _report(sources: PackInputs, journal: Journal) -> PackReport:

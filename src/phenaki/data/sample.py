@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from phenaki.core.errors import PhenakiError
+from phenaki.data.captions import TimedCaption
 
 _MIN_SAMPLES = 100  # drawn before the fraction of bad ones is checked
 
@@ -18,6 +19,8 @@ class EncodedSample(NamedTuple):
     media: the bytes of the file, or the path of a local one, which is read when it is decoded.
     suffix: of the media file, lower case with the dot, such as ".mp4".
     captions: one is drawn at each use; may be empty.
+    timed_captions: instead of those, captions that change, with the second at which each begins.
+    actions: the file of its action table, as `media`; None if there is none, or none is asked for.
     label: a class name for caption templates; "" if there is none.
     metadata: what the source says about it (fps, frames, size, duration, source, hash).
     """
@@ -28,6 +31,13 @@ class EncodedSample(NamedTuple):
     captions: tuple[str, ...] = ()
     label: str = ""
     metadata: dict[str, Any] = {}
+    timed_captions: tuple[TimedCaption, ...] = ()
+    actions: bytes | Path | None = None
+
+    @property
+    def has_words(self) -> bool:
+        """Whether it has a caption or a label."""
+        return bool(self.captions or self.timed_captions or self.label)
 
     @property
     def name(self) -> str:

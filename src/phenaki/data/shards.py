@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple
 
 from phenaki.core.errors import BadSample, PhenakiError
-from phenaki.data.captions import MOST_BYTES, clean_captions
+from phenaki.data.actions import FIELD as ACTIONS
+from phenaki.data.captions import MOST_BYTES, TimedCaption, clean_captions, clean_timed_captions
 from phenaki.data.sample import EncodedSample
 from phenaki.data.storage import BLOCK, is_remote, join, make_folder, open_atomic, open_from
 from phenaki.media.reader import PICTURES, VIDEOS
@@ -30,7 +31,7 @@ class Unreadable(BadSample):
 
 
 _MEDIA = VIDEOS | PICTURES | {".safetensors"}  # the last is of token shards
-_MOST = {"media": 2 * 2**30, "txt": MOST_BYTES, "json": 2**20}  # bytes of a member that is read
+_MOST = {"media": 2 * 2**30, "txt": MOST_BYTES, "json": 2**20, ACTIONS: 2**28}  # bytes of a member that is read
 _MOST_HEADER = 2**20  # bytes of an extended header
 _END_MARK = bytes(2 * tarfile.BLOCKSIZE)
 _KEY = re.compile(r"(?:(?!\.\.?/)[^/\x00-\x1f\ud800-\udfff]+/)*[^./\x00-\x1f\ud800-\udfff]+")
@@ -40,13 +41,15 @@ _FIELD = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
 # reading
 
 
-def read_shard(url: str, offset: int = 0, captions: bool = True) -> Iterator[tuple[EncodedSample | BadSample, int]]:
+def read_shard(
+    url: str, offset: int = 0, captions: bool = True, actions: bool = False
+) -> Iterator[tuple[EncodedSample | BadSample, int]]:
     """The samples of the shard at a path or URL, each with the byte offset of the next one.
 
     Reading from such an `offset` yields exactly the samples that follow. The media is the first member with a known
-    suffix; `.txt` is a caption in UTF-8; `.json` holds metadata, from which `captions` (a list of further captions) and
-    `label` are removed. Other fields, folders and hidden files are skipped. Without `captions`, none are read, so none
-    can be invalid.
+    suffix; `.txt` is a caption in UTF-8; `.json` holds metadata, from which `captions` (a list of further captions, or
+    of those that change) and `label` are removed; `.actions.npy` is an action table. Other fields, folders and hidden
+    files are skipped. Without `captions` or `actions`, none are read, so none can be invalid.
 
     Never raises: an unusable sample is yielded as a BadSample with its name, and so is, after the complete samples, the
     rest of a shard that is truncated, corrupt or Unreadable.
@@ -54,9 +57,10 @@ def read_shard(url: str, offset: int = 0, captions: bool = True) -> Iterator[tup
     if offset == END:
         return
     shard = posixpath.basename(url.partition("?")[0]) if is_remote(url) else os.path.basename(url)
+    skip = {field for field, read in (("txt", captions), (ACTIONS, actions)) if not read}
     try:
         with open_from(url, offset) as file:
-            yield from _samples(_Tape(file, offset), shard, captions)
+            yield from _samples(_Tape(file, offset), shard, skip)
     except BadSample as error:
         yield BadSample(f"{shard}: {error}"), END
     except (PhenakiError, OSError) as error:
@@ -72,13 +76,13 @@ def first_field(url: str) -> str:
         return ""
 
 
-def _samples(tape: _Tape, shard: str, captions: bool) -> Iterator[tuple[EncodedSample | BadSample, int]]:
+def _samples(tape: _Tape, shard: str, skip: set[str]) -> Iterator[tuple[EncodedSample | BadSample, int]]:
     gathered: _Gathered | None = None
     for start, key, field, size in _members(tape):
         if gathered is not None and gathered.key != key:
             yield gathered.sample(shard), start
             gathered = None
-        gathered = gathered or _Gathered(key, captions)
+        gathered = gathered or _Gathered(key, skip)
         gathered.add(field, size, tape)
     end = tape.position - tarfile.BLOCKSIZE
     if gathered is not None:
@@ -89,8 +93,8 @@ def _samples(tape: _Tape, shard: str, captions: bool) -> Iterator[tuple[EncodedS
 class _Gathered:
     """Collects the fields of one sample; data that is not needed is left on the tape."""
 
-    def __init__(self, key: str, captions: bool) -> None:
-        self.key, self._captions = key, captions
+    def __init__(self, key: str, skip: set[str]) -> None:
+        self.key, self._skip = key, skip
         self._suffix = ""
         self._data: dict[str, bytes] = {}
         self._fields: set[str] = set()
@@ -101,7 +105,7 @@ class _Gathered:
         kind = "media" if suffix in _MEDIA else field
         if field in self._fields:
             self._faults.append(f"it has two members '{field}'")
-        elif kind in _MOST and kind not in self._data and (kind != "txt" or self._captions):
+        elif kind in _MOST and kind not in self._data and kind not in self._skip:
             if size > _MOST[kind]:
                 self._faults.append(f"its '{field}' has {size:,} bytes; at most {_MOST[kind]:,} are taken")
             else:
@@ -118,16 +122,20 @@ class _Gathered:
                 raise BadSample(f"it has no video or picture, only {', '.join(sorted(self._fields))}")
             metadata = _metadata(self._data.get("json", b"{}"))
             more, label = metadata.pop("captions", []), metadata.pop("label", "")
-            captions, label = self._words(more, label) if self._captions else ((), "")
+            words = ((), (), "") if "txt" in self._skip else self._words(more, label)
         except BadSample as error:
             return BadSample(f"{name}: {error}")
-        return EncodedSample(name, self._data["media"], self._suffix, captions, label, metadata)
+        captions, timed, label = words
+        actions = self._data.get(ACTIONS)
+        return EncodedSample(name, self._data["media"], self._suffix, captions, label, metadata, timed, actions)
 
-    def _words(self, more: Any, label: Any) -> tuple[tuple[str, ...], str]:
-        """The captions, with `more` of them from the .json, and the label."""
+    def _words(self, more: Any, label: Any) -> tuple[tuple[str, ...], tuple[TimedCaption, ...], str]:
+        """The captions, with `more` of them from the .json, or those that change, and the label."""
+        if isinstance(more, list) and isinstance(label, str) and any(isinstance(caption, dict) for caption in more):
+            return (), clean_timed_captions(more), label
         if not isinstance(more, list) or not all(isinstance(text, str) for text in [*more, label]):
             raise BadSample("its .json needs a list of texts as 'captions' and a text as 'label'")
-        return clean_captions([_text(self._data.get("txt", b"")), *more]), label
+        return clean_captions([_text(self._data.get("txt", b"")), *more]), (), label
 
 
 def _metadata(data: bytes) -> dict[str, Any]:

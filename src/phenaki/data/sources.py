@@ -20,13 +20,14 @@ import numpy as np
 from phenaki.core.actions import ActionSpec
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.worlds import World
-from phenaki.data.captions import draw_caption
+from phenaki.data.actions import DATASET, read_table
+from phenaki.data.captions import check_caption_starts, clip_captions, draw_caption
 from phenaki.data.folder import Folder
 from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import Unreadable, read_shard
 from phenaki.data.storage import open_from
-from phenaki.media.reader import read_clip
-from phenaki.media.view import ClipView, StillPicture
+from phenaki.media.reader import read_starts, read_timed_clip
+from phenaki.media.view import ClipView, StillPicture, visible_frames
 
 Position = dict[str, int]
 _Item = EncodedSample | BadSample
@@ -40,11 +41,13 @@ class SourceLost(PhenakiError):
 
 
 class DatasetFingerprint(NamedTuple):
-    """Identifies the data of a source: the number of its `unit` ("files", "shards"), and a digest of their names."""
+    """Identifies the data of a source: the number of its `unit` ("files", "shards"), a digest of their names, and its
+    actions, such as "left (button), mouse_x (relative)"; "" without."""
 
     unit: str
     count: int
     digest: str
+    actions: str = ""
 
 
 class SampleMetadata(TypedDict, total=False):
@@ -161,24 +164,47 @@ class ProceduralSource(Source):
 
 
 class MediaSource(Source):
-    """Encoded videos and images. At each use one of their captions is drawn, or made from a label and a template."""
+    """Encoded videos and images. At each use one of their captions is drawn, or made from a label and a template.
 
-    def __init__(self, templates: tuple[str, ...] = (), captions: bool = True):
-        self.templates, self.captions = templates, captions
+    actions: of their tables; None if they have none, or are not asked for them.
+    """
+
+    def __init__(self, templates: tuple[str, ...] = (), captions: bool = True, actions: ActionSpec | None = None):
+        self.templates, self.captions, self.actions = templates, captions, actions
 
     def sample(self, item: _Item, view: ClipView, rng: np.random.Generator) -> Sample | None:
         if isinstance(item, BadSample):
             raise item
         try:
-            clip = read_clip(item.media, item.suffix, view, rng)
+            clip = read_timed_clip(item.media, item.suffix, view, rng)
+            timing = read_starts(item.media, item.suffix) if item.timed_captions or self.actions else np.zeros(1)
+            caption, timed = self._captions(item, clip.instants, timing, rng)
+            actions = self._actions(item, clip.instants, timing)
         except StillPicture:
             return None
         except BadSample as error:
             raise BadSample(f"{item.name}: {error}") from error
+        return Sample(clip.frames, caption, False, _metadata(item), actions, timed)
+
+    def _captions(
+        self, item: EncodedSample, instants: np.ndarray, timing: np.ndarray, rng: np.random.Generator
+    ) -> tuple[str, tuple[tuple[int, str], ...]]:
+        """The first caption of a clip, and all of them if they change within it."""
+        if item.timed_captions:
+            check_caption_starts(item.timed_captions, timing[-1] - timing[0])
+            return clip_captions(item.timed_captions, instants - timing[0])
         caption = draw_caption(item.captions, item.label, self.templates, rng)
         if self.captions and not caption:
-            raise BadSample(f"{item.name}: {self.no_caption(item)}")
-        return Sample(clip, caption, metadata=_metadata(item))
+            raise BadSample(self.no_caption(item))
+        return caption, ()
+
+    def _actions(self, item: EncodedSample, instants: np.ndarray, timing: np.ndarray) -> np.ndarray | None:
+        if self.actions:
+            table = read_table(item, self.actions, frames=len(timing) - 1)
+            return self.actions.resample(table, visible_frames(timing[:-1], instants))
+        if item.actions is not None:
+            raise BadSample(f"it has an action table, but no {DATASET} with the data says what its columns are")
+        return None
 
     def no_caption(self, item: EncodedSample) -> str:
         return "it has no caption"
@@ -188,7 +214,7 @@ class FolderSource(MediaSource):
     """The files of a folder, shuffled anew for each epoch."""
 
     def __init__(self, folder: Folder, templates: tuple[str, ...] = (), captions: bool = True):
-        super().__init__(templates, captions)
+        super().__init__(templates, captions, folder.actions)
         self.folder = folder
 
     def fingerprint(self) -> DatasetFingerprint:
@@ -218,11 +244,19 @@ class ShardSource(MediaSource):
     """Samples of tar shards: the shards shuffled for each epoch, their samples window by window.
 
     If there are fewer shards than streams, several streams read the same shard and take every n-th of its samples.
+    read_actions: whether action tables are read; without `actions` those that have one are bad.
     """
 
-    def __init__(self, shards: Sequence[str], templates: tuple[str, ...] = (), captions: bool = True):
-        super().__init__(templates, captions)
-        self.shards = list(shards)
+    def __init__(
+        self,
+        shards: Sequence[str],
+        templates: tuple[str, ...] = (),
+        captions: bool = True,
+        read_actions: bool = False,
+        actions: ActionSpec | None = None,
+    ):
+        super().__init__(templates, captions, actions)
+        self.shards, self.read_actions = list(shards), read_actions
 
     def fingerprint(self) -> DatasetFingerprint:
         names = "\n".join(self.shards).encode(errors="replace")
@@ -263,7 +297,7 @@ class ShardSource(MediaSource):
             if stream.shuffle:
                 shard = int(_order(len(self.shards), stream.seed, epoch)[shard])
             empty += 1
-            for sample, following in read_shard(self.shards[shard], offset, self.captions):
+            for sample, following in read_shard(self.shards[shard], offset, self.captions, self.read_actions):
                 if isinstance(sample, Unreadable):
                     self._check_others(shard, sample)
                 number += 1

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +15,14 @@ import torch
 from safetensors.numpy import save
 
 from phenaki.conditioning import NoText, TextEncoder
+from phenaki.core.actions import ActionSpec
 from phenaki.core.components import fingerprint
 from phenaki.core.config import bounded, configclass, from_dict, to_dict
 from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.core.grid import floor_frames
 from phenaki.core.precision import autocast
+from phenaki.data.actions import compact
+from phenaki.data.captions import TimedCaption
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.opening import Split, check_has_clips, open_source
 from phenaki.data.sample import EncodedSample, check_bad_fraction
@@ -26,10 +31,12 @@ from phenaki.data.sources import Position, ProceduralSource, Sample, Source, Str
 from phenaki.data.storage import check_outside, join, make_folder, open_atomic, read_optional, write_json
 from phenaki.data.tokens import FIELD, TOKENS, TokenSet, rank_prefix
 from phenaki.media.convert import to_float
-from phenaki.media.view import ClipView
+from phenaki.media.reader import probe
+from phenaki.media.view import TOLERANCE, ClipView
 from phenaki.tokenizers import Tokenizer
 
 _SHARD_SAMPLES = 1024
+_CHUNK = 64  # frames that are converted and encoded at once
 _DECODERS = 4  # threads; PyAV works outside Python's lock
 
 
@@ -37,7 +44,7 @@ _DECODERS = 4  # threads; PyAV works outside Python's lock
 class TokenizeConfig:
     """Which samples are written, and how often.
 
-    frames: of each clip.
+    frames: of each clip; 0 writes whole recordings, encoded as one stream, of which a training takes windows.
     passes: how often each sample is written, each time at a random start and with a random crop; a single pass takes
         the center of both.
     flip: mirror half of the clips; needs several passes.
@@ -48,7 +55,7 @@ class TokenizeConfig:
 
     source: SourceConfig
     split: Split = "train"
-    frames: int = bounded(11, at_least=1)
+    frames: int = bounded(11, at_least=0)
     passes: int = bounded(1, at_least=1)
     flip: bool = False
     samples: int = bounded(0, at_least=0)
@@ -59,6 +66,8 @@ class TokenizeConfig:
     def __post_init__(self) -> None:
         if self.flip and self.passes == 1:
             raise PhenakiError("clips are mirrored at random: --flip needs --passes 2 or more")
+        if self.passes > 1 and not self.frames:
+            raise PhenakiError("whole recordings (--frames 0) are always the same: take --passes 1")
 
     def settings(self) -> dict[str, Any]:
         """The options that determine what is written, as plain data."""
@@ -93,7 +102,8 @@ def tokenize(
 ) -> Tokenized:
     """Write ids and captions of the samples of a source as token shards into the local or s3:// folder `out`.
 
-    With `text_encoder`, one caption is drawn for each sample and its embeddings are written too. Each of `world_size`
+    With `text_encoder`, one caption is drawn for each sample and its embeddings are written too. Actions and captions
+    that change are written where the source has them. Each of `world_size`
     processes writes its part, in its own shards. An interrupted process resumes after its last complete shard and
     writes what it would have written. `on_written` receives the number of samples this process has written, `on_bad`
     the name and problem of each bad one. tokens.json, which records networks and settings, is written before the first
@@ -103,23 +113,32 @@ def tokenize(
     more bad samples than `max_bad_fraction`; complete shards are kept.
     """
     check_outside(config.source.uri, out)
+    period = tokenizer.patch[0]
     try:
-        tokenizer.grid(config.frames, *tokenizer.config.image_size)
+        tokenizer.grid(config.frames or 1, *tokenizer.config.image_size)
+        if not config.frames:
+            tokenizer.encoder()  # raises for a tokenizer that cannot stream
     except PhenakiError as error:
         raise PhenakiError(f"--frames {config.frames}: {error}") from error
     data = DataConfig(
         sources=(config.source,),
         size=tuple(tokenizer.config.image_size),
         fps=tokenizer.config.fps,
-        lengths=(config.frames,),
+        lengths=(config.frames or 1 + period,),
         seed=config.seed,
     )
     check_has_clips(config.source.uri)
     captions = not isinstance(text_encoder, NoText)
-    source = open_source(config.source, data, captions, config.split)
+    source = open_source(config.source, data, captions, config.split, actions=True)
+    if source.actions and config.flip:
+        raise PhenakiError(f"'{config.source.uri}' has actions, of which left stays left: leave out --flip")
     if isinstance(source, ProceduralSource) and not config.samples:
         raise PhenakiError(f"'{config.source.uri}' is endless: set the number of samples (--samples)")
-    view = replace(data.view(config.frames, config.source), random=config.passes > 1, flip=config.flip)
+    if isinstance(source, ProceduralSource) and not config.frames:
+        raise PhenakiError(
+            f"'{config.source.uri}' is endless and has no recordings: set the frames of a clip (--frames)"
+        )
+    view = replace(data.view(data.lengths[0], config.source), random=config.passes > 1, flip=config.flip)
     made_by = TokenSet(
         tokenizer=fingerprint(tokenizer),
         spec=tokenizer.spec,
@@ -131,6 +150,7 @@ def tokenize(
         processes=world_size,
         causal=tokenizer.causal,
         size=config.source.size,
+        actions=source.actions,
     )
     writer = _RankWriter(out, rank, made_by)
     done = writer.done
@@ -141,9 +161,10 @@ def tokenize(
     check_caption = text_encoder.check if text_encoder else None
     bad = f"named in {out}"
     with writer.writer, ThreadPoolExecutor(1 + _DECODERS) as threads:
-        for group in _ahead(_groups(source, stream, done, view, check_caption, config.batch, threads), threads):
+        groups = _groups(source, stream, done, view, check_caption, config, period, threads)
+        for group in _ahead(groups, threads):
             good = [decoded for decoded in group if isinstance(decoded.sample, Sample)]
-            fields = iter(_encoded(good, tokenizer, text_encoder) if good else [])
+            fields = iter(_encoded(good, tokenizer, text_encoder, source.actions) if good else [])
             for decoded in group:
                 done.taken, done.position = done.taken + 1, decoded.position
                 if isinstance(decoded.sample, BadSample):
@@ -171,7 +192,8 @@ def _nothing_usable(config: TokenizeConfig, done: Tokenized, bad: str) -> str:
     found = [bad.rstrip(".")] if done.bad else []
     found += [f"{done.stills:,} still images"] if done.stills else []
     what = f": {', and '.join(found)}" if found else ""
-    return f"'{config.source.uri}' has no usable sample{what}. Clips of {config.frames} frames are needed (--frames)"
+    wanted = f"Clips of {config.frames} frames" if config.frames else "Videos"
+    return f"'{config.source.uri}' has no usable sample{what}. {wanted} are needed (--frames)"
 
 
 # samples
@@ -191,22 +213,36 @@ def _groups(
     done: Tokenized,
     view: ClipView,
     check_caption: Callable[[str], None] | None,
-    size: int,
+    config: TokenizeConfig,
+    period: int,
     threads: ThreadPoolExecutor,
 ) -> Iterator[list[_Decoded]]:
-    """What is left of the stream, in groups of `size`."""
+    """What is left of the stream, in groups of `config.batch` clips, or of one recording."""
 
     def draw(numbered: tuple[int, tuple[Any, Position]]) -> _Decoded:
         number, (item, position) = numbered
         rng = np.random.default_rng([stream.seed, stream.index, number])
         try:
-            return _Decoded(item, position, source.checked_sample(item, view, rng, check_caption))
+            shows = view if config.frames else _all_frames(item, view, period)
+            return _Decoded(item, position, source.checked_sample(item, shows, rng, check_caption))
         except BadSample as error:
             return _Decoded(item, position, error)
 
     items = enumerate(source.items(stream, done.position), done.taken)
-    while group := list(islice(items, size)):
+    while group := list(islice(items, config.batch if config.frames else 1)):
         yield list(threads.map(draw, group))
+
+
+def _all_frames(item: EncodedSample | BadSample, view: ClipView, period: int) -> ClipView:
+    """As many frames of a recording as make complete latent frames; at least two of those."""
+    if isinstance(item, BadSample):
+        raise item
+    try:
+        info = probe(item.media, item.suffix)
+    except BadSample as error:
+        raise BadSample(f"{item.name}: {error}") from error
+    frames = math.ceil((info.seconds - TOLERANCE) * view.fps)
+    return replace(view, frames=max(1 + period, floor_frames(max(1, frames), period)))
 
 
 def _ahead(groups: Iterator[list[_Decoded]], threads: ThreadPoolExecutor) -> Iterator[list[_Decoded]]:
@@ -218,32 +254,54 @@ def _ahead(groups: Iterator[list[_Decoded]], threads: ThreadPoolExecutor) -> Ite
 
 
 @torch.no_grad()
-def _encoded(group: list[_Decoded], tokenizer: Tokenizer, text_encoder: TextEncoder | None) -> list[dict[str, bytes]]:
+def _encoded(
+    group: list[_Decoded], tokenizer: Tokenizer, text_encoder: TextEncoder | None, actions: ActionSpec | None
+) -> list[dict[str, bytes]]:
     """The fields of each sample in a shard."""
     samples = [decoded.sample for decoded in group]
     device = next(tokenizer.parameters()).device
-    video = to_float(torch.from_numpy(np.stack([sample.video for sample in samples])).to(device))
-    ids = tokenizer.encode(video).cpu().numpy().astype(np.min_scalar_type(tokenizer.vocab_size - 1))
-    texts: list[np.ndarray | None] = [None] * len(samples)
+    video = torch.from_numpy(np.stack([sample.video for sample in samples]))
+    if tokenizer.causal:  # in chunks, as recordings may be long
+        chunks = (to_float(chunk.to(device)) for chunk in video.split(_CHUNK, dim=1))
+        ids = torch.cat(list(tokenizer.encode_stream(chunks)), dim=1)
+    else:
+        ids = tokenizer.encode(to_float(video.to(device)))
+    arrays = [{"ids": each} for each in ids.cpu().numpy().astype(np.min_scalar_type(tokenizer.vocab_size - 1))]
     if text_encoder:
-        with autocast(device):
-            text = text_encoder(text_encoder.tokenize([sample.caption for sample in samples]).to(device))
-        pairs = zip(text.embeddings, text.mask, strict=True)
-        texts = [embeddings[mask].half().cpu().numpy() for embeddings, mask in pairs]
-    return [_fields(decoded.item, decoded.sample, *made) for decoded, *made in zip(group, ids, texts, strict=True)]
+        arrays = [made | text for made, text in zip(arrays, _embedded(samples, text_encoder, device), strict=True)]
+    if actions:
+        arrays = [made | {"actions": compact(of.actions, actions)} for made, of in zip(arrays, samples, strict=True)]
+    words = [_words(decoded.item, decoded.sample, tokenizer.config.fps, text_encoder is None) for decoded in group]
+    return [{FIELD: save(made), "json": json.dumps(about).encode()} for made, about in zip(arrays, words, strict=True)]
 
 
-def _fields(item: Any, sample: Sample, ids: np.ndarray, text: np.ndarray | None) -> dict[str, bytes]:
-    """With text embeddings, only their caption; otherwise all captions, of which one is drawn at each use."""
+def _embedded(
+    samples: Sequence[Sample], text_encoder: TextEncoder, device: torch.device
+) -> Iterator[dict[str, np.ndarray]]:
+    """The arrays `text` of each sample, and `text_lengths` if its captions change."""
+    captions = [[text for _, text in sample.timed_captions] or [sample.caption] for sample in samples]
+    with autocast(device):
+        text = text_encoder(text_encoder.tokenize(list(chain(*captions))).to(device))
+    pairs = zip(text.embeddings, text.mask, strict=True)
+    embeddings = iter([embeddings[mask].half().cpu().numpy() for embeddings, mask in pairs])
+    for own in captions:
+        pieces = list(islice(embeddings, len(own)))
+        lengths = {"text_lengths": np.array(list(map(len, pieces)), np.int32)} if len(own) > 1 else {}
+        yield {"text": np.concatenate(pieces)} | lengths
+
+
+def _words(item: Any, sample: Sample, fps: float, all_captions: bool) -> dict[str, Any]:
+    """Of captions of which one is drawn at each use all, unless only the embeddings of one are there."""
     words: dict[str, Any] = {"captions": [sample.caption] if sample.caption else []}
     if isinstance(item, EncodedSample):
         words["source"] = item.key
-        if text is None:
+        if all_captions and not item.timed_captions:
             words |= {"captions": item.captions, "label": item.label}
+    if sample.timed_captions:
+        words["captions"] = [TimedCaption(frame / fps, text)._asdict() for frame, text in sample.timed_captions]
     if sample.continued:
         words["continued"] = True
-    arrays = {"ids": ids} if text is None else {"ids": ids, "text": text}
-    return {FIELD: save(arrays), "json": json.dumps(words).encode()}
+    return words
 
 
 # files

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from phenaki.core.errors import BadSample
@@ -20,6 +21,7 @@ from phenaki.media.view import (
     MediaInfo,
     StillPicture,
     Timed,
+    TimedClip,
     clip_frames,
     clip_instants,
     over_black,
@@ -33,7 +35,7 @@ _BROKEN = (EOFError, IndexError, SyntaxError, ValueError, struct.error, Image.De
 _LARGEST_PICTURE, _LARGEST_ANIMATION = 100_000_000, 16_000_000  # pixels; a few broken bytes can promise gigabytes
 
 
-def read_clip(file: BinaryIO, view: ClipView, rng: np.random.Generator) -> Frames:
+def read_clip(file: BinaryIO, view: ClipView, rng: np.random.Generator) -> TimedClip:
     with _open_image(file) as image:
         if view.frames > 1 and _count(image) == 1:  # before decoding: a folder of videos may hold many
             raise StillPicture(f"a still picture, where {view.frames} frames are requested")
@@ -45,7 +47,7 @@ def read_clip(file: BinaryIO, view: ClipView, rng: np.random.Generator) -> Frame
         for index, times in groupby(clip_frames(zip(starts, order, strict=True), instants)):
             image.seek(index)
             clip += [_render_picture(image, framing)] * len(list(times))
-        return np.stack(clip)
+        return TimedClip(np.stack(clip), instants)
 
 
 def read_frames(file: BinaryIO, framing: Framing) -> Iterator[Timed]:
@@ -56,6 +58,11 @@ def read_frames(file: BinaryIO, framing: Framing) -> Iterator[Timed]:
             picture = _render_picture(image, framing)
             yield start, lambda picture=picture: picture
         yield starts[-1], None
+
+
+def read_starts(file: BinaryIO) -> NDArray[np.float64]:
+    with _open_image(file) as image:
+        return np.array(_start_times(image))
 
 
 def probe(file: BinaryIO) -> MediaInfo:

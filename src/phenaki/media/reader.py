@@ -17,11 +17,12 @@ from typing import BinaryIO, NamedTuple
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.media import pictures, streams
 from phenaki.media.convert import Frames
-from phenaki.media.view import FPS, ClipView, Framing, MediaInfo, Timed, unreadable
+from phenaki.media.view import FPS, ClipView, Framing, MediaInfo, Timed, TimedClip, unreadable
 
 PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})  # read by Pillow, all others by FFmpeg
 VIDEOS = frozenset(
@@ -44,8 +45,22 @@ def read_clip(media: bytes | Path, ending: str, view: ClipView, rng: np.random.G
     with antialiasing; transparency becomes black. Raises BadSample for a file that is corrupt there, too short or too
     elongated, and StillPicture for a still one.
     """
+    return read_timed_clip(media, ending, view, rng).frames
+
+
+def read_timed_clip(media: bytes | Path, ending: str, view: ClipView, rng: np.random.Generator) -> TimedClip:
+    """As `read_clip`, with the instants of the frames."""
     with _opened(media) as file:
         return _decoder(ending).read_clip(file, view, rng)
+
+
+def read_starts(media: bytes | Path, ending: str) -> NDArray[np.float64]:
+    """When each of the N frames of a file starts, and the last one ends, (N + 1,), in seconds as the file counts them.
+
+    Nothing is decoded. Raises BadSample for a file that cannot be read.
+    """
+    with _opened(media) as file:
+        return _decoder(ending).read_starts(file)
 
 
 def read_frames(media: bytes | Path, ending: str, size: tuple[int, int]) -> Iterator[Timed]:

@@ -17,6 +17,7 @@ from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from phenaki.core.errors import BadSample
 from phenaki.media.convert import Frames
@@ -27,6 +28,7 @@ from phenaki.media.view import (
     Framing,
     MediaInfo,
     Timed,
+    TimedClip,
     clip_frames,
     clip_instants,
     over_black,
@@ -36,7 +38,7 @@ from phenaki.media.view import (
 _SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 
 
-def read_clip(file: BinaryIO, view: ClipView, rng: np.random.Generator) -> Frames:
+def read_clip(file: BinaryIO, view: ClipView, rng: np.random.Generator) -> TimedClip:
     with _open_container(file) as container:
         stream = _video_stream(container)
         instants = clip_instants(*_span(container, stream), view, rng)
@@ -46,7 +48,7 @@ def read_clip(file: BinaryIO, view: ClipView, rng: np.random.Generator) -> Frame
         for _, same in groupby(visible, key=id):
             frame, *repeats = same
             clip += [render(frame)] * (1 + len(repeats))
-        return np.stack(clip)
+        return TimedClip(np.stack(clip), instants)
 
 
 def read_frames(file: BinaryIO, framing: Framing) -> Iterator[Timed]:
@@ -55,6 +57,13 @@ def read_frames(file: BinaryIO, framing: Framing) -> Iterator[Timed]:
         render = _Renderer(stream, framing)
         for start, frame in _decode(container, stream):
             yield start, partial(render, frame) if frame else None
+
+
+def read_starts(file: BinaryIO) -> NDArray[np.float64]:
+    with _open_container(file) as container:
+        stream = _video_stream(container)
+        stamps = _stamps(_unbroken(container.demux(stream), stream), stream)
+        return np.array([*(_seconds(stamp, stream) for stamp, _ in stamps), _seconds(sum(stamps[-1]), stream)])
 
 
 def probe(file: BinaryIO) -> MediaInfo:
@@ -101,6 +110,12 @@ def _span(container: InputContainer, stream: VideoStream) -> tuple[float, float]
 
 def _scan(packets: Iterable[Packet], stream: VideoStream) -> tuple[int, float, float]:
     """The number of frames, and when the first starts and the last ends in seconds, from all time stamps."""
+    stamps = _stamps(packets, stream)
+    return len(stamps), _seconds(stamps[0][0], stream), _seconds(sum(stamps[-1]), stream)
+
+
+def _stamps(packets: Iterable[Packet], stream: VideoStream) -> list[tuple[int, int]]:
+    """Start and duration of each frame, in ticks, in the order in which they are shown."""
     stamps = [
         (packet.pts if packet.pts is not None else packet.dts, packet.duration or _frame_ticks(stream))
         for packet in packets
@@ -109,8 +124,7 @@ def _scan(packets: Iterable[Packet], stream: VideoStream) -> tuple[int, float, f
     stamps = [(stamp, duration) for stamp, duration in stamps if stamp is not None]
     if not stamps:
         raise BadSample("it has no frame with a time stamp")
-    first, end = min(stamps)[0], sum(max(stamps))  # of a stamp and its duration
-    return len(stamps), _seconds(first, stream), _seconds(end, stream)
+    return sorted(stamps)
 
 
 def _unbroken(packets: Iterable[Packet], stream: VideoStream) -> Iterator[Packet]:

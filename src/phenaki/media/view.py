@@ -26,6 +26,13 @@ class StillPicture(BadSample):
     """An intact picture where more than one frame is requested."""
 
 
+class TimedClip(NamedTuple):
+    """Frames uint8 (T, H, W, 3), and the instant of each, float64 (T,), in seconds as the file counts them."""
+
+    frames: Frames
+    instants: NDArray[np.float64]
+
+
 @configclass
 class ClipView:
     """What a clip shows of a file: `frames` frames at `fps` per second, of `size` (H, W) pixels.
@@ -101,6 +108,11 @@ def visible_at(timed: Iterable[tuple[float, Any]], instants: NDArray[np.float64]
         if number == len(instants):
             return
     raise BadSample(f"it ends at {end:.2f} s, before its stated end")
+
+
+def visible_frames(starts: NDArray[np.float64], instants: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Which frame of a file is visible at each instant, int (T,), where the frames start at `starts` (N,)."""
+    return np.searchsorted(starts, instants + TOLERANCE, side="right") - 1
 
 
 def clip_frames(timed: Iterable[tuple[float, Any]], instants: NDArray[np.float64]) -> list[Any]:
