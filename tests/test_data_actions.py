@@ -448,6 +448,7 @@ def test_a_procedural_world_brings_actions(monkeypatch, clocked: CViViT, tmp_pat
     assert torch.equal(batch["actions"][1], torch.from_numpy(table(7, 1)))
     assert batch["timed_captions"] == [((0, "left"), (3, "right"))] * 2
     assert "actions" not in next(Batches(config("arrows"), 2))
+    assert next(Batches(config("arrows", lengths=(1,)), 2, actions=True))["actions"].shape == (2, 1, 3)
     tokenize(TokenizeConfig(SourceConfig("arrows"), frames=7, samples=2), str(tmp_path), clocked)
     source = opened(tmp_path)
     sample = source.sample(items(source)[1], view(7), np.random.default_rng(0))

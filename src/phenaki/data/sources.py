@@ -159,6 +159,8 @@ class ProceduralSource(Source):
     def sample(self, item: int, view: ClipView, rng: np.random.Generator) -> Sample:
         sample = self.world.sample(item, view.frames)
         actions = sample.actions if self.actions else None
+        if self.actions and view.frames == 1:
+            actions = np.zeros((1, len(self.actions)), np.float32)
         metadata: SampleMetadata = {"name": f"scene {item}"}
         return Sample(sample.video, sample.caption, sample.continued, metadata, actions, sample.timed_captions)
 
