@@ -414,3 +414,4 @@ def test_usage_of_known_codes() -> None:
     assert code_usage(torch.arange(8), 8) == pytest.approx((8.0, 1.0))
     assert code_usage(torch.zeros(100, dtype=torch.long), 8) == pytest.approx((1.0, 1 / 8))
     assert code_usage(torch.tensor([0, 0, 1, 1, 2, 2, 2, 2]), 4) == pytest.approx((2**1.5, 3 / 4))
+    assert code_usage(torch.arange(8) << 40, 2**48) == pytest.approx((8.0, 2**-45))

@@ -149,7 +149,6 @@ def distance(before: Tensor, after: Tensor) -> Tensor:
 
 def code_usage(ids: Tensor, vocab_size: int) -> tuple[float, float]:
     """Perplexity of the ids (1..V), and the fraction of the V codes used (0..1)."""
-    counts = torch.bincount(ids.flatten(), minlength=vocab_size).double()
+    counts = ids.unique(return_counts=True)[1].double()  # not one count per code: FSQ may have 2^48 of them
     p = counts / counts.sum()
-    entropy = -(p * p.clamp_min(1e-12).log()).sum()
-    return float(entropy.exp()), float((counts > 0).double().mean())
+    return float((-p * p.log()).sum().exp()), len(counts) / vocab_size
