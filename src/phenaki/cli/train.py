@@ -136,6 +136,14 @@ def train_generator(
             show_default="the recipe's",
         ),
     ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Fine-tune the generator of a model, a bidirectional one also to a causal one.",
+            show_default=False,
+        ),
+    ] = None,
     data: DataOption = None,
     resume: ResumeOption = "auto",
     overwrite: OverwriteOption = False,
@@ -150,7 +158,8 @@ def train_generator(
     torchrun --nproc-per-node 2 -m phenaki train generator ...
     """
     from phenaki.conditioning import encoder_class, named_config
-    from phenaki.pipeline import load_part
+    from phenaki.core.hub import resolve
+    from phenaki.pipeline import load_model, load_part
     from phenaki.training import recipes
     from phenaki.training.generator import train_generator
     from phenaki.worlds.shapes import check
@@ -165,7 +174,8 @@ def train_generator(
         reader = encoder_class(configured.text)(configured.text)
     elif text_encoder:
         reader = load_part(text_encoder, "text")
-    _say_trained("model", train_generator(configured, out, first_stage, reader, resume, overwrite, check))
+    init = load_model(resolve(init_from))[0] if init_from else None
+    _say_trained("model", train_generator(configured, out, first_stage, reader, resume, overwrite, check, init))
 
 
 @train_app.command("critic")

@@ -219,19 +219,14 @@ class CausalTransformer(MaskedTransformer):
         return layer.attention.to_out(x.transpose(1, 2).flatten(2)).view(C, B, frames, S, H * K)
 
 
-def from_masked(
-    generator: MaskedTransformer, sizes: CausalTransformerSizes, actions: ActionSpec | None = None
-) -> CausalTransformer:
-    """A block-causal transformer with the weights of a bidirectional one, to be fine-tuned, also to new `actions`.
+def causal_weights(generator: MaskedTransformer) -> dict[str, Tensor]:
+    """The weights of a bidirectional generator as those of a causal one of the same sizes, to be fine-tuned.
 
     Its absolute positions in time are replaced by their mean over a clip.
     """
-    config = generator.config
-    causal = CausalTransformer(sizes.config(config.tokenizer, config.text_width, actions or config.actions))
-    state = dict(generator.state_dict())
+    state, config = dict(generator.state_dict()), generator.config
     weight, (t, per_axis) = state["positions.weight"], (latent_frames(config.frames, config.tokenizer.patch[0]), 2)
     in_time = fourier_features((t,), (t,), FOURIER_BANDS, weight.device).mean(0)
     state["positions.bias"] = state["positions.bias"] + weight[:, : per_axis * FOURIER_BANDS] @ in_time.to(weight.dtype)
     state["positions.weight"] = weight[:, per_axis * FOURIER_BANDS :]
-    causal.load_state_dict(causal.state_dict() | state)
-    return causal
+    return state

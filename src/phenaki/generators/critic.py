@@ -90,6 +90,8 @@ CRITICS.register("self", SelfCriticConfig, SelfCritic)
 def build_critic(config: CriticConfig, generator: Generator) -> Critic:
     """A new critic, of the kind "token" or "self", for a generator."""
     sizes = generator.config
+    if generator.has_cache:
+        raise PhenakiError("critics score whole clips, which a causal generator does not see: use critic.kind=none")
     if config.kind == "self":
         return SelfCritic(SelfCriticConfig(sizes.width))
     return TokenCritic(

@@ -11,11 +11,17 @@ from phenaki.core.config import bounded, configclass
 
 @configclass
 class GeneratorLossConfig:
-    """`text_drop`: probability, for each sample, that its text is replaced by the null embedding.
-    `first_frame_weight`: weight of the first frame's ids relative to the others."""
+    """`text_drop`: probability, for each sample, that its text is replaced by the null embedding; `action_drop`: that
+    its actions are hidden. `first_frame_weight`: weight of the first frame's ids relative to the others.
+
+    `history_noise`: of a causal generator, up to which fraction of the ids of earlier latent frames is replaced by
+    random ones, in half of the clips: it learns to go on from its own mistakes.
+    """
 
     label_smoothing: float = bounded(0.1, at_least=0, below=1)
-    text_drop: float = bounded(0.1, at_least=0, below=1)
+    text_drop: float = bounded(0.1, at_least=0, at_most=1)
+    action_drop: float = bounded(0.1, at_least=0, at_most=1)
+    history_noise: float = bounded(0.0, at_least=0, below=1)
     first_frame_weight: float = bounded(1.0, above=0)
 
 

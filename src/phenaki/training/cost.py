@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -174,6 +174,7 @@ def _generator_step(recipe: GeneratorRecipe, spec: TokenizerSpec) -> Step:
             torch.zeros(clips, recipe.text.max_words, WORD_BYTES).long() if learns else _embeddings(clips, recipe.text)
         )
         batch = _masked_batch(clips, grid, text, components.critic is not None)
+        batch = replace(batch, clean=batch.ids if components.generator.has_cache else None)
         generator.compute_loss(components, batch, recipe, autocast)[0].backward()
 
     return Step(trained, generator.build_optimizers(trained, recipe), run, grid, len(trained))

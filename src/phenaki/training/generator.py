@@ -7,11 +7,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from phenaki.conditioning import Text, TextConfig, TextEncoder, WordEncoderConfig, encoder_class
+from phenaki.conditioning import TextConfig, TextEncoder, WordEncoderConfig, encoder_class
+from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import Autocast
 from phenaki.data.batch import Batch
 from phenaki.data.config import DataConfig
 from phenaki.generators import Components, GeneratorSizes, MaskedTransformerSizes, build_generator
+from phenaki.generators.causal import CausalTransformer, causal_weights
 from phenaki.generators.critic import CriticConfig, build_critic
 from phenaki.generators.losses import GeneratorLossConfig, masked_cross_entropy
 from phenaki.pipeline import save_model
@@ -51,7 +53,7 @@ def compute_loss(
     `score_sampled`."""
     generator, critic = networks.generator, networks.critic
     with autocast():
-        text = batch.text if isinstance(batch.text, Text) else networks.text_encoder(batch.text)
+        text = batch.encode_text(networks.text_encoder)
         logits = masked_logits(generator, text, batch)
     loss = batch.fraction * masked_cross_entropy(logits, batch.targets, batch.weight, recipe.loss.label_smoothing)
     losses, outputs = {"loss": loss}, {"correct": logits.argmax(-1) == batch.targets}
@@ -62,15 +64,35 @@ def compute_loss(
     return loss + recipe.critic.weight * critic_loss, losses | {"critic_loss": critic_loss}, outputs | scored
 
 
-def build_networks(recipe: GeneratorRecipe, inputs: Inputs) -> Networks:
-    """The networks in training by name: the generator first, a text encoder that learns, and a critic."""
-    generator = build_generator(recipe.generator, inputs.spec, inputs.text_width)
+def build_networks(recipe: GeneratorRecipe, inputs: Inputs, init: Components | None = None) -> Networks:
+    """The networks in training by name: the generator first, a text encoder that learns, and a critic. `init`: a model
+    whose weights they begin with."""
+    generator = build_generator(recipe.generator, inputs.spec, inputs.text_width, inputs.actions)
     networks: Networks = {"generator": generator}
     if inputs.learns_text:
         networks["text_encoder"] = encoder_class(recipe.text)(recipe.text)
+    if init is not None:
+        initialize_from(networks, init)
     if recipe.critic.kind != "none":
         networks["critic"] = build_critic(recipe.critic, generator)
     return networks
+
+
+def initialize_from(networks: Networks, init: Components) -> None:
+    """Load the weights of a trained generator, and of its text encoder if that is trained too; a layer for actions may
+    be new. Raises PhenakiError for networks of other sizes."""
+    for name, source in (("generator", init.generator), ("text_encoder", init.text_encoder)):
+        if name not in networks:
+            continue
+        become_causal = isinstance(networks[name], CausalTransformer) and not source.has_cache
+        state, own = causal_weights(source) if become_causal else source.state_dict(), networks[name].state_dict()
+        state = {key: tensor for key, tensor in own.items() if "actions" in key} | state
+        if {key: tensor.shape for key, tensor in state.items()} != {key: tensor.shape for key, tensor in own.items()}:
+            raise PhenakiError(
+                f"the {name.replace('_', ' ')} of the model to begin with has other sizes than the recipe's: override "
+                "the recipe's with those of the model"
+            )
+        networks[name].load_state_dict(state)
 
 
 def build_optimizers(networks: Networks, recipe: GeneratorRecipe) -> dict[str, Optimizers]:
@@ -85,9 +107,9 @@ def build_optimizers(networks: Networks, recipe: GeneratorRecipe) -> dict[str, O
 class GeneratorTrainer(Trainer):
     """A generator in training, with a text encoder that learns, and a critic, if the recipe has them."""
 
-    def __init__(self, recipe: GeneratorRecipe, run: Run, inputs: Inputs):
+    def __init__(self, recipe: GeneratorRecipe, run: Run, inputs: Inputs, init: Components | None = None):
         with run.initializing():
-            networks = build_networks(recipe, inputs)
+            networks = build_networks(recipe, inputs, init)
         for network in (*networks.values(), inputs.tokenizer, inputs.text_encoder):
             if network is not None:
                 network.to(run.device)
@@ -120,12 +142,14 @@ def train_generator(
     resume: str = "auto",
     overwrite: bool = False,
     checker: Checker | None = None,
+    init: Components | None = None,
 ) -> Path:
     """Train a generator for a frozen tokenizer, or resume the run in `folder`.
 
     The text encoder is trained too, unless it is of a pretrained kind, or `text_encoder` is given: that stays frozen.
     Token shards hold ids, and may hold text embeddings: networks that are not needed for them may be omitted, and the
-    trained model is then saved without them. `checker` checks samples from captions of a procedural world.
+    trained model is then saved without them. `checker` checks samples from captions of a procedural world. `init`: a model
+    that is fine-tuned, a bidirectional one also to a causal one.
 
     Returns the folder of the model with averaged weights, as `Phenaki.from_pretrained` reads it. Raises PhenakiError
     for a tokenizer or text encoder that does not fit the data, or differs from that of the run in `folder`. `resume`
@@ -136,7 +160,7 @@ def train_generator(
     recipe.sampling.decoding.check_critic(recipe.critic.kind != "none")
     previews = Previews(recipe, inputs, checker)
     with Run(folder, recipe.run, recipe, inputs.frozen, resume, overwrite) as run:
-        trainer = GeneratorTrainer(recipe, run, inputs)
+        trainer = GeneratorTrainer(recipe, run, inputs, init)
 
         def preview(averages: Networks) -> None:
             model = inputs.components(averages)

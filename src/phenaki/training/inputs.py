@@ -10,19 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.conditioning import NoTextConfig, Text, TextConfig, TextEncoder, encoder_class
+from phenaki.core.actions import ActionSpec, to_latent
 from phenaki.core.components import fingerprint
 from phenaki.core.errors import PhenakiError
+from phenaki.core.grid import latent_index
 from phenaki.core.precision import autocast
 from phenaki.data.batch import Batch
 from phenaki.data.config import DataConfig
 from phenaki.data.mixing import Batches
-from phenaki.data.opening import token_set
+from phenaki.data.opening import action_spec, token_set
 from phenaki.data.tokens import TOKENS, TokenSet
 from phenaki.generators import Components
 from phenaki.generators.losses import GeneratorLossConfig
 from phenaki.media.convert import to_float
 from phenaki.tokenizers import Tokenizer, TokenizerSpec
-from phenaki.training.masking import GeneratorBatch, PrefixConfig, make_batch
+from phenaki.training.masking import GeneratorBatch, PrefixConfig, add_noise, draw_frame_masks, make_batch
 from phenaki.training.run import Run
 
 
@@ -34,7 +36,7 @@ class Inputs:
     shards hold embeddings, of width `text_width`. text_fingerprint: of the text encoder; "" for one that is trained
     with the generator, which the training adds. captions: whether samples need one. check_caption: raises PhenakiError
     for captions that the text encoder cannot read; None with embeddings. causal: whether the first ids of a clip depend
-    on its first frames alone.
+    on its first frames alone. actions: those of the clips.
     """
 
     spec: TokenizerSpec
@@ -46,6 +48,7 @@ class Inputs:
     captions: bool
     check_caption: Callable[[str], None] | None
     causal: bool
+    actions: ActionSpec | None = None
 
     @property
     def learns_text(self) -> bool:
@@ -58,9 +61,18 @@ class Inputs:
     def text(self, batch: Batch, text_encoder: TextEncoder | None, device: torch.device) -> Text | Tensor:
         """Embeddings; for a text encoder in training, the tokens that it reads."""
         if "text" in batch:
-            return Text(batch["text"].to(device), batch["text_mask"].to(device))
-        tokens = text_encoder.tokenize(batch["captions"]).to(device)
+            fields = (batch["text"], batch["text_mask"], batch.get("text_frames"))
+            return Text(*(field if field is None else field.to(device) for field in fields))
+        timed = batch.get("timed_captions")
+        captions = batch["captions"] if timed is None else [caption for row in timed for _, caption in row]
+        tokens = text_encoder.tokenize(captions).to(device)
         return tokens if self.learns_text else text_encoder(tokens)
+
+    def caption_starts(self, batch: Batch) -> list[list[int]] | None:
+        """The latent frames at which the captions of each clip start; None if they do not change."""
+        if "text" in batch or "timed_captions" not in batch:
+            return None
+        return [[latent_index(frame, self.spec.patch[0]) for frame, _ in row] for row in batch["timed_captions"]]
 
     def check(self, data: DataConfig, prefix: PrefixConfig, frames: int) -> None:
         """Raise PhenakiError unless the longest clips have as many frames as the generator writes, and the tokenizer
@@ -85,22 +97,41 @@ class Inputs:
     def batches(self, data: DataConfig, run: Run) -> Batches:
         """The batches of this process."""
         period, check = self.spec.patch[0], self.check_caption
-        return Batches(data, period, run.rank, run.world_size, self.captions, check, run.skip_sample)
+        actions = self.actions is not None
+        return Batches(data, period, run.rank, run.world_size, self.captions, check, run.skip_sample, actions)
 
     def draw_batch(
         self, batch: Batch, model: Components, run: Run, step: int, recipe: Any, loss: GeneratorLossConfig
     ) -> list[GeneratorBatch]:
         """The batch, in `optimizer.accumulate` parts, with all that is random in a step of the model in training."""
         rng, device = run.rng(step), run.device
-        ids = self.ids(batch, device)
-        masks = recipe.prefix.draw_masks(batch["continued"], ids.shape[1:], rng, run.rng(step, shared=True))
+        ids, others = self.ids(batch, device), self.history(batch)
+        if model.generator.has_cache:
+            window = recipe.generator.window
+            masks = draw_frame_masks(ids.shape[1:], ~others.get("starts", torch.ones(len(ids)).bool()), window, rng)
+            others["clean"] = add_noise(ids, loss.history_noise, self.spec.vocab_size, rng)
+        else:
+            masks = recipe.prefix.draw_masks(batch["continued"], ids.shape[1:], rng, run.rng(step, shared=True))
         dropped = torch.zeros(len(ids), dtype=torch.bool)
         if loss.text_drop:
             dropped = torch.rand(len(ids), generator=rng) < loss.text_drop
+        if "actions" in others:
+            others["dropped_actions"] = torch.rand(len(ids), generator=rng) < loss.action_drop
         uniform = torch.rand(int(masks[1].sum()), 1, generator=rng) if model.critic is not None else None
         with autocast(device, recipe.run.precision):
             text = self.text(batch, model.text_encoder, device)
-        return make_batch(ids, text, masks, dropped, uniform, loss.first_frame_weight, recipe.optimizer.accumulate)
+        weight, parts = loss.first_frame_weight, recipe.optimizer.accumulate
+        return make_batch(ids, text, masks, dropped, uniform, weight, parts, self.caption_starts(batch), **others)
+
+    def history(self, batch: Batch) -> dict[str, Tensor]:
+        """What is known of clips besides ids and text: `actions` of their latent frames, and whether they are the
+        `starts` of recordings, where a batch says so."""
+        others: dict[str, Tensor] = {}
+        if "actions" in batch:
+            others["actions"] = to_latent(batch["actions"], self.spec.patch[0])
+        if "start" in batch:
+            others["starts"] = batch["start"] == 0
+        return others
 
 
 def open_inputs(
@@ -149,7 +180,8 @@ def open_inputs(
     captions = not text_of and not isinstance(config, NoTextConfig)
     check_caption = None if text_of else config.check
     causal = tokenizer.causal if tokenizer else first.causal
-    return Inputs(spec, ids_of, tokenizer, text_encoder, width, read_by, captions, check_caption, causal)
+    actions = action_spec(data)
+    return Inputs(spec, ids_of, tokenizer, text_encoder, width, read_by, captions, check_caption, causal, actions)
 
 
 def _check(uri: str, made_by: TokenSet, ids_of: str, text_of: str) -> None:

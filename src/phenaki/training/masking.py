@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from phenaki.conditioning import Text
+from phenaki.conditioning import Text, TextEncoder
 from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
 from phenaki.generators import Generator
@@ -86,6 +86,31 @@ class PrefixConfig:
         return free, random_mask(free, masked_count(progress, free.flatten(1).sum(1)), rng)
 
 
+def draw_frame_masks(
+    grid: tuple[int, int, int], begun: Tensor, window: int, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """As `PrefixConfig.draw_masks`, for a causal generator: each latent frame has a mask ratio of its own.
+
+    begun: bool (B,), clips that begin in the middle of a recording. Their first `window` - 1 latent frames lack a part
+    of what came before, so they are given; at least one latent frame is not.
+    """
+    (t, h, w), batch = grid, len(begun)
+    free = ~(begun[:, None] & (torch.arange(t) < min(window, t) - 1))[:, :, None, None].expand(-1, -1, h, w)
+    progress = torch.rand(batch * t, generator=rng)
+    rows = free.reshape(batch * t, 1, h, w)
+    masked = random_mask(rows, masked_count(progress, rows.flatten(1).sum(1)), rng)
+    return free, masked.view(batch, t, h, w)
+
+
+def add_noise(ids: Tensor, most: float, vocab_size: int, rng: torch.Generator) -> Tensor:
+    """Ids int64 (B, t, h, w), of which in half of the clips up to the fraction `most` is replaced by random ones."""
+    if not most:
+        return ids
+    fraction = most * torch.rand(len(ids), 1, 1, 1, generator=rng) * (torch.rand(len(ids), 1, 1, 1, generator=rng) < 0.5)
+    noisy, random = torch.rand(ids.shape, generator=rng) < fraction, torch.randint(vocab_size, ids.shape, generator=rng)
+    return torch.where(noisy.to(ids.device), random.to(ids.device), ids)
+
+
 @dataclass(frozen=True)
 class GeneratorBatch:
     """A batch of the second stage, or a part of it, on the device of the networks.
@@ -95,6 +120,11 @@ class GeneratorBatch:
     of their losses. free: int64 (F,), the positions to be generated, which a critic scores. uniform: float32 (M, 1) in
     [0, 1), from which ids are sampled for the critic; None without one. fraction, free_fraction: of the weights, and of
     the positions to be generated, in the batch.
+
+    clean: int64 (B, t, h, w), what a causal generator sees of earlier latent frames. actions: float32 (B, t, A), with
+    dropped_actions, bool (B,), where they are hidden. starts: bool (B,), False where a clip begins in the middle of a
+    recording. caption_starts: the latent frames at which the captions of each sample start, where they change; `text`
+    then has one row for each caption.
     """
 
     ids: Tensor
@@ -106,11 +136,26 @@ class GeneratorBatch:
     uniform: Tensor | None
     fraction: float = 1.0
     free_fraction: float = 1.0
+    clean: Tensor | None = None
+    actions: Tensor | None = None
+    dropped_actions: Tensor | None = None
+    starts: Tensor | None = None
+    caption_starts: Sequence[Sequence[int]] | None = None
+
+    def encode_text(self, text_encoder: TextEncoder) -> Text:
+        """The embeddings, by an encoder in training if they are not there."""
+        text = self.text if isinstance(self.text, Text) else text_encoder(self.text)
+        return text if self.caption_starts is None else Text.timed(text, self.caption_starts)
 
     @property
     def targets(self) -> Tensor:
         """The masked ids, int64 (M,)."""
         return self.ids.flatten()[self.where]
+
+    def conditioning(self, text: Text) -> tuple[Text | Tensor | None, ...]:
+        """The arguments of `Generator.condition`; a generator without actions need not know theirs."""
+        others = (self.actions, self.dropped, self.dropped_actions, self.starts)
+        return (text, *others[: 2 if self.actions is None and self.starts is None else None])
 
     def masked_ids(self, mask_id: int) -> Tensor:
         return self.ids.flatten().index_fill(0, self.where, mask_id).view_as(self.ids)
@@ -118,8 +163,8 @@ class GeneratorBatch:
 
 def masked_logits(generator: Generator, text: Text, batch: GeneratorBatch) -> Tensor:
     """Logits (M, V) of the masked positions."""
-    condition = generator.condition(text, drop=batch.dropped)
-    return generator(batch.masked_ids(generator.mask_id), condition, batch.where)
+    condition = generator.condition(*batch.conditioning(text))
+    return generator(batch.masked_ids(generator.mask_id), condition, batch.where, batch.clean)
 
 
 def make_batch(
@@ -130,38 +175,50 @@ def make_batch(
     uniform: Tensor | None = None,
     first_frame_weight: float = 1.0,
     parts: int = 1,
+    caption_starts: Sequence[Sequence[int]] | None = None,
+    **others: Tensor,
 ) -> list[GeneratorBatch]:
     """The batch, in at most so many parts for gradient accumulation.
 
-    ids and text are on the device of the networks; masks (those of `draw_masks`), dropped and uniform on the CPU.
+    ids and text are on the device of the networks; masks (those of `draw_masks`), dropped, uniform, and `others`, which
+    have a row for each sample, on the CPU.
     """
     free, masked = masks
     ids, device = ids[:, : free.shape[1]], ids.device
     weight = torch.ones(masked.shape)
-    weight[:, 0] = first_frame_weight
-    counts = [int(part.sum()) for part in masked.chunk(parts)]
+    weight[others.get("starts", slice(None)), 0] = first_frame_weight
     total, all_free = weight[masked].sum(), free.sum()
-    uniforms = [None] * len(counts) if uniform is None else uniform.split(counts)
-    rows = zip(ids.chunk(parts), _chunk(text, parts), free.chunk(parts), masked.chunk(parts), strict=True)
-    others = zip(dropped.chunk(parts), weight.chunk(parts), uniforms, strict=True)
-    return [
-        GeneratorBatch(
-            ids=ids,
-            text=text,
-            dropped=dropped.to(device),
-            where=masked.flatten().nonzero().squeeze(1).to(device),
-            weight=weight[masked].to(device),
-            free=free.flatten().nonzero().squeeze(1).to(device),
-            uniform=None if uniform is None else uniform.to(device),
-            fraction=float(weight[masked].sum() / total),
-            free_fraction=float(free.sum() / all_free),
+    samples = [len(part) for part in ids.chunk(parts)]
+    firsts = range(0, len(ids), samples[0])
+    starts = None if caption_starts is None else [caption_starts[i : i + samples[0]] for i in firsts]
+    rows = samples if starts is None else [sum(map(len, part)) for part in starts]
+    texts = _split(text, rows)
+    uniforms = None if uniform is None else uniform.split([int(part.sum()) for part in masked.split(samples)])
+    others = {name: tensor.split(samples) for name, tensor in others.items()}
+    batches = []
+    for n, (ids, free, masked, weight) in enumerate(
+        zip(*(tensor.split(samples) for tensor in (ids, free, masked, weight)), strict=True)
+    ):
+        batches.append(
+            GeneratorBatch(
+                ids=ids,
+                text=texts[n],
+                dropped=dropped.split(samples)[n].to(device),
+                where=masked.flatten().nonzero().squeeze(1).to(device),
+                weight=weight[masked].to(device),
+                free=free.flatten().nonzero().squeeze(1).to(device),
+                uniform=None if uniforms is None else uniforms[n].to(device),
+                fraction=float(weight[masked].sum() / total),
+                free_fraction=float(free.sum() / all_free),
+                caption_starts=None if starts is None else starts[n],
+                **{name: tensors[n].to(device) for name, tensors in others.items()},
+            )
         )
-        for (ids, text, free, masked), (dropped, weight, uniform) in zip(rows, others, strict=True)
-    ]
+    return batches
 
 
-def _chunk(text: Text | Tensor, parts: int) -> Sequence[Text | Tensor]:
+def _split(text: Text | Tensor, rows: Sequence[int]) -> Sequence[Text | Tensor]:
     if isinstance(text, Tensor):
-        return text.chunk(parts)
-    fields = [field.chunk(parts) for field in text if field is not None]
-    return [Text(*rows) for rows in zip(*fields, strict=True)]
+        return text.split(rows)
+    fields = [field.split(rows) for field in text if field is not None]
+    return [Text(*parts) for parts in zip(*fields, strict=True)]

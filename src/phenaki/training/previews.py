@@ -81,10 +81,11 @@ class Previews:
         counts = masked_count(torch.linspace(0, 0.95, len(ids)), free.flatten(1).sum(1))
         masked = random_mask(free, counts, torch.Generator().manual_seed(0))
         with torch.no_grad(), autocast(device, self._precision):
-            text = inputs.text(batch, model.text_encoder, device)
-            text = text if isinstance(text, Text) else model.text_encoder(text)
-            (part,) = make_batch(ids, text, (free, masked), torch.zeros(len(ids), dtype=torch.bool))
-            logits = masked_logits(model.generator, text, part)
+            text, none = inputs.text(batch, model.text_encoder, device), torch.zeros(len(ids), dtype=torch.bool)
+            others = inputs.history(batch) | ({"clean": ids} if model.generator.has_cache else {})
+            starts = inputs.caption_starts(batch)
+            (part,) = make_batch(ids, text, (free, masked), none, caption_starts=starts, **others)
+            logits = masked_logits(model.generator, part.encode_text(model.text_encoder), part)
         losses = F.cross_entropy(logits.float(), part.targets, reduction="none")
         first = part.where % ids[0].numel() < ids[0, 0].numel()
         metrics = {f"{clips.name}/loss_first": losses[first].mean().item()}

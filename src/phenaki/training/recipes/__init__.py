@@ -7,7 +7,14 @@ from phenaki.core.errors import PhenakiError, did_you_mean
 from phenaki.training.critic import CriticRecipe
 from phenaki.training.generator import GeneratorRecipe
 from phenaki.training.recipes.critics import critic_debug, critic_shapes_64
-from phenaki.training.recipes.generators import base_128, masked_debug, masked_shapes_64, paper
+from phenaki.training.recipes.generators import (
+    base_128,
+    causal_debug,
+    causal_shapes_64,
+    masked_debug,
+    masked_shapes_64,
+    paper,
+)
 from phenaki.training.recipes.tokenizers import (
     conv3d_64,
     conv3d_128,
@@ -28,7 +35,7 @@ _FIRST_STAGE += (cvivit_64, cvivit_128, conv3d_debug, conv3d_64, conv3d_128)
 TOKENIZER_RECIPES: dict[str, Callable[[], TokenizerRecipe]] = {f.__name__: f for f in _FIRST_STAGE}
 TOKENIZER_RECIPES["cvivit_paper"] = cvivit_128
 GENERATOR_RECIPES: dict[str, Callable[[], GeneratorRecipe]] = {
-    f.__name__: f for f in (masked_debug, masked_shapes_64, base_128, paper)
+    f.__name__: f for f in (masked_debug, masked_shapes_64, causal_debug, causal_shapes_64, base_128, paper)
 }
 CRITIC_RECIPES: dict[str, Callable[[], CriticRecipe]] = {f.__name__: f for f in (critic_debug, critic_shapes_64)}
 STAGES = {"tokenizer": TOKENIZER_RECIPES, "generator": GENERATOR_RECIPES, "critic": CRITIC_RECIPES}

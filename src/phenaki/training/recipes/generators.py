@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from phenaki.conditioning import T5Config, WordEncoderConfig
 from phenaki.data.config import DataConfig
-from phenaki.generators import MaskedTransformerSizes
+from phenaki.generators import CausalTransformerSizes, MaskedTransformerSizes
 from phenaki.generators.losses import GeneratorLossConfig
 from phenaki.sampling import DecodingConfig, GuidanceConfig, RolloutConfig, SamplingConfig
 from phenaki.training.config import RunConfig
 from phenaki.training.generator import GeneratorRecipe
 from phenaki.training.masking import PrefixConfig
 from phenaki.training.optim import OptimizerConfig
-from phenaki.training.recipes.shapes import SHAPES
+from phenaki.training.recipes.shapes import RECORDINGS, SHAPES
 
 
 def masked_debug() -> GeneratorRecipe:
@@ -49,6 +51,35 @@ def masked_shapes_64() -> GeneratorRecipe:
             RolloutConfig(prime_frames=1, first_frame_alone=True, first_frame_steps=36),
         ),
         run=RunConfig(steps=20_000, log_every=25, picture_every=500, checkpoint_every=250),
+    )
+
+
+def causal_debug() -> GeneratorRecipe:
+    """A causal second stage that trains in seconds, on the tokenizer of `cvivit_debug`, with keys."""
+    base = masked_debug()
+    return replace(
+        base,
+        generator=CausalTransformerSizes(frames=13, width=64, layers=2, window=3),
+        data=DataConfig(RECORDINGS, size=32, batch=4, lengths=(1, 13), length_weights=(0.25, 0.75), workers=0),
+        loss=GeneratorLossConfig(history_noise=0.05),
+    )
+
+
+def causal_shapes_64() -> GeneratorRecipe:
+    """A causal second stage of the world of shapes, with keys, to be fine-tuned from the generator of `shapes-64` on
+    the ids of a tokenizer of `cvivit_shapes_64_streaming`: clips of up to 26 latent frames in which captions switch."""
+    return GeneratorRecipe(
+        generator=CausalTransformerSizes(frames=51, width=256, layers=6, window=6),
+        text=WordEncoderConfig(width=192, layers=2),
+        data=DataConfig(RECORDINGS, batch=4, lengths=(1, 11, 25, 51), length_weights=(0.1, 0.2, 0.25, 0.45), seed=1),
+        loss=GeneratorLossConfig(label_smoothing=0.02, first_frame_weight=2.0, history_noise=0.06),
+        optimizer=OptimizerConfig(kind="muon", lr=1e-3, warmup_steps=30, cooldown_fraction=0.35, clip=1.0),
+        sampling=SamplingConfig(
+            DecodingConfig(steps=8, temperature=0.4, choice_temperature=4.0),
+            GuidanceConfig(scale=1.5),
+            RolloutConfig(scene_frames=11, first_frame_steps=36),
+        ),
+        run=RunConfig(steps=3_000, log_every=25, picture_every=500, checkpoint_every=100),
     )
 
 
