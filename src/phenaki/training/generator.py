@@ -148,8 +148,8 @@ def train_generator(
 
     The text encoder is trained too, unless it is of a pretrained kind, or `text_encoder` is given: that stays frozen.
     Token shards hold ids, and may hold text embeddings: networks that are not needed for them may be omitted, and the
-    trained model is then saved without them. `checker` checks samples from captions of a procedural world. `init`: a model
-    that is fine-tuned, a bidirectional one also to a causal one.
+    trained model is then saved without them. `checker` checks samples from captions of a procedural world. `init`: a
+    model to fine-tune; a bidirectional generator may become a causal one.
 
     Returns the folder of the model with averaged weights, as `Phenaki.from_pretrained` reads it. Raises PhenakiError
     for a tokenizer or text encoder that does not fit the data, or differs from that of the run in `folder`. `resume`

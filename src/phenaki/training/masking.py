@@ -106,7 +106,9 @@ def add_noise(ids: Tensor, most: float, vocab_size: int, rng: torch.Generator) -
     """Ids int64 (B, t, h, w), of which in half of the clips up to the fraction `most` is replaced by random ones."""
     if not most:
         return ids
-    fraction = most * torch.rand(len(ids), 1, 1, 1, generator=rng) * (torch.rand(len(ids), 1, 1, 1, generator=rng) < 0.5)
+    fraction = (
+        most * torch.rand(len(ids), 1, 1, 1, generator=rng) * (torch.rand(len(ids), 1, 1, 1, generator=rng) < 0.5)
+    )
     noisy, random = torch.rand(ids.shape, generator=rng) < fraction, torch.randint(vocab_size, ids.shape, generator=rng)
     return torch.where(noisy.to(ids.device), random.to(ids.device), ids)
 
@@ -183,35 +185,32 @@ def make_batch(
     ids and text are on the device of the networks; masks (those of `draw_masks`), dropped, uniform, and `others`, which
     have a row for each sample, on the CPU.
     """
-    free, masked = masks
-    ids, device = ids[:, : free.shape[1]], ids.device
+    (free, masked), device = masks, ids.device
+    columns = others | {"ids": ids[:, : free.shape[1]], "dropped": dropped}
     weight = torch.ones(masked.shape)
     weight[others.get("starts", slice(None)), 0] = first_frame_weight
-    total, all_free = weight[masked].sum(), free.sum()
-    samples = [len(part) for part in ids.chunk(parts)]
-    firsts = range(0, len(ids), samples[0])
-    starts = None if caption_starts is None else [caption_starts[i : i + samples[0]] for i in firsts]
-    rows = samples if starts is None else [sum(map(len, part)) for part in starts]
-    texts = _split(text, rows)
-    uniforms = None if uniform is None else uniform.split([int(part.sum()) for part in masked.split(samples)])
-    others = {name: tensor.split(samples) for name, tensor in others.items()}
-    batches = []
-    for n, (ids, free, masked, weight) in enumerate(
-        zip(*(tensor.split(samples) for tensor in (ids, free, masked, weight)), strict=True)
-    ):
+    total, all_free, size = weight[masked].sum(), free.sum(), -(-len(ids) // parts)
+    firsts = range(0, len(ids), size)
+    starts = None if caption_starts is None else [caption_starts[first : first + size] for first in firsts]
+    captions = [1] * len(ids) if caption_starts is None else [len(row) for row in caption_starts]
+    texts = _split(text, [sum(captions[first : first + size]) for first in firsts])
+    batches, used = [], 0
+    for n, first in enumerate(firsts):
+        rows = slice(first, first + size)
+        where, weights = masked[rows].flatten().nonzero().squeeze(1), weight[rows][masked[rows]]
+        drawn = None if uniform is None else uniform[used : used + len(where)].to(device)
+        used += len(where)
         batches.append(
             GeneratorBatch(
-                ids=ids,
                 text=texts[n],
-                dropped=dropped.split(samples)[n].to(device),
-                where=masked.flatten().nonzero().squeeze(1).to(device),
-                weight=weight[masked].to(device),
-                free=free.flatten().nonzero().squeeze(1).to(device),
-                uniform=None if uniforms is None else uniforms[n].to(device),
-                fraction=float(weight[masked].sum() / total),
-                free_fraction=float(free.sum() / all_free),
+                where=where.to(device),
+                weight=weights.to(device),
+                free=free[rows].flatten().nonzero().squeeze(1).to(device),
+                uniform=drawn,
+                fraction=float(weights.sum() / total),
+                free_fraction=float(free[rows].sum() / all_free),
                 caption_starts=None if starts is None else starts[n],
-                **{name: tensors[n].to(device) for name, tensors in others.items()},
+                **{name: tensor[rows].to(device) for name, tensor in columns.items()},
             )
         )
     return batches

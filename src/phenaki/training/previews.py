@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from phenaki.conditioning import Text
 from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import autocast
 from phenaki.data.batch import collate

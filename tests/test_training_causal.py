@@ -1,0 +1,137 @@
+"""Training of a causal generator: what it hides, what it sees of the past, actions, timed captions, fine-tuning."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from phenaki.conditioning import WordEncoder
+from phenaki.core.actions import ActionSpec
+from phenaki.core.config import override
+from phenaki.core.errors import PhenakiError
+from phenaki.core.precision import autocast
+from phenaki.generators import CausalTransformer, CausalTransformerSizes, Components, MaskedTransformer
+from phenaki.pipeline import Phenaki
+from phenaki.tokenizers import CViViT
+from phenaki.training.generator import GeneratorRecipe, build_networks, compute_loss, initialize_from, train_generator
+from phenaki.training.gradients import accumulate_gradients
+from phenaki.training.inputs import open_inputs
+from phenaki.training.masking import add_noise, draw_frame_masks, make_batch
+from phenaki.training.recipes import GENERATOR_RECIPES
+from phenaki.worlds.shapes.recording import KEYS
+
+GRID = (6, 4, 4)
+SPEC = ActionSpec(("left",), ("button",))
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_each_latent_frame_has_a_mask_ratio_of_its_own() -> None:
+    free, masked = draw_frame_masks(GRID, torch.zeros(200).bool(), window=3, rng=rng())
+    ratios = masked.float().mean(dim=(2, 3))
+    assert free.all() and masked.flatten(2).any(-1).all()
+    assert abs(ratios.mean() - 0.64) < 0.05 and ratios.std(dim=1).mean() > 0.2  # cosine: 2 / pi on average
+
+
+@pytest.mark.parametrize(("window", "given"), [(1, 0), (3, 2), (6, 5), (9, 5)])
+def test_clips_from_the_middle_begin_with_what_is_only_seen(window: int, given: int) -> None:
+    begun = torch.tensor([False, True])
+    free, masked = draw_frame_masks(GRID, begun, window, rng())
+    assert free[0].all() and not free[1, :given].any() and free[1, given:].all()
+    assert not (masked & ~free).any() and masked[1, given:].flatten(1).any(-1).all()
+
+
+def test_noise_on_what_came_before() -> None:
+    ids = torch.randint(100, (400, *GRID), generator=rng(1))
+    assert add_noise(ids, 0.0, 100, rng()) is ids
+    changed = (add_noise(ids, 0.4, 100, rng()) != ids).float().mean(dim=(1, 2, 3))
+    assert 0.4 < (changed > 0).float().mean() < 0.55 and changed.max() < 0.5 and abs(changed.mean() - 0.1) < 0.03
+
+
+def recipe(**changes: str) -> GeneratorRecipe:
+    return override(GENERATOR_RECIPES["causal_debug"](), [f"{key}={value}" for key, value in changes.items()])
+
+
+def test_parts_of_a_batch_have_the_gradients_of_the_whole(text_encoder: WordEncoder, tokenizer: CViViT) -> None:
+    torch.manual_seed(0)
+    sizes = CausalTransformerSizes(frames=11, width=64, layers=1, window=3)
+    generator = CausalTransformer(sizes.config(tokenizer.spec, 64, SPEC)).train()
+    torch.nn.init.normal_(generator.actions.weight)
+    networks = Components(generator, tokenizer, text_encoder)
+    ids = torch.randint(125, (5, *GRID), generator=rng(1))
+    starts = [[0, 2], [0], [0, 1, 5], [0], [0, 3]]
+    tokens = text_encoder.tokenize([f"a red circle {number}" for number in range(sum(map(len, starts)))])
+    begins = torch.tensor([True, False, True, True, False])
+    masks = draw_frame_masks(GRID, ~begins, 3, rng())
+    others = {
+        "clean": add_noise(ids, 0.5, 125, rng()),
+        "actions": torch.rand(5, 6, 2, generator=rng()),
+        "dropped_actions": torch.tensor([False, True, False, False, False]),
+        "starts": begins,
+    }
+
+    def gradients(parts: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        for network in (generator, text_encoder):
+            network.zero_grad()
+        dropped = torch.arange(5) == 2
+        batches = make_batch(ids, tokens, masks, dropped, None, 2.0, parts, starts, **others)
+        assert len(batches) == parts
+        plain = lambda: autocast(torch.device("cpu"), "float32")  # noqa: E731
+        objective, *_ = accumulate_gradients(batches, lambda part: compute_loss(networks, part, recipe(), plain))
+        named = [*generator.named_parameters(), *text_encoder.named_parameters()]
+        return objective, {name: parameter.grad.clone() for name, parameter in named}
+
+    (whole, expected), (summed, found) = gradients(1), gradients(3)
+    assert torch.allclose(whole, summed, atol=1e-5)
+    for name in expected:
+        assert torch.allclose(expected[name], found[name], atol=1e-5), name
+        assert expected[name].abs().sum() > 0, name
+
+
+def test_it_trains_from_recordings_and_is_played(tmp_path: Path, tokenizer: CViViT) -> None:
+    """On the world of shapes, with keys: the model of the run is steered by them."""
+    folder = train_generator(recipe(**{"run.steps": "3"}), tmp_path / "run", tokenizer)
+    model = Phenaki.from_pretrained(folder)
+    assert model.generator.config.actions == ActionSpec(KEYS, ("button",) * 4)
+    world = model.play("a red circle obeys the arrow keys", steps=2)
+    world.press("left")
+    assert [world.step().shape[0] for _ in range(4)] == [1, 2, 2, 2]
+
+
+def test_data_without_actions_make_a_generator_without(tmp_path: Path, tokenizer: CViViT) -> None:
+    from phenaki.data.config import SourceConfig
+
+    base = recipe(**{"run.steps": "1"})
+    plain = replace(base, data=replace(base.data, sources=(SourceConfig("shapes", options={"recordings": True}),)))
+    model = Phenaki.from_pretrained(train_generator(plain, tmp_path / "run", tokenizer))
+    assert model.generator.config.actions is None
+
+
+def test_a_bidirectional_model_is_fine_tuned(
+    tokenizer: CViViT, text_encoder: WordEncoder, generator: MaskedTransformer
+) -> None:
+    init = Components(generator, tokenizer, text_encoder)
+    inputs = open_inputs(recipe().data, recipe().text, tokenizer, None)
+    networks = build_networks(recipe(), inputs, init)
+    assert torch.equal(networks["generator"].head.weight, generator.head.weight)
+    assert all(
+        torch.equal(own, given)
+        for own, given in zip(
+            networks["text_encoder"].state_dict().values(), text_encoder.state_dict().values(), strict=True
+        )
+    )
+    again = build_networks(recipe(), inputs, Components(networks["generator"], tokenizer, text_encoder))
+    assert torch.equal(again["generator"].actions.weight, networks["generator"].actions.weight)
+    wider = build_networks(recipe(**{"generator.width": "128"}), inputs)
+    with pytest.raises(PhenakiError, match="generator of the model to begin with has other sizes"):
+        initialize_from(wider, init)
+
+
+def test_critics_are_refused(tmp_path: Path, tokenizer: CViViT) -> None:
+    with pytest.raises(PhenakiError, match="critics score whole clips"):
+        train_generator(recipe(**{"critic.kind": "self"}), tmp_path / "run", tokenizer)
