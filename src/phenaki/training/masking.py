@@ -1,4 +1,4 @@
-"""What a step of the second stage hides: known latent frames, masks, dropped text. All of it is drawn on the CPU.
+"""What a step of the second stage hides: known latent frames, masks, dropped text. All of it is uniforms on the CPU.
 
 Shapes: B batch, t, h, w token grid, M masked ids, F ids to be generated.
 """
@@ -198,7 +198,7 @@ def make_batch(
     for n, first in enumerate(firsts):
         rows = slice(first, first + size)
         where, weights = masked[rows].flatten().nonzero().squeeze(1), weight[rows][masked[rows]]
-        drawn = None if uniform is None else uniform[used : used + len(where)].to(device)
+        uniforms = None if uniform is None else uniform[used : used + len(where)].to(device)
         used += len(where)
         batches.append(
             GeneratorBatch(
@@ -206,7 +206,7 @@ def make_batch(
                 where=where.to(device),
                 weight=weights.to(device),
                 free=free[rows].flatten().nonzero().squeeze(1).to(device),
-                uniform=drawn,
+                uniform=uniforms,
                 fraction=float(weights.sum() / total),
                 free_fraction=float(free[rows].sum() / all_free),
                 caption_starts=None if starts is None else starts[n],
