@@ -4,6 +4,7 @@ python examples/extend/generator.py runs/tokenizer/tokenizer runs/nearby
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 import phenaki
 from phenaki.conditioning import Text
 from phenaki.core.registry import GENERATORS
-from phenaki.generators import Condition, Generator
+from phenaki.generators import Generator
 from phenaki.tokenizers import TokenizerSpec
 from phenaki.training.generator import GeneratorRecipe, train_generator
 from phenaki.training.recipes import masked_debug
@@ -33,6 +34,15 @@ class NearbyConfig(NearbySizes):
     text_width: int
 
 
+@dataclass(frozen=True)
+class MeanOfText:
+    embedding: Tensor  # (B, 1, 1, 1, D)
+
+    @staticmethod
+    def concatenate(conditions: Sequence["MeanOfText"]) -> "MeanOfText":
+        return MeanOfText(torch.cat([condition.embedding for condition in conditions]))
+
+
 class Nearby(Generator):
     def __init__(self, config: NearbyConfig):
         super().__init__()
@@ -43,15 +53,14 @@ class Nearby(Generator):
         self.nearby = nn.Conv3d(config.width, config.width, 3, padding=1)
         self.head = nn.Linear(config.width, self.vocab_size)
 
-    def condition(self, text: Text, actions: Tensor | None = None, drop: Tensor | None = None) -> Condition:
+    def condition(self, text: Text, actions: Tensor | None = None, drop: Tensor | None = None) -> MeanOfText:
         mask = text.mask if drop is None else text.mask & ~drop[:, None]
         words = mask.sum(1, keepdim=True)
         mean = (text.embeddings * mask[..., None]).sum(1) / words.clamp(min=1)
-        value = self.text(torch.where(words > 0, mean, self.null_text))[:, None, None]  # B, 1 head, 1 position, D
-        return Condition([(value, value)], mask.new_ones(len(mask), 1))
+        return MeanOfText(self.text(torch.where(words > 0, mean, self.null_text))[:, None, None, None])
 
     def features(self, ids, condition, where=None, clean=None, cache=None) -> Tensor:
-        x = self.ids(ids) + condition.keys_values[0][1][:, None]  # B, t, h, w, D
+        x = self.ids(ids) + condition.embedding  # B, t, h, w, D
         x = torch.relu(self.nearby(x.movedim(-1, 1)).movedim(1, -1))
         return x if where is None else x.flatten(0, 3).index_select(0, where)
 

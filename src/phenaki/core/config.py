@@ -116,7 +116,8 @@ def changes(before: Any, now: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
 def override(config: Config, overrides: Sequence[str]) -> Config:
     """A copy of `config` with overrides such as `["optimizer.lr=1e-3", "grid=[6,8,8]"]`; values are YAML.
 
-    Nested dataclasses keep their class, which may be one that the annotations do not name. Raises PhenakiError for
+    Nested dataclasses keep their class, which may be one that the annotations do not name, unless a key belongs to
+    another class of an annotated union: `generator.window=6` makes the generator causal. Raises PhenakiError for
     anything but `key=value`, and as `from_dict` does.
     """
     merged = OmegaConf.create(to_dict(config))
@@ -174,13 +175,21 @@ def _build(cls: type[Config], data: Any, at: str, like: Config | None = None) ->
     for key, value in data.items():
         nested = getattr(like, key, None)
         if dataclasses.is_dataclass(nested):
-            values[key] = _build(type(nested), value, f"{inside}{key}", nested)
+            kind = _nested_class(type(nested), hints[key], value)
+            values[key] = _build(kind, value, f"{inside}{key}", nested)
         else:
             values[key] = _convert(hints[key], value, f"{inside}{key}")
     try:
         return cls(**values)
     except OutOfBoundsError as error:
         raise PhenakiError(f"{inside}{error}") from error
+
+
+def _nested_class(current: type, annotated: Any, value: Any) -> type:
+    """The current class of a nested configuration, unless another one of an annotated union alone has all keys."""
+    classes = [current, *filter(dataclasses.is_dataclass, get_args(annotated))]
+    fits = (each for each in classes if isinstance(value, Mapping) and value.keys() <= _fields(each).keys())
+    return next(fits, current)
 
 
 def _fields(cls: type) -> dict[str, dataclasses.Field]:

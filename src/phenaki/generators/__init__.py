@@ -11,8 +11,8 @@ from phenaki.tokenizers.spec import TokenizerSpec
 GENERATORS.register("masked", MaskedTransformerConfig, MaskedTransformer)
 GENERATORS.register("causal", CausalTransformerConfig, CausalTransformer)
 
-GeneratorSizes = MaskedTransformerSizes
-"""What a recipe chooses, by the type of generator that it is for."""
+GeneratorSizes = MaskedTransformerSizes | CausalTransformerSizes
+"""What a recipe chooses; its type chooses the generator. Sizes with a `window` are of a causal one."""
 
 
 def build_generator(

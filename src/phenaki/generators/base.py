@@ -1,6 +1,7 @@
 """The contract of a generator (second stage): masked ids and a condition to logits.
 
-Training, sampling, critics and the cost model call `condition`, `logits` and `commit` alone.
+Training, sampling and the cost model call `condition`, `logits`, `make_cache` and `commit` alone; a critic that shares
+the network also calls `features`.
 
 Shapes: B batch, t, h, w token grid, M positions asked for, D width, V vocabulary, H heads, K head width, L text length.
 """
@@ -26,7 +27,10 @@ FORWARD_METHODS = ("condition", "logits", "features", "commit")
 
 @dataclass(frozen=True)
 class Condition:
-    """What a generator computed from text and actions, once for all steps of decoding. Opaque to everyone else.
+    """What a generator computed from text and actions, once for all steps of decoding.
+
+    Opaque to everyone else but for `concatenate`, so a generator may return a class of its own that has it; this one is
+    for transformers with cross-attention.
 
     keys_values: keys and values (B, H, L, K) for each layer. mask: bool (B, L), True where there is text. frames: int64
     (B, L, 2), the latent frames [first, end) that see each position; None: all do. actions: embedded, (B, t, D), or
@@ -89,7 +93,9 @@ class Generator(nn.Module, ABC):
     """ids int64 (B, t, h, w), `mask_id` where unknown, and a condition -> logits (B, t, h, w, V).
 
     Subclasses set `config`, with `tokenizer` (the TokenizerSpec of the ids), `text_width` and `frames` (of the longest
-    clip), and `head`, and define `condition` and `features`; `commit` too if they keep a cache.
+    clip), and `head`, and define `condition` and `features`. Critics also read `config.width`, that of the features,
+    and `config.layers`, the default depth of a token critic. Generators with a cache set `has_cache`, and define
+    `make_cache` and `commit`.
     """
 
     has_cache: ClassVar[bool] = False
@@ -163,8 +169,17 @@ class Generator(nn.Module, ABC):
             raise PhenakiError(f"{type(self).__name__} sees a whole clip at once and takes no `clean` and no `cache`")
         return self.head(self.features(ids, condition, where, **history))
 
-    forward = logits
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """As `logits`."""
+        return self.logits(*args, **kwargs)
+
+    def make_cache(self) -> Any:
+        """An empty cache, for any batch. Raises PhenakiError for a generator that keeps none."""
+        raise self._no_cache()
 
     def commit(self, ids: Tensor, condition: Condition, cache: Any) -> None:
         """Write the keys and values of finished latent frames, ids int64 (B, n, h, w), into the cache."""
-        raise PhenakiError(f"{type(self).__name__} keeps no cache: it sees a whole clip at once")
+        raise self._no_cache()
+
+    def _no_cache(self) -> PhenakiError:
+        return PhenakiError(f"{type(self).__name__} keeps no cache: it sees a whole clip at once")
