@@ -25,7 +25,7 @@ from phenaki.conditioning import WordEncoder
 from phenaki.core import files, hub
 from phenaki.core.components import save_component
 from phenaki.core.errors import PhenakiError
-from phenaki.generators import MaskedTransformer
+from phenaki.generators import Components, MaskedTransformer
 from phenaki.media.reader import read_video
 from phenaki.pipeline import Phenaki
 from phenaki.tokenizers import CViViT
@@ -44,7 +44,7 @@ def refused(result: Result) -> str:
 
 @pytest.fixture
 def model(tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder) -> Phenaki:
-    return Phenaki(tokenizer, generator, text_encoder, sampling_config(steps=2, prime_frames=3))
+    return Phenaki(Components(generator, tokenizer, text_encoder), sampling_config(steps=2, prime_frames=3))
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from phenaki.cli.inputs import read_size
 from phenaki.conditioning import WordEncoder
 from phenaki.core import hub
 from phenaki.core.errors import PhenakiError
-from phenaki.generators import MaskedTransformer
+from phenaki.generators import Components, MaskedTransformer
 from phenaki.media.convert import Frames, to_float
 from phenaki.media.reader import read_video
 from phenaki.media.writer import write_image, write_video
@@ -64,7 +64,7 @@ def model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Phenaki:
     """A tiny model under the name of the released one; the folder that commands run in holds a clip and a picture."""
-    model = Phenaki(tokenizer, generator, text_encoder, sampling_config(steps=2, prime_frames=3))
+    model = Phenaki(Components(generator, tokenizer, text_encoder), sampling_config(steps=2, prime_frames=3))
     model.save_pretrained(tmp_path / "models" / "shapes-64")
     monkeypatch.setattr(hub, "ZOO", tmp_path / "models")
     (tmp_path / "work").mkdir()
@@ -84,7 +84,7 @@ def test_a_video_begins_with_the_picture(model: Phenaki) -> None:
     expected = model.generate("a", start=start, frames=5, seed=2)
     assert np.array_equal(frames_of("a.webp"), expected.clips[0])
     assert np.array_equal(frames_of("a.webp")[0], texture(1, seed=1)[0])
-    assert expected.scenes == (1,) and expected.video.shape[2] == 5
+    assert expected.scene_starts == (1,) and expected.video.shape[2] == 5
 
 
 def test_a_picture_of_another_aspect_is_cropped_and_reported() -> None:
@@ -142,7 +142,7 @@ def test_a_clip_is_extended(model: Phenaki) -> None:
     assert np.array_equal(clip[:5, :, :32], texture(5)) and np.array_equal(clip[:5, :, -32:], texture(5))
     result = model.extend(to_float(texture(5)), ["a", "b"], frames=3, prime_frames=5, samples=2)
     assert np.array_equal(clip[:, :, :32], result.clips[0])
-    assert result.scenes == (5, 7)
+    assert result.scene_starts == (5, 7)
 
 
 def test_clips_are_resampled_to_the_models_rate() -> None:

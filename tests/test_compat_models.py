@@ -23,7 +23,7 @@ from phenaki.core.errors import PhenakiError
 from phenaki.core.registry import TEXT_ENCODERS, Entry
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
-from phenaki.generators import Condition
+from phenaki.generators import Components, Condition
 from phenaki.pipeline import Phenaki
 from phenaki.training.inputs import open_inputs
 from phenaki.training.masking import PrefixConfig
@@ -216,11 +216,11 @@ def test_tokenizer_and_generator_make_a_model(name: str, letters: Letters, tmp_p
     tokenizer = tokenizer_of(golden(name), tmp_path)
     generator = maskgit_of(golden(name), tmp_path, frames=5)
     sampling = sampling_config(steps=2, prime_frames=3)
-    Phenaki(tokenizer, generator, letters, sampling).save_pretrained(tmp_path / "model")
+    Phenaki(Components(generator, tokenizer, letters), sampling).save_pretrained(tmp_path / "model")
     model = phenaki.load(tmp_path / "model", device="cpu")
     assert isinstance(model, Phenaki) and isinstance(model.generator, PegMaskGit)
     story = model.generate(["a cat", "it jumps"], seed=1)
-    assert story.video.shape == (1, 3, 9, 32, 32) and story.scenes == (0, 5)
+    assert story.video.shape == (1, 3, 9, 32, 32) and story.scene_starts == (0, 5)
     assert not torch.equal(story.video, model.generate(["a dog", "it jumps"], seed=1).video)
     with pytest.raises(PhenakiError, match="has 144 ids, and this generator has positions for 128"):
         condition = generator.condition(Text(torch.zeros(1, 1, 40), torch.ones(1, 1).bool()))
@@ -230,7 +230,7 @@ def test_tokenizer_and_generator_make_a_model(name: str, letters: Letters, tmp_p
 def test_a_generator_refuses_another_tokenizer(letters: Letters, tmp_path: Path) -> None:
     generator = maskgit_of(golden(COSINE), tmp_path, image_size=16)
     with pytest.raises(PhenakiError, match="built for a tokenizer with image_size"):
-        Phenaki(tokenizer_of(golden(COSINE), tmp_path), generator, letters)
+        Components(generator, tokenizer_of(golden(COSINE), tmp_path), letters)
 
 
 def test_obvious_released_a_tokenizer_of_128_pixels(tmp_path: Path) -> None:

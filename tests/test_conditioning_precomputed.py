@@ -12,7 +12,7 @@ from helpers.sampling import sampling_config
 from phenaki.conditioning import NoText, NoTextConfig, Text, WordEncoder
 from phenaki.core.errors import PhenakiError, PhenakiWarning
 from phenaki.core.precision import autocast
-from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
+from phenaki.generators import Components, MaskedTransformer, MaskedTransformerSizes
 from phenaki.pipeline import Phenaki, load, load_text_encoder
 from phenaki.sampling import Scene, rollout
 from phenaki.tokenizers import CViViT
@@ -20,7 +20,7 @@ from phenaki.tokenizers import CViViT
 
 @pytest.fixture
 def model(tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder) -> Phenaki:
-    return Phenaki(tokenizer, generator, text_encoder, sampling_config(steps=2, prime_frames=1))
+    return Phenaki(Components(generator, tokenizer, text_encoder), sampling_config(steps=2, prime_frames=1))
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def textless(tokenizer: CViViT) -> Phenaki:
     torch.manual_seed(3)
     encoder = NoText(NoTextConfig())
     generator = MaskedTransformer(MaskedTransformerSizes(frames=5, width=64, layers=1).config(tokenizer.spec, 1))
-    return Phenaki(tokenizer, generator, encoder, sampling_config(steps=2, guidance_scale=2.0))
+    return Phenaki(Components(generator, tokenizer, encoder), sampling_config(steps=2, guidance_scale=2.0))
 
 
 @torch.no_grad()
@@ -38,8 +38,8 @@ def test_embeddings_give_the_video_of_their_prompts(model: Phenaki) -> None:
         text = model.text_encoder.encode(prompts)
     options = {"frames": [5, 3], "seed": 4, "samples": 2}
     wanted, made = model.generate(prompts, **options), model.generate(text, **options)
-    assert torch.equal(made.video, wanted.video) and made.scenes == wanted.scenes
-    assert made.prompts == ("text embeddings 1", "text embeddings 2")
+    assert torch.equal(made.video, wanted.video) and made.scene_starts == wanted.scene_starts
+    assert made.prompts == (None, None)
     streamed = torch.cat(list(model.stream(text, **options)), 2)
     assert torch.equal(streamed, wanted.video)
     other = model.generate(Text(-text.embeddings, text.mask), **options)

@@ -18,7 +18,7 @@ from phenaki.compat import PegMaskGit
 from phenaki.conditioning import CLIPConfig, CLIPEncoder, T5Config, T5Encoder, TextEncoder, named_config
 from phenaki.core.components import fingerprint, read_component
 from phenaki.core.errors import PhenakiError, PhenakiWarning
-from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
+from phenaki.generators import Components, MaskedTransformer, MaskedTransformerSizes
 from phenaki.pipeline import Phenaki, load, load_text_encoder
 from phenaki.tokenizers import CViViT
 
@@ -152,7 +152,7 @@ def test_a_model_holds_their_name_and_no_weights(
 ) -> None:
     for encoder in (t5, clip):
         folder = tmp_path / type(encoder).__name__
-        model = Phenaki(tokenizer, generator_for(tokenizer, encoder), encoder, sampling_config(steps=2))
+        model = Phenaki(Components(generator_for(tokenizer, encoder), tokenizer, encoder), sampling_config(steps=2))
         model.save_pretrained(folder)
         assert [file.name for file in (folder / "text").iterdir()] == ["config.json"]
         said = json.loads((folder / "text" / "config.json").read_text())["config"]
@@ -170,7 +170,9 @@ def test_imported_maskgits_read_t5(tmp_path: Path) -> None:
     case = golden(COSINE)
     generator = maskgit_of(case, tmp_path, frames=5)
     encoder = load_text_encoder(tiny_t5(tmp_path / "t5", width=generator.config.text_width))
-    model = Phenaki(tokenizer_of(case, tmp_path), generator, encoder, sampling_config(steps=2, prime_frames=3))
+    model = Phenaki(
+        Components(generator, tokenizer_of(case, tmp_path), encoder), sampling_config(steps=2, prime_frames=3)
+    )
     model.save_pretrained(tmp_path / "model")
     model = load(tmp_path / "model", device="cpu")
     assert isinstance(model.generator, PegMaskGit) and isinstance(model.text_encoder, T5Encoder)
@@ -252,4 +254,4 @@ def test_widths_and_lengths_that_do_not_fit(
         CLIPEncoder(replace(uneven, pooled=True))
     other = MaskedTransformer(MaskedTransformerSizes(width=64, layers=1).config(tokenizer.spec, 48))
     with pytest.raises(PhenakiError, match="reads text of width 48, and this text has width 32"):
-        Phenaki(tokenizer, other, t5)
+        Components(other, tokenizer, t5)

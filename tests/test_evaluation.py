@@ -40,7 +40,9 @@ from phenaki.worlds.shapes.evaluation import ShapesEval
 
 @pytest.fixture
 def model(tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder) -> Phenaki:
-    return Phenaki(tokenizer, generator, text_encoder, sampling_config(steps=2, guidance_scale=2.0, prime_frames=1))
+    return Phenaki(
+        Components(generator, tokenizer, text_encoder), sampling_config(steps=2, guidance_scale=2.0, prime_frames=1)
+    )
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from helpers.training import lasting
 from phenaki.conditioning import WordEncoder
 from phenaki.core.config import override
 from phenaki.core.registry import REGISTRIES
-from phenaki.generators import MaskedTransformer
+from phenaki.generators import Components, MaskedTransformer
 from phenaki.sampling import DecodingConfig
 from phenaki.tokenizers import CViViT
 from phenaki.training.generator import train_generator
@@ -93,7 +93,7 @@ def test_a_generator(critic: str, tmp_path: Path, tokenizer: CViViT) -> None:
 
 def test_a_sampler(tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder) -> None:
     module = example("sampler")
-    model = phenaki.Phenaki(tokenizer, generator, text_encoder)
+    model = phenaki.Phenaki(Components(generator, tokenizer, text_encoder))
     assert torch.equal(module.generate(model, "a circle"), module.generate(model, "a circle"))
     ids = torch.randint(tokenizer.vocab_size, (2, 3, 4, 4))
     known = torch.rand(ids.shape) < 0.5

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-import phenaki
-from helpers.training import lasting
 from phenaki.conditioning import Text
 from phenaki.core.config import from_dict, override, to_dict
 from phenaki.core.errors import PhenakiError
 from phenaki.generators import Condition, MaskedTransformer, MaskedTransformerSizes, build_generator
 from phenaki.generators.causal import CausalTransformer, CausalTransformerSizes, causal_weights
-from phenaki.tokenizers import CViViT
 from phenaki.tokenizers.spec import TokenizerSpec
-from phenaki.training.generator import GeneratorRecipe, train_generator
-from phenaki.training.masking import make_batch, masked_logits
+from phenaki.training.generator import GeneratorRecipe
 from phenaki.training.recipes import masked_debug
 
 SPEC = TokenizerSpec(vocab_size=31, patch=(2, 8, 8), image_size=(16, 24), fps=8.0)
@@ -160,26 +155,13 @@ def test_one_latent_frame_at_a_time() -> None:
         generator.logits(clip(2), generator.condition(text()), cache=generator.make_cache())
 
 
-def test_a_recipe_chooses_the_generator_by_the_type_of_its_sizes(tmp_path: Path, tokenizer: CViViT) -> None:
-    recipe = override(lasting(masked_debug(), 2), ["generator.window=3"])
+def test_a_recipe_chooses_the_generator_by_the_type_of_its_sizes() -> None:
+    recipe = override(masked_debug(), ["generator.window=3"])
     assert recipe.generator == CausalTransformerSizes(frames=5, width=64, layers=2, window=3)
     assert override(recipe, ["generator.width=128"]).generator.window == 3
-    for made in (masked_debug(), recipe):
+    for made, kind in ((masked_debug(), MaskedTransformer), (recipe, CausalTransformer)):
         assert from_dict(GeneratorRecipe, json.loads(json.dumps(to_dict(made)))) == made
-    train_generator(recipe, tmp_path, tokenizer)
-    assert type(phenaki.load(tmp_path / "model").generator) is CausalTransformer
-
-
-@torch.no_grad()
-def test_training_shows_the_clean_past() -> None:
-    """Ids that are masked in earlier latent frames change no logits of later ones."""
-    generator, free, logits = make(), torch.ones(2, 4, 2, 3).bool(), []
-    for frames in ([2], [0, 1, 2]):
-        masked = torch.zeros_like(free)
-        masked[:, frames] = True
-        (batch,) = make_batch(clip(4), text(), (free, masked), torch.zeros(2).bool())
-        logits.append(masked_logits(generator, batch.text, batch).view(2, len(frames), 6, -1)[:, -1])
-    assert torch.allclose(*logits, atol=1e-9)
+        assert type(build_generator(made.generator, SPEC, 64)) is kind
 
 
 def test_forward_calls_the_logits_of_a_subclass() -> None:

@@ -44,7 +44,7 @@ def critic(request: pytest.FixtureRequest, generator: MaskedTransformer) -> Crit
 
 @pytest.fixture
 def model(tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder, critic: Critic) -> Phenaki:
-    return Phenaki(tokenizer, generator, text_encoder, sampling_config(steps=4, prime_frames=3), critic)
+    return Phenaki(Components(generator, tokenizer, text_encoder, critic), sampling_config(steps=4, prime_frames=3))
 
 
 def random(seed: int = 0) -> torch.Generator:
@@ -219,7 +219,7 @@ def test_a_critic_for_a_trained_model_leaves_it_as_it_was(
 ) -> None:
     parts = {"tokenizer": tokenizer, "generator": generator, "text_encoder": text_encoder}
     before = {name: {key: value.clone() for key, value in part.state_dict().items()} for name, part in parts.items()}
-    model = Phenaki(*parts.values(), sampling_config(steps=2, prime_frames=1))
+    model = Phenaki(Components(**parts), sampling_config(steps=2, prime_frames=1))
     recipe = lasting(override(critic_debug(), [f"critic.kind={kind}", "data.lengths=[1,11]"]), 3)
     folder = train_critic(recipe, tmp_path / "run", model)
     loaded = Phenaki.from_pretrained(folder)
@@ -233,7 +233,7 @@ def test_a_critic_for_a_trained_model_leaves_it_as_it_was(
     )
     other = MaskedTransformer(replace(generator.config, mlp_ratio=2))
     with pytest.raises(PhenakiError, match="builds on another generator"):
-        train_critic(recipe, tmp_path / "run", Phenaki(tokenizer, other, text_encoder))
+        train_critic(recipe, tmp_path / "run", Phenaki(Components(other, tokenizer, text_encoder)))
 
 
 def test_the_weight_of_a_critic_scales_its_gradients(model: Phenaki, tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_a_model_asks_its_critic_in_all_that_it_makes(model: Phenaki) -> None:
 def test_the_order_of_a_critic_is_refused_without_one_before_any_work(
     tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = Phenaki(tokenizer, generator, text_encoder)
+    model = Phenaki(Components(generator, tokenizer, text_encoder))
     monkeypatch.setattr("phenaki.pipeline.model.rollout", lambda *_, **__: pytest.fail("the work began"))
     with pytest.raises(PhenakiError, match="needs a critic.* confidence, random, halton"):
         model.generate("a", order="critic")
@@ -334,7 +334,7 @@ def test_a_critic_comes_back_from_its_folder(model: Phenaki, tmp_path: Path) -> 
 
 def test_a_model_without_a_critic_is_saved_over_one_that_has_it(model: Phenaki, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "model")
-    Phenaki(model.tokenizer, model.generator, model.text_encoder).save_pretrained(tmp_path / "model")
+    Phenaki(Components(model.generator, model.tokenizer, model.text_encoder)).save_pretrained(tmp_path / "model")
     assert Phenaki.from_pretrained(tmp_path / "model").critic is None
 
 
@@ -363,4 +363,4 @@ def test_a_critic_for_another_generator_is_refused(
     sizes = MaskedTransformerSizes(frames=11, width=128, layers=1)
     other = MaskedTransformer(sizes.config(replace(tokenizer.spec, vocab_size=9), text_encoder.width))
     with pytest.raises(PhenakiError, match="width 128, and this one has 64" if kind == "self" else "vocab_size=9"):
-        Phenaki(tokenizer, generator, text_encoder, critic=critic_of(other, kind))
+        Components(generator, tokenizer, text_encoder, critic_of(other, kind))

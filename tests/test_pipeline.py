@@ -22,7 +22,7 @@ from phenaki.conditioning import WordEncoder, WordEncoderConfig
 from phenaki.core import hub
 from phenaki.core.components import REQUIRED, save_component
 from phenaki.core.errors import PhenakiError
-from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
+from phenaki.generators import Components, MaskedTransformer, MaskedTransformerSizes
 from phenaki.media.reader import read_video
 from phenaki.pipeline import Phenaki, load
 from phenaki.tokenizers import CViViT, QuantizerConfig
@@ -33,7 +33,7 @@ STORY = ["a red circle", "now it moves up", "now it stops"]
 
 @pytest.fixture
 def model(tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder) -> Phenaki:
-    return Phenaki(tokenizer, generator, text_encoder, FAST)
+    return Phenaki(Components(generator, tokenizer, text_encoder), FAST)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_the_result_says_what_it_holds(model: Phenaki) -> None:
     assert result.video.shape == (2, 3, 31, 32, 32)
     assert result.video.dtype == torch.float32
     assert 0 <= result.video.min() and result.video.max() <= 1
-    assert result.prompts == tuple(STORY) and result.scenes == (0, 11, 21)
+    assert result.prompts == tuple(STORY) and result.scene_starts == (0, 11, 21)
     assert result.fps == model.tokenizer.config.fps and result.seed == 3
     assert result.clips.shape == (2, 31, 32, 32, 3) and result.clips.dtype == np.uint8
 
@@ -73,7 +73,7 @@ def test_the_same_seed_gives_the_same_video(model: Phenaki) -> None:
 def test_a_stream_hands_out_what_generate_gives_as_it_is_made(model: Phenaki) -> None:
     asked = {"frames": [15, 5, 3], "seed": 1, "samples": 2}
     finished: list[tuple[int, int]] = []
-    pieces = model.stream(STORY, **asked, on_step=lambda done, total: finished.append((done, total)))
+    pieces = model.stream(STORY, **asked, on_progress=lambda done, total: finished.append((done, total)))
     assert not finished
     received = [next(pieces)]
     assert finished == [(1, 8), (2, 8)]  # 15 frames take two windows, and each window FAST.steps steps
@@ -84,7 +84,7 @@ def test_a_stream_hands_out_what_generate_gives_as_it_is_made(model: Phenaki) ->
 
 def test_scenes_of_different_lengths(model: Phenaki) -> None:
     result = model.generate(STORY, frames=[1, 3, 11])
-    assert result.video.shape[2] == 1 + 2 + 10 and result.scenes == (0, 1, 3)
+    assert result.video.shape[2] == 1 + 2 + 10 and result.scene_starts == (0, 1, 3)
     assert model.generate("a red circle").video.shape[2] == model.generator.config.frames
 
 
@@ -139,7 +139,7 @@ def test_what_cannot_be_made_is_refused_before_any_work(
 def test_scenes_are_numbered_after_what_was_given(model: Phenaki) -> None:
     start = torch.rand(1, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     result = model.extend(start, STORY[:2], frames=[3, 5], samples=2)
-    assert result.scenes == (4, 6) and result.video.shape[2] == 4 + 2 + 4
+    assert result.scene_starts == (4, 6) and result.video.shape[2] == 4 + 2 + 4
     assert torch.equal(result.video[:, :, :4], start.expand(2, -1, -1, -1, -1))
     pieces = list(model.stream(STORY[:2], start=start, frames=[3, 5], samples=2))
     assert torch.equal(torch.cat(pieces, 2), result.video)
@@ -147,7 +147,7 @@ def test_scenes_are_numbered_after_what_was_given(model: Phenaki) -> None:
 
 def test_a_rollout_yields_what_a_stream_does(model: Phenaki) -> None:
     finished: list[tuple[int, int | None]] = []
-    rollout = model.rollout(seed=5, on_step=lambda *steps: finished.append(steps))
+    rollout = model.rollout(seed=5, on_progress=lambda *steps: finished.append(steps))
     pieces = []
     for number, prompt in enumerate(STORY):
         pieces += rollout.generate(model.scene(prompt, 5, first=not number))
@@ -187,7 +187,9 @@ def test_what_is_given_must_fit(model: Phenaki, edit: Callable, said: str) -> No
 
 def test_a_generator_of_single_images_makes_no_second_scene(tokenizer: CViViT, text_encoder: WordEncoder) -> None:
     sizes = MaskedTransformerSizes(frames=1, width=64, layers=1)
-    model = Phenaki(tokenizer, MaskedTransformer(sizes.config(tokenizer.spec, text_encoder.width)), text_encoder)
+    model = Phenaki(
+        Components(MaskedTransformer(sizes.config(tokenizer.spec, text_encoder.width)), tokenizer, text_encoder)
+    )
     assert model.generate("a star", steps=1).video.shape == (1, 3, 1, 32, 32)
     for prompts, frames in ((["a star", "it moves"], None), ("a star", 3)):
         with pytest.raises(PhenakiError, match="single images: give one prompt and 1 frame"):
@@ -286,7 +288,7 @@ def test_parts_that_were_not_built_for_one_another(
     config = tokenizer.config
     other = CViViT(replace(config, quantizer=QuantizerConfig(levels=(4, 4))))
     with pytest.raises(PhenakiError, match="vocab_size 125, not 16"):
-        Phenaki(other, model.generator, model.text_encoder)
+        Components(model.generator, other, model.text_encoder)
     save_component(other, folder / "tokenizer")
     with pytest.raises(PhenakiError, match="model': .*vocab_size 125, not 16"):
         Phenaki.from_pretrained(folder)
@@ -295,7 +297,7 @@ def test_parts_that_were_not_built_for_one_another(
     with pytest.raises(PhenakiError, match="fingerprint of the tokenizer.*is not the one in model.json: put back"):
         Phenaki.from_pretrained(folder)
     with pytest.raises(PhenakiError, match="text of width 64.* has width 128"):
-        Phenaki(model.tokenizer, model.generator, WordEncoder(WordEncoderConfig(width=128)))
+        Components(model.generator, model.tokenizer, WordEncoder(WordEncoderConfig(width=128)))
 
 
 @pytest.mark.parametrize(

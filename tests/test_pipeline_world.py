@@ -12,7 +12,7 @@ import torch
 from phenaki.conditioning import WordEncoder
 from phenaki.core.actions import ActionSpec
 from phenaki.core.errors import PhenakiError
-from phenaki.generators import CausalTransformer, CausalTransformerSizes, MaskedTransformer
+from phenaki.generators import CausalTransformer, CausalTransformerSizes, Components, MaskedTransformer
 from phenaki.media.convert import to_uint8
 from phenaki.pipeline import LiveWorld, Phenaki
 from phenaki.tokenizers import CViViT
@@ -27,7 +27,7 @@ def make_model(
     torch.manual_seed(0)
     sizes = CausalTransformerSizes(**{"frames": 21, "width": 64, "layers": 2, "window": 3} | sizes)
     generator = CausalTransformer(sizes.config(tokenizer.spec, text_encoder.width, actions))
-    return Phenaki(tokenizer, generator, text_encoder)
+    return Phenaki(Components(generator, tokenizer, text_encoder))
 
 
 @pytest.fixture
@@ -132,7 +132,10 @@ def test_mistakes_are_named(
         (lambda: world.restore(world.state() | {"version": "0"}), "this state is of the version 0"),
         (lambda: world.restore(world.state() | {"model": "other"}), "this state is of the model other"),
         (lambda: play(make_model(tokenizer, text_encoder, None)).press("left"), "trained without actions"),
-        (lambda: play(Phenaki(tokenizer, generator, text_encoder)), "writes whole clips.*causal generator"),
+        (
+            lambda: play(Phenaki(Components(generator, tokenizer, text_encoder))),
+            "writes whole clips.*causal generator",
+        ),
         (lambda: model.play(PROMPT, seed=-1), "seed -1"),
     ):
         with pytest.raises(PhenakiError, match=sentence):

@@ -199,7 +199,7 @@ def test_known_ids_stay_and_every_step_is_reported(
 def test_a_negative_prompt_reaches_the_generator(
     tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder
 ) -> None:
-    model = Phenaki(tokenizer, generator, text_encoder, sampling_config(steps=3, guidance_scale=2.0))
+    model = Phenaki(Components(generator, tokenizer, text_encoder), sampling_config(steps=3, guidance_scale=2.0))
     videos = [model.generate("a red circle", frames=3, negative_prompt=prompt).video for prompt in (None, "a star")]
     assert not torch.equal(*videos)
     with pytest.raises(PhenakiError, match="the negative prompt: .*letters"):

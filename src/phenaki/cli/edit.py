@@ -33,12 +33,12 @@ def extend(
 
     phenaki extend circle.mp4 "now it turns yellow" "now it moves up" -o longer.mp4
     """
-    from phenaki.pipeline import step_bar
+    from phenaki.pipeline import sampling_progress
 
     model, size, output = video.load()
     start = read_clip(clip, size, model.fps)
-    with step_bar() as on_step, output.writing() as add:
-        options = {"frames": frames, "seed": video.seed, "samples": video.samples, "on_step": on_step}
+    with sampling_progress() as on_progress, output.writing() as add:
+        options = {"frames": frames, "seed": video.seed, "samples": video.samples, "on_progress": on_progress}
         for piece in model.stream(prompts, start=start, **options, **asdict(sampling)):
             add(piece)
 

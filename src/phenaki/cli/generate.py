@@ -74,18 +74,18 @@ def generate(
     if resume and not (story and video.out.suffix.lower() == ".mp4"):
         raise PhenakiError("--resume continues a --story that is written to an .mp4: give --story FILE and -o NAME.mp4")
 
-    from phenaki.pipeline import step_bar
+    from phenaki.pipeline import sampling_progress
 
     model, size, output = video.load()
     start = None if image is None else read_picture(image, size, model.fps)
     begin = {"start": start, "size": size, "seed": video.seed, "samples": video.samples}
     options = asdict(sampling) | {"first_frame_steps": first_frame_steps}
-    with step_bar() as on_step:
+    with sampling_progress() as on_progress:
         if story:
-            write_story(story, output, model, resume, frames, begin, options, on_step)
+            write_story(story, output, model, resume, frames, begin, options, on_progress)
             return
         with output.writing() as add:
-            for piece in model.stream(prompts, frames=frames, **begin, on_step=on_step, **options):
+            for piece in model.stream(prompts, frames=frames, **begin, on_progress=on_progress, **options):
                 add(piece)
 
 
@@ -113,8 +113,8 @@ def demo(
     video, animation, sheet = out / "demo.mp4", out / "demo.gif", out / "demo.png"
     result.save(video, upscale=4)
     result.save(animation, upscale=4)
-    ends = (*result.scenes[1:], count)
-    scenes = [upscale(result.clips[0, i:j], 2) for i, j in zip(result.scenes, ends, strict=True)]
+    ends = (*result.scene_starts[1:], count)
+    scenes = [upscale(result.clips[0, i:j], 2) for i, j in zip(result.scene_starts, ends, strict=True)]
     write_image(sheet, contact_sheet(scenes, frames=8, labels=DEMO))
     print(f"{count} frames in {made:.1f} s, {count / made:.1f} frames per second; ", end="")
     print(f"{time.monotonic() - began:.1f} s including imports, loading and writing")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from phenaki.media.writer import Fragments
-    from phenaki.pipeline import OnStep, Phenaki
+    from phenaki.pipeline import OnProgress, Phenaki
     from phenaki.sampling import Rollout, Scene
 
 _SETTINGS = {"frames", "prime_frames"}
@@ -210,7 +210,7 @@ def write_story(
     frames: int | None,
     begin: dict[str, Any],
     sampling: dict[str, Any],
-    on_step: OnStep,
+    on_progress: OnProgress,
 ) -> None:
     """Write a story scene by scene. `frames`: of scenes that do not set them. `begin`: arguments of `Phenaki.rollout`.
 
@@ -219,7 +219,7 @@ def write_story(
     start, lines = begin["start"], read_story(story)
     scenes = (line.scene(model, frames, start is None and not number) for number, line in enumerate(lines))
     scenes = scenes if story == PIPE else iter(list(scenes))
-    rollout = model.rollout(**begin, **sampling, on_step=on_step)
+    rollout = model.rollout(**begin, **sampling, on_progress=on_progress)
     known = [] if start is None else [start.expand(rollout.samples, -1, -1, -1, -1)]
     if output.path.suffix.lower() != ".mp4":
         with output.writing() as add:

@@ -1,6 +1,6 @@
 """A whole model: text in, video out."""
 
 from phenaki.pipeline.loading import ModelFile, load_model, load_part, load_text_encoder, save_model
-from phenaki.pipeline.model import OnStep, Phenaki, load, step_bar
+from phenaki.pipeline.model import OnProgress, Phenaki, load, sampling_progress
 from phenaki.pipeline.results import Generation, sample_grid
 from phenaki.pipeline.world import Event, LiveWorld

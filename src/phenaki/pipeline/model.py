@@ -11,7 +11,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from phenaki.conditioning import Text, TextEncoder
+from phenaki.conditioning import Text
 from phenaki.core import hub
 from phenaki.core.components import CONFIG_FILE, load_component
 from phenaki.core.errors import PhenakiError
@@ -19,9 +19,8 @@ from phenaki.core.grid import latent_frames
 from phenaki.core.hub import MODEL_FILE
 from phenaki.core.precision import best_device
 from phenaki.core.progress import progress_bar
-from phenaki.generators import Components, Generator
+from phenaki.generators import Components
 from phenaki.generators.components import check_text_width
-from phenaki.generators.critic import Critic
 from phenaki.pipeline.checks import (
     check_bidirectional,
     check_enough_frames,
@@ -35,6 +34,7 @@ from phenaki.pipeline.results import Generation
 from phenaki.pipeline.world import Event, LiveWorld
 from phenaki.sampling import (
     AnyRollout,
+    OnStep,
     SamplingConfig,
     SamplingOptions,
     Scene,
@@ -46,9 +46,8 @@ from phenaki.sampling import (
     plan_windows,
     rollout,
 )
-from phenaki.tokenizers import Tokenizer
 
-OnStep = Callable[[int, int | None], None]
+OnProgress = Callable[[int, int | None], None]
 """Called with the number of finished decoding steps, and the total if it is known."""
 
 
@@ -58,21 +57,17 @@ class Phenaki:
         model = Phenaki.from_pretrained("shapes-64")
         model.generate("a large red circle moves to the right", seed=1).save("circle.mp4")
 
-    Several prompts are the scenes of one story. Raises PhenakiError if the networks were not built for one another.
+    Several prompts are the scenes of one story. Raises PhenakiError for components without a tokenizer or a text
+    encoder.
     """
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        generator: Generator,
-        text_encoder: TextEncoder,
-        sampling: SamplingConfig | None = None,
-        critic: Critic | None = None,
-    ) -> None:
-        self.components = Components(generator, tokenizer, text_encoder, critic)
-        self.tokenizer, self.generator, self.text_encoder, self.critic = tokenizer, generator, text_encoder, critic
-        self.sampling = sampling or SamplingConfig()
-        for network in self.components.networks.values():
+    def __init__(self, components: Components, sampling: SamplingConfig | None = None) -> None:
+        if components.tokenizer is None or components.text_encoder is None:
+            raise PhenakiError("a generator alone makes no video: add its tokenizer and its text encoder")
+        self.components, self.sampling = components, sampling or SamplingConfig()
+        self.tokenizer, self.generator = components.tokenizer, components.generator
+        self.text_encoder, self.critic = components.text_encoder, components.critic
+        for network in components.networks.values():
             network.eval()
 
     @property
@@ -111,9 +106,7 @@ class Phenaki:
 
     @classmethod
     def _from_folder(cls, folder: Path, device: str | torch.device) -> Phenaki:
-        components, sampling = load_model(folder)
-        model = cls(components.tokenizer, components.generator, components.text_encoder, sampling, components.critic)
-        return model.to(best_device() if device == "auto" else device)
+        return cls(*load_model(folder)).to(best_device() if device == "auto" else device)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the model as a folder that `from_pretrained` reads, completely or not at all.
@@ -143,8 +136,9 @@ class Phenaki:
             prompts: or their embeddings `Text(embeddings, mask)`, float (B, L, D) and bool (B, L), one for each of B
                 scenes, as the model's text encoder or the caller computed them.
             frames: of a scene, 1 + p k (11 is 6 latent frames of the paper's p = 2); one number for all scenes or one
-                for each; None: the length that the generator was trained on. A scene that continues begins with the
-                last frame of the one before, so it adds one frame less: 3 scenes of 11 frames are 31 frames.
+                for each; None: the length that the generator was trained on. A scene after the first counts the last
+                frame of the scene before as its own first, and so adds one frame less: 11 + 10 + 10 = 31 frames for 3
+                scenes of 11. The same goes for the first scene after `start`.
             start: float (B or 1, 3, K, H, W) in [0, 1], frames that the video begins with, unchanged; K = 1 for a
                 picture. The first scene continues the last `prime_frames` of them.
             size: (H, W) of the frames, multiples of the tokenizer's patch; None: that of `start`, else the trained
@@ -159,15 +153,13 @@ class Phenaki:
         fit (naming the two nearest) and a setting out of range.
         """
         scenes = self._scenes(prompts, frames, start is None)
-        with step_bar(progress) as on_step:
+        with sampling_progress(progress) as on_progress:
             options |= {"frames": frames, "start": start, "size": size, "seed": seed, "samples": samples}
-            video = torch.cat([piece.cpu() for piece in self.stream(prompts, on_step=on_step, **options)], dim=2)
-        names = (
-            scene.prompt if isinstance(scene.prompt, str) else f"text embeddings {number}"
-            for number, scene in enumerate(scenes, start=1)
-        )
+            pieces = self.stream(prompts, on_progress=on_progress, **options)
+            video = torch.cat([piece.cpu() for piece in pieces], dim=2)
+        texts = tuple(None if isinstance(scene.prompt, Text) else scene.prompt for scene in scenes)
         *starts, _ = accumulate((scene.frames for scene in scenes), initial=0 if start is None else start.shape[2])
-        return Generation(video, tuple(names), tuple(starts), self.fps, seed)
+        return Generation(video, texts, tuple(starts), self.fps, seed)
 
     def stream(
         self,
@@ -178,7 +170,7 @@ class Phenaki:
         size: tuple[int, int] | None = None,
         seed: int = 0,
         samples: int = 1,
-        on_step: OnStep | None = None,
+        on_progress: OnProgress | None = None,
         **options: Unpack[SamplingOptions],
     ) -> Iterator[Tensor]:
         """As `generate`, but yields float32 (B, 3, n, H, W) in [0, 1] while it generates, `start` first.
@@ -190,8 +182,8 @@ class Phenaki:
         start, size = check_start(start, size, samples, options, self.components)
         longest, period = longest_clip(self.generator), self.tokenizer.patch[0]
         windows = plan_windows(scenes, longest, period, sampling.rollout, start is not None)
-        step = _step_counter(on_step, count_steps(windows, sampling))
-        new = rollout(self.components, scenes, sampling, rng, samples, start, size, step)
+        on_step = _counting(on_progress, count_steps(windows, sampling))
+        new = rollout(self.components, scenes, sampling, rng, samples, start, size, on_step)
         return new if start is None else chain([start], new)
 
     def rollout(
@@ -201,7 +193,7 @@ class Phenaki:
         size: tuple[int, int] | None = None,
         seed: int = 0,
         samples: int = 1,
-        on_step: OnStep | None = None,
+        on_progress: OnProgress | None = None,
         **options: Unpack[SamplingOptions],
     ) -> AnyRollout:
         """A video of any number of scenes, passed one by one. Arguments are those of `stream`.
@@ -212,11 +204,11 @@ class Phenaki:
                     ...  # float32 (B, 3, n, H, W) in [0, 1]
 
         Memory does not grow. `Rollout.state`, taken between two scenes, is enough to continue the video.
-        `on_step` gets None as total.
+        `on_progress` gets None as total.
         """
         sampling, rng = self._sampling(options), self._rng(seed, samples)
         start, size = check_start(start, size, samples, options, self.components)
-        return make_rollout(self.components, sampling, rng, samples, start, size, _step_counter(on_step, None))
+        return make_rollout(self.components, sampling, rng, samples, start, size, _counting(on_progress, None))
 
     def scene(
         self, prompt: str | Text, frames: int | None = None, prime_frames: int | None = None, first: bool = False
@@ -224,8 +216,9 @@ class Phenaki:
         """A scene, checked, for `Rollout.generate`.
 
         Args:
-            frames: as in `generate`: the last frame of the scene before counts, except in the `first` scene.
+            frames: as in `generate`, 1 + p k: they count the last frame of the scene before, so p k of them are new.
             prime_frames: how many of the last frames this scene continues (the paper's K); None: the model's.
+            first: nothing comes before the scene, neither another scene nor `start`: all its frames are new.
 
         Raises PhenakiError for a prompt that the model cannot read, and for frames that do not fit.
         """
@@ -241,7 +234,7 @@ class Phenaki:
                 "a scene of 1 frame adds nothing, since it begins with the last frame of the one before: "
                 f"give at least {1 + period} frames"
             )
-        return Scene(prompt, frames - (not first), prime_frames)
+        return Scene(prompt, frames if first else frames - 1, prime_frames)
 
     def play(
         self, prompt: str, *, seed: int = 0, events: Sequence[Event] = (), **options: Unpack[SamplingOptions]
@@ -296,9 +289,9 @@ class Phenaki:
             sizes = " and ".join(f"{clip.shape[-1]}x{clip.shape[-2]}" for clip in (first, last))
             raise PhenakiError(f"the two clips have {sizes} pixels: bring them to one size")
         check_enough_frames(first, options, self.components)
-        with step_bar(progress) as on_step:
-            step = _step_counter(on_step, sampling.decoding.steps)
-            new = interpolate(self.components, first, last, prompt, scene.frames, sampling, rng, samples, step)
+        with sampling_progress(progress) as on_progress:
+            on_step = _counting(on_progress, sampling.decoding.steps)
+            new = interpolate(self.components, first, last, prompt, scene.frames, sampling, rng, samples, on_step)
         return Generation(torch.cat((first, new, last), 2).cpu(), (prompt,), (first.shape[2],), self.fps, seed)
 
     def inpaint(
@@ -329,9 +322,9 @@ class Phenaki:
         hole = check_mask(mask, video)
         longest, period = self.generator.config.frames, self.tokenizer.patch[0]
         steps = count_steps(plan_windows([scene], longest, period, sampling.rollout), sampling)
-        with step_bar(progress) as on_step:
-            step = _step_counter(on_step, steps)
-            pieces = inpaint(self.components, video, hole, prompt, sampling, rng, blend, step)
+        with sampling_progress(progress) as on_progress:
+            on_step = _counting(on_progress, steps)
+            pieces = inpaint(self.components, video, hole, prompt, sampling, rng, blend, on_step)
             new = torch.cat([piece.cpu() for piece in pieces], dim=2)
         return Generation(new, (prompt,), (0,), self.fps, seed)
 
@@ -394,18 +387,18 @@ def load(name_or_folder: str | Path, device: str | torch.device = "auto") -> Phe
 
 
 @contextmanager
-def step_bar(visible: bool = True) -> Iterator[OnStep]:
+def sampling_progress(visible: bool = True) -> Iterator[OnProgress]:
     """A progress bar that vanishes when done."""
     with progress_bar(visible=visible, transient=True) as bar:
         task = bar.add_task("generating, step", total=None)
 
-        def on_step(finished: int, total: int | None) -> None:
+        def on_progress(finished: int, total: int | None) -> None:
             bar.update(task, completed=finished, total=total)
 
-        yield on_step
+        yield on_progress
 
 
-def _step_counter(on_step: OnStep | None, total: int | None) -> Callable[[int], None]:
+def _counting(on_progress: OnProgress | None, total: int | None) -> OnStep | None:
     """The `on_step` of several decodings in a row: it counts on where `decode` begins again."""
     finished = count(1)
-    return lambda _: on_step(next(finished), total) if on_step is not None else None
+    return None if on_progress is None else lambda _: on_progress(next(finished), total)

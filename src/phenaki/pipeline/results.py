@@ -20,13 +20,14 @@ class Generation:
     """Generated videos.
 
     video: float32 (B, 3, T, H, W) in [0, 1] on the CPU, B samples of the same prompts.
-    prompts: of the scenes, in order. scenes: index of the first new frame of each; conditioning frames come before.
+    prompts: of the scenes, in order; None where text embeddings were passed. scene_starts: index of the first new frame
+    of each scene; conditioning frames come before.
     fps: frames per second at which the motion has its natural speed.
     """
 
     video: Tensor = field(repr=False)
-    prompts: tuple[str, ...]
-    scenes: tuple[int, ...]
+    prompts: tuple[str | None, ...]
+    scene_starts: tuple[int, ...]
     fps: float
     seed: int
 

@@ -16,6 +16,7 @@ from phenaki.sampling.config import GuidanceConfig, SamplingConfig
 from phenaki.sampling.decoding import LogitsFn, ScoresFn, decode
 
 OnStep = Callable[[int], None]
+"""Called with the number of finished steps of a decoding."""
 
 
 @torch.no_grad()
@@ -54,7 +55,7 @@ def cfg_conditions(
         condition = generator.condition(text, actions)
         if not with_null:
             return condition, condition
-        every = torch.ones_like(text.mask[:, 0])
+        every = text.mask.new_ones(len(text.mask))
         other = generator.condition(*(text, actions, every) if negative is None else (negative, actions))
         return condition, condition.concatenate([condition, other])
 
