@@ -1,6 +1,6 @@
-"""Milliseconds of each attention kernel at the shapes that matter, forward alone and with backward.
+"""Milliseconds of each attention kernel at typical shapes, forward alone and with backward.
 
-`python benchmarks/attention.py` prints what `phenaki.nn.attention.attend` decides by. Run it on an idle machine.
+`python benchmarks/attention.py` prints the numbers behind `phenaki.nn.attention.attend`. Run it on an idle machine.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Clips per second out of h264 files: seeking by time stamps against reading whole files and against a bare loop.
+"""Clips per second from h264 files: seeking by time stamps, reading complete files, and a minimal loop.
 
 `python benchmarks/clips.py` makes mp4 files of 10 s, 640x360, 30 frames per second, a key frame every 24, and reads
-clips of 11 frames of 128x128 at 8 frames per second from random places, from memory, on one core, in three ways:
+clips of 11 frames of 128x128 at 8 frames per second from random positions, from memory, on one core, in three ways:
 
 clip   `phenaki.media.reader.read_clip`
-whole  all frames to arrays, then picked, scaled and cut
-bare   a loop that seeks, decodes on to the last frame needed and has swscale convert and scale the needed ones
+whole  all frames to arrays, then selected, resized and cropped
+bare   a loop that seeks, decodes up to the last frame needed, and converts and resizes those needed with swscale
 
-The ways take turns clip by clip, and processor time counts, so that other work on the machine matters little.
+The ways alternate clip by clip and CPU time is measured, so that other load on the machine matters little.
 """
 
 from __future__ import annotations

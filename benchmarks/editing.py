@@ -1,13 +1,13 @@
-"""Interpolation and inpainting on the procedural world, judged by its checker, on pixels alone.
+"""Interpolation and inpainting on the procedural world, verified by its checker from the pixels.
 
-`python benchmarks/editing.py --model shapes-64 --out editing.json` makes 200 clips of each from unseen scenes of one
-object, and prints and writes for how many all that the caption claims is true, and how near the known part came back.
+`python benchmarks/editing.py --model shapes-64 --out editing.json` generates 200 clips of each from unseen scenes
+of one object, and prints and saves the rate of satisfied captions and the PSNR of the kept part.
 
-interpolation  the first and the last of 11 frames are given, and the caption
-inpainting     a box around all places of the object is made anew in all frames, from the caption
+interpolation  conditioned on the first and last of 11 frames, and the caption
+inpainting     a box around all positions of the object is regenerated in all frames, from the caption
 
-PSNR of inpainting is that of the pixels of all kept tokens, as their ids give them back; with a blend they are
-bit-equal, as the given frames of an interpolation always are. What is done already in `--out` is not made again.
+PSNR of inpainting is that of the pixels of the kept tokens as decoded; with `blend` they are bit-equal, as the given
+frames of an interpolation always are. Results already in `--out` are not recomputed.
 """
 
 from __future__ import annotations

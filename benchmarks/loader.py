@@ -1,4 +1,4 @@
-"""What the loader costs over decoding: clips per second through `Batches` against bare `read_clip`.
+"""Overhead of the loader over decoding: clips per second of `Batches` and of `read_clip` alone.
 
 `python benchmarks/loader.py` takes clips of 11 frames at 8 per second from random places of two kinds of files: 128x128
 pixels of mp4 files as cameras make them (those of clips.py), and 64x64 of mp4 files as `phenaki data pack --fps 8
@@ -8,7 +8,7 @@ bare     `phenaki.media.reader.read_clip` over bytes in memory
 folder   batches out of a folder of the files, without a worker and with one
 shards   batches out of tar shards of them, likewise
 
-They take turns, and processor time counts, that of the worker too, so that other work on the machine matters little.
+The ways alternate and CPU time is measured, including the worker's, so that other load matters little.
 """
 
 from __future__ import annotations

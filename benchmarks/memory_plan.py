@@ -1,12 +1,12 @@
-"""Predicted against measured memory of training steps on this CPU.
+"""Predicted and measured memory of training steps on this CPU.
 
 `python benchmarks/memory_plan.py` trains each recipe for a few steps in a process of its own and reads the peak of its
 resident memory. Predicted is the peak of `phenaki.training.cost`, and LIBRARIES: what Python, torch and its kernels
-take in any training here. The bar is for the whole process; beside it is the same without what there was after the
+take in any training here. The bar is for the whole process; the same is also printed without the memory after the
 imports.
 
-glibc keeps what was freed, in pieces that larger tensors do not fit into; so that tensors are measured and not these
-pieces, it is told to give them back (MALLOC_MMAP_THRESHOLD_). The last column is the process without that.
+glibc keeps freed memory in pieces too small for larger tensors; MALLOC_MMAP_THRESHOLD_ makes it return them, so that
+tensors are measured rather than fragmentation. The last column is the process without that.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How much faster all cores pack than one: small clips, cut and encoded anew.
+"""Speedup of packing on all cores over one: small clips, cut and re-encoded.
 
 `python benchmarks/pack.py --clips 1000 --folder out/pack_benchmark` prints the seconds of both and their ratio. Run
-nothing beside it. Stopped, the same command takes the clips and the figure that it has already; to measure anew, remove
-the folder.
+it on an idle machine. If interrupted, the same command reuses the clips and results in the folder; delete it to start
+over.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Two training processes against one, each pinned to a core of its own with one thread.
+"""Speedup of two training processes over one, each pinned to a core with one thread.
 
 `python benchmarks/processes.py` trains the tokenizer of 64 x 64 pixels and the generator on its ids, live from the
 procedural world, with the batch of the recipe in each process, and prints clips per second:
 
 one    a single process
 two    two under torchrun, gradients averaged in each step
-apart  two that know nothing of each other, at the same time: what the machine itself gives to a second core
+apart  two independent processes at the same time: what a second core adds on this machine
 
-The ways take turns, and the medians over the turns count. Run it on an idle machine.
+The ways alternate, and medians are printed. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-p
 
 
 def train(stage: str, folder: Path, core: int, steps: int) -> None:
-    """In this process, or this one of several, on one core; figures go to the folder every quarter of the steps."""
+    """Train in this process, one of several, on one core; metrics are logged every quarter of the steps."""
     os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
     recipe = cvivit_shapes_64() if stage == "tokenizer" else masked_shapes_64()

@@ -1,16 +1,16 @@
 """Where the time of a sampling step goes.
 
 `python benchmarks/profile_sampling.py` samples a clip as `benchmarks/maskgit.py` does, under torch's profiler, and
-prints milliseconds a step and the share of each group:
+prints milliseconds per step and the percentage of each group:
 
-attention        scores, softmax and their product with the values; in bfloat16 with the copies that these make
+attention        scores, softmax and the product with the values; in bfloat16 including the copies they make
 matrix products  all linear layers, text and logits too
 norms            of layers, queries and keys
 activations      of the feed-forward networks
 rest             of the network: rotary positions, sums, casts, copies
-sampling         all that is not the network: guidance, drawing, sorting, masks
+sampling         everything outside the network: guidance, sampling, sorting, masks
 
-`--operations 20` names the operations that took the most. `--trace trace.json` writes all of it for a viewer
+`--operations 20` lists the most expensive operations. `--trace trace.json` writes a trace for a viewer
 (perfetto.dev). Run it on an idle machine.
 """
 
@@ -44,16 +44,16 @@ def labelled(label: str, function: Callable) -> Callable:
 
 
 def regions(model: MaskedTransformer) -> ExitStack:
-    """In which the network and its attention mark their operations."""
+    """A context in which the network and its attention label their operations."""
     stack = ExitStack()
-    for owner, name in ((model, "features"), (model, "context"), (model.head, "forward")):
-        stack.enter_context(mock.patch.object(owner, name, labelled(NETWORK, getattr(owner, name))))
+    for name in ("condition", "logits"):
+        stack.enter_context(mock.patch.object(model, name, labelled(NETWORK, getattr(model, name))))
     stack.enter_context(mock.patch("phenaki.nn.attention.attend", labelled(ATTENTION, attend)))
     return stack
 
 
 def group(event: Any) -> str:
-    """Of an operation, by itself and what it is a part of."""
+    """The group of an operation, by its name and its parents."""
     names = []
     while event is not None:
         names.append(event.name)
@@ -71,11 +71,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--operations", type=int, default=0)
     parser.add_argument("--trace", type=Path)
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.manual_seed(0)
     model = generator()
-    run = sampling(model, given.steps)
-    with precision(given.dtype):
+    run = sampling(model, args.steps)
+    with precision(args.dtype):
         run()
         with regions(model), profile(activities=[ProfilerActivity.CPU]) as profiler:
             run()
@@ -83,14 +83,14 @@ def main() -> None:
     for event in profiler.events():
         spent[group(event)] += event.self_cpu_time_total
     total = sum(spent.values())
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {given.dtype}")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.dtype}")
     for name, microseconds in spent.most_common():
-        print(f"{name:16} {microseconds / 1000 / given.steps:8.1f} ms a step {100 * microseconds / total:5.1f} %")
-    print(f"{'together':16} {total / 1000 / given.steps:8.1f} ms a step")
-    if given.operations:
-        print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=given.operations))
-    if given.trace:
-        profiler.export_chrome_trace(str(given.trace))
+        print(f"{name:16} {microseconds / 1000 / args.steps:8.1f} ms a step {100 * microseconds / total:5.1f} %")
+    print(f"{'together':16} {total / 1000 / args.steps:8.1f} ms a step")
+    if args.operations:
+        print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=args.operations))
+    if args.trace:
+        profiler.export_chrome_trace(str(args.trace))
 
 
 if __name__ == "__main__":

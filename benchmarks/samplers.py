@@ -1,14 +1,13 @@
-"""For how many prompts the videos of each sampler show all that is told, by the checker, on pixels alone.
+"""Rate of prompts that the videos of each sampler satisfy, verified by the checker from the pixels.
 
 `python benchmarks/samplers.py shapes-64 own decoding.order=halton guidance.scale=1,guidance.scale_end=3 --prompts 200`
-takes a model (a name or a folder) and settings: `own`, which is the model's own SamplingConfig, or changes of it. Each
-setting makes a clip for each of the same prompts. Shares come with their 95 % interval (Wilson); since the prompts are
-the same, the difference to the first setting, over all kinds, has a narrower one of its own (paired). Seconds are those
-from the prompt to pixels and through the checker, in batches, with whatever else runs beside it.
+takes a model (a name or a folder) and settings: `own`, the model's own SamplingConfig, or overrides of it. Each setting
+generates a clip for each of the same prompts. Rates have 95 % intervals (Wilson); since the prompts are the same, the
+difference to the first setting over all kinds has a narrower, paired interval. Seconds are wall time from the prompt
+through the checker, in batches.
 
-It writes the figures as JSON and beside it a table in Markdown after each kind of prompts, and goes on from there when
-started again; more settings may be named then. The prompts are not those of `phenaki evaluate`, which then tells how
-good the chosen setting is.
+It writes JSON and a table in Markdown after each kind of prompts, and resumes from there; settings may be added. The
+prompts are not those of `phenaki evaluate`, which then measures the chosen setting.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""A long video encoded and decoded as a stream: memory and rate over time.
+"""Memory and speed of encoding and decoding a long video as a stream.
 
 `python benchmarks/streaming.py` sends ten minutes of 128x128 at 8 frames per second, a second at a time, through a
 C-ViViT of the paper's sizes (random weights: its memory and rate are those of a trained one), and prints along the way
 
 RSS    resident memory of the process now; the peak is its highest ever, Python and torch and the weights included
-state  what both streams keep between two pieces
+state  the states of both streams between chunks
 rate   frames encoded and decoded per second since the line before
 
-`--model shapes-64` takes the released tokenizer and its 64x64, `--minutes` stops earlier, by the clock.
+`--model shapes-64` uses the released tokenizer at 64x64; `--minutes` limits the wall time.
 """
 
 from __future__ import annotations

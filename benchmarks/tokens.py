@@ -48,6 +48,7 @@ class Enough(Exception):
 
 def write_clips(place: Path, count: int) -> None:
     world = ShapesWorld(0, "train", 64, FRAMES)
+    place.mkdir()
     with ShardWriter(str(place)) as writer:
         for number in range(count):
             file = place / "clip.mp4"
@@ -83,14 +84,14 @@ def of_training(data: DataConfig, folder: Path, steps: int, tokenizer: nn.Module
 
 
 def of_inputs(data: DataConfig, steps: int, tokenizer: nn.Module | None, text_encoder: nn.Module | None) -> float:
-    given = open_inputs(data, masked_shapes_64().text, tokenizer, text_encoder)
-    batches, device = Batches(data, given.spec.patch[0]), torch.device("cpu")
+    inputs = open_inputs(data, masked_shapes_64().text, tokenizer, text_encoder)
+    batches, device = Batches(data, inputs.spec.patch[0]), torch.device("cpu")
 
     def make() -> None:
         batch = next(batches)
-        given.ids(batch, device)
+        inputs.ids(batch, device)
         with torch.no_grad():
-            given.text(batch, device)
+            inputs.text(batch, inputs.text_encoder, device)
 
     return mean_seconds(make, steps)
 

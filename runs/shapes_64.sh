@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes a model such as the released `shapes-64` from nothing: many hours on 2 CPU cores. (The first release was trained in
-# stages: see its card.) Each command goes on where it stopped, so the script can be interrupted and started again.
+# Trains a model like the released `shapes-64` from scratch: many hours on 2 CPU cores. (The first release was trained in
+# stages: see its card.) Each command resumes, so the script can be interrupted and restarted.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
