@@ -96,7 +96,7 @@ def test_what_cannot_be_evaluated_is_refused(model: Phenaki) -> None:
     with pytest.raises(PhenakiError, match="Did you mean 'stories'"):
         evaluate(model, ["storys"], ShapesEval)
     with pytest.raises(PhenakiError, match="tokenizer alone"):
-        evaluate(model.tokenizer, world=ShapesEval)
+        evaluate(model.tokenizer, ["prompts"], world=ShapesEval)
 
 
 def test_progress_adds_up_to_the_samples(model: Phenaki) -> None:

@@ -20,6 +20,7 @@ class Suite(StrEnum):
     reconstruction = "reconstruction"
     prompts = "prompts"
     stories = "stories"
+    live = "live"
     all = "all"
 
 
@@ -48,7 +49,7 @@ def evaluate(
         typer.Option(
             metavar="NAME",
             help="reconstruction: quality of the tokenizer. prompts: rate of unseen prompts that are satisfied. "
-            "stories: the same for scenes of stories.",
+            "stories: the same for scenes of stories. live: a causal generator that is steered while it runs.",
             show_default="all that apply",
         ),
     ] = Suite.all,
@@ -101,7 +102,7 @@ def evaluate(
     """
     from rich.console import Console
 
-    from phenaki.evaluation import SUITES, PerceptualNetworks, evaluate, report, write_metrics
+    from phenaki.evaluation import PerceptualNetworks, evaluate, report, suites_of, write_metrics
     from phenaki.perceptual import load_i3d, load_lpips
     from phenaki.pipeline import Phenaki, load
     from phenaki.tokenizers import Tokenizer
@@ -113,9 +114,7 @@ def evaluate(
             f"'{model}' is only a {type(loaded).__name__}, which generates no video: give the complete model, or a "
             "tokenizer"
         )
-    suites: tuple[str, ...] = (suite.value,)
-    if suite is Suite.all:
-        suites = ("reconstruction",) if isinstance(loaded, Tokenizer) or data != "shapes" else SUITES
+    suites = suites_of(loaded, None if data == "shapes" else data) if suite is Suite.all else (suite.value,)
     perceptual = PerceptualNetworks()
     if "reconstruction" in suites:
         perceptual = PerceptualNetworks(if_there(load_lpips, lpips), if_there(load_i3d, i3d))

@@ -1,6 +1,6 @@
 """Model quality, each metric with its protocol: reconstruction of any clips; prompts and stories on a procedural world.
 
-Reading order: protocol, world, clips, pixels, reconstruction, generate, rates, prompts, report, metrics_file,
+Reading order: protocol, world, clips, pixels, reconstruction, generate, rates, prompts, live, report, metrics_file,
 compare; `files` reconstructs a user's videos.
 """
 
@@ -16,6 +16,7 @@ from phenaki.core.progress import progress_bar
 from phenaki.evaluation.clips import CLIPS, Clips
 from phenaki.evaluation.compare import compare
 from phenaki.evaluation.generate import FRAMES, Model
+from phenaki.evaluation.live import live
 from phenaki.evaluation.metrics_file import SUITES, write_metrics
 from phenaki.evaluation.prompts import prompts, stories
 from phenaki.evaluation.protocol import provenance
@@ -28,9 +29,16 @@ from phenaki.tokenizers import Tokenizer
 PROMPTS, STORIES = 500, 200
 
 
+def suites_of(model: Model | Tokenizer, data: str | None = None) -> tuple[str, ...]:
+    """The suites that a model can be evaluated by, on a world or on `data`."""
+    if isinstance(model, Tokenizer) or data:
+        return ("reconstruction",)
+    return SUITES if model.components.generator.has_cache else tuple(name for name in SUITES if name != "live")
+
+
 def evaluate(
     model: Model | Tokenizer,
-    suites: Sequence[str] = SUITES,
+    suites: Sequence[str] | None = None,
     world: type[World] | None = None,
     *,
     data: str | None = None,
@@ -44,7 +52,8 @@ def evaluate(
     """Metrics of a model, or of a tokenizer alone, as JSON-serialisable data: a block per suite, by its name.
 
     Args:
-        suites: of "reconstruction", "prompts" (500 of each kind) and "stories" (200).
+        suites: of "reconstruction", "prompts" (500 of each kind), "stories" (200) and, of a causal generator, "live"
+            (500 of each kind); None: all that apply.
         world: the procedural world that the prompts, the stories and, without `data`, the clips come from, such as
             `phenaki.worlds.shapes.evaluation.ShapesEval`.
         data: URI of the clips to reconstruct, as for training.
@@ -57,6 +66,7 @@ def evaluate(
     Raises PhenakiError for an unknown suite, for prompts and stories of a tokenizer or without a world, and for data
     without usable clips.
     """
+    suites = suites_of(model, data) if suites is None else suites
     for name in suites:
         if name not in SUITES:
             near = did_you_mean(name, SUITES)
@@ -75,6 +85,7 @@ def evaluate(
     if not data:
         unseen = world(size, FRAMES)
         measures["prompts"] = (prompt_count * len(unseen.kinds), partial(prompts, model, unseen, prompt_count, seed))
+        measures["live"] = (3 * prompt_count, partial(live, model, unseen, prompt_count, seed))
         measures["stories"] = (story_count, partial(stories, model, unseen, story_count, seed))
     metrics: dict[str, Any] = {}
     with progress_bar(visible=progress) as bar:

@@ -11,7 +11,7 @@ from typing import Any
 from phenaki.core.errors import PhenakiError
 from phenaki.core.files import write_atomic
 
-SUITES = ("reconstruction", "prompts", "stories")
+SUITES = ("reconstruction", "prompts", "stories", "live")
 
 
 def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> list[str]:

@@ -64,12 +64,19 @@ ROWS = {
         Row("object and background persist", ("persistent",), _percent, 0.85),
         Row("both, in all scenes", ("fulfilled",), _percent),
     ),
+    "live": (
+        Row("a new prompt fulfilled within 2 s", ("new_prompts",), _percent, 0.90),
+        Row("keys obeyed within 2 latent frames", ("keys",), _percent, 0.95),
+        Row("scenes of ten fulfilled", ("scenes",), _percent),
+        Row("scenes 2 to 4 less scenes 8 to 10", ("drift",), _percent),
+    ),
 }
 _MAX_SKIPPED = 10
 _TITLES = {
     "reconstruction": "Reconstruction of {clips} clips of {data}",
     "prompts": "Prompts fulfilled, {prompts_of_each_kind} unseen prompts of each kind",
     "stories": "{stories} stories of {scenes} scenes",
+    "live": "Steered while it runs, {videos_of_each_kind} videos of each kind",
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from phenaki.worlds.shapes.checker import Report, StoryReport, check, check_story
+from phenaki.worlds.shapes.recording import KEYS, obeyed
 from phenaki.worlds.shapes.world import ShapesWorld
 
 EVAL_SEED = 7  # neither that of a training run's previews nor that of benchmarks/samplers.py: tune on other clips
@@ -33,6 +34,7 @@ class ShapesEval:
     frames: int = 11
     seed: int = EVAL_SEED
 
+    keys: ClassVar[tuple[str, ...]] = KEYS
     kinds: ClassVar[dict[str, dict[str, Any]]] = {
         "one_object": {"split": "test", "objects": 1},
         "held_out_pairs": {"split": "held_out", "objects": 1},
@@ -57,6 +59,15 @@ class ShapesEval:
         """Captions of stories on one object."""
         world = self.world("one_object")
         return [world.story(index, scenes).captions for index in range(count)]
+
+    def controlled(self, count: int) -> list[str]:
+        """Captions of one object that obeys the arrow keys."""
+        world = self.world("one_object")
+        return [world.controlled_caption(index) for index in range(count)]
+
+    def obeyed(self, video: np.ndarray, key: str) -> bool | None:
+        """Whether the object in a short video (T, H, W, 3) moves as an arrow key says; None: the border is near."""
+        return obeyed(video, key)
 
     def protocol(self, kind: str = "") -> dict[str, Any]:
         """The settings of `world(kind)`, for the protocol of a measurement."""

@@ -133,3 +133,7 @@ class ShapesWorld:
         """Recording `index`, of an odd number of frames; `control`: probability of a scene steered by keys."""
         rng, steady = self._rng(index, _RECORDING), self.split == "held_out"
         return record(self._draw(rng, 1)[0], frames, rng, control, steady)
+
+    def controlled_caption(self, index: int) -> str:
+        """The caption of recording `index` if it began with keys that steer an object."""
+        return record(self._draw(self._rng(index, _RECORDING), 1)[0], 1, self._rng(index, _CAPTION, 0), 1.0).caption
