@@ -31,7 +31,7 @@ live = import_module("phenaki.evaluation.live")  # the package has a function of
 def model(tokenizer: CViViT, text_encoder: torch.nn.Module) -> Phenaki:
     sizes = CausalTransformerSizes(frames=21, width=64, layers=1, window=3)
     actions = ActionSpec(KEYS, ("button",) * 4)
-    return Phenaki(tokenizer, build_generator(sizes, tokenizer.spec, 64, actions), text_encoder)
+    return Phenaki(Components(build_generator(sizes, tokenizer.spec, 64, actions), tokenizer, text_encoder))
 
 
 def moved(key: str, frames: int = 5, held: bool = True, x: float = 32.0) -> np.ndarray:
@@ -114,7 +114,7 @@ def test_the_suite_of_an_untrained_model(model: Phenaki, monkeypatch: pytest.Mon
 
 
 def test_which_suites_apply(model: Phenaki, tokenizer: CViViT, generator: MaskedTransformer) -> None:
-    bidirectional = Phenaki(tokenizer, generator, model.text_encoder)
+    bidirectional = Phenaki(Components(generator, tokenizer, model.text_encoder))
     assert suites_of(model) == SUITES and "live" not in suites_of(bidirectional)
     assert suites_of(model, "my/clips") == suites_of(tokenizer) == ("reconstruction",)
     with pytest.raises(PhenakiError, match="steers a causal generator"):
