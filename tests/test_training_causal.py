@@ -16,7 +16,14 @@ from phenaki.core.precision import autocast
 from phenaki.generators import CausalTransformer, CausalTransformerSizes, Components, MaskedTransformer
 from phenaki.pipeline import Phenaki
 from phenaki.tokenizers import CViViT
-from phenaki.training.generator import GeneratorRecipe, build_networks, compute_loss, initialize_from, train_generator
+from phenaki.training.generator import (
+    GeneratorRecipe,
+    build_networks,
+    compute_loss,
+    cfg_logits,
+    initialize_from,
+    train_generator,
+)
 from phenaki.training.gradients import accumulate_gradients
 from phenaki.training.inputs import open_inputs
 from phenaki.training.masking import add_noise, draw_frame_masks, make_batch
@@ -135,3 +142,37 @@ def test_a_bidirectional_model_is_fine_tuned(
 def test_critics_are_refused(tmp_path: Path, tokenizer: CViViT) -> None:
     with pytest.raises(PhenakiError, match="critics score whole clips"):
         train_generator(recipe(**{"critic.kind": "self"}), tmp_path / "run", tokenizer)
+
+
+def test_guidance_is_distilled(tmp_path: Path, tokenizer: CViViT) -> None:
+    """A student of the teacher's weights moves from the conditional logits towards the guided ones."""
+    teacher = Phenaki.from_pretrained(train_generator(recipe(**{"run.steps": "30"}), tmp_path / "base", tokenizer))
+    teacher = teacher.components
+    options = {"loss.distilled_guidance": "4", "run.steps": "40", "optimizer.lr": "1e-3", "loss.text_drop": "0"}
+    folder = train_generator(recipe(**options), tmp_path / "run", tokenizer, init=teacher)
+    student = Phenaki.from_pretrained(folder).components
+    ids = torch.randint(125, (4, 5, 4, 4), generator=rng(1))
+    masks = draw_frame_masks((5, 4, 4), torch.zeros(4).bool(), 3, rng())
+    tokens = teacher.text_encoder.tokenize(["a red circle", "a blue square", "a green star", "a large ring"])
+    (batch,) = make_batch(ids, tokens, masks, torch.zeros(4).bool(), clean=ids, actions=torch.zeros(4, 5, 8))
+
+    def distribution(model: Components, scale: float) -> torch.Tensor:
+        return cfg_logits(model, batch, scale).softmax(-1)
+
+    target, before, after = distribution(teacher, 4.0), distribution(teacher, 1.0), distribution(student, 1.0)
+    assert (after - target).abs().sum() < 0.9 * (before - target).abs().sum()
+
+
+def test_a_teacher_is_needed_and_stays_the_same(
+    tmp_path: Path, tokenizer: CViViT, generator: MaskedTransformer
+) -> None:
+    distilled = recipe(**{"loss.distilled_guidance": "2", "run.steps": "1"})
+    text_encoder = WordEncoder(distilled.text)
+    for init in (None, Components(generator, tokenizer, text_encoder)):
+        with pytest.raises(PhenakiError, match="loss.distilled_guidance 2.0 takes its targets"):
+            train_generator(distilled, tmp_path / "run", tokenizer, init=init)
+    sizes = distilled.generator.config(tokenizer.spec, 64, ActionSpec(KEYS, ("button",) * 4))
+    teachers = [Components(CausalTransformer(sizes), tokenizer, text_encoder) for _ in range(2)]
+    train_generator(distilled, tmp_path / "run", tokenizer, init=teachers[0])
+    with pytest.raises(PhenakiError, match="teacher"):
+        train_generator(distilled, tmp_path / "run", tokenizer, init=teachers[1], resume="must")

@@ -16,12 +16,16 @@ class GeneratorLossConfig:
 
     `history_noise`: of a causal generator, up to which fraction of the ids of earlier latent frames is replaced by
     random ones, in half of the clips: it learns to go on from its own mistakes.
+
+    `distilled_guidance`: the targets are the logits of the model that the run begins with at this guidance scale (On
+    distillation of guided diffusion models, 2210.03142), so that the trained one needs no second branch; 0: the ids.
     """
 
     label_smoothing: float = bounded(0.1, at_least=0, below=1)
     text_drop: float = bounded(0.1, at_least=0, at_most=1)
     action_drop: float = bounded(0.1, at_least=0, at_most=1)
     history_noise: float = bounded(0.0, at_least=0, below=1)
+    distilled_guidance: float = bounded(0.0, at_least=0)
     first_frame_weight: float = bounded(1.0, above=0)
 
 
@@ -31,6 +35,12 @@ def masked_cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor, label_
     # Equal to F.cross_entropy, whose label smoothing is six times slower on a CPU.
     target = logits.gather(-1, targets[:, None]).squeeze(-1)
     loss = logits.logsumexp(-1) - (1 - label_smoothing) * target - label_smoothing * logits.mean(-1)
+    return (loss * weight).sum() / weight.sum()
+
+
+def distillation_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean of the cross-entropy with the distribution of other logits, target (M, V), of weight (M,)."""
+    loss = -(target.float().softmax(-1) * logits.float().log_softmax(-1)).sum(-1)
     return (loss * weight).sum() / weight.sum()
 
 

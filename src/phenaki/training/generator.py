@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from phenaki.conditioning import TextConfig, TextEncoder, WordEncoderConfig, encoder_class
+from phenaki.core.components import fingerprint
 from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import Autocast
 from phenaki.data.batch import Batch
@@ -15,7 +17,7 @@ from phenaki.data.config import DataConfig
 from phenaki.generators import Components, GeneratorSizes, MaskedTransformerSizes, build_generator
 from phenaki.generators.causal import CausalTransformer, causal_weights
 from phenaki.generators.critic import CriticConfig, build_critic
-from phenaki.generators.losses import GeneratorLossConfig, masked_cross_entropy
+from phenaki.generators.losses import GeneratorLossConfig, distillation_loss, masked_cross_entropy
 from phenaki.pipeline import save_model
 from phenaki.sampling import SamplingConfig
 from phenaki.tokenizers import Tokenizer
@@ -46,22 +48,40 @@ class GeneratorRecipe:
 
 
 def compute_loss(
-    networks: Components, batch: GeneratorBatch, recipe: GeneratorRecipe, autocast: Autocast
+    networks: Components,
+    batch: GeneratorBatch,
+    recipe: GeneratorRecipe,
+    autocast: Autocast,
+    teacher: Components | None = None,
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """What a part of a batch adds to the objective, and to the losses by name, float32 scalars: that of the generator,
     and that of a critic beside it. And outputs: `correct`, bool (M,), which masked ids are predicted, and those of
-    `score_sampled`."""
+    `score_sampled`. `teacher`: whose guidance is distilled."""
     generator, critic = networks.generator, networks.critic
     with autocast():
         text = batch.encode_text(networks.text_encoder)
         logits = masked_logits(generator, text, batch)
-    loss = batch.fraction * masked_cross_entropy(logits, batch.targets, batch.weight, recipe.loss.label_smoothing)
+    if teacher is None:
+        loss = masked_cross_entropy(logits, batch.targets, batch.weight, recipe.loss.label_smoothing)
+    else:
+        with autocast():
+            target = cfg_logits(teacher, batch, recipe.loss.distilled_guidance)
+        loss = distillation_loss(logits, target, batch.weight)
+    loss = batch.fraction * loss
     losses, outputs = {"loss": loss}, {"correct": logits.argmax(-1) == batch.targets}
     if critic is None:
         return loss, losses, outputs
     with autocast():
         critic_loss, scored = score_sampled(critic, generator, text, batch, logits, recipe.critic.temperature)
     return loss + recipe.critic.weight * critic_loss, losses | {"critic_loss": critic_loss}, outputs | scored
+
+
+@torch.no_grad()
+def cfg_logits(teacher: Components, batch: GeneratorBatch, scale: float) -> Tensor:
+    """Logits (M, V) of the masked positions with classifier-free guidance."""
+    text, every = batch.encode_text(teacher.text_encoder), torch.ones_like(batch.dropped)
+    null = masked_logits(teacher.generator, text, replace(batch, dropped=every)).float()
+    return null + scale * (masked_logits(teacher.generator, text, batch).float() - null)
 
 
 def build_networks(recipe: GeneratorRecipe, inputs: Inputs, init: Components | None = None) -> Networks:
@@ -113,14 +133,18 @@ class GeneratorTrainer(Trainer):
         for network in (*networks.values(), inputs.tokenizer, inputs.text_encoder):
             if network is not None:
                 network.to(run.device)
-        self.inputs, self.components = inputs, inputs.components(networks)
+        self.inputs, self.components, self.teacher = inputs, inputs.components(networks), None
+        if recipe.loss.distilled_guidance:
+            self.teacher = init
+            for network in init.networks.values():
+                network.to(run.device).eval().requires_grad_(False)
         super().__init__(recipe, run, networks, build_optimizers)
 
     def update(self, batch: Batch, step: int) -> Metrics:
         recipe = self.recipe
         parts = self.inputs.draw_batch(batch, self.components, self.run, step, recipe, recipe.loss)
         objective, losses, outputs = accumulate_gradients(
-            parts, lambda part: compute_loss(self.components, part, recipe, self.autocast)
+            parts, lambda part: compute_loss(self.components, part, recipe, self.autocast, self.teacher)
         )
         norms = [self.take_step(name, objective, step) for name in self.optimizers]
         self.update_averages(norms[0])
@@ -158,8 +182,16 @@ def train_generator(
     inputs = open_inputs(recipe.data, recipe.text, tokenizer, text_encoder)
     inputs.check(recipe.data, recipe.prefix, recipe.generator.frames)
     recipe.sampling.decoding.check_critic(recipe.critic.kind != "none")
+    frozen = inputs.frozen
+    if recipe.loss.distilled_guidance:
+        if init is None or not isinstance(init.generator.config, type(recipe.generator)):
+            raise PhenakiError(
+                f"loss.distilled_guidance {recipe.loss.distilled_guidance} takes its targets from the model that the "
+                "run begins with: name one with a generator of the recipe's type (--init-from)"
+            )
+        frozen |= {"teacher": fingerprint(init.generator)}
     previews = Previews(recipe, inputs, checker)
-    with Run(folder, recipe.run, recipe, inputs.frozen, resume, overwrite) as run:
+    with Run(folder, recipe.run, recipe, frozen, resume, overwrite) as run:
         trainer = GeneratorTrainer(recipe, run, inputs, init)
 
         def preview(averages: Networks) -> None:
