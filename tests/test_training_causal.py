@@ -19,8 +19,8 @@ from phenaki.tokenizers import CViViT
 from phenaki.training.generator import (
     GeneratorRecipe,
     build_networks,
-    compute_loss,
     cfg_logits,
+    compute_loss,
     initialize_from,
     train_generator,
 )
