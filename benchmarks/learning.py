@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from phenaki.core.precision import autocast
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.mixing import Batches
+from phenaki.data.loader import Batches
 from phenaki.evaluation.reconstruction import psnr
 from phenaki.media.convert import to_float
 from phenaki.training.recipes import cvivit_shapes_64

@@ -27,7 +27,7 @@ import torch
 from clips import VIEW, make_video
 
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.mixing import Batches
+from phenaki.data.loader import Batches
 from phenaki.data.shards import ShardWriter
 from phenaki.media.reader import read_clip
 from phenaki.media.view import ClipView

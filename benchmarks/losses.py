@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 import phenaki
-from phenaki.data.mixing import Batches
+from phenaki.data.loader import Batches
 from phenaki.evaluation.clips import Clips
 from phenaki.evaluation.reconstruction import reconstruction
 from phenaki.media.convert import to_float
@@ -61,7 +61,7 @@ def trained(arm: str, steps: int) -> tuple[Tokenizer, float]:
         for tokenizer in (training.tokenizer, training.averages["tokenizer"].module):
             tokenizer.load_state_dict(released)
         data = Batches(recipe.data, training.tokenizer.patch[0], captions=False)
-        for step in run.steps(training.parts):
+        for step in run.steps(training.state):
             video = to_float(next(data)["video"])
             began = time.perf_counter()
             figures = training.update(video, step)

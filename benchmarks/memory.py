@@ -25,7 +25,7 @@ from safetensors.numpy import save
 
 from phenaki.core.config import to_dict
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.mixing import Batches
+from phenaki.data.loader import Batches
 from phenaki.data.shards import ShardWriter
 from phenaki.data.tokens import TOKENS, TokenSet
 from phenaki.tokenizers import TokenizerSpec

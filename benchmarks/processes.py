@@ -41,7 +41,7 @@ def train(stage: str, folder: Path, core: int, steps: int) -> None:
     os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
     recipe = cvivit_shapes_64() if stage == "tokenizer" else masked_shapes_64()
-    rarely = {"checkpoint_every": 10 * steps, "picture_every": 10 * steps, "log_every": steps // 4}
+    rarely = {"checkpoint_every": 10 * steps, "eval_every": 10 * steps, "log_every": steps // 4}
     run = replace(recipe.run, steps=steps + 1, trackers=(), **rarely)  # the last, whose pictures cost, is not counted
     batch = recipe.data.batch * int(os.environ.get("WORLD_SIZE", 1))  # that of all processes
     recipe = replace(recipe, run=run, data=replace(recipe.data, workers=0, batch=batch))

@@ -48,7 +48,7 @@ def stages(steps: int, checkpoint_every: int = 2) -> dict[str, Train]:
     """Both trainings at their smallest, for so many steps."""
 
     def short(recipe: Any) -> Any:
-        often = {"checkpoint_every": checkpoint_every, "picture_every": 10 * steps, "log_every": 1}
+        often = {"checkpoint_every": checkpoint_every, "eval_every": 10 * steps, "log_every": 1}
         return replace(recipe, run=replace(recipe.run, steps=steps, trackers=(), **often))
 
     torch.manual_seed(0)
@@ -173,7 +173,7 @@ def cost(rounds: int, steps: int) -> None:
     video = torch.rand(recipe.data.batch, 3, max(recipe.data.lengths), 64, 64)
     with tempfile.TemporaryDirectory() as place, Run(Path(place), recipe.run, recipe) as run:
         training = TokenizerTrainer(recipe, run)
-        ours_steps = run.steps(training.parts)
+        ours_steps = run.steps(training.state)
 
         def ours(step: int) -> None:
             run.log(**training.update(video, next(ours_steps)))
@@ -195,7 +195,7 @@ def cost(rounds: int, steps: int) -> None:
         print(f"a step of cvivit_shapes_64: {step_time:.3f} s of CPU time, {overhead:+.1%} over the bare one")
 
         began, process = time.perf_counter(), time.process_time()
-        run.save(training.parts)
+        run.save(training.state)
         waited = time.perf_counter() - began
         run._checkpoints.wait()
         total = time.process_time() - process
@@ -219,7 +219,7 @@ def cpu_of(pid: int) -> float:
 
 def resume() -> None:
     command = [sys.executable, "-m", "phenaki", "train", "tokenizer", "--recipe", "cvivit_shapes_64"]
-    changes = ["run.log_every=1", "run.checkpoint_every=2", "run.picture_every=1000000"]
+    changes = ["run.log_every=1", "run.checkpoint_every=2", "run.eval_every=1000000"]
     with tempfile.TemporaryDirectory() as place:
         metrics = Path(place) / "metrics.jsonl"
         for attempt in ("anew", "resumed"):

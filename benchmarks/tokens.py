@@ -28,7 +28,7 @@ import torch
 from torch import nn
 
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.mixing import Batches
+from phenaki.data.loader import Batches
 from phenaki.data.shards import ShardWriter
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.media.writer import write_video

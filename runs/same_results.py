@@ -39,9 +39,9 @@ TOLERANCE = 1e-5
 
 # Names of the package, and what is recorded
 EXAMPLES = Path(__file__).parents[1] / "examples" / "clips"
-RENAMED: dict[str, str] = {"alike": "token_consistency"}  # metrics in metrics.jsonl: before -> after
+RENAMED = {"alike": "token_consistency", "restarted": "reset"}  # metrics: before -> after
 NOT_RESULTS = ("step", "time", "speed/", "sentence")  # how other metrics begin
-RUN = ("run.steps=20", "run.log_every=1", "run.picture_every=20", "run.device=cpu", "run.precision=float32")
+RUN = ("run.steps=20", "run.log_every=1", "run.eval_every=20", "run.device=cpu", "run.precision=float32")
 OF = dict(tokenizer="discriminator.width=8", generator="--tokenizer {cvivit}/tokenizer", critic="-m {masked}/model")
 # Stage, name, recipe and changes, a training a line; {name} is the folder of an earlier one.
 TRAININGS = """

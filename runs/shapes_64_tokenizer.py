@@ -22,7 +22,7 @@ from phenaki.core.components import save_component
 from phenaki.core.worlds import WORLDS
 from phenaki.data.config import SourceConfig
 from phenaki.data.eval_samples import eval_samples
-from phenaki.data.mixing import Batches
+from phenaki.data.loader import Batches
 from phenaki.data.sources import Sample
 from phenaki.training.previews import evaluate_tokenizer
 from phenaki.training.recipes import cvivit_shapes_64_streaming

@@ -322,13 +322,13 @@ def test_help_explains_every_command_and_option() -> None:
         assert run(*name.split()[name == "phenaki" :], "--help").exit_code == 0
 
 
-DEBUG = ["--recipe", "cvivit_debug", "run.steps=2", "run.picture_every=2", "run.log_every=1", "data.batch=2"]
+DEBUG = ["--recipe", "cvivit_debug", "run.steps=2", "run.eval_every=2", "run.log_every=1", "data.batch=2"]
 
 
 def test_both_stages_are_trained_and_the_result_makes_a_video() -> None:
     trained = run("train", "tokenizer", *DEBUG, "--out", "one")
     assert trained.exit_code == 0 and "The tokenizer is in one/tokenizer" in trained.output
-    smallest = ["run.steps=2", "run.picture_every=2", "run.log_every=1", "data.batch=2", "sampling.decoding.steps=1"]
+    smallest = ["run.steps=2", "run.eval_every=2", "run.log_every=1", "data.batch=2", "sampling.decoding.steps=1"]
     second = run("train", "generator", "-r", "masked_debug", "--tokenizer", "one/tokenizer", "--out", "two", *smallest)
     assert second.exit_code == 0 and "is in two/model" in second.output
     assert run("generate", "a red circle", "-m", "two/model", "-o", "a.mp4", "--frames", 3).exit_code == 0

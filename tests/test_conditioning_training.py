@@ -33,12 +33,12 @@ def t5(tmp_path_factory: pytest.TempPathFactory) -> str:
 def recipe(place: object, **changes: object) -> GeneratorRecipe:
     debug = masked_debug()
     data = replace(debug.data, sources=(SourceConfig(str(place)),), batch=2)
-    run = replace(debug.run, steps=2, log_every=1, picture_every=2)
+    run = replace(debug.run, steps=2, log_every=1, eval_every=2)
     return replace(debug, data=data, run=run, **changes)
 
 
 def parts(folder: Path) -> dict:
-    return saved(folder)["parts"]
+    return saved(folder)["state"]
 
 
 def losses(folder: Path) -> list[float]:
@@ -109,7 +109,7 @@ def test_the_commands_take_folders_of_transformers(t5: str, clips: Path, tokeniz
     assert made.exit_code == 0, made.output
     said = json.loads((tmp_path / "tokens" / "tokens.json").read_text())
     assert said["text_width"] == 32 and said["text_encoder"] == fingerprint(load_text_encoder(clip))
-    run = ["run.steps=1", "run.picture_every=1", "data.batch=2"]
+    run = ["run.steps=1", "run.eval_every=1", "data.batch=2"]
     command = ["train", "generator", "-r", "masked_debug", "-o", str(tmp_path / "run"), "--tokenizer", str(first_stage)]
     trained = CliRunner().invoke(app, [*command, "-d", str(clips), "--text-encoder", t5, "text.length=32", *run])
     assert trained.exit_code == 0, trained.output

@@ -25,7 +25,7 @@ from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.cuts import Cutting
 from phenaki.data.eval_samples import eval_samples
 from phenaki.data.inspecting import inspect_data
-from phenaki.data.mixing import Batches
+from phenaki.data.loader import Batches
 from phenaki.data.opening import action_spec, open_source
 from phenaki.data.packing import PackConfig, PackReport, pack
 from phenaki.data.sample import EncodedSample

@@ -17,7 +17,7 @@ import pytest
 from helpers import media_files
 from helpers.media_files import even, video
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.mixing import Batches
+from phenaki.data.loader import Batches
 from phenaki.data.packing import PackConfig, pack
 from phenaki.data.shards import ShardWriter
 

@@ -18,7 +18,7 @@ from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.eval_samples import eval_samples
 from phenaki.data.journal import Journal
-from phenaki.data.mixing import Batches
+from phenaki.data.loader import Batches
 from phenaki.data.opening import has_validation, open_source
 from phenaki.data.packing import PackConfig, pack
 from phenaki.data.shards import ShardWriter

@@ -17,7 +17,7 @@ import json, os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.mixing import Batches
+from phenaki.data.loader import Batches
 from phenaki.training.recipes import cvivit_debug
 from phenaki.training.config import RunConfig
 from phenaki.training.run import Run

@@ -24,7 +24,7 @@ from phenaki.core.precision import autocast
 from phenaki.data import sample as sample_module
 from phenaki.data import storage, tokenizing
 from phenaki.data.config import DataConfig, SourceConfig
-from phenaki.data.mixing import Batches
+from phenaki.data.loader import Batches
 from phenaki.data.opening import open_source, token_set
 from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import ShardWriter, read_shard
@@ -386,8 +386,8 @@ def test_batches_made_ahead_are_those_that_come(workers: int, token_shards: Path
     plain, ahead = batches(token_shards, workers), batches(token_shards, workers)
     for _ in range(5):
         before = ahead.state_dict()
-        ahead.prepare()
-        ahead.prepare()
+        ahead.prefetch()
+        ahead.prefetch()
         assert ahead.state_dict() == before
         given, expected = next(ahead), next(plain)
         assert given["captions"] == expected["captions"]

@@ -24,7 +24,7 @@ from phenaki.tokenizers import CViViT
 from phenaki.training import critic as critic_training
 from phenaki.training.critic import accuracy, critic_optimizers, score_sampled, train_critic
 from phenaki.training.generator import train_generator
-from phenaki.training.masking import make_batch
+from phenaki.training.masking import make_micro_batches
 from phenaki.training.recipes import critic_debug, masked_debug
 
 KINDS = ("token", "self")
@@ -80,7 +80,7 @@ def critic_loss(
     rng: torch.Generator,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     uniform = torch.rand(len(logits), 1, generator=rng)
-    (part,) = make_batch(ids, text, (free, masked), dropped, uniform)
+    (part,) = make_micro_batches(ids, text, (free, masked), dropped, uniform)
     return score_sampled(critic, generator, text, part, logits, temperature)
 
 

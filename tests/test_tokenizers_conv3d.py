@@ -100,7 +100,7 @@ def test_it_trains_on_clips_and_images_and_its_folder_rebuilds_it(tmp_path: Path
         recipe,
         tokenizer=TINY,
         data=replace(recipe.data, size=16, batch=2),
-        run=replace(recipe.run, steps=4, log_every=1, picture_every=4),
+        run=replace(recipe.run, steps=4, log_every=1, eval_every=4),
     )
     loaded = load_component(train_tokenizer(recipe, tmp_path), "tokenizer")
     assert isinstance(loaded, Conv3D)

@@ -74,7 +74,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_second_stage(
 
 def test_the_first_stage_learns_and_leaves_what_it_promises(tmp_path: Path) -> None:
     recipe = cvivit_debug()
-    recipe = replace(recipe, run=replace(recipe.run, steps=60, picture_every=60))
+    recipe = replace(recipe, run=replace(recipe.run, steps=60, eval_every=60))
     folder = train_tokenizer(recipe, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
@@ -101,7 +101,7 @@ def test_the_second_stage_learns_and_the_tokenizer_stays_frozen(
 
     monkeypatch.setattr(MaskedTransformer, "condition", counted)
     recipe = masked_debug()
-    run, loss = replace(recipe.run, steps=60, picture_every=60), replace(recipe.loss, text_drop=0.3)
+    run, loss = replace(recipe.run, steps=60, eval_every=60), replace(recipe.loss, text_drop=0.3)
     recipe = replace(recipe, run=run, loss=loss)
     train_generator(recipe, tmp_path, tokenizer)
     assert len(dropped) == 60
@@ -111,7 +111,7 @@ def test_the_second_stage_learns_and_the_tokenizer_stays_frozen(
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[-1] < 0.9 * losses[0]
     assert all(torch.equal(before[name], value) for name, value in tokenizer.state_dict().items())
-    assert not any("tokenizer" in name for name in saved(tmp_path)["parts"]["generator"])
+    assert not any("tokenizer" in name for name in saved(tmp_path)["state"]["generator"])
 
 
 def test_a_folder_belongs_to_one_recipe(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     )
     for processes in (1, 2):
         torchrun(script, tmp_path / str(processes), processes=processes)
-    one, two = (saved(tmp_path / str(n))["parts"] for n in (1, 2))
+    one, two = (saved(tmp_path / str(n))["state"] for n in (1, 2))
     for name, value in one["tokenizer"].items():
         assert torch.allclose(value, two["tokenizer"][name], atol=2e-5), name
 

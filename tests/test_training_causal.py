@@ -26,7 +26,7 @@ from phenaki.training.generator import (
 )
 from phenaki.training.gradients import accumulate_gradients
 from phenaki.training.inputs import open_inputs
-from phenaki.training.masking import add_noise, draw_frame_masks, make_batch
+from phenaki.training.masking import add_noise, draw_frame_masks, make_micro_batches
 from phenaki.training.recipes import GENERATOR_RECIPES
 from phenaki.worlds.shapes.recording import KEYS
 
@@ -86,7 +86,7 @@ def test_parts_of_a_batch_have_the_gradients_of_the_whole(text_encoder: WordEnco
         for network in (generator, text_encoder):
             network.zero_grad()
         dropped = torch.arange(5) == 2
-        batches = make_batch(ids, tokens, masks, dropped, None, 2.0, parts, starts, **others)
+        batches = make_micro_batches(ids, tokens, masks, dropped, None, 2.0, parts, starts, **others)
         assert len(batches) == parts
         plain = lambda: autocast(torch.device("cpu"), "float32")  # noqa: E731
         objective, *_ = accumulate_gradients(batches, lambda part: compute_loss(networks, part, recipe(), plain))
@@ -154,7 +154,7 @@ def test_guidance_is_distilled(tmp_path: Path, tokenizer: CViViT) -> None:
     ids = torch.randint(125, (4, 5, 4, 4), generator=rng(1))
     masks = draw_frame_masks((5, 4, 4), torch.zeros(4).bool(), 3, rng())
     tokens = teacher.text_encoder.tokenize(["a red circle", "a blue square", "a green star", "a large ring"])
-    (batch,) = make_batch(ids, tokens, masks, torch.zeros(4).bool(), clean=ids, actions=torch.zeros(4, 5, 8))
+    (batch,) = make_micro_batches(ids, tokens, masks, torch.zeros(4).bool(), clean=ids, actions=torch.zeros(4, 5, 8))
 
     def distribution(model: Components, scale: float) -> torch.Tensor:
         return cfg_logits(model, batch, scale).softmax(-1)

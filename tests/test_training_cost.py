@@ -23,7 +23,7 @@ from phenaki.training.counting import PeakMemory
 from phenaki.training.generator import GeneratorRecipe
 from phenaki.training.gradients import accumulate_gradients
 from phenaki.training.inputs import Inputs
-from phenaki.training.masking import make_batch
+from phenaki.training.masking import make_micro_batches
 from phenaki.training.optim import Optimizers
 from phenaki.training.run import Run
 from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTrainer
@@ -57,14 +57,16 @@ class RealStep:
         free, masked = torch.ones(4, 3, 4, 4).bool(), torch.zeros(192).bool()
         masked[torch.randperm(192)[:122]] = True  # 2 / pi of 192
         uniform = None if critic is None else torch.rand(122, 1)
-        self.parts = make_batch(ids, words, (free, masked.view_as(free)), torch.zeros(4).bool(), uniform)
+        self.micro_batches = make_micro_batches(
+            ids, words, (free, masked.view_as(free)), torch.zeros(4).bool(), uniform
+        )
 
     def loss(self) -> torch.Tensor:
-        return generator.compute_loss(self.networks, self.parts[0], self.recipe, nullcontext)[0]
+        return generator.compute_loss(self.networks, self.micro_batches[0], self.recipe, nullcontext)[0]
 
     def accumulate(self) -> tuple[torch.Tensor, dict[str, torch.Tensor], list]:
         compute_loss = lambda part: generator.compute_loss(self.networks, part, self.recipe, nullcontext)  # noqa: E731
-        return accumulate_gradients(self.parts, compute_loss)
+        return accumulate_gradients(self.micro_batches, compute_loss)
 
     def optimizers(self) -> list[Optimizers]:
         return list(generator.build_optimizers(self.trained, self.recipe).values())
@@ -123,9 +125,11 @@ def test_parts_of_a_batch_have_the_gradients_of_the_whole_batch(debug: Generator
     masks = recipe.prefix.draw_masks(torch.arange(5) % 2 == 1, (3, 4, 4), rng, rng)
     uniform = torch.rand(int(masks[1].sum()), 1, generator=rng)
     found = []
-    for parts in (1, 2, 3):
-        step.parts = make_batch(ids, words, masks, torch.arange(5) == 2, uniform, first_frame_weight=2.0, parts=parts)
-        assert len(step.parts) == parts
+    for count in (1, 2, 3):
+        step.micro_batches = make_micro_batches(
+            ids, words, masks, torch.arange(5) == 2, uniform, first_frame_weight=2.0, count=count
+        )
+        assert len(step.micro_batches) == count
         _, losses, _ = step.accumulate()
         found.append((losses, [parameter.grad for parameter in step.parameters()]))
         for parameter in step.parameters():

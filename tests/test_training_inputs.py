@@ -34,7 +34,7 @@ Write = Callable[..., str]
 def generator_recipe(*places: str | Path, steps: int = 3, **data: object) -> GeneratorRecipe:
     recipe = masked_debug()
     sources = tuple(SourceConfig(str(place)) for place in places)
-    run = replace(recipe.run, steps=steps, log_every=1, picture_every=steps)
+    run = replace(recipe.run, steps=steps, log_every=1, eval_every=steps)
     return replace(recipe, data=replace(recipe.data, sources=sources, **data), run=run)
 
 
@@ -165,7 +165,7 @@ def test_a_given_text_encoder_stays_frozen_and_the_run_belongs_to_it(
     train_generator(generator_recipe("shapes"), tmp_path, tokenizer, text_encoder)
     assert all(torch.equal(before[name], value) for name, value in text_encoder.state_dict().items())
     assert all(parameter.grad is None for parameter in text_encoder.parameters())
-    parts = saved(tmp_path)["parts"]
+    parts = saved(tmp_path)["state"]
     assert parts.keys() == {"generator", "generator_ema", "optimizers", "data"}
     train_generator(generator_recipe("shapes", steps=4), tmp_path, tokenizer, text_encoder)
     for reader in (other(text_encoder), None):

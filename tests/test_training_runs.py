@@ -83,7 +83,7 @@ def test_a_broken_record_is_passed_over(tmp_path: Path) -> None:
 
 def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     recipe = cvivit_debug()
-    recipe = replace(recipe, run=replace(recipe.run, steps=2, log_every=1, picture_every=1, trackers=()))
+    recipe = replace(recipe, run=replace(recipe.run, steps=2, log_every=1, eval_every=1, trackers=()))
     train_tokenizer(recipe, tmp_path / "runs" / "<one>")
     page = tmp_path / "page.html"
     write_page(find_runs(tmp_path / "runs"), page)

@@ -95,10 +95,10 @@ def metrics(run: Path) -> list[dict]:
 
 
 def equal(one: dict, two: dict, tolerance: float) -> None:
-    for part in one["parts"].keys() - {"data"}:
+    for part in one["state"].keys() - {"data"}:
         if "optimizers" not in part:
-            for name, value in one["parts"][part].items():
-                assert torch.allclose(value, two["parts"][part][name], atol=tolerance), f"{part} {name}"
+            for name, value in one["state"][part].items():
+                assert torch.allclose(value, two["state"][part][name], atol=tolerance), f"{part} {name}"
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_two_processes_do_what_one_does(runs: Path, strategy: str) -> None:
 @pytest.mark.slow
 def test_the_second_stage_learns_the_same_in_shards(runs: Path) -> None:
     full, shards = saved(runs / "second_ddp"), saved(runs / "second_fsdp")
-    assert {"generator_ema", "text_encoder_ema", "critic_ema"} <= shards["parts"].keys() == full["parts"].keys()
+    assert {"generator_ema", "text_encoder_ema", "critic_ema"} <= shards["state"].keys() == full["state"].keys()
     equal(full, shards, 1e-5)
 
 

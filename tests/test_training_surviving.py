@@ -62,10 +62,10 @@ def store(tmp_path: Path, said: list[str]) -> Iterator[Checkpoints]:
 
 def test_what_is_trained_on_after_a_save_is_not_in_it(store: Checkpoints) -> None:
     weight = torch.ones(1000, 100)
-    store.save(3, {"parts": {"nested": [{"weight": weight}, (weight[:2], 7, "text")]}})
+    store.save(3, {"state": {"nested": [{"weight": weight}, (weight[:2], 7, "text")]}})
     weight.zero_()
     store.wait()
-    nested = load(store.newest(), CPU)["parts"]["nested"]
+    nested = load(store.newest(), CPU)["state"]["nested"]
     assert nested[0]["weight"].min() == 1
     assert nested[1][0].min() == 1 and nested[1][1:] == (7, "text")
 
@@ -308,7 +308,7 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(stage: str, tmp_path: 
     uninterrupted, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert uninterrupted.keys() == parts.keys() and len(uninterrupted) > 50
     assert all(torch.equal(uninterrupted[name], parts[name]) for name in uninterrupted)
-    assert saved(tmp_path / "whole")["parts"]["data"] == saved(tmp_path / "parts")["parts"]["data"]
+    assert saved(tmp_path / "whole")["state"]["data"] == saved(tmp_path / "parts")["state"]["data"]
     assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
 
 
@@ -390,7 +390,7 @@ from phenaki.training.recipes import cvivit_debug
 from phenaki.training.run import Run
 import torch
 recipe = cvivit_debug()
-config = replace(recipe.run, steps=10**6, log_every=10**6, picture_every=20, timeout=float(os.environ["PATIENCE"]))
+config = replace(recipe.run, steps=10**6, log_every=10**6, eval_every=20, timeout=float(os.environ["PATIENCE"]))
 folder = Path(sys.argv[1])
 weight = torch.nn.Linear(2, 2)
 with Run(folder, config, recipe) as run:
@@ -489,7 +489,7 @@ def test_another_number_of_processes_goes_on_and_says_so(tmp_path: Path, capsys:
     train_tokenizer(checkpointing_recipe(5), tmp_path / "run")
     assert "written by 2 processes and is resumed by 1: the data come in another order" in capsys.readouterr().err
     assert saved(tmp_path / "run")["step"] == 5
-    (process,) = saved(tmp_path / "run")["parts"]["data"]["processes"]
+    (process,) = saved(tmp_path / "run")["state"]["data"]["processes"]
     assert process["made"] == 5
 
 
@@ -526,7 +526,7 @@ def test_a_signal_saves_within_the_step(number: signal.Signals, tmp_path: Path) 
                 os.kill(os.getpid(), number)
     last = saved(tmp_path)
     assert last["step"] == 5
-    assert last["parts"]["linear"]["weight"].max() == 4
+    assert last["state"]["linear"]["weight"].max() == 4
 
 
 def test_a_run_waits_for_what_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,8 +90,8 @@ def test_each_parameter_has_one_optimizer_and_guests_have_none(tmp_path: Path, l
     assert {"lpips", "i3d"} < metrics.keys()
     assert all(torch.equal(one, other) for one, other in zip(before, guests, strict=True))
     assert all(tensor.grad is None for tensor in guests)
-    assert both.parts.keys() == {"tokenizer", "ema", "optimizers", "discriminator", "discriminator_optimizers"}
-    names = {name for part in ("tokenizer", "ema", "discriminator") for name in both.parts[part].state_dict()}
+    assert both.state.keys() == {"tokenizer", "ema", "optimizers", "discriminator", "discriminator_optimizers"}
+    names = {name for part in ("tokenizer", "ema", "discriminator") for name in both.state[part].state_dict()}
     assert not any("lin0" in name or "Mixed" in name for name in names)
 
 
@@ -101,7 +101,7 @@ def test_a_term_of_weight_0_is_not_there(tmp_path: Path, monkeypatch: pytest.Mon
     alone = trainer(tiny_recipe(), tmp_path)
     terms = {"l1", "lpips", "i3d", "adversarial", "token_consistency", "entropy", "discriminator_loss"}
     assert not terms & alone.update(random_clips(), 0).keys()
-    assert alone.parts.keys() == {"tokenizer", "ema", "optimizers"}
+    assert alone.state.keys() == {"tokenizer", "ema", "optimizers"}
 
 
 def test_the_adversary_is_neither_heard_nor_taught_before_its_start(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_weights_that_are_not_finite_do_not_replace_a_checkpoint(tmp_path: Path)
         good = "step_0000000.pt and a lower optimizer.lr"
         with pytest.raises(PhenakiError, match=f"the tokenizer is not finite after step 1: .* last good .*{good}"):
             run.save({"tokenizer": linear})
-    assert torch.equal(saved(tmp_path)["parts"]["tokenizer"]["weight"], before)
+    assert torch.equal(saved(tmp_path)["state"]["tokenizer"]["weight"], before)
 
 
 @pytest.mark.parametrize("name", ["loss", "discriminator_loss"])
@@ -205,7 +205,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_the_last_good_checkpoint(
         train_tokenizer(recipe, tmp_path)
     last = saved(tmp_path)
     assert last["step"] == 4
-    assert all(tensor.isfinite().all() for tensor in last["parts"]["tokenizer"].values())
+    assert all(tensor.isfinite().all() for tensor in last["state"]["tokenizer"].values())
 
 
 # ---- clips that are none

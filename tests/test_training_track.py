@@ -64,7 +64,7 @@ def wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def short(recipe, **values):
-    values = {"steps": 2, "log_every": 1, "picture_every": 1, "checkpoint_every": 1} | values
+    values = {"steps": 2, "log_every": 1, "eval_every": 1, "checkpoint_every": 1} | values
     return replace(recipe, run=replace(recipe.run, **values))
 
 

@@ -18,7 +18,7 @@ phenaki data inspect shards --out inspect
 
 phenaki train tokenizer --recipe cvivit_debug --data shards --out tokenizer \
     tokenizer.image_size=[64,64] tokenizer.pixel_hidden=256 $CLIPS \
-    loss.token_consistency=0.01 run.steps=2500 run.picture_every=500
+    loss.token_consistency=0.01 run.steps=2500 run.eval_every=500
 
 # four passes: each recording from four random start times
 phenaki data tokenize shards tokens --tokenizer tokenizer/tokenizer --passes 4
@@ -26,7 +26,7 @@ phenaki data tokenize shards tokens_validation --tokenizer tokenizer/tokenizer -
 
 phenaki train generator --recipe masked_debug --data tokens --tokenizer tokenizer/tokenizer --out generator \
     data.validation=tokens_validation generator.frames=11 $CLIPS \
-    sampling.decoding.steps=12 sampling.decoding.temperature=0.7 run.steps=3000 run.picture_every=500
+    sampling.decoding.steps=12 sampling.decoding.temperature=0.7 run.steps=3000 run.eval_every=500
 
 for PROMPT in "boxing: the white boxer moves up" "boxing: the white boxer moves to the right" \
     "battle zone: the tank turns to the left" "battle zone: the tank turns to the right"; do

@@ -19,7 +19,7 @@ from phenaki.training.tokenizer import TokenizerRecipe, TokenizerTrainer
 
 def lasting(recipe, steps: int, **changes):
     """The recipe for a number of steps, with previews and checkpoints only at the end."""
-    run = replace(recipe.run, steps=steps, picture_every=10_000, checkpoint_every=10_000, log_every=1, **changes)
+    run = replace(recipe.run, steps=steps, eval_every=10_000, checkpoint_every=10_000, log_every=1, **changes)
     return replace(recipe, run=run)
 
 
@@ -44,7 +44,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
             for index, item in enumerate(value):
                 collect(f"{prefix}.{index}", item)
 
-    collect("", saved(folder)["parts"])
+    collect("", saved(folder)["state"])
     return flat
 
 

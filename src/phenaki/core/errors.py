@@ -16,7 +16,7 @@ class PhenakiError(ValueError):
 class BadSample(PhenakiError):
     """An unusable sample; its message lacks the sample's name, which the caller adds.
 
-    It does not stop training: the sample is skipped, counted and named (`data/mixing.py`).
+    It does not stop training: the sample is skipped, counted and named (`data/loader.py`).
     """
 
 

@@ -40,11 +40,11 @@ class Batch(TypedDict, total=False):
 
 
 class BatchResult(NamedTuple):
-    """A batch, the position of its stream after it, the number of samples drawn for it, and which of them were bad."""
+    """A batch, the position of its stream after it, the number of samples read for it, and which of them were bad."""
 
     batch: Batch
     position: dict[str, Any]
-    taken: int
+    read: int
     bad: list[str]
 
 

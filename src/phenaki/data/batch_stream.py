@@ -61,23 +61,23 @@ class BatchStream:
             view = self.config.view(self.config.lengths[length], self.config.sources[selected])
             samples: list[Sample | Tokens] = []
             bad: list[str] = []
-            taken = 0
+            read = 0
             while len(samples) < self.batch_sizes[length][selected]:
                 item, positions[selected] = next(items[selected])
-                taken += 1
+                read += 1
                 try:
                     sample = self.sources[selected].checked_sample(item, view, rng, self.check_caption)
                 except BadSample as error:
                     bad.append(str(error))
                 else:
                     samples += [sample] if sample is not None else []
-                self._check_progress(selected, len(samples), taken, bad)
+                self._check_progress(selected, len(samples), read, bad)
             number += 1
-            yield BatchResult(collate(samples), {"batches": number, "sources": list(positions)}, taken, bad)
+            yield BatchResult(collate(samples), {"batches": number, "sources": list(positions)}, read, bad)
 
-    def _check_progress(self, selected: int, usable: int, taken: int, bad: list[str]) -> None:
+    def _check_progress(self, selected: int, usable: int, read: int, bad: list[str]) -> None:
         """Raise PhenakiError if the batch will probably never be full."""
-        uri, stills = self.config.sources[selected].uri, taken - usable - len(bad)
+        uri, stills = self.config.sources[selected].uri, read - usable - len(bad)
         if len(bad) > _MAX_BAD * (1 + usable):
             raise PhenakiError(
                 f"'{uri}' yields {usable} usable samples and {len(bad)} bad ones in a row; the last one: {bad[-1]}"

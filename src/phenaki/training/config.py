@@ -20,12 +20,13 @@ class RunConfig:
     device: str = "auto"
     """`auto` takes CUDA if there is any."""
     log_every: int = bounded(10, at_least=1)
-    picture_every: int = bounded(500, at_least=1)
+    eval_every: int = bounded(500, at_least=1)
+    """Evaluate, make previews and write the model with averaged weights."""
     checkpoint_every: int = bounded(250, at_least=1)
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
     """Where metrics and pictures go besides the run's folder; TensorBoard is skipped if it is not installed."""
     prompts: str = ""
-    """File with one prompt per line, which a generator draws whenever pictures are due; "" for none."""
+    """File with one prompt per line, from which a generator makes previews; "" for none."""
     keep: int = bounded(2, at_least=1)
     """The newest checkpoints to keep."""
     keep_every: int = bounded(0, at_least=0)

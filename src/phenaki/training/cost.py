@@ -72,10 +72,10 @@ def step_cost(
     spec: of the tokenizer of a generator's ids. model: the recipe of the generator that a critic scores. Tokenizers
     and frozen text encoders, whose outputs token shards can hold, are not counted. hardware: "cpu" is this
     machine's. Weights, gradients, moving averages and optimizer states are float32.
-    Raises PhenakiError for a recipe whose parts do not fit.
+    Raises PhenakiError for a recipe whose sections do not fit.
     """
     clips = recipe.data.batch if clips is None else clips
-    part = math.ceil(clips / recipe.optimizer.accumulate)
+    micro_batch = math.ceil(clips / recipe.optimizer.accumulate)
     mode = HardwareMode(hardware, recipe.run.precision)
     with torch.device("meta"):
         step = _step(recipe, spec, model)
@@ -84,11 +84,11 @@ def step_cost(
             _checkpoint(step, mode)
         parameters = [parameter for network in step.networks.values() for parameter in network.parameters()]
         with mode, Flops() as counter, PeakMemory(parameters) as peak:
-            step.run(part, mode.autocast, True)
+            step.run(micro_batch, mode.autocast, True)
         flops = counter.total
         if step.penalty_every is not None:
             with mode, Flops() as counter:
-                step.run(part, mode.autocast, False)
+                step.run(micro_batch, mode.autocast, False)
             flops = counter.total + (flops - counter.total) // step.penalty_every
     weights = 4 * _count(step.networks.values())
     shards = [4 * _count([module]) for module in shardable(blocks(step.networks.values()))]
@@ -101,9 +101,9 @@ def step_cost(
         "activations": peak.bytes,
     }
     return Cost(
-        parameters=step.parameters_by_part(),
+        parameters=step.parameters_by_component(),
         tokens=clips * math.prod(step.grid),
-        flops=optimizer_flops + flops * clips // part,
+        flops=optimizer_flops + flops * clips // micro_batch,
         bytes={kind: size for kind, size in sizes.items() if size},
         peak=sum(sizes.values()) - weights - peak.bytes + max(weights, peak.with_gradients),
         shardable=sum(shards),
@@ -115,8 +115,8 @@ def step_cost(
 class Step:
     """The networks of a stage on the meta device, and its real training step with inputs of zeros.
 
-    networks: those in training, by name, the first that with most parts. run: forward and backward passes for one part
-    of a batch, of so many clips, in this autocast, with or without the discriminator's penalty. grid: ids of a clip.
+    networks: those in training, by name, the first that with most components. run: forward and backward passes for one
+    micro-batch of so many clips, in this autocast, with or without the discriminator's penalty. grid: ids of a clip.
     averaged: how many of the networks, from the first on, have a moving average. frozen: networks of the losses.
     penalty_every: how often a step has the penalty; None for never.
     """
@@ -129,7 +129,7 @@ class Step:
     frozen: Sequence[nn.Module] = ()
     penalty_every: int | None = None
 
-    def parameters_by_part(self) -> dict[str, int]:
+    def parameters_by_component(self) -> dict[str, int]:
         """Of the first network by its children, all layers in one, and of the others."""
         counts: Counter[str] = Counter()
         first = next(iter(self.networks))
@@ -150,12 +150,14 @@ def _tokenizer_step(recipe: TokenizerRecipe) -> Step:
 
     def run(clips: int, autocast: Autocast, penalize: bool) -> None:
         video = torch.zeros(clips, 3, frames, *size)
-        part = TokenizerBatch(video, torch.arange(min(recipe.loss.frames or frames, frames)))
-        objective, _, out = tokenizer.compute_loss(networks, part, recipe, autocast, adversarial)
+        micro_batch = TokenizerBatch(video, torch.arange(min(recipe.loss.frames or frames, frames)))
+        objective, _, out = tokenizer.compute_loss(networks, micro_batch, recipe, autocast, adversarial)
         objective.backward()
         if adversarial:
             penalize = penalize and bool(config.penalty)
-            tokenizer.compute_discriminator_loss(networks, part, out.video, recipe, autocast, penalize)[0].backward()
+            tokenizer.compute_discriminator_loss(networks, micro_batch, out.video, recipe, autocast, penalize)[
+                0
+            ].backward()
 
     grid = networks.tokenizer.grid(frames, *size)
     penalty_every = config.penalty_every if adversarial and config.penalty else None

@@ -55,7 +55,7 @@ def critic_optimizers(critic: Critic, recipe: Any) -> Optimizers:
 def score_sampled(
     critic: Critic, generator: Generator, text: Text, batch: GeneratorBatch, logits: Tensor, temperature: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """What the part adds to the critic's loss, and `log_odds` and `real` (F,) of its ids; call it in `autocast`.
+    """What a micro-batch adds to the critic's loss, and `log_odds` and `real` (F,) of its ids; call it in `autocast`.
 
     The masked ids are sampled from the generator's logits (M, V), which get no gradient. Sampled ids equal to the
     original are labelled real, as are all that were not masked; known ids do not count.
@@ -80,7 +80,7 @@ def accuracy(log_odds: Tensor, real: Tensor) -> float:
 def compute_loss(
     networks: Components, batch: GeneratorBatch, recipe: CriticRecipe, autocast: Autocast
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-    """What a part of a batch adds to the objective, and to the loss of a critic whose generator is frozen; and the
+    """What a micro-batch adds to the objective, and to the loss of a critic whose generator is frozen; and the
     outputs of `score_sampled`."""
     critic, generator = networks.critic, networks.generator
     with torch.no_grad(), autocast():
@@ -106,9 +106,9 @@ class CriticTrainer(Trainer):
 
     def update(self, batch: Batch, step: int) -> Metrics:
         loss = GeneratorLossConfig(text_drop=0.0)
-        parts = self.inputs.draw_batch(batch, self.components, self.run, step, self.recipe, loss)
+        micro_batches = self.inputs.draw_micro_batches(batch, self.components, self.run, step, self.recipe, loss)
         objective, losses, outputs = accumulate_gradients(
-            parts, lambda part: compute_loss(self.components, part, self.recipe, self.autocast)
+            micro_batches, lambda micro_batch: compute_loss(self.components, micro_batch, self.recipe, self.autocast)
         )
         norm = self.take_step("optimizers", objective, step)
         self.update_averages(norm)

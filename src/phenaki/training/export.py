@@ -32,18 +32,18 @@ def export(run: Path, out: Path, checkpoint: Path | None = None) -> None:
     content = read(checkpoint) if checkpoint else Checkpoints(run, 1, 0, _say).newest()
     if content is None:
         raise PhenakiError(f"'{run}' holds no checkpoint: name the folder of a run")
-    parts = load(content, torch.device("cpu"))["parts"]
-    written = run / ("tokenizer" if "ema" in parts else "model")
+    state = load(content, torch.device("cpu"))["state"]
+    written = run / ("tokenizer" if "ema" in state else "model")
     if not written.is_dir():
-        raise PhenakiError(f"the run has not written '{written}' yet, which it does every run.picture_every steps")
+        raise PhenakiError(f"the run has not written '{written}' yet, which it does every run.eval_every steps")
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     with write_folder_atomic(out) as new:
         shutil.copytree(written, new, dirs_exist_ok=True)
         for name, kind in _AVERAGES.items():
-            if name in parts:
-                _overwrite(new if name == "ema" else new / kind, kind, parts[name])
-        if "critic_ema" in parts:
+            if name in state:
+                _overwrite(new if name == "ema" else new / kind, kind, state[name])
+        if "critic_ema" in state:
             described = components.read_json(new / MODEL_FILE) | {
                 "critic": components.fingerprint(new / components.CRITIC)
             }

@@ -54,7 +54,7 @@ def compute_loss(
     autocast: Autocast,
     teacher: Components | None = None,
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-    """What a part of a batch adds to the objective, and to the losses by name, float32 scalars: that of the generator,
+    """What a micro-batch adds to the objective, and to the losses by name, float32 scalars: that of the generator,
     and that of a critic beside it. And outputs: `correct`, bool (M,), which masked ids are predicted, and those of
     `score_sampled`. `teacher`: whose guidance is distilled."""
     generator, critic = networks.generator, networks.critic
@@ -142,19 +142,20 @@ class GeneratorTrainer(Trainer):
 
     def update(self, batch: Batch, step: int) -> Metrics:
         recipe = self.recipe
-        parts = self.inputs.draw_batch(batch, self.components, self.run, step, recipe, recipe.loss)
+        micro_batches = self.inputs.draw_micro_batches(batch, self.components, self.run, step, recipe, recipe.loss)
         objective, losses, outputs = accumulate_gradients(
-            parts, lambda part: compute_loss(self.components, part, recipe, self.autocast, self.teacher)
+            micro_batches,
+            lambda micro_batch: compute_loss(self.components, micro_batch, recipe, self.autocast, self.teacher),
         )
-        norms = [self.take_step(name, objective, step) for name in self.optimizers]
-        self.update_averages(norms[0])
+        norms = {name: self.take_step(name, objective, step) for name in self.optimizers}
+        self.update_averages(norms["optimizers"])
         joined = concatenate(outputs)
         metrics = {name: loss.item() for name, loss in losses.items()}
-        metrics |= {"accuracy": joined["correct"].float().mean().item(), "grad_norm": norms[0]}
+        metrics |= {"accuracy": joined["correct"].float().mean().item(), "grad_norm": norms["optimizers"]}
         metrics["lr"] = self.optimizers["optimizers"].lr(step)
         if self.components.critic is not None:
             metrics["critic_accuracy"] = accuracy(joined["log_odds"], joined["real"])
-            metrics["critic_grad_norm"] = norms[1]
+            metrics["critic_grad_norm"] = norms["critic_optimizers"]
         return metrics
 
 

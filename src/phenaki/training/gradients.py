@@ -1,4 +1,4 @@
-"""Gradients: accumulated over the parts of a batch, averaged over processes while the backward pass still runs."""
+"""Gradients: accumulated over micro-batches, averaged over processes while the backward pass still runs."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from phenaki.training.processes import Processes
 _BUCKET = 25 << 20  # bytes, as in torch's DDP: smaller ones waste bandwidth, larger ones overlap less with the pass
 
 
-Part, Output = TypeVar("Part"), TypeVar("Output")
+MicroBatch, Output = TypeVar("MicroBatch"), TypeVar("Output")
 
 
 def accumulate_gradients(
-    parts: Sequence[Part], compute_loss: Callable[[Part], tuple[Tensor, dict[str, Tensor], Output]]
+    micro_batches: Sequence[MicroBatch],
+    compute_loss: Callable[[MicroBatch], tuple[Tensor, dict[str, Tensor], Output]],
 ) -> tuple[Tensor, dict[str, Tensor], list[Output]]:
-    """Forward and backward passes of the parts of a batch.
+    """Forward and backward passes of the micro-batches of a batch.
 
-    `compute_loss` returns what a part adds to the objective and to the losses of the batch, and its outputs. Returns
-    the sums, without their graph, and the outputs of each part.
+    `compute_loss` returns what a micro-batch adds to the objective and to the losses of the batch, and its outputs.
+    Returns the sums, without their graph, and the outputs of each.
     """
     objective, losses, outputs = 0.0, {}, []
-    for part in parts:
-        term, terms, output = compute_loss(part)
+    for micro_batch in micro_batches:
+        term, terms, output = compute_loss(micro_batch)
         term.backward()
         objective = objective + term.detach()
         losses = {name: losses.get(name, 0.0) + value.detach() for name, value in terms.items()}
@@ -37,7 +38,7 @@ def accumulate_gradients(
 
 
 def concatenate(outputs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The outputs of the parts of a batch, one after the other."""
+    """The outputs of micro-batches, one after the other."""
     return {name: torch.cat([output[name] for output in outputs]) for name in outputs[0]}
 
 

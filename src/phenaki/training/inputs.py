@@ -17,14 +17,14 @@ from phenaki.core.grid import latent_index
 from phenaki.core.precision import autocast
 from phenaki.data.batch import Batch
 from phenaki.data.config import DataConfig
-from phenaki.data.mixing import Batches
+from phenaki.data.loader import Batches
 from phenaki.data.opening import action_spec, token_set
 from phenaki.data.tokens import TOKENS, TokenSet
 from phenaki.generators import Components
 from phenaki.generators.losses import GeneratorLossConfig
 from phenaki.media.convert import to_float
 from phenaki.tokenizers import Tokenizer, TokenizerSpec
-from phenaki.training.masking import GeneratorBatch, PrefixConfig, add_noise, draw_frame_masks, make_batch
+from phenaki.training.masking import GeneratorBatch, PrefixConfig, add_noise, draw_frame_masks, make_micro_batches
 from phenaki.training.run import Run
 
 
@@ -100,28 +100,31 @@ class Inputs:
         actions = self.actions is not None
         return Batches(data, period, run.rank, run.world_size, self.captions, check, run.skip_sample, actions)
 
-    def draw_batch(
+    def draw_micro_batches(
         self, batch: Batch, model: Components, run: Run, step: int, recipe: Any, loss: GeneratorLossConfig
     ) -> list[GeneratorBatch]:
-        """The batch, in `optimizer.accumulate` parts, with all that is random in a step of the model in training."""
+        """The batch, in `optimizer.accumulate` micro-batches, with all that is random in a step of the model in
+        training."""
         rng, device = run.rng(step), run.device
         ids, others = self.ids(batch, device), self.history(batch)
         if model.generator.has_cache:
             window = recipe.generator.window
-            masks = draw_frame_masks(ids.shape[1:], ~others.get("starts", torch.ones(len(ids)).bool()), window, rng)
+            free, masked = draw_frame_masks(
+                ids.shape[1:], ~others.get("starts", torch.ones(len(ids)).bool()), window, rng
+            )
             others["clean"] = add_noise(ids, loss.history_noise, self.spec.vocab_size, rng)
         else:
-            masks = recipe.prefix.draw_masks(batch["continued"], ids.shape[1:], rng, run.rng(step, shared=True))
+            free, masked = recipe.prefix.draw_masks(batch["continued"], ids.shape[1:], rng, run.rng(step, shared=True))
         dropped = torch.zeros(len(ids), dtype=torch.bool)
         if loss.text_drop:
             dropped = torch.rand(len(ids), generator=rng) < loss.text_drop
         if "actions" in others:
             others["dropped_actions"] = torch.rand(len(ids), generator=rng) < loss.action_drop
-        uniform = torch.rand(int(masks[1].sum()), 1, generator=rng) if model.critic is not None else None
+        uniform = torch.rand(int(masked.sum()), 1, generator=rng) if model.critic is not None else None
         with autocast(device, recipe.run.precision):
             text = self.text(batch, model.text_encoder, device)
-        weight, parts = loss.first_frame_weight, recipe.optimizer.accumulate
-        return make_batch(ids, text, masks, dropped, uniform, weight, parts, self.caption_starts(batch), **others)
+        weight, count, starts = loss.first_frame_weight, recipe.optimizer.accumulate, self.caption_starts(batch)
+        return make_micro_batches(ids, text, (free, masked), dropped, uniform, weight, count, starts, **others)
 
     def history(self, batch: Batch) -> dict[str, Tensor]:
         """What is known of clips besides ids and text: `actions` of their latent frames, and whether they are the

@@ -115,7 +115,7 @@ def add_noise(ids: Tensor, most: float, vocab_size: int, rng: torch.Generator) -
 
 @dataclass(frozen=True)
 class GeneratorBatch:
-    """A batch of the second stage, or a part of it, on the device of the networks.
+    """A batch of the second stage, or a micro-batch of it, on the device of the networks.
 
     ids: int64 (B, t, h, w). text: embeddings, or int64 tokens (B, L, ...) for a text encoder in training. dropped: bool
     (B,), where the text is hidden. where: int64 (M,), the masked positions in the flattened ids. weight: float32 (M,),
@@ -169,18 +169,18 @@ def masked_logits(generator: Generator, text: Text, batch: GeneratorBatch) -> Te
     return generator(batch.masked_ids(generator.mask_id), condition, batch.where, batch.clean)
 
 
-def make_batch(
+def make_micro_batches(
     ids: Tensor,
     text: Text | Tensor,
     masks: tuple[Tensor, Tensor],
     dropped: Tensor,
     uniform: Tensor | None = None,
     first_frame_weight: float = 1.0,
-    parts: int = 1,
+    count: int = 1,
     caption_starts: Sequence[Sequence[int]] | None = None,
     **others: Tensor,
 ) -> list[GeneratorBatch]:
-    """The batch, in at most so many parts for gradient accumulation.
+    """The batch, as at most `count` micro-batches for gradient accumulation.
 
     ids and text are on the device of the networks; masks (those of `draw_masks`), dropped, uniform, and `others`, which
     have a row for each sample, on the CPU.
@@ -189,7 +189,7 @@ def make_batch(
     columns = others | {"ids": ids[:, : free.shape[1]], "dropped": dropped}
     weight = torch.ones(masked.shape)
     weight[others.get("starts", slice(None)), 0] = first_frame_weight
-    total, all_free, size = weight[masked].sum(), free.sum(), -(-len(ids) // parts)
+    total, all_free, size = weight[masked].sum(), free.sum(), -(-len(ids) // count)
     firsts = range(0, len(ids), size)
     starts = None if caption_starts is None else [caption_starts[first : first + size] for first in firsts]
     captions = [1] * len(ids) if caption_starts is None else [len(row) for row in caption_starts]
@@ -220,4 +220,4 @@ def _split(text: Text | Tensor, rows: Sequence[int]) -> Sequence[Text | Tensor]:
     if isinstance(text, Tensor):
         return text.split(rows)
     fields = [field.split(rows) for field in text if field is not None]
-    return [Text(*parts) for parts in zip(*fields, strict=True)]
+    return [Text(*columns) for columns in zip(*fields, strict=True)]

@@ -31,7 +31,7 @@ class OptimizerConfig:
     """Fraction of the steps, at the end, over which the cosine falls; before it the rate is constant."""
     clip: float = bounded(10.0, above=0)
     accumulate: int = bounded(1, at_least=1)
-    """Gradient accumulation: parts in which a process works through its batch, to need less memory."""
+    """Gradient accumulation: micro-batches in which a process works through its batch, to need less memory."""
     ema_decay: float = bounded(0.999, at_least=0, below=1)
 
 

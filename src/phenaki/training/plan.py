@@ -84,10 +84,10 @@ class Plan:
     def lines(self) -> list[str]:
         """A report."""
         total = self.devices.count * self.cost.flops
-        parts = self.cost.parameters
+        components = self.cost.parameters
         lines = [
-            f"parameters          {sum(parts.values()):>18,}",
-            *(f"  {part:<18}{count:>18,}" for part, count in parts.items()),
+            f"parameters          {sum(components.values()):>18,}",
+            *(f"  {name:<18}{count:>18,}" for name, count in components.items()),
             f"ids in a batch      {self.devices.count * self.cost.tokens:>18,}",
             f"operations, a step  {short(total):>18}FLOP",
             f"memory of a device  {short(self.memory):>18}B",

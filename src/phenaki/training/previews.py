@@ -21,7 +21,7 @@ from phenaki.media.convert import Frames, to_float, to_uint8
 from phenaki.sampling import SamplingConfig, Scene, rollout
 from phenaki.tokenizers import Tokenizer, code_usage
 from phenaki.training.inputs import Inputs
-from phenaki.training.masking import make_batch, masked_logits
+from phenaki.training.masking import make_micro_batches, masked_logits
 from phenaki.training.run import Run
 from phenaki.training.track import Preview
 
@@ -83,10 +83,10 @@ class Previews:
             text, none = inputs.text(batch, model.text_encoder, device), torch.zeros(len(ids), dtype=torch.bool)
             others = inputs.history(batch) | ({"clean": ids} if model.generator.has_cache else {})
             starts = inputs.caption_starts(batch)
-            (part,) = make_batch(ids, text, (free, masked), none, caption_starts=starts, **others)
-            logits = masked_logits(model.generator, part.encode_text(model.text_encoder), part)
-        losses = F.cross_entropy(logits.float(), part.targets, reduction="none")
-        first = part.where % ids[0].numel() < ids[0, 0].numel()
+            (micro_batch,) = make_micro_batches(ids, text, (free, masked), none, caption_starts=starts, **others)
+            logits = masked_logits(model.generator, micro_batch.encode_text(model.text_encoder), micro_batch)
+        losses = F.cross_entropy(logits.float(), micro_batch.targets, reduction="none")
+        first = micro_batch.where % ids[0].numel() < ids[0, 0].numel()
         metrics = {f"{clips.name}/loss_first": losses[first].mean().item()}
         if ids.shape[1] > 1:
             metrics[f"{clips.name}/loss_rest"] = losses[~first].mean().item()

@@ -15,7 +15,7 @@ from phenaki.training import checkpoints
 from phenaki.training.checkpoints import Checkpoints
 
 # Keys that may change when a run resumes, as they leave its updates as they are.
-_FREE = {f"run.{key}" for key in ("steps", "device", "log_every", "picture_every", "checkpoint_every")}
+_FREE = {f"run.{key}" for key in ("steps", "device", "log_every", "eval_every", "checkpoint_every")}
 _FREE |= {f"run.{key}" for key in ("trackers", "prompts", "keep", "keep_every", "bad_steps", "timeout")}
 _FREE |= {"run.checkpointing", "run.compile"}
 _FREE |= {"data.max_bad_fraction", "data.validation", "loss.lpips_weights", "loss.i3d_weights"}
@@ -71,7 +71,7 @@ class ResumePolicy:
             return checkpoints.read(Path(self._resume))
         return None if self.replaces else found.newest()
 
-    def check(self, saved: dict[str, Any], parts: Mapping[str, Any]) -> None:
+    def check(self, saved: dict[str, Any], state: Mapping[str, Any]) -> None:
         """Raise PhenakiError for the checkpoint of another recipe, or of a run that builds on other networks."""
         strategy, own = saved["recipe"]["run"].get("strategy", "ddp"), self.recipe["run"]["strategy"]
         if strategy != own:
@@ -85,7 +85,7 @@ class ResumePolicy:
                 )
         if changed := self._changed(saved["recipe"], _FREE_SECTIONS if self._named else ()):
             self.refuse(f"it belongs to another recipe (changed: {'; '.join(changed)})")
-        if saved["parts"].keys() != parts.keys():
+        if saved["state"].keys() != state.keys():
             self.refuse("it has other networks")
 
     def refuse(self, why: str, error: Exception | None = None) -> NoReturn:

@@ -122,8 +122,8 @@ class Run:
 
     # ---- checkpoints
 
-    def restore(self, parts: dict[str, Any]) -> None:
-        """Load the checkpoint to resume from, if there is one, into the parts (each with load_state_dict).
+    def restore(self, state: dict[str, Any]) -> None:
+        """Load the checkpoint to resume from, if there is one, into the state (each item with load_state_dict).
 
         The main process finds it and sends it to the others, which may not see its disk.
         """
@@ -132,39 +132,39 @@ class Run:
             return
         mesh = mesh_of_all(self.device) if self.config.strategy == "fsdp" else None
         saved = checkpoints.load(content, self.device, mesh)
-        self._policy.check(saved, parts)
+        self._policy.check(saved, state)
         if saved["processes"] != self.world_size and self.is_main:
             self._logger.say(
                 f"the checkpoint was written by {saved['processes']} processes and is resumed by {self.world_size}: "
                 "the data come in another order from here on, and the result differs from that of the original run"
             )
-        for name, part in parts.items():
+        for name, item in state.items():
             try:
-                part.load_state_dict(saved["parts"][name])
+                item.load_state_dict(saved["state"][name])
             except PhenakiError:
                 raise
             except (RuntimeError, ValueError, KeyError) as error:
-                self._policy.refuse(f"its {name} has other parts or sizes", error)
+                self._policy.refuse(f"its {name} has other tensors or sizes", error)
         self.step, self.skipped = saved["step"], saved["skipped"]
 
-    def save(self, parts: dict[str, Any]) -> None:
-        """Copy the state of all parts, and write it while the training goes on; all call, as each has a data state."""
+    def save(self, state: dict[str, Any]) -> None:
+        """Copy the state, and write it while the training goes on; all call, as the position in the data differs."""
         if self.step == self._saved:
             return
         with self.processes.answered():
-            states = {name: part.state_dict() for name, part in parts.items()}
-        self._check_finite(states)
-        state = {
+            copied = {name: item.state_dict() for name, item in state.items()}
+        self._check_finite(copied)
+        content = {
             "recipe": self._policy.recipe,
             "frozen": self._policy.frozen,
             "processes": self.world_size,
             "skipped": self.skipped,
-            "parts": states,
+            "state": copied,
         }
         if self.config.strategy == "fsdp":
-            self._checkpoints.save_sharded(self.step, state, self.processes)
+            self._checkpoints.save_sharded(self.step, content, self.processes)
         elif self.is_main:
-            self._checkpoints.save(self.step, state)
+            self._checkpoints.save(self.step, content)
         self._saved = self.step
 
     def _check_finite(self, states: dict[str, Any]) -> None:
@@ -185,7 +185,7 @@ class Run:
 
     # ---- the loop
 
-    def steps(self, parts: dict[str, Any], prepare: Callable[[], None] = lambda: None) -> Iterator[int]:
+    def steps(self, state: dict[str, Any], prepare: Callable[[], None] = lambda: None) -> Iterator[int]:
         """Yield the remaining steps; saves a checkpoint every `checkpoint_every` steps, at the end, and on Ctrl-C.
 
         `prepare` is called before each step. If it raises PhenakiError in any process, all save and raise it.
@@ -196,18 +196,18 @@ class Run:
         first = self.step
         self._logger.begin(self.step)
         while self.step < self.config.steps and not self._stopped(prepare):
-            pictures = self.completes(self.config.picture_every)
+            evaluates = self.completes(self.config.eval_every)
             yield self.step
-            if pictures:
-                self.processes.wait_for_main()  # it makes the previews
+            if evaluates:
+                self.processes.wait_for_main()  # it evaluates, and writes the model
             self.step += 1
             self._logger.advance(self.step)
             if self.step % self.config.checkpoint_every == 0:
-                self.save(parts)
+                self.save(state)
                 self.processes.wait_for_main()
         failures = [failure for failure in self.processes.gather(self._failure) if failure]
         if self.step > first or not failures:
-            self.save(parts)
+            self.save(state)
         if self.is_main:
             self._checkpoints.wait()
             self._summarize()

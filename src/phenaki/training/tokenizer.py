@@ -17,7 +17,7 @@ from phenaki.core.precision import Autocast
 from phenaki.data.batch import Batch
 from phenaki.data.config import DataConfig
 from phenaki.data.eval_samples import EvalSamples, eval_samples
-from phenaki.data.mixing import Batches
+from phenaki.data.loader import Batches
 from phenaki.data.opening import check_has_clips
 from phenaki.media.convert import to_float
 from phenaki.perceptual import PerceptualNetworks, load_i3d, load_lpips
@@ -73,20 +73,20 @@ class TokenizerNetworks:
 
 @dataclass(frozen=True)
 class TokenizerBatch:
-    """A batch or a part of it. video: float (B, 3, T, H, W) in [0, 1]. frames: int64 (k,), the frames that losses of
-    single frames see. fraction: of the clips of the batch."""
+    """A batch or a micro-batch of it. video: float (B, 3, T, H, W) in [0, 1]. frames: int64 (k,), the frames that
+    losses of single frames see. fraction: of the clips of the batch."""
 
     video: Tensor
     frames: Tensor
     fraction: float = 1.0
 
-    def split(self, parts: int) -> list[TokenizerBatch]:
-        """At most so many parts, for gradient accumulation."""
-        count = len(self.video)
-        return [replace(self, video=video, fraction=len(video) / count) for video in self.video.chunk(parts)]
+    def split(self, count: int) -> list[TokenizerBatch]:
+        """At most so many micro-batches, for gradient accumulation."""
+        clips = len(self.video)
+        return [replace(self, video=video, fraction=len(video) / clips) for video in self.video.chunk(count)]
 
     def scaled(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What means over this part add to those over the batch."""
+        """What means over this micro-batch add to those over the batch."""
         return {name: self.fraction * loss for name, loss in losses.items()}
 
     def discriminator_input(self, video: Tensor, config: DiscriminatorConfig) -> Tensor:
@@ -97,7 +97,7 @@ class TokenizerBatch:
 def compute_loss(
     networks: TokenizerNetworks, batch: TokenizerBatch, recipe: TokenizerRecipe, autocast: Autocast, adversarial: bool
 ) -> tuple[Tensor, dict[str, Tensor], Reconstruction]:
-    """What a part of a batch adds to the objective, and to the weighted losses by name, float32 scalars; and the
+    """What a micro-batch adds to the objective, and to the weighted losses by name, float32 scalars; and the
     reconstruction, without gradient."""
     with autocast():
         out = networks.tokenizer(batch.video)
@@ -177,31 +177,32 @@ class TokenizerTrainer(Trainer):
         recipe, networks, autocast, rng = self.recipe, self.networks, self.autocast, self.run.rng(step)
         adversarial = self.discriminator is not None and step >= recipe.discriminator.start
         batch = TokenizerBatch(video, sample_frames(video.shape[2], recipe.loss, rng))
-        parts = batch.split(recipe.optimizer.accumulate)
+        micro_batches = batch.split(recipe.optimizer.accumulate)
 
         loss, losses, outputs = accumulate_gradients(
-            parts, lambda part: compute_loss(networks, part, recipe, autocast, adversarial)
+            micro_batches, lambda micro_batch: compute_loss(networks, micro_batch, recipe, autocast, adversarial)
         )
         statistics = [self.tokenizer.quantizer.statistics(out.quantized) for out in outputs]
         norm = self.take_step("optimizers", loss, step)
         metrics = {name: value.item() for name, value in ({"loss": loss} | losses).items()} | {"grad_norm": norm}
         if not math.isfinite(norm):  # no process took the step
             return metrics
-        metrics["restarted"] = self._update_quantizer(statistics, outputs[-1].quantized, rng)
+        metrics["reset"] = self._update_quantizer(statistics, outputs[-1].quantized, rng)
         self.update_averages(norm)
 
         if adversarial:
             made = [out.video for out in outputs]
-            metrics |= self._update_discriminator(list(zip(parts, made, strict=True)), step)
+            metrics |= self._update_discriminator(list(zip(micro_batches, made, strict=True)), step)
         metrics |= self._describe(outputs, video) | {"lr": self.optimizers["optimizers"].lr(step)}
         self._raise_alarms(video, metrics)
         return metrics
 
-    def _update_discriminator(self, parts: Sequence[tuple[TokenizerBatch, Tensor]], step: int) -> Metrics:
+    def _update_discriminator(self, micro_batches: Sequence[tuple[TokenizerBatch, Tensor]], step: int) -> Metrics:
         networks, recipe, autocast = self.networks, self.recipe, self.autocast
         penalize = bool(recipe.discriminator.penalty) and step % recipe.discriminator.penalty_every == 0
         loss, losses, _ = accumulate_gradients(
-            parts, lambda part: compute_discriminator_loss(networks, *part, recipe, autocast, penalize)
+            micro_batches,
+            lambda micro_batch: compute_discriminator_loss(networks, *micro_batch, recipe, autocast, penalize),
         )
         norm, lr = self.take_step(DISCRIMINATOR, loss, step), self.optimizers[DISCRIMINATOR].lr(step)
         metrics = {name: value.item() for name, value in losses.items()}
@@ -278,7 +279,7 @@ def overfit_one(recipe: TokenizerRecipe, folder: str | Path, steps: int = 1000, 
         trainer = TokenizerTrainer(recipe, run)
         video = to_float(clip).to(run.device)
         history: list[Metrics] = []
-        for step in run.steps(trainer.parts):
+        for step in run.steps(trainer.state):
             history.append(trainer.update(video, step))
             run.log(**history[-1])
             if history[-1].get("psnr", 0.0) >= goal:
@@ -293,7 +294,7 @@ def overfit_one(recipe: TokenizerRecipe, folder: str | Path, steps: int = 1000, 
 
 
 def _check_clips(recipe: TokenizerRecipe) -> EvalSamples:
-    """The clips for evaluation. Raises PhenakiError for a recipe whose parts, or clips, do not fit."""
+    """The clips for evaluation. Raises PhenakiError for a recipe whose sections, or clips, do not fit."""
     recipe.data.check_tokenizer(recipe.tokenizer.image_size, recipe.tokenizer.fps, recipe.tokenizer.patch)
     if recipe.loss.adversarial:
         for size in recipe.data.sizes:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from phenaki.core.precision import autocast
 from phenaki.data.batch import Batch
-from phenaki.data.mixing import Batches
+from phenaki.data.loader import Batches
 from phenaki.training.layers import prepare_layers
 from phenaki.training.optim import Optimizers, averaged
 from phenaki.training.run import Run
@@ -25,7 +25,7 @@ Networks = dict[str, nn.Module]
 class Trainer(ABC):
     """The networks in training of a run, their optimizers and moving averages. Stages define `update`.
 
-    averages: the names, in checkpoints, of the moving averages, by network. `parts`: what a checkpoint holds; frozen
+    averages: the names, in checkpoints, of the moving averages, by network. state: what a checkpoint holds; frozen
     networks are not in it.
     """
 
@@ -45,7 +45,7 @@ class Trainer(ABC):
         prepare_layers(self._averaged, recipe.run, run.device, self.averages.values())
         self.optimizers, passes = build_optimizers(networks, recipe), recipe.optimizer.accumulate
         self._reducers = {name: run.gradient_reducer(each.parameters, passes) for name, each in self.optimizers.items()}
-        self.parts = networks | {names[name]: average for name, average in self.averages.items()} | self.optimizers
+        self.state = networks | {names[name]: average for name, average in self.averages.items()} | self.optimizers
 
     @abstractmethod
     def update(self, batch: Any, step: int) -> Metrics:
@@ -55,8 +55,11 @@ class Trainer(ABC):
         return batch
 
     def take_step(self, name: str, objective: Tensor, step: int) -> float:
-        """Average the gradients over the processes, and take a step of the optimizers `name`. Returns the norm of the
-        gradients; if it is not finite, no step was taken."""
+        """Average the gradients over the processes, and take a step of the optimizers `name`.
+
+        Returns the norm of the gradients. If it is not finite, no step was taken: the objective of any process that is
+        not finite makes the gradients of all NaN.
+        """
         self._reducers[name].finish(objective)
         return self.optimizers[name].update(step)
 
@@ -67,13 +70,13 @@ class Trainer(ABC):
                 average.update_parameters(network)
 
     def train(self, data: Batches, preview: Callable[[Networks], None]) -> None:
-        """Run all updates that remain. `preview` gets the averaged networks in the main process, whenever pictures are
-        due."""
-        run, parts = self.run, self.parts | {"data": data}
-        run.restore(parts)
-        for step in run.steps(parts, data.prepare):
+        """Run all updates that remain. `preview` gets the averaged networks in the main process, every
+        `run.eval_every` steps."""
+        run, state = self.run, self.state | {"data": data}
+        run.restore(state)
+        for step in run.steps(state, data.prefetch):
             run.log(**self.update(self.load(run.next(data)), step))
-            if run.completes(run.config.picture_every):
+            if run.completes(run.config.eval_every):
                 full = {name: gather_full(average.module).eval() for name, average in self.averages.items()}
                 if run.is_main:
                     preview(full)

@@ -12,7 +12,7 @@ from phenaki.training.recipes.generators import masked_debug, masked_shapes_64
 def critic_debug() -> CriticRecipe:
     """A critic that trains in seconds, for models of `masked_debug`."""
     model = masked_debug()
-    run = replace(model.run, steps=50, picture_every=50)
+    run = replace(model.run, steps=50, eval_every=50)
     return CriticRecipe(CriticConfig("token", layers=1), model.prefix, model.optimizer, run, data=model.data)
 
 

@@ -25,7 +25,7 @@ def masked_debug() -> GeneratorRecipe:
         prefix=PrefixConfig(latent_frames=(0, 1), probabilities=(0.8, 0.2), continued_probabilities=(0.0, 1.0)),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=10, clip=1.0, ema_decay=0.9),
         sampling=SamplingConfig(DecodingConfig(steps=4), rollout=RolloutConfig(prime_frames=1)),
-        run=RunConfig(steps=100, log_every=10, picture_every=100, checkpoint_every=50),
+        run=RunConfig(steps=100, log_every=10, eval_every=100, checkpoint_every=50),
     )
 
 
@@ -50,7 +50,7 @@ def masked_shapes_64() -> GeneratorRecipe:
             GuidanceConfig(scale=1.5, fraction=0.5),
             RolloutConfig(prime_frames=1, first_frame_alone=True, first_frame_steps=36),
         ),
-        run=RunConfig(steps=20_000, log_every=25, picture_every=500, checkpoint_every=250),
+        run=RunConfig(steps=20_000, log_every=25, eval_every=500, checkpoint_every=250),
     )
 
 
@@ -79,7 +79,7 @@ def causal_shapes_64() -> GeneratorRecipe:
             GuidanceConfig(scale=1.5),
             RolloutConfig(scene_frames=11, first_frame_steps=36),
         ),
-        run=RunConfig(steps=3_000, log_every=25, picture_every=500, checkpoint_every=100),
+        run=RunConfig(steps=3_000, log_every=25, eval_every=500, checkpoint_every=100),
     )
 
 
@@ -92,7 +92,7 @@ def base_128() -> GeneratorRecipe:
         data=DataConfig(SHAPES, size=128, batch=64, lengths=(1, 11), length_weights=(0.2, 0.8), workers=8, seed=1),
         optimizer=OptimizerConfig(kind="muon", lr=1e-3, warmup_steps=2000, cooldown_fraction=0.35, clip=1.0),
         sampling=SamplingConfig(DecodingConfig(steps=24), GuidanceConfig(scale=4.0), RolloutConfig(prime_frames=5)),
-        run=RunConfig(steps=200_000, log_every=100, picture_every=5000, checkpoint_every=1000),
+        run=RunConfig(steps=200_000, log_every=100, eval_every=5000, checkpoint_every=1000),
     )
 
 
@@ -110,5 +110,5 @@ def paper() -> GeneratorRecipe:
         sampling=SamplingConfig(
             DecodingConfig(steps=48, choice_temperature=8.0), GuidanceConfig(scale=12.0), RolloutConfig(prime_frames=5)
         ),
-        run=RunConfig(steps=1_000_000, log_every=100, picture_every=5000, checkpoint_every=1000),
+        run=RunConfig(steps=1_000_000, log_every=100, eval_every=5000, checkpoint_every=1000),
     )

@@ -26,7 +26,7 @@ def cvivit_debug() -> TokenizerRecipe:
         ),
         data=DataConfig(SHAPES, size=32, batch=4, lengths=(1, 5), length_weights=(0.25, 0.75), workers=0),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=10, clip=1.0, ema_decay=0.9),
-        run=RunConfig(steps=100, log_every=10, picture_every=100, checkpoint_every=50),
+        run=RunConfig(steps=100, log_every=10, eval_every=100, checkpoint_every=50),
     )
 
 
@@ -51,7 +51,7 @@ def cvivit_shapes_64() -> TokenizerRecipe:
         data=DataConfig(SHAPES, batch=6, lengths=(1, 3, 11), length_weights=(0.1, 0.4, 0.5)),
         loss=TokenizerLossConfig(token_consistency=0.01),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=100, cooldown_fraction=0.5, clip=0.03),
-        run=RunConfig(steps=12_000, log_every=25, picture_every=500, checkpoint_every=500),
+        run=RunConfig(steps=12_000, log_every=25, eval_every=500, checkpoint_every=500),
     )
 
 
@@ -76,7 +76,7 @@ def cvivit_128() -> TokenizerRecipe:
         data=DataConfig(SHAPES, size=128, batch=128, lengths=(1, 11), length_weights=(0.2, 0.8), workers=8),
         loss=TokenizerLossConfig(adversarial=0.1, lpips=0.1, i3d=1.0),
         optimizer=OptimizerConfig(kind="adamw", lr=1e-4, warmup_steps=100_000, ema_decay=0.9999),
-        run=RunConfig(steps=1_000_000, log_every=100, picture_every=5000, checkpoint_every=5000),
+        run=RunConfig(steps=1_000_000, log_every=100, eval_every=5000, checkpoint_every=5000),
     )
 
 
@@ -96,7 +96,7 @@ def conv3d_debug() -> TokenizerRecipe:
         ),
         data=DataConfig(SHAPES, size=32, batch=4, lengths=(1, 5), length_weights=(0.25, 0.75), workers=0),
         optimizer=OptimizerConfig(kind="adamw", lr=2e-3, warmup_steps=10, clip=1.0, ema_decay=0.9),
-        run=RunConfig(steps=100, log_every=10, picture_every=100, checkpoint_every=50),
+        run=RunConfig(steps=100, log_every=10, eval_every=100, checkpoint_every=50),
     )
 
 
@@ -111,7 +111,7 @@ def conv3d_128() -> TokenizerRecipe:
         loss=TokenizerLossConfig(quantizer=0.1, adversarial=0.1, lpips=0.1),
         discriminator=DiscriminatorConfig(lr=3e-6),
         optimizer=OptimizerConfig(kind="adamw", lr=3e-4, warmup_steps=1000),
-        run=RunConfig(steps=100_000, log_every=100, picture_every=5000, checkpoint_every=1000),
+        run=RunConfig(steps=100_000, log_every=100, eval_every=5000, checkpoint_every=1000),
     )
 
 

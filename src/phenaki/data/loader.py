@@ -74,7 +74,7 @@ class Batches:
             for index in range(self.streams)
         ]
         self._positions: list[dict[str, Any]] = [{} for _ in self._streams]
-        self._made = self._taken = self._bad = 0
+        self._yielded = self._read = self._bad = 0
         self._loader: Iterator[BatchResult | str] | None = None
         self._next: BatchResult | None = None
 
@@ -82,15 +82,15 @@ class Batches:
         return self
 
     def __next__(self) -> Batch:
-        self.prepare()
+        self.prefetch()
         result, self._next = self._next, None
-        self._positions[self._made % self.streams] = result.position
-        self._made += 1
-        self._taken += result.taken
+        self._positions[self._yielded % self.streams] = result.position
+        self._yielded += 1
+        self._read += result.read
         self._bad += len(result.bad)
         return from_transfer(result.batch)
 
-    def prepare(self) -> None:
+    def prefetch(self) -> None:
         """Get the next batch ready without taking it: raises what `next` would raise, and changes no state."""
         if self._next is not None:
             return
@@ -101,9 +101,9 @@ class Batches:
             raise PhenakiError(result)
         for sentence in result.bad:
             self.on_bad(sentence)
-        taken, bad = self._taken + result.taken, self._bad + len(result.bad)
+        read, bad = self._read + result.read, self._bad + len(result.bad)
         last = result.bad[-1] if result.bad else "named above"
-        check_bad_fraction(bad, taken, self.config.max_bad_fraction, "data.max_bad_fraction", last)
+        check_bad_fraction(bad, read, self.config.max_bad_fraction, "data.max_bad_fraction", last)
         self._next = result
 
     def _receive(self) -> BatchResult | str:
@@ -121,7 +121,7 @@ class Batches:
 
     def _start(self) -> Iterator[BatchResult | str]:
         """Start the workers, each at the position of its stream; the first makes the next batch."""
-        first = self._made % self.streams
+        first = self._yielded % self.streams
         order = [(first + index) % self.streams for index in range(self.streams)]
         loader = DataLoader(
             _WorkerStreams([self._streams[index] for index in order], [self._positions[index] for index in order]),
@@ -140,7 +140,7 @@ class Batches:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data of all processes, each of which must call this."""
-        own = {"positions": list(self._positions), "made": self._made, "taken": self._taken, "bad": self._bad}
+        own = {"positions": list(self._positions), "yielded": self._yielded, "read": self._read, "bad": self._bad}
         own["fingerprints"] = [list(fingerprint) for fingerprint in self._fingerprints]
         if self.world_size == 1:
             return {"processes": [own]}
@@ -163,12 +163,12 @@ class Batches:
         own = processes[self.rank] if len(processes) == self.world_size else self._resharded(processes)
         for source, saved, now in zip(self.config.sources, own["fingerprints"], self._fingerprints, strict=True):
             _check_unchanged(source.uri, DatasetFingerprint(*saved), now)
-        self._positions, self._made = own["positions"], own["made"]
-        self._taken, self._bad = own["taken"], own["bad"]
+        self._positions, self._yielded = own["positions"], own["yielded"]
+        self._read, self._bad = own["read"], own["bad"]
         self._loader = self._next = None
 
     def _resharded(self, processes: list[dict[str, Any]]) -> dict[str, Any]:
-        """The state of each process, from those of another number of them, which made the same number of batches."""
+        """The state of each process, from those of another number of them, which yielded as many batches."""
         positions = [position for process in processes for position in process["positions"]]
         by_stream = [position.get("sources", [{} for _ in self._sources]) for position in positions]
         count = self.world_size * self.streams
@@ -178,8 +178,8 @@ class Batches:
         ]
         batches = [position.get("batches", 0) for position in processes[0]["positions"]]
         return processes[0] | {
-            "positions": [{"batches": made, "sources": list(sources)} for made in batches],
-            "taken": sum(process["taken"] for process in processes) // self.world_size,
+            "positions": [{"batches": count, "sources": list(sources)} for count in batches],
+            "read": sum(process["read"] for process in processes) // self.world_size,
             "bad": sum(process["bad"] for process in processes) // self.world_size,
         }
 

@@ -29,7 +29,7 @@ from phenaki.data.batch import Batch, collate
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.eval_samples import eval_samples
 from phenaki.data.folder import Folder
-from phenaki.data.mixing import Batches
+from phenaki.data.loader import Batches
 from phenaki.data.shards import ShardWriter
 from phenaki.data.sources import FolderSource, ShardSource, Source, StreamConfig
 from phenaki.data.tokens import Tokens
@@ -233,7 +233,7 @@ def test_a_server_that_is_gone_or_closed_stops_a_run_that_loses_no_sample(
     gone = rf"'{server.url}/shard-00000\d.tar'.* source seems lost. .* to resume from the checkpoint"
     with pytest.raises(PhenakiError, match=gone):
         while len(before) < 100:
-            stopped.prepare()
+            stopped.prefetch()
             before.append(next(stopped))
     server.status = 200
     resumed = Batches(config, 2, on_bad=told.append)
@@ -270,7 +270,7 @@ def test_a_worker_that_is_killed_is_told_when_the_next_batch_is_wanted(pictures:
     stopped, before = Batches(config, 2, check_caption=die_at_a_digit_3), []
     with pytest.raises(PhenakiError, match=r"a data worker died, .* data.workers below 2 or data.shuffle below 7"):
         while len(before) < 100:
-            stopped.prepare()
+            stopped.prefetch()
             before.append(next(stopped))
             time.sleep(0.1)  # a step of the training, in which the death must not show itself
     resumed = Batches(config, 2)
@@ -285,7 +285,7 @@ def test_a_training_that_breaks_ends_and_its_workers_with_it(where: str, picture
         "import sys\n"
         "from torch.utils.data import get_worker_info\n"
         "from phenaki.data.config import DataConfig, SourceConfig\n"
-        "from phenaki.data.mixing import Batches\n"
+        "from phenaki.data.loader import Batches\n"
         "def check(caption):\n"
         "    if get_worker_info() and get_worker_info().id == 0 and sys.argv[2] == 'worker':\n"
         "        raise ZeroDivisionError\n"
@@ -509,7 +509,7 @@ def test_a_batch_that_cannot_be_had_changes_no_state(some_bad: Path) -> None:
     before = []
     with pytest.raises(PhenakiError, match="more than data.max_bad_fraction"):
         while True:
-            stopped.prepare()
+            stopped.prefetch()
             before.append(next(stopped))
     resumed = Batches(replace(config, max_bad_fraction=1.0), 2)
     resumed.load_state_dict(stopped.state_dict())
