@@ -247,6 +247,10 @@ def test_the_commands_evaluate_and_compare(
     result = run("evaluate", str(tmp_path / "model"), "--data", str(clips), "--i3d", str(tmp_path / "none.pt"))
     assert result.exit_code == 2
     assert "there is no file or folder" in result.stderr and "get rgb_imagenet.pt from" in result.stderr
+    for data, said in (([], True), (["--data", "shapes"], False)):
+        result = run("evaluate", str(tmp_path / "model"), "--suite", "reconstruction", "--clips", "1", *data)
+        assert result.exit_code == 0, result.output
+        assert ("is evaluated on the procedural world of shapes" in result.stderr) is said
 
 
 def test_a_component_that_makes_no_video_is_refused(generator: MaskedTransformer, tmp_path: Path) -> None:

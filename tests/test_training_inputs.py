@@ -15,6 +15,7 @@ import torch
 
 from helpers.training import saved
 from phenaki.conditioning import WordEncoder
+from phenaki.core.config import override
 from phenaki.core.errors import PhenakiError
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.shards import ShardWriter
@@ -260,3 +261,11 @@ def test_nothing_usable_is_an_error_before_the_first_step(validation: str, tmp_p
         train_tokenizer(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_first_frame_decoded_alone_is_trained_on_alone() -> None:
+    alone = ["sampling.rollout.first_frame_alone=true", "data.lengths=[5]", "data.length_weights=[1]"]
+    with pytest.raises(PhenakiError, match="first_frame_alone.*set prefix.alone above 0, or add 1 to data.lengths"):
+        override(masked_debug(), alone)
+    assert override(masked_debug(), [*alone, "prefix.alone=0.2"]).prefix.alone == 0.2
+    assert override(masked_debug(), alone[:1]).data.lengths == (1, 5)

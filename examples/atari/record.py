@@ -1,10 +1,10 @@
-"""Plays Atari games at random and writes clips of it, with a caption that says what the player does.
+"""Play Atari games with random actions and write clips, each with a caption of what the player does.
 
     pip install ale-py
     python record.py clips --clips 60
 
-makes clips/GAME_ACTION_NUMBER.mp4, and clips/captions.csv, which `phenaki data pack` finds by its name. It
-makes the same clips each time. The games are in the package `ale-py`.
+writes clips/GAME_ACTION_NUMBER.mp4 and clips/captions.csv, which `phenaki data pack` finds by its name. Every run
+writes the same clips. The games come with the package `ale-py`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from phenaki.media.writer import open_writer
 
 FPS = 60  # of the emulator
 SECONDS = 2
-RUN_UP = (30, 110)  # frames that the player first goes the other way, so as to have room
+RUN_UP = (30, 110)  # range of frames in which the player first moves the opposite way, to have room for the move
 
 
 class Move(NamedTuple):
-    """A direction of the joystick, the one that leads back, and what is then to be seen."""
+    """A joystick direction, its opposite, and the caption of the move."""
 
     push: Action
     back: Action
-    seen: str
+    caption: str
 
 
 class Game(NamedTuple):
-    """pace: the share of frames in which the joystick is pushed; rows, columns: the square of the screen to record."""
+    """pace: fraction of the frames in which the joystick is pushed. rows, columns: the part of the screen to record."""
 
     pace: float
     rows: slice
@@ -42,7 +42,7 @@ class Game(NamedTuple):
     moves: tuple[Move, ...]
 
 
-# games in which what moves is large: in a small network's reconstructions a ball or a paddle is lost
+# games with large moving objects: small networks lose a ball or a paddle in their reconstructions
 GAMES = {
     "boxing": Game(
         pace=0.4,
@@ -68,17 +68,17 @@ GAMES = {
 
 
 class Player:
-    """Plays one game, again and again."""
+    """Plays one game over and over."""
 
     def __init__(self, name: str, rng: np.random.Generator) -> None:
         ALEInterface.setLoggerMode(LoggerMode.Error)
         self.game, self.rng, self.emulator = GAMES[name], rng, ALEInterface()
         self.emulator.setInt("random_seed", int(rng.integers(2**31)))
-        self.emulator.setFloat("repeat_action_probability", 0.25)  # sticky: the emulator at times misses a change
+        self.emulator.setFloat("repeat_action_probability", 0.25)  # sticky actions: at times the last one is repeated
         self.emulator.loadROM(roms.get_rom_path(name))
 
     def clips(self, move: Move) -> Iterator[np.ndarray]:
-        """Clips uint8 (T, H, W, 3) at FPS, each of a new game, in which the player makes this move and does not die."""
+        """Clips uint8 (T, H, W, 3) at FPS, each from a new game, of the player making this move without dying."""
         while True:
             self._begin()
             for _ in range(self.rng.integers(*RUN_UP)):
@@ -90,7 +90,7 @@ class Player:
 
     def _begin(self) -> None:
         self.emulator.reset_game()
-        for _ in range(FPS):  # the first moments are not the player's yet
+        for _ in range(FPS):  # the game does not respond to the player yet
             self.emulator.act(Action.NOOP)
 
     def _frame(self, move: Move) -> np.ndarray:
@@ -99,24 +99,24 @@ class Player:
 
 
 def record(folder: Path, clips: int) -> None:
-    """Write so many clips of each move, and captions.csv, into `folder`, which is made."""
+    """Write `clips` clips of each move, and captions.csv, into `folder`, which is created."""
     folder.mkdir(parents=True, exist_ok=True)
     captions = []
-    for seed, (game, about) in enumerate(GAMES.items()):
-        player = Player(game, np.random.default_rng(seed))
-        for move in about.moves:
+    for seed, (name, game) in enumerate(GAMES.items()):
+        player = Player(name, np.random.default_rng(seed))
+        for move in game.moves:
             for number, clip in zip(range(clips), player.clips(move), strict=False):
-                name = f"{game}_{move.push.name.lower()}_{number:03d}.mp4"
-                with open_writer(folder / name, FPS, clip.shape[1:3]) as writer:
+                file = f"{name}_{move.push.name.lower()}_{number:03d}.mp4"
+                with open_writer(folder / file, FPS, clip.shape[1:3]) as writer:
                     writer.add(clip)
-                captions.append((name, f"{game.replace('_', ' ')}: {move.seen}"))
-    with open(folder / "captions.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("file", "caption"), *captions])
+                captions.append((file, f"{name.replace('_', ' ')}: {move.caption}"))
+    with open(folder / "captions.csv", "w", newline="", encoding="utf-8") as table:
+        csv.writer(table).writerows([("file", "caption"), *captions])
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--clips", type=int, default=60, help="of each move")
-    given = parser.parse_args()
-    record(given.folder, given.clips)
+    parser.add_argument("--clips", type=int, default=60, help="clips of each move")
+    arguments = parser.parse_args()
+    record(arguments.folder, arguments.clips)

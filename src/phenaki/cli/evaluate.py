@@ -61,14 +61,15 @@ def evaluate(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the samples, in minutes.")] = False,
     data: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="URI",
             help="Clips to reconstruct: a folder, a packed dataset (its validation split), tar shards, or 'shapes', "
             "the procedural world.",
+            show_default="shapes",
             rich_help_panel="Reconstruction",
         ),
-    ] = "shapes",
+    ] = None,
     clips: Annotated[
         int,
         typer.Option(
@@ -102,6 +103,7 @@ def evaluate(
     """
     from rich.console import Console
 
+    from phenaki.core import hub
     from phenaki.evaluation import PerceptualNetworks, evaluate, report, suites_of, write_metrics
     from phenaki.perceptual import load_i3d, load_lpips
     from phenaki.pipeline import Phenaki, load
@@ -114,7 +116,14 @@ def evaluate(
             f"'{model}' is only a {type(loaded).__name__}, which generates no video: give the complete model, or a "
             "tokenizer"
         )
-    suites = suites_of(loaded, None if data == "shapes" else data) if suite is Suite.all else (suite.value,)
+    uri = None if data == "shapes" else data
+    suites = suites_of(loaded, uri) if suite is Suite.all else (suite.value,)
+    if data is None and model not in hub.model_names():
+        print(
+            f"phenaki: '{model}' is evaluated on the procedural world of shapes, which says little about a model of "
+            "other data: name that with --data",
+            file=sys.stderr,
+        )
     perceptual = PerceptualNetworks()
     if "reconstruction" in suites:
         perceptual = PerceptualNetworks(if_there(load_lpips, lpips), if_there(load_i3d, i3d))
@@ -122,7 +131,6 @@ def evaluate(
     if out is not None:
         write_metrics(out, {})  # fails before the work if it cannot be written
     for name in suites:  # each is written when done, so that Ctrl-C loses at most one
-        uri = None if data == "shapes" else data
         options = {"quick": quick, "clips": clips, "frames": frames, "perceptual": perceptual}
         metrics = evaluate(loaded, (name,), ShapesEval, data=uri, **options)
         Console().print(report(metrics))

@@ -50,16 +50,16 @@ def decode(
     """
     config.check_critic(critic_scores_fn is not None)
     logits_fns = [logits_fn] * config.steps if callable(logits_fn) else logits_fn
-    free = masked = ~known
+    free = masked = ~known  # to be generated; and of these, still unknown
     ids = ids.masked_fill(masked, mask_id)
     count = free.flatten(1).sum(1)
     priority = planned_order(config.order, ids.shape, rng, ids.device)
-    for step, (logits_fn, temperature) in enumerate(zip(logits_fns, config.temperatures, strict=True), start=1):
+    for step, (step_logits_fn, temperature) in enumerate(zip(logits_fns, config.temperatures, strict=True), start=1):
         if masked.any():
-            progress = torch.full_like(count, step, dtype=torch.float) / config.steps
+            progress = torch.full((), step / config.steps, device=ids.device)
             remaining = masked_count(progress, count, config.schedule)
             if priority is None:
-                sampled, confidence = _sample(logits_fn(ids, _indices(masked)), temperature, config, rng)
+                sampled, confidence = _sample(step_logits_fn(ids, _indices(masked)), temperature, config, rng)
                 ids = ids.masked_scatter(masked, sampled)
                 if config.order == "critic":
                     candidates, scores = free, critic_scores_fn(ids)[free]
@@ -69,11 +69,12 @@ def decode(
                 masked = _lowest(candidates, scores.float() + noise * _gumbel(scores.shape, rng, ids.device), remaining)
                 ids = ids.masked_fill(masked, mask_id)
             else:  # only the ids that are kept need logits
-                later = _lowest(masked, priority[masked], remaining)
-                now = masked & ~later
-                if now.any():
-                    ids = ids.masked_scatter(now, _sample(logits_fn(ids, _indices(now)), temperature, config, rng)[0])
-                masked = later
+                still_masked = _lowest(masked, priority[masked], remaining)
+                unmasked = masked & ~still_masked
+                if unmasked.any():
+                    logits = step_logits_fn(ids, _indices(unmasked))
+                    ids = ids.masked_scatter(unmasked, _sample(logits, temperature, config, rng)[0])
+                masked = still_masked
         if on_step is not None:
             on_step(step)
     return ids
@@ -116,11 +117,11 @@ def _sample_chunk(logits: Tensor, uniform: Tensor, temperature: float, config: D
     return sampled, log_p.gather(-1, sampled[:, None]).squeeze(-1)
 
 
-def _lowest(where: Tensor, scores: Tensor, count: Tensor) -> Tensor:
-    """bool like `where`: the `count` (B,) positions of lowest score, of the scores (M,) of the M True positions."""
-    grid = torch.full(where.shape, float("inf"), device=where.device)
-    grid = grid.masked_scatter(where, scores)
-    rank = grid.flatten(1).argsort(1).argsort(1).view(where.shape)
+def _lowest(candidates: Tensor, scores: Tensor, count: Tensor) -> Tensor:
+    """bool like `candidates`: the `count` (B,) of lowest score, of the scores (M,) of the M True candidates."""
+    grid = torch.full(candidates.shape, float("inf"), device=candidates.device)
+    grid = grid.masked_scatter(candidates, scores)
+    rank = grid.flatten(1).argsort(1).argsort(1).view(candidates.shape)
     return rank < count.view(-1, 1, 1, 1)
 
 

@@ -46,6 +46,13 @@ class GeneratorRecipe:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
+    def __post_init__(self) -> None:
+        if self.sampling.rollout.first_frame_alone and not self.prefix.alone and 1 not in self.data.lengths:
+            raise PhenakiError(
+                f"sampling.rollout.first_frame_alone decodes the first frame as an image, and no step trains on "
+                f"one: set prefix.alone above 0, or add 1 to data.lengths {self.data.lengths}"
+            )
+
 
 def compute_loss(
     networks: Components,

@@ -33,7 +33,8 @@ class PrefixConfig:
     box: float = bounded(0.0, at_least=0, at_most=1)
     """Probability that everything is known but a box of rows and columns in all latent frames (inpainting)."""
     alone: float = bounded(0.0, at_least=0, at_most=1)
-    """Probability that a step on clips trains on their first frame alone, for `sampling.first_frame_alone`."""
+    """Probability that a step on clips trains on their first frame alone, as `sampling.rollout.first_frame_alone`
+    decodes it."""
 
     def __post_init__(self) -> None:
         for probabilities in (self.probabilities, self.continued_probabilities):

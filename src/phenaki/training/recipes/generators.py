@@ -108,7 +108,7 @@ def paper() -> GeneratorRecipe:
         loss=GeneratorLossConfig(text_drop=0.1),
         optimizer=OptimizerConfig(kind="adamw", lr=1e-4, warmup_steps=10_000, ema_decay=0.9999),
         sampling=SamplingConfig(
-            DecodingConfig(steps=48, choice_temperature=8.0), GuidanceConfig(scale=12.0), RolloutConfig(prime_frames=5)
+            DecodingConfig(steps=48, choice_temperature=8.0), GuidanceConfig(scale=13.0), RolloutConfig(prime_frames=5)
         ),
         run=RunConfig(steps=1_000_000, log_every=100, eval_every=5000, checkpoint_every=1000),
     )
