@@ -192,7 +192,7 @@ def test_actions_clean_ids_and_caches_are_refused_in_a_sentence(
 ) -> None:
     ids, text = ids_and_text(generator, text_encoder)
     assert generator.has_cache is False
-    with pytest.raises(PhenakiError, match="this generator takes no actions: train one that does, or leave them out"):
+    with pytest.raises(PhenakiError, match="this generator takes no actions: train one that does, or omit them"):
         generator.condition(text, actions=torch.zeros(2, 6, 4))
     condition = generator.condition(text)
     calls: tuple[Callable, ...] = (generator, generator.logits)
