@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from phenaki.core import worlds
+
 PROJECT = Path(__file__).parents[1]
 SCRIPTS = sorted(path for folder in ("benchmarks", "runs") for path in (PROJECT / folder).glob("*.py"))
 
@@ -14,7 +16,12 @@ SCRIPTS = sorted(path for folder in ("benchmarks", "runs") for path in (PROJECT 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_scripts_can_be_imported(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(script.parent))
-    importlib.import_module(script.stem)
+    before = dict(worlds.WORLDS)
+    try:
+        importlib.import_module(script.stem)
+    finally:  # a script may register a world of its own
+        worlds.WORLDS.clear()
+        worlds.WORLDS.update(before)
 
 
 def test_losses_that_are_compared_exist(monkeypatch: pytest.MonkeyPatch) -> None:
