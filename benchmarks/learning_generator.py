@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +35,12 @@ from phenaki import Phenaki
 from phenaki.conditioning import Text
 from phenaki.core.files import write_atomic
 from phenaki.core.precision import autocast
-from phenaki.generators.losses import masked_cross_entropy
+from phenaki.generators import Components
 from phenaki.generators.masking import masked_count, random_mask
 from phenaki.media.convert import to_float
 from phenaki.tokenizers import TokenizerSpec
+from phenaki.training.generator import compute_loss
+from phenaki.training.masking import make_batch
 from phenaki.training.recipes import masked_shapes_64
 from phenaki.worlds.shapes import ShapesWorld
 
@@ -108,13 +111,10 @@ def ours(spec: TokenizerSpec, text_width: int, steps: int, lr: float) -> tuple[U
         free = torch.ones_like(ids, dtype=torch.bool)
         masked = random_mask(free, masked_count(torch.rand(BATCH, generator=rng), free.flatten(1).sum(1)), rng)
         dropped = torch.rand(BATCH, generator=rng) < RECIPE.loss.text_drop
-        with autocast(CPU):
-            condition = model.condition(Text(clips["text"].float(), clips["mask"]), drop=dropped)
-            where = masked.flatten().nonzero().squeeze(1)
-            logits = model(ids.masked_fill(masked, model.mask_id), condition, where)
-        weight = torch.ones(ids.shape)
-        weight[:, 0] = RECIPE.loss.first_frame_weight
-        masked_cross_entropy(logits, ids[masked], weight[masked], RECIPE.loss.label_smoothing).backward()
+        text = Text(clips["text"].float(), clips["mask"])
+        (batch,) = make_batch(ids, text, (free, masked), dropped, first_frame_weight=RECIPE.loss.first_frame_weight)
+        loss, *_ = compute_loss(Components(model), batch, RECIPE, partial(autocast, CPU))
+        loss.backward()
         optimizers.update(min(next(done), steps - 1))
         ema.update_parameters(model)
 

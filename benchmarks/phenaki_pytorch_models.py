@@ -29,5 +29,5 @@ def build_phenaki(
     t, h, w = grid
     sizes = {"dim": width, "heads": width // head, "dim_head": head, "depth": layers}
     maskgit = MaskGit(num_tokens=codes, max_seq_len=t * h * w, dim_context=text_width, **sizes)
-    cvivit = build_cvivit(width, 1, head, codes, 8 * h)
+    cvivit = build_cvivit(width, 1, head, 1024, 8 * h)
     return Phenaki(maskgit=maskgit, cvivit=cvivit, t5_name="none", text_embed_dim=text_width, **options)
