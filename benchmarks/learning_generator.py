@@ -40,7 +40,7 @@ from phenaki.generators.masking import masked_count, random_mask
 from phenaki.media.convert import to_float
 from phenaki.tokenizers import TokenizerSpec
 from phenaki.training.generator import compute_loss
-from phenaki.training.masking import make_batch
+from phenaki.training.masking import GeneratorBatch
 from phenaki.training.recipes import masked_shapes_64
 from phenaki.worlds.shapes import ShapesWorld
 
@@ -112,7 +112,10 @@ def ours(spec: TokenizerSpec, text_width: int, steps: int, lr: float) -> tuple[U
         masked = random_mask(free, masked_count(torch.rand(BATCH, generator=rng), free.flatten(1).sum(1)), rng)
         dropped = torch.rand(BATCH, generator=rng) < RECIPE.loss.text_drop
         text = Text(clips["text"].float(), clips["mask"])
-        (batch,) = make_batch(ids, text, (free, masked), dropped, first_frame_weight=RECIPE.loss.first_frame_weight)
+        weight = torch.ones(ids.shape)
+        weight[:, 0] = RECIPE.loss.first_frame_weight
+        where = masked.flatten().nonzero().squeeze(1)
+        batch = GeneratorBatch(ids, text, dropped, where, weight[masked], free=where, uniform=None)
         loss, *_ = compute_loss(Components(model), batch, RECIPE, partial(autocast, CPU))
         loss.backward()
         optimizers.update(min(next(done), steps - 1))
