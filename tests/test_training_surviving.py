@@ -211,7 +211,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path, tokenizer: CV
     with pytest.raises(PhenakiError, match="does not fit this run: .*discriminator.width|has other networks"):
         train_tokenizer(adversarial, tmp_path / "f", resume=file)
     adam = replace(checkpointing_recipe(2), optimizer=replace(checkpointing_recipe(2).optimizer, kind="adamw"))
-    with pytest.raises(PhenakiError, match="its optimizers has other parts or sizes"):
+    with pytest.raises(PhenakiError, match="its optimizers has other tensors or sizes"):
         train_tokenizer(adam, tmp_path / "d", resume=file)
     torch.save({"weight": torch.ones(2)}, tmp_path / "foreign.pt")
     with pytest.raises(PhenakiError, match="no checkpoint of a run"):
@@ -490,7 +490,7 @@ def test_another_number_of_processes_goes_on_and_says_so(tmp_path: Path, capsys:
     assert "written by 2 processes and is resumed by 1: the data come in another order" in capsys.readouterr().err
     assert saved(tmp_path / "run")["step"] == 5
     (process,) = saved(tmp_path / "run")["state"]["data"]["processes"]
-    assert process["made"] == 5
+    assert process["yielded"] == 5
 
 
 def test_streams_of_another_number_go_on_as_far_into_the_data() -> None:
