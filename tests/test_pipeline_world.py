@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from phenaki.conditioning import WordEncoder
 from phenaki.core.actions import ActionSpec
@@ -15,6 +17,7 @@ from phenaki.core.errors import PhenakiError
 from phenaki.generators import CausalTransformer, CausalTransformerSizes, Components, MaskedTransformer
 from phenaki.media.convert import to_uint8
 from phenaki.pipeline import LiveWorld, Phenaki
+from phenaki.pipeline.world import Event
 from phenaki.tokenizers import CViViT
 
 SPEC = ActionSpec(("left", "right", "mouse", "throttle"), ("button", "button", "relative", "level"))
@@ -79,6 +82,25 @@ def test_a_state_goes_on_with_the_same_frames(model: Phenaki) -> None:
         assert all(np.array_equal(other.step(), clip) for clip in frames)
 
 
+def test_a_state_is_kept_as_safetensors_and_json(model: Phenaki) -> None:
+    world = play(model)
+    for _ in range(4):
+        world.step()
+    state = world.state()
+    tensors, rest = save(state.pop("tensors")), json.dumps(state)
+    frames, other = world.step(), play(model, seed=8)
+    other.restore(json.loads(rest) | {"tensors": load(tensors)})
+    assert np.array_equal(other.step(), frames)
+
+
+def test_events_may_come_in_any_order(model: Phenaki) -> None:
+    events = [Event(3, "press", "left"), Event(1, "say", "a green square")]
+    world = play(model, events=events)
+    for _ in range(5):
+        world.step()
+    assert world.events == events[::-1]
+
+
 def test_actions_and_prompts_change_what_follows(model: Phenaki) -> None:
     torch.nn.init.normal_(model.generator.actions.weight)
     for steer in (lambda w: w.press("left"), lambda w: w.move("mouse", 3.0), lambda w: w.say("a green square")):
@@ -128,6 +150,11 @@ def test_mistakes_are_named(
         (lambda: world.press("mouse"), "no button 'mouse'"),
         (lambda: world.move("left", 1.0), "no relative 'left'"),
         (lambda: world.move("mouse", float("nan")), "mouse cannot move by nan"),
+        (lambda: world.move("mouse", "far"), "mouse cannot move by 'far'"),
+        (lambda: world.press(3), "no button '3'"),
+        (lambda: play(model, events=[Event(0, "jump", "left")]).step(), "no event 'jump': there are say, press"),
+        (lambda: world.restore(play(model, guidance_scale=1.0).state()), "this state is of the sampling"),
+        (lambda: world.restore({**world.state()} | {"tensors": {}}), "lacks cache.frames"),
         (lambda: world.say(3), "a prompt is text, not 3"),
         (lambda: world.restore(world.state() | {"version": "0"}), "this state is of the version 0"),
         (lambda: world.restore(world.state() | {"model": "other"}), "this state is of the model other"),

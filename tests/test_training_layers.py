@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from phenaki.conditioning import WordEncoder
 from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import Precision, autocast
-from phenaki.generators import MaskedTransformer
+from phenaki.generators import CausalTransformer, CausalTransformerSizes, MaskedTransformer
 from phenaki.tokenizers import build_tokenizer
 from phenaki.training import recipes
 from phenaki.training.config import RunConfig
@@ -34,11 +34,15 @@ def first_stage(tokenizer: nn.Module) -> Tensor:
     return (tokenizer(video).video.float() - video).square().mean()
 
 
-@pytest.fixture(params=["generator", "cvivit_debug", "conv3d_debug"])
+@pytest.fixture(params=["generator", "causal", "cvivit_debug", "conv3d_debug"])
 def stage(request: pytest.FixtureRequest) -> tuple[Networks, Callable[..., Tensor]]:
     if request.param == "generator":
         return [request.getfixturevalue("generator"), request.getfixturevalue("text_encoder")], second_stage
     torch.manual_seed(0)
+    if request.param == "causal":
+        spec, text_encoder = request.getfixturevalue("tokenizer").spec, request.getfixturevalue("text_encoder")
+        sizes = CausalTransformerSizes(frames=11, width=64, layers=2, window=3, sinks=1)
+        return [CausalTransformer(sizes.config(spec, text_encoder.width)), text_encoder], second_stage
     return [build_tokenizer(recipes.TOKENIZER_RECIPES[request.param]().tokenizer)], first_stage
 
 

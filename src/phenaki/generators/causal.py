@@ -62,27 +62,80 @@ class CausalTransformerConfig(CausalTransformerSizes):
 @dataclass(frozen=True)
 class Window:
     """What the latent frames of a pass attend to. `rotary`: of the W slots of the window, (W * S, K / 2); the last is
-    the current frame's. `mask`: bool (F, 1, 1, M), which past positions each latent frame sees; None: all."""
+    the current frame's. `sinks`: how many first latent frames stay visible. `mask`: bool (F, 1, 1, M), which past
+    positions each latent frame sees; None: all."""
 
     rotary: tuple[Tensor, Tensor]
+    length: int
+    sinks: int
     mask: Tensor | None
 
-    def slots(self, first: int, end: int, size: int) -> tuple[Tensor, Tensor]:
-        """Rotary angles of the slots first..end-1, each of `size` positions."""
+    def slots(self, first: int, end: int) -> tuple[Tensor, Tensor]:
+        """Rotary angles of the slots first..end-1."""
         cos, sin = self.rotary
+        size = len(cos) // self.length
         return cos[first * size : end * size], sin[first * size : end * size]
 
 
 class CausalBlock(TransformerBlock):
     """A transformer block whose self-attention sees the current latent frame and the past."""
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: KeysValues, visible: Tensor, window: Window, history: KeysValues | None = None
+    ) -> tuple[Tensor, KeysValues]:
+        """x (C, B, F, S, D) -> (C, B, F, S, D), and keys and values (B, H, S, K) of the last latent frame, not rotated.
+
+        context, visible: of the text, for all copies. history: rotated keys, and values (B, F, H, M, K); None: the
+        latent frames of the first copy are each other's past.
+        """
+        q, k, v = self._project(self.norm(x))
+        last = k[0, :, -1].contiguous(), v[0, :, -1].contiguous()
+        x = x + self._attend(q, k, v, self._windowed(k[0], v[0], window) if history is None else history, window)
+        rows = x.flatten(0, 1).flatten(1, 2)  # (C * B, F * S, D)
+        x = x + self.cross.cross(self.norm_cross(rows), context, visible).view_as(x)
+        return x + self.feed_forward(x), last
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (..., H, S, K), not rotated, of x (..., S, D)."""
         attention = self.attention
         q, kv = attention.to_q(x), attention.to_kv(x)
         k, v = kv.chunk(2, dim=-1)
         q, k, v = (part.unflatten(-1, (attention.heads, HEAD_DIM)).transpose(-3, -2) for part in (q, k, v))
         return attention.norm_q(q), attention.norm_k(k), v
+
+    def _windowed(self, k: Tensor, v: Tensor, window: Window) -> KeysValues:
+        """Keys, rotated, and values (B, F, H, M, K) of the past of each latent frame, of k, v (B, F, H, S, K)."""
+        frames, W = k.shape[1], window.length
+        slots = []
+        for number in range(W - 1):
+            behind = W - 1 - number  # latent frames between the slot and the current one
+            turned = rotate(k, window.slots(number, number + 1))
+            slots.append([F.pad(part, (0, 0, 0, 0, 0, 0, behind, 0))[:, :frames] for part in (turned, v)])
+        for number in range(min(window.sinks, frames)):
+            turned = rotate(k[:, number : number + 1], window.slots(W - 1, W))
+            slots.append([part.expand(-1, frames, -1, -1, -1) for part in (turned, v[:, number : number + 1])])
+        if not slots:
+            return k[..., :0, :], v[..., :0, :]
+        keys, values = zip(*slots, strict=True)
+        return torch.cat(keys, dim=3), torch.cat(values, dim=3)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, history: KeysValues, window: Window) -> Tensor:
+        """Self-attention (C, B, F, S, D) of q, k, v (C, B, F, H, S, K) over the past (B, F, H, M, K) and themselves."""
+        C, B, frames, H, S, K = q.shape
+        own = window.slots(window.length - 1, window.length)
+        q, k = rotate(q, own).to(v.dtype), rotate(k, own).to(v.dtype)
+        if history[0].shape[-2]:
+            k, v = (
+                torch.cat((old.to(new.dtype).expand(C, *new.shape[1:4], -1, -1), new), dim=-2)
+                for old, new in zip(history, (k, v), strict=True)
+            )
+        mask = window.mask
+        if mask is not None and mask.shape[-1]:
+            mask = F.pad(mask, (0, S), value=True).repeat(C * B, 1, 1, 1)
+        elif mask is not None:
+            mask = None
+        x = attend(q.flatten(0, 2), k.flatten(0, 2), v.flatten(0, 2), mask)
+        return self.attention.to_out(x.transpose(1, 2).flatten(2)).view(C, B, frames, S, H * K)
 
 
 class CausalTransformer(MaskedTransformer):
@@ -136,18 +189,15 @@ class CausalTransformer(MaskedTransformer):
         copies = [ids] if clean is None else [clean, ids]
         x = torch.stack([self._embed(copy, condition, start) for copy in copies])  # (C, B, F, S, D)
         rotary = rotary_table((self.config.window, h, w), HEAD_DIM, ids.device)
-        window = Window(rotary, self._window_mask(frames, h * w, ids.device) if cache is None else None)
+        mask = self._window_mask(frames, h * w, ids.device) if cache is None else None
+        window = Window(rotary, self.config.window, self.config.sinks, mask)
         visible = condition.visible((frames, h, w), start).repeat(len(copies), 1, 1)
         last: list[KeysValues] = []
         for number, (layer, context) in enumerate(zip(self.layers, condition.keys_values, strict=True)):
-            q, k, v = layer.project(layer.norm(x))
-            last.append((k[0, :, -1], v[0, :, -1]))
-            earlier = self._windowed(k[0], v[0], window) if cache is None else self._cached(cache, number, window)
-            x = x + self._attend(layer, q, k, v, earlier, window)
             context = tuple(part.repeat(len(copies), 1, 1, 1) for part in context)
-            rows = x.flatten(0, 1).flatten(1, 2)  # (C * B, F * S, D)
-            x = x + layer.cross.cross(layer.norm_cross(rows), context, visible).view_as(x)
-            x = x + layer.feed_forward(x)
+            history = None if cache is None else self._cached(cache, number, window)
+            x, keys_values = layer(x, context, visible, window, history)
+            last.append(keys_values)
         return self.norm(x[-1]), last
 
     def _embed(self, ids: Tensor, condition: Condition, start: int) -> Tensor:
@@ -159,22 +209,6 @@ class CausalTransformer(MaskedTransformer):
         x = self.ids(ids).flatten(2, 3) + self.positions(space.to(self.positions.weight.dtype))
         return self._mark(x, condition) if start == 0 else self._act(x, condition)
 
-    def _windowed(self, k: Tensor, v: Tensor, window: Window) -> KeysValues:
-        """Keys, rotated, and values (B, F, H, M, K) of the past of each latent frame, of k, v (B, F, H, S, K)."""
-        (_, frames, _, S, _), W, sinks = k.shape, self.config.window, min(self.config.sinks, k.shape[1])
-        slots = []
-        for number in range(W - 1):
-            behind = W - 1 - number  # latent frames between the slot and the current one
-            turned = rotate(k, window.slots(number, number + 1, S))
-            slots.append([F.pad(part, (0, 0, 0, 0, 0, 0, behind, 0))[:, :frames] for part in (turned, v)])
-        for number in range(sinks):
-            turned = rotate(k[:, number : number + 1], window.slots(W - 1, W, S))
-            slots.append([part.expand(-1, frames, -1, -1, -1) for part in (turned, v[:, number : number + 1])])
-        if not slots:
-            return k[..., :0, :], v[..., :0, :]
-        keys, values = zip(*slots, strict=True)
-        return torch.cat(keys, dim=3), torch.cat(values, dim=3)
-
     def _window_mask(self, frames: int, S: int, device: torch.device) -> Tensor:
         """bool (F, 1, 1, M): the slots of the window that lie in the clip, then the sinks that it has left behind."""
         W, current = self.config.window, torch.arange(frames, device=device)[:, None]
@@ -185,11 +219,11 @@ class CausalTransformer(MaskedTransformer):
     def _cached(self, cache: KVCache, layer: int, window: Window) -> KeysValues:
         """Keys, rotated, and values (B, 1, H, M, K) of what the cache holds; computed once for a latent frame."""
         if layer not in cache.rotated:
-            W, S = self.config.window, len(window.rotary[0]) // self.config.window
+            W = window.length
             recent, sink = cache.recent(layer), cache.sink(layer)
             slots = [*range(W - 1 - len(recent), W - 1), *[W - 1] * len(sink)]
             keys = [
-                rotate(k, window.slots(slot, slot + 1, S)) for (k, _), slot in zip([*recent, *sink], slots, strict=True)
+                rotate(k, window.slots(slot, slot + 1)) for (k, _), slot in zip([*recent, *sink], slots, strict=True)
             ]
             values = [v for _, v in [*recent, *sink]]
             if not keys:
@@ -197,26 +231,6 @@ class CausalTransformer(MaskedTransformer):
             keys, values = torch.cat(keys, dim=2)[:, None], torch.cat(values, dim=2)[:, None]
             cache.rotated[layer] = keys.to(values.dtype), values
         return cache.rotated[layer]
-
-    def _attend(
-        self, layer: CausalBlock, q: Tensor, k: Tensor, v: Tensor, earlier: KeysValues, window: Window
-    ) -> Tensor:
-        """Self-attention (C, B, F, S, D) of q, k, v (C, B, F, H, S, K) over the past (B, F, H, M, K) and themselves."""
-        C, B, frames, H, S, K = q.shape
-        own = window.slots(self.config.window - 1, self.config.window, S)
-        q, k = rotate(q, own).to(v.dtype), rotate(k, own).to(v.dtype)
-        if earlier[0].shape[-2]:
-            k, v = (
-                torch.cat((old.to(new.dtype).expand(C, *new.shape[1:4], -1, -1), new), dim=-2)
-                for old, new in zip(earlier, (k, v), strict=True)
-            )
-        mask = window.mask
-        if mask is not None and mask.shape[-1]:
-            mask = F.pad(mask, (0, S), value=True).repeat(C * B, 1, 1, 1)
-        elif mask is not None:
-            mask = None
-        x = attend(q.flatten(0, 2), k.flatten(0, 2), v.flatten(0, 2), mask)
-        return layer.attention.to_out(x.transpose(1, 2).flatten(2)).view(C, B, frames, S, H * K)
 
 
 def causal_weights(generator: MaskedTransformer) -> dict[str, Tensor]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,13 +21,15 @@ from phenaki.media.convert import to_uint8
 from phenaki.sampling import SamplingConfig
 from phenaki.sampling.causal import CausalRollout
 
+EventKind = Literal["say", "press", "release", "move"]
+
 
 @dataclass(frozen=True)
 class Event:
     """What was said or done before latent frame `latent_frame` was generated. `name`: the prompt, or an action."""
 
     latent_frame: int
-    kind: Literal["say", "press", "release", "move"]
+    kind: EventKind
     name: str
     value: float = 0.0
 
@@ -56,7 +59,7 @@ class LiveWorld:
         self.components, self.seed, self.first_prompt = components, seed, prompt
         self.spec: ActionSpec | None = components.generator.config.actions
         self.events: list[Event] = []
-        self._replayed = deque(events)
+        self._replayed = deque(sorted(events, key=lambda event: event.latent_frame))
         self._held: dict[str, float] = {}  # buttons that are down, and axes that have a level
         self._pending: dict[str, float] = {}  # taps and relative movements since the last step
         self._prompt, self._text = "", None
@@ -90,8 +93,8 @@ class LiveWorld:
     def move(self, axis: str, value: float) -> None:
         """Move a relative axis by `value`, in all frames of the next latent frame together, or set a level."""
         kind = self._check(axis, "relative", "level")
-        if not math.isfinite(value):
-            raise PhenakiError(f"{axis} cannot move by {value}: give a finite number")
+        if not isinstance(value, numbers.Real) or not math.isfinite(value):
+            raise PhenakiError(f"{axis} cannot move by {value!r}: give a finite number")
         if kind == "level":
             self._held[axis] = float(value)
         else:
@@ -116,6 +119,7 @@ class LiveWorld:
         return {
             "version": __version__,
             "model": self._fingerprint(),
+            "sampling": repr(self._rollout.sampling),
             "seed": self.seed,
             "first_prompt": self.first_prompt,
             "prompt": self.prompt,
@@ -126,16 +130,20 @@ class LiveWorld:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a state. Raises PhenakiError for that of another model or version."""
-        for name, own in (("version", __version__), ("model", self._fingerprint())):
-            if state.get(name) != own:
-                raise PhenakiError(f"this state is of the {name} {state.get(name)}, and this world of {own}")
+        """Go back to a state. Raises PhenakiError for one that is incomplete, or of another model, sampling or version;
+        the world then stays as it was."""
+        own = self.state()
+        for name in ("version", "model", "sampling"):
+            if state.get(name) != own[name]:
+                raise PhenakiError(f"this state is of the {name} {state.get(name)}, and this world of {own[name]}")
+        if missing := own.keys() - state.keys():
+            raise PhenakiError(f"this state lacks {', '.join(sorted(missing))}: pass all that `state` returned")
+        self._rollout.restore(state["tensors"])
         self.seed, self.first_prompt = state["seed"], state["first_prompt"]
         self.events = [Event(**event) for event in state["events"]]
         self._replayed.clear()
         self._held, self._pending = dict(state["held"]), dict(state["pending"])
         self._set_prompt(state["prompt"])
-        self._rollout.restore(state["tensors"])
 
     def _fingerprint(self) -> str:
         parts = self.components.tokenizer, self.components.generator, self.components.text_encoder
@@ -147,10 +155,12 @@ class LiveWorld:
         self._prompt = prompt
 
     def _apply(self, event: Event) -> None:
+        if event.kind not in get_args(EventKind):
+            raise PhenakiError(f"no event '{event.kind}': there are {', '.join(get_args(EventKind))}")
         arguments = (event.name, event.value) if event.kind == "move" else (event.name,)
         getattr(self, event.kind)(*arguments)
 
-    def _log(self, kind: Literal["say", "press", "release", "move"], name: str, value: float = 0.0) -> None:
+    def _log(self, kind: EventKind, name: str, value: float = 0.0) -> None:
         self.events.append(Event(self.latent_frames, kind, name, value))
 
     def _check(self, action: str, *kinds: str) -> str:
@@ -161,7 +171,7 @@ class LiveWorld:
             raise PhenakiError(f"no action '{action}': this model was trained without actions; steer it by prompts")
         if action not in fitting:
             there_are = f"there are {', '.join(fitting)}" if fitting else f"this model has no action of kind {kinds[0]}"
-            raise PhenakiError(f"no {kinds[0]} '{action}': {there_are}.{did_you_mean(action, fitting)}")
+            raise PhenakiError(f"no {kinds[0]} '{action}': {there_are}.{did_you_mean(str(action), fitting)}")
         return known[action]
 
     def _actions(self) -> torch.Tensor | None:

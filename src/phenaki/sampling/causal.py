@@ -145,6 +145,9 @@ class CausalRollout:
         for name, tensor in state.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
+        needed = {"rng", "cache.frames", "decoder.latent_frames"}
+        if missing := needed - state.keys():
+            raise PhenakiError(f"this state lacks {', '.join(sorted(missing))}: pass all that `state` returned")
         self.rng.set_state(state["rng"])
         self._start = state.get("start")
         self.cache.restore(parts["cache"])
