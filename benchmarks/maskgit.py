@@ -28,7 +28,7 @@ from phenaki.core.precision import autocast
 from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
 from phenaki.generators.losses import masked_cross_entropy
 from phenaki.generators.masking import random_mask
-from phenaki.sampling import DecodingConfig, cfg_logits_fns, decode
+from phenaki.sampling import DecodingConfig, cfg_conditions, cfg_logits_fns, decode
 from phenaki.tokenizers import TokenizerSpec
 
 GRID, CODES = (6, 16, 16), 8192
@@ -65,7 +65,7 @@ def sampling(model: MaskedTransformer, steps: int = STEPS, grid: tuple[int, int,
     def sample() -> Tensor:
         rng = torch.Generator().manual_seed(0)
         with autocast(ids.device):
-            logits_fns = cfg_logits_fns(model, text, [GUIDANCE] * steps)
+            logits_fns = cfg_logits_fns(model, cfg_conditions(model, text, with_null=True), [GUIDANCE] * steps)
             return decode(logits_fns, ids, known, model.mask_id, config, rng)
 
     return sample

@@ -12,7 +12,15 @@ from phenaki.conditioning import Text, WordEncoder
 from phenaki.core.errors import PhenakiError
 from phenaki.generators import Components, Condition, MaskedTransformer
 from phenaki.pipeline import Phenaki
-from phenaki.sampling import DecodingConfig, GuidanceConfig, Scene, cfg_logits_fns, plan_windows, sample_ids
+from phenaki.sampling import (
+    DecodingConfig,
+    GuidanceConfig,
+    Scene,
+    cfg_conditions,
+    cfg_logits_fns,
+    plan_windows,
+    sample_ids,
+)
 from phenaki.sampling.decoding import LogitsFn
 from phenaki.sampling.scenes import window_sampling
 from phenaki.tokenizers import CViViT
@@ -43,7 +51,7 @@ def where(ids: torch.Tensor) -> torch.Tensor:
 
 
 def guided(generator: MaskedTransformer, text: Text, scale: float, negative: Text | None = None) -> LogitsFn:
-    return cfg_logits_fns(generator, text, [scale], negative)[0]
+    return cfg_logits_fns(generator, cfg_conditions(generator, text, scale != 1, negative), [scale])[0]
 
 
 def test_it_mixes_the_two_branches(
@@ -87,7 +95,8 @@ def test_each_step_has_its_scale(
     generator: MaskedTransformer, text: Text, ids: torch.Tensor, where: torch.Tensor
 ) -> None:
     scales = [0.0, 1.0, 2.5]
-    for scale, logits_fn in zip(scales, cfg_logits_fns(generator, text, scales), strict=True):
+    logits_fns = cfg_logits_fns(generator, cfg_conditions(generator, text, True), scales)
+    for scale, logits_fn in zip(scales, logits_fns, strict=True):
         assert torch.allclose(logits_fn(ids, where), guided(generator, text, scale)(ids, where), atol=0.05)
 
 
@@ -129,7 +138,7 @@ def test_a_step_without_guidance_runs_one_branch(
     longer = text_encoder.encode(["a much longer prompt than the others, which a green square and a star fulfil"] * 2)
     for negative in (None, longer):
         scales = GuidanceConfig(scale=3.0, fraction=0.5).scales(4)
-        guided_fn, *_, plain_fn = cfg_logits_fns(generator, text, scales, negative)
+        guided_fn, *_, plain_fn = cfg_logits_fns(generator, cfg_conditions(generator, text, True, negative), scales)
         assert guided_fn(ids, where).shape == plain_fn(ids, where).shape
         assert torch.allclose(plain_fn(ids, where), guided(generator, text, 1.0)(ids, where), atol=0.05)
     assert rows == [4, 2, 2, 2] * 2

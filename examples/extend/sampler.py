@@ -14,7 +14,7 @@ from phenaki.media.convert import to_uint8
 from phenaki.media.writer import write_video
 from phenaki.sampling import DecodingConfig, decode
 from phenaki.sampling.decoding import LogitsFn
-from phenaki.sampling.guidance import cfg_logits_fns
+from phenaki.sampling.guidance import cfg_conditions, cfg_logits_fns
 
 
 def decode_by_frame(
@@ -37,7 +37,8 @@ def generate(model: phenaki.Phenaki, prompt: str, seed: int = 0) -> Tensor:
     """Video float (1, 3, T, H, W) in [0, 1]."""
     sampling, rng = model.sampling, torch.Generator(model.device).manual_seed(seed)
     text = model.components.encode_text(prompt, 1)
-    logits_fns = cfg_logits_fns(model.generator, text, sampling.guidance.scales(sampling.decoding.steps))
+    conditions = cfg_conditions(model.generator, text, sampling.guidance.uses_cfg)
+    logits_fns = cfg_logits_fns(model.generator, conditions, sampling.guidance.scales(sampling.decoding.steps))
     grid = model.tokenizer.grid(model.generator.config.frames, *model.image_size)
     ids = torch.full((1, *grid), model.generator.mask_id, device=model.device)
     known = torch.zeros_like(ids, dtype=torch.bool)

@@ -16,7 +16,7 @@ from phenaki.conditioning.base import Text
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import floor_frames
 from phenaki.core.precision import autocast
-from phenaki.generators import Components
+from phenaki.generators import Components, Condition
 from phenaki.sampling.config import SamplingConfig
 from phenaki.sampling.decoding import decode
 from phenaki.sampling.guidance import OnStep, cfg_conditions, cfg_logits_fns, negative_text
@@ -27,7 +27,7 @@ class CausalRollout:
     """B videos that grow by one latent frame a step.
 
     Args:
-        sampling: may be replaced between two steps; call `recompute` where guidance begins.
+        sampling: may be replaced between two steps; call `recompute` where guidance begins or ends.
         rng: source of all randomness, on the generator's device.
         samples: B.
         start: float (B or 1, 3, K, H, W) in [0, 1], frames to continue; they are not yielded.
@@ -93,19 +93,24 @@ class CausalRollout:
         generator, steps = self.components.generator, sampling.decoding.steps
         ids = torch.full((self.samples, *self.grid), generator.mask_id, device=self.components.device)
         known = torch.zeros_like(ids, dtype=torch.bool)
-        negative = negative_text(self.components, sampling.guidance, self.samples)
-        scales = sampling.guidance.scales(steps)
-        logits_fns = cfg_logits_fns(generator, text, scales, negative, actions, self.cache)
+        conditions = self._conditions(text, actions)
+        logits_fns = cfg_logits_fns(generator, conditions, sampling.guidance.scales(steps), self.cache)
         ids = decode(logits_fns, ids, known, generator.mask_id, sampling.decoding, self.rng, self.on_step)
-        self._commit(ids, text, actions)
+        self._commit(ids, actions, conditions[1])
         return ids
+
+    def _conditions(self, text: Text, actions: Tensor | None) -> tuple[Condition, Condition]:
+        """Those of `cfg_conditions`."""
+        guidance = self.sampling.guidance
+        negative = negative_text(self.components, guidance, self.samples)
+        return cfg_conditions(self.components.generator, text, guidance.uses_cfg, negative, actions)
 
     def _prime(self, text: Text) -> None:
         """Commit the frames to continue, under the text of what follows them."""
         if self._start is not None:
             ids, self._start = self.components.tokenizer.encode(self._start), None
             for frame in ids.split(1, dim=1):
-                self._commit(frame, text, None)
+                self._commit(frame, None, self._conditions(text, None)[1])
             self.decoder.push(ids)
 
     @torch.no_grad()
@@ -114,16 +119,14 @@ class CausalRollout:
         committed, self.cache, self._committed = self._committed, self.components.generator.make_cache(), {}
         for number, (ids, actions) in committed.items():
             self.cache.frames = number
-            self._commit(ids, text, actions)
+            self._commit(ids, actions, self._conditions(text, actions)[1])
 
-    def _commit(self, ids: Tensor, text: Text, actions: Tensor | None) -> None:
-        """Make a latent frame, ids int64 (B, 1, h, w), part of the video."""
-        generator, guidance = self.components.generator, self.sampling.guidance
-        negative = negative_text(self.components, guidance, self.samples)
-        _, condition = cfg_conditions(generator, text, guidance.uses_cfg, negative, actions)
+    def _commit(self, ids: Tensor, actions: Tensor | None, condition: Condition) -> None:
+        """Make a latent frame, ids int64 (B, 1, h, w), part of the video, in as many branches as the condition has."""
         self._committed[self.latent_frames] = ids, actions
         with autocast(ids.device):
-            generator.commit(ids.repeat(1 + guidance.uses_cfg, 1, 1, 1), condition, self.cache)
+            branches = 1 + self.sampling.guidance.uses_cfg
+            self.components.generator.commit(ids.repeat(branches, 1, 1, 1), condition, self.cache)
         first, size = self.cache.sinks, self.cache.size
         self._committed = {
             n: held for n, held in self._committed.items() if n < first or n >= self.latent_frames - size
@@ -145,9 +148,6 @@ class CausalRollout:
         for name, tensor in state.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
-        needed = {"rng", "cache.frames", "decoder.latent_frames"}
-        if missing := needed - state.keys():
-            raise PhenakiError(f"this state lacks {', '.join(sorted(missing))}: pass all that `state` returned")
         self.rng.set_state(state["rng"])
         self._start = state.get("start")
         self.cache.restore(parts["cache"])

@@ -31,7 +31,8 @@ def sample_ids(
 ) -> Tensor:
     """Complete ids int64 (B, t, h, w) under a text of B prompts; arguments as of `decode`."""
     negative, decoding = negative_text(components, sampling.guidance, len(ids)), sampling.decoding
-    logits_fns = cfg_logits_fns(components.generator, text, sampling.guidance.scales(decoding.steps), negative)
+    conditions = cfg_conditions(components.generator, text, sampling.guidance.uses_cfg, negative)
+    logits_fns = cfg_logits_fns(components.generator, conditions, sampling.guidance.scales(decoding.steps))
     scores_fn = critic_scores_fn(components, text) if decoding.order == "critic" else None
     with autocast(ids.device):  # around all steps, so that weights are cast once
         return decode(logits_fns, ids, known, components.generator.mask_id, decoding, rng, on_step, scores_fn)
@@ -61,19 +62,14 @@ def cfg_conditions(
 
 
 def cfg_logits_fns(
-    generator: Generator,
-    text: Text,
-    scales: Sequence[float],
-    negative: Text | None = None,
-    actions: Tensor | None = None,
-    cache: Any = None,
+    generator: Generator, conditions: tuple[Condition, Condition], scales: Sequence[float], cache: Any = None
 ) -> list[LogitsFn]:
     """A `logits_fn` for each guidance scale: null + scale * (text - null), both branches in one batch.
 
-    Scale 1 is the text alone, in one branch at half the cost; 0 ignores it. Text, negative and actions are those of
-    `cfg_conditions`, computed once for all; `cache`: of both branches, or of one if all scales are 1.
+    Scale 1 is the text alone, in one branch at half the cost; 0 ignores it. `conditions`: of `cfg_conditions`, with the
+    null branch unless all scales are 1. `cache`: of as many branches as the second of them.
     """
-    condition, both = cfg_conditions(generator, text, any(scale != 1 for scale in scales), negative, actions)
+    condition, both = conditions
 
     @torch.no_grad()
     def logits_fn(scale: float, ids: Tensor, where: Tensor) -> Tensor:
