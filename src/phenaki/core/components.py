@@ -142,11 +142,16 @@ def fingerprint(component: nn.Module | str | Path) -> str:
     settings = non_default(config)
     if external := isinstance(component, ExternalWeights):
         settings = {key: value for key, value in settings.items() if key not in ("name", "revision", "dtype")}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name in sorted(state):
-        tensor = state[name].detach().cpu()
-        if tensor.is_floating_point() and not external:
-            tensor = tensor.float()
+    if not external:
+        state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    return sha256(settings, state)
+
+
+def sha256(values: Any, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over JSON-serialisable values and named tensors, in hex."""
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

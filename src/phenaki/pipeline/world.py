@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import numbers
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
 from phenaki.core.actions import ActionSpec
-from phenaki.core.components import fingerprint
+from phenaki.core.components import fingerprint, sha256
+from phenaki.core.config import to_dict
 from phenaki.core.errors import PhenakiError, did_you_mean
 from phenaki.core.version import __version__
 from phenaki.generators import Components
@@ -116,28 +118,34 @@ class LiveWorld:
 
     def state(self) -> dict[str, Any]:
         """What `restore` takes, of numbers, strings and tensors, to go on with the very same frames."""
-        return {
+        values = {
             "version": __version__,
-            "model": self._fingerprint(),
-            "sampling": repr(self._rollout.sampling),
+            "model": self._fingerprint,
+            "sampling": to_dict(self._rollout.sampling),
             "seed": self.seed,
             "first_prompt": self.first_prompt,
             "prompt": self.prompt,
             "events": [asdict(event) for event in self.events],
             "held": dict(self._held),
             "pending": dict(self._pending),
-            "tensors": self._rollout.state(),
         }
+        tensors = self._rollout.state()
+        return values | {"tensors": tensors, "sha256": sha256(values, tensors)}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Go back to a state. Raises PhenakiError for one that is incomplete, or of another model, sampling or version;
         the world then stays as it was."""
-        own = self.state()
-        for name in ("version", "model", "sampling"):
-            if state.get(name) != own[name]:
-                raise PhenakiError(f"this state is of the {name} {state.get(name)}, and this world of {own[name]}")
-        if missing := own.keys() - state.keys():
-            raise PhenakiError(f"this state lacks {', '.join(sorted(missing))}: pass all that `state` returned")
+        own = {"version": __version__, "model": self._fingerprint, "sampling": to_dict(self._rollout.sampling)}
+        try:
+            values = {name: value for name, value in state.items() if name not in ("tensors", "sha256")}
+            complete = sha256(values, state["tensors"]) == state["sha256"]
+        except (KeyError, TypeError, AttributeError):
+            complete = False
+        if not complete:
+            raise PhenakiError("this state is incomplete or damaged: pass all that `state` returned")
+        for name, value in own.items():
+            if state[name] != value:
+                raise PhenakiError(f"this state is of another {name} than this world: make one like it with `play`")
         self._rollout.restore(state["tensors"])
         self.seed, self.first_prompt = state["seed"], state["first_prompt"]
         self.events = [Event(**event) for event in state["events"]]
@@ -145,6 +153,7 @@ class LiveWorld:
         self._held, self._pending = dict(state["held"]), dict(state["pending"])
         self._set_prompt(state["prompt"])
 
+    @cached_property
     def _fingerprint(self) -> str:
         parts = self.components.tokenizer, self.components.generator, self.components.text_encoder
         return "-".join(fingerprint(part)[:12] for part in parts)
