@@ -19,8 +19,9 @@ from phenaki.pipeline import Phenaki
 from phenaki.sampling import SamplingConfig
 from phenaki.tokenizers import CViViT
 from phenaki.worlds.shapes.captions import parse_caption
+from phenaki.worlds.shapes.checker import obeyed
 from phenaki.worlds.shapes.evaluation import ShapesEval
-from phenaki.worlds.shapes.recording import KEYS, obeyed, steer
+from phenaki.worlds.shapes.recording import KEYS, steer
 from phenaki.worlds.shapes.render import render
 from phenaki.worlds.shapes.scene import Scene, SceneObject
 

@@ -22,7 +22,7 @@ from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import latent_frames
 from phenaki.generators.base import Condition
-from phenaki.generators.masked import FOURIER_BANDS, MaskedTransformer, MaskedTransformerSizes
+from phenaki.generators.masked import FOURIER_BANDS, MaskedTransformer, MaskedTransformerConfig, MaskedTransformerSizes
 from phenaki.nn.attention import HEAD_DIM, attend
 from phenaki.nn.cache import KeysValues, KVCache
 from phenaki.nn.positions import fourier_features, rotary_table, rotate
@@ -46,17 +46,8 @@ class CausalTransformerSizes(MaskedTransformerSizes):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CausalTransformerConfig(CausalTransformerSizes):
-    """Sizes of the network, the tokenizer whose ids it writes, the width of the text embeddings, and the actions that
-    it takes."""
-
-    tokenizer: TokenizerSpec
-    text_width: int
-    actions: ActionSpec | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        latent_frames(self.frames, self.tokenizer.patch[0])
+class CausalTransformerConfig(CausalTransformerSizes, MaskedTransformerConfig):
+    """Those sizes, and what `MaskedTransformerConfig` adds to them."""
 
 
 @dataclass(frozen=True)

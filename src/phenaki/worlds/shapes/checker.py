@@ -13,8 +13,11 @@ from phenaki.core.errors import PhenakiError
 from phenaki.worlds.shapes.captions import Claims, ObjectClaims, parse_caption
 from phenaki.worlds.shapes.describe import ObservedObject
 from phenaki.worlds.shapes.observe import Observation, observe
+from phenaki.worlds.shapes.recording import SPEED
 from phenaki.worlds.shapes.segment import MAX_REGIONS
 from phenaki.worlds.shapes.track import JUMP
+
+_LARGEST = 19.0  # from the centre of the largest object to where the border stops it, with a pixel to spare
 
 
 @dataclass(frozen=True)
@@ -161,3 +164,22 @@ def _same_objects(reports: list[Report], scenes: list[Claims]) -> bool:
         if left:
             return False
     return True
+
+
+def obeyed(video: np.ndarray, key: str) -> bool | None:
+    """Whether the one object in a short video (T, H, W, 3), of 5 frames or more, moves the way of an arrow key, by at
+    least half of what it would; None if the border may have stopped it."""
+    objects = observe(video).objects
+    if len(objects) != 1:
+        return False
+    (x0, y0), (x1, y1) = objects[0].first, objects[0].last
+    along, space, across = {
+        "left": (x0 - x1, x0, y1 - y0),
+        "right": (x1 - x0, 64 - x0, y1 - y0),
+        "up": (y0 - y1, y0, x1 - x0),
+        "down": (y1 - y0, 64 - y0, x1 - x0),
+    }[key]
+    way = SPEED * (len(video) - 1)
+    if space < _LARGEST + way:
+        return None
+    return along >= way / 2 - 0.5 and abs(across) <= along / 2

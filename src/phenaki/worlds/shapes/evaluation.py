@@ -8,8 +8,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from phenaki.worlds.shapes.checker import Report, StoryReport, check, check_story
-from phenaki.worlds.shapes.recording import KEYS, obeyed
+from phenaki.worlds.shapes.checker import Report, StoryReport, check, check_story, obeyed
+from phenaki.worlds.shapes.recording import KEYS
 from phenaki.worlds.shapes.world import ShapesWorld
 
 EVAL_SEED = 7  # neither that of a training run's previews nor that of benchmarks/samplers.py: tune on other clips

@@ -13,13 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from phenaki.worlds.shapes.captions import caption
-from phenaki.worlds.shapes.observe import observe
 from phenaki.worlds.shapes.render import render
 from phenaki.worlds.shapes.scene import GAP, MARGIN, MOVES, REFERENCE_FRAMES, Scene, next_scene, size_name
 
 KEYS = ("left", "right", "up", "down")
 SPEED = 2.0  # per frame, while a key is held
-_LARGEST = 19.0  # from the centre of the largest object to where the border stops it, with a pixel to spare
 CONTROLLED = "steered"  # the action of an object that obeys the keys
 _CUTTABLE = ("still", *MOVES, "grow", "shrink", "spin")  # actions that may stop half-way
 
@@ -144,22 +142,3 @@ def _steer(scene: Scene, frames: int, rng: np.random.Generator) -> tuple[Scene, 
     objects = list(row[-1].objects)
     objects[number] = replace(objects[number], action=CONTROLLED)
     return replace(row[-1], objects=tuple(objects)), keys, clip
-
-
-def obeyed(video: np.ndarray, key: str) -> bool | None:
-    """Whether the one object in a short video (T, H, W, 3), of 5 frames or more, moves the way of an arrow key, by at
-    least half of what it would; None if the border may have stopped it."""
-    objects = observe(video).objects
-    if len(objects) != 1:
-        return False
-    (x0, y0), (x1, y1) = objects[0].first, objects[0].last
-    along, space, across = {
-        "left": (x0 - x1, x0, y1 - y0),
-        "right": (x1 - x0, 64 - x0, y1 - y0),
-        "up": (y0 - y1, y0, x1 - x0),
-        "down": (y1 - y0, 64 - y0, x1 - x0),
-    }[key]
-    way = SPEED * (len(video) - 1)
-    if space < _LARGEST + way:
-        return None
-    return along >= way / 2 - 0.5 and abs(across) <= along / 2
