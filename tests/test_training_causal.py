@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from phenaki.core.actions import ActionSpec
 from phenaki.core.config import override
 from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import autocast
+from phenaki.data.config import SourceConfig
+from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.generators import CausalTransformer, CausalTransformerSizes, Components, MaskedTransformer
 from phenaki.pipeline import Phenaki
 from phenaki.tokenizers import CViViT
@@ -111,8 +114,6 @@ def test_it_trains_from_recordings_and_is_played(tmp_path: Path, tokenizer: CViV
 
 
 def test_data_without_actions_make_a_generator_without(tmp_path: Path, tokenizer: CViViT) -> None:
-    from phenaki.data.config import SourceConfig
-
     base = recipe(**{"run.steps": "1"})
     plain = replace(base, data=replace(base.data, sources=(SourceConfig("shapes", options={"recordings": True}),)))
     model = Phenaki.from_pretrained(train_generator(plain, tmp_path / "run", tokenizer))
@@ -176,3 +177,18 @@ def test_a_teacher_is_needed_and_stays_the_same(
     train_generator(distilled, tmp_path / "run", tokenizer, init=teachers[0])
     with pytest.raises(PhenakiError, match="teacher"):
         train_generator(distilled, tmp_path / "run", tokenizer, init=teachers[1], resume="must")
+
+
+def test_ids_of_recordings_train_causal_generators_alone(tmp_path: Path, tokenizer: CViViT) -> None:
+    """Recordings of 25 frames, of which clips of up to 13 are taken anywhere, with their actions and captions."""
+    ids, causal = tmp_path / "ids", recipe(**{"run.steps": "2", "data.batch": "2"})
+    tokenize(TokenizeConfig(causal.data.sources[0], frames=25, samples=3), str(ids), tokenizer)
+    description = json.loads((ids / "tokens.json").read_text())
+    (ids / "tokens.json").write_text(json.dumps(description | {"frames": 0}))
+    causal = replace(causal, data=replace(causal.data, sources=(SourceConfig(str(ids)),)))
+    model = Phenaki.from_pretrained(train_generator(causal, tmp_path / "run", tokenizer))
+    assert model.generator.config.actions.names == KEYS
+    masked = replace(GENERATOR_RECIPES["masked_debug"](), data=replace(causal.data, lengths=(1, 5)))
+    with pytest.raises(PhenakiError, match="holds the ids of whole recordings.*train a causal generator"):
+        train_generator(masked, tmp_path / "masked", tokenizer)
+    assert not (tmp_path / "masked").exists()

@@ -136,7 +136,7 @@ def train_critic(
     `train_generator`.
     """
     inputs = open_inputs(recipe.data, model.text_encoder.config, model.tokenizer, model.text_encoder)
-    inputs.check(recipe.data, recipe.prefix, model.generator.config.frames)
+    inputs.check(recipe.data, recipe.prefix, model.generator.config)
     model.generator.requires_grad_(False)
     previews = Previews(recipe, inputs, checker)
     frozen = inputs.frozen | {"generator": fingerprint(model.generator)}

@@ -188,7 +188,7 @@ def train_generator(
     and `overwrite` are those of `Run`.
     """
     inputs = open_inputs(recipe.data, recipe.text, tokenizer, text_encoder)
-    inputs.check(recipe.data, recipe.prefix, recipe.generator.frames)
+    inputs.check(recipe.data, recipe.prefix, recipe.generator)
     recipe.sampling.decoding.check_critic(recipe.critic.kind != "none")
     frozen = inputs.frozen
     if recipe.loss.distilled_guidance:

@@ -20,7 +20,7 @@ from phenaki.data.config import DataConfig
 from phenaki.data.loader import Batches
 from phenaki.data.opening import action_spec, token_set
 from phenaki.data.tokens import TOKENS, TokenSet
-from phenaki.generators import Components
+from phenaki.generators import CausalTransformerSizes, Components, GeneratorSizes
 from phenaki.generators.losses import GeneratorLossConfig
 from phenaki.media.convert import to_float
 from phenaki.tokenizers import Tokenizer, TokenizerSpec
@@ -74,13 +74,19 @@ class Inputs:
             return None
         return [[latent_index(frame, self.spec.patch[0]) for frame, _ in row] for row in batch["timed_captions"]]
 
-    def check(self, data: DataConfig, prefix: PrefixConfig, frames: int) -> None:
-        """Raise PhenakiError unless the longest clips have as many frames as the generator writes, and the tokenizer
-        allows for what `prefix` says is known."""
+    def check(self, data: DataConfig, prefix: PrefixConfig, sizes: GeneratorSizes) -> None:
+        """Raise PhenakiError unless the longest clips have as many frames as the generator writes, the tokenizer allows
+        for what `prefix` says is known, and ids of whole recordings are for a causal generator."""
         prefix.check_causal(self.causal)
-        if max(data.lengths) != frames:
+        recordings = [uri for uri in data.uris if (tokens := token_set(uri)) and not tokens.frames]
+        if recordings and not isinstance(sizes, CausalTransformerSizes):
             raise PhenakiError(
-                f"data.lengths {data.lengths} and generator.frames {frames}: the longest clips must have as many "
+                f"'{recordings[0]}' holds the ids of whole recordings, and a bidirectional generator is trained on "
+                "clips: write token shards of clips (`phenaki data tokenize --frames`), or train a causal generator"
+            )
+        if max(data.lengths) != sizes.frames:
+            raise PhenakiError(
+                f"data.lengths {data.lengths} and generator.frames {sizes.frames}: the longest clips must have as many "
                 "frames as the generator writes"
             )
 
