@@ -16,11 +16,13 @@ from typing import IO
 import av
 import av.filter
 import numpy as np
+from av.container import OutputContainer
 from PIL import Image
 
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.files import write_atomic, write_folder_atomic
 from phenaki.media.convert import Frames
+from phenaki.media.metadata import Metadata, picture_options, to_comment
 from phenaki.media.montage import contact_sheet
 
 Put = Callable[[Frames], None]
@@ -48,25 +50,26 @@ class VideoWriter:
 
 
 @contextmanager
-def open_writer(path: str | Path, fps: float, size: Size) -> Iterator[VideoWriter]:
+def open_writer(path: str | Path, fps: float, size: Size, metadata: Metadata | None = None) -> Iterator[VideoWriter]:
     """Write a video of `size` (H, W) as its frames arrive: `with open_writer(...) as writer: writer.add(clip)`.
 
     The ending selects the format: .mp4 (H.264; an odd side repeats its last row or column), .gif, .webp (lossless),
     .png (a contact sheet), or a folder of numbered PNG files for a path that ends in "/" or has no ending. Memory does
     not grow with the length of an mp4 or a folder. The file gets its name when the block ends; if anything is raised,
-    nothing is left. Raises PhenakiError for an unknown ending, an unwritable path, a full disk, or no frames.
+    nothing is left. `metadata` says how the video was made, for `read_metadata`. Raises PhenakiError for an unknown
+    ending, an unwritable path, a full disk, or no frames.
     """
     _check_rate(fps)
-    with _writing_for(path)(Path(path), fps, size) as put:
+    with _writing_for(path)(Path(path), fps, size, metadata) as put:
         writer = VideoWriter(size, put)
         yield writer
         if not writer.frames:
             raise PhenakiError(f"There are no frames to write to '{path}'.")
 
 
-def write_video(path: str | Path, clip: Frames, fps: float) -> None:
+def write_video(path: str | Path, clip: Frames, fps: float, metadata: Metadata | None = None) -> None:
     """Write `clip`, uint8 (T, H, W, 3), at `fps` frames per second. Endings and errors as in `open_writer`."""
-    with open_writer(path, fps, clip.shape[1:3]) as writer:
+    with open_writer(path, fps, clip.shape[1:3], metadata) as writer:
         writer.add(clip)
 
 
@@ -77,10 +80,10 @@ class Fragments:
     `frames` written before, with the same result. `remux_mp4` turns the file into an ordinary one.
     """
 
-    def __init__(self, file: IO[bytes], fps: float, frames: int = 0) -> None:
+    def __init__(self, file: IO[bytes], fps: float, frames: int = 0, metadata: Metadata | None = None) -> None:
         _check_rate(fps)
         self.frames = frames
-        self._file, self._fps = file, fps
+        self._file, self._fps, self._metadata = file, fps, metadata
 
     def add(self, clip: Frames) -> None:
         """Append the frames of `clip`, uint8 (T, H, W, 3), all clips of one size."""
@@ -98,19 +101,24 @@ class Fragments:
         flags = "frag_keyframe+empty_moov+default_base_moof+frag_discont"
         options = {"movflags": flags, "avoid_negative_ts": "disabled", "fragment_index": str(self.frames + 1)}
         buffer, size = io.BytesIO(), clip.shape[1:3]
-        with _h264(buffer, _rate(self._fps), size, options, self.frames, bf="0") as put:  # no frame needs a later one
+        # bf: no frame needs a later one
+        with _h264(buffer, _rate(self._fps), size, options, self.frames, self._metadata, bf="0") as put:
             for frame in clip:
                 put(frame)
         return buffer.getvalue()
 
 
-def remux_mp4(fragments: str | Path, path: str | Path) -> None:
-    """Copy what `Fragments` wrote to an ordinary .mp4 with its index in front, without encoding again."""
+def remux_mp4(fragments: str | Path, path: str | Path, metadata: Metadata | None = None) -> None:
+    """Copy what `Fragments` wrote to an ordinary .mp4 with its index in front, without encoding again.
+
+    `metadata`: None keeps that of the fragments.
+    """
     with (
         write_atomic(path) as file,
         av.open(str(fragments)) as source,
         av.open(file.name, "w", format="mp4", options={"movflags": "+faststart"}) as container,
     ):
+        _set_comment(container, source.metadata.get("comment") if metadata is None else to_comment(metadata))
         stream = container.add_stream_from_template(source.streams.video[0])
         for packet in source.demux(source.streams.video[0]):
             if packet.size:
@@ -134,10 +142,10 @@ def encode_mp4(frames: Iterable[Frames], fps: Fraction, size: Size, crf: int, g:
     return buffer.getvalue()
 
 
-def write_image(path: str | Path, picture: Frames) -> None:
+def write_image(path: str | Path, picture: Frames, metadata: Metadata | None = None) -> None:
     """Write one picture, uint8 (H, W, 3), as a PNG file. Raises PhenakiError if that fails."""
     with write_atomic(path) as file:
-        file.write(_to_bytes(Image.fromarray(picture), "PNG"))
+        file.write(_to_bytes(Image.fromarray(picture), "PNG", metadata))
 
 
 def _check_rate(fps: float) -> None:
@@ -145,7 +153,7 @@ def _check_rate(fps: float) -> None:
         raise PhenakiError(f"A video needs a rate between 0.01 and 1000 frames per second, not {fps}.")
 
 
-def _writing_for(path: str | Path) -> Callable[[Path, float, Size], AbstractContextManager[Put]]:
+def _writing_for(path: str | Path) -> Callable[[Path, float, Size, Metadata | None], AbstractContextManager[Put]]:
     ending = Path(path).suffix.lower()
     if str(path).endswith(("/", os.sep)) or not ending:
         return _folder
@@ -160,10 +168,16 @@ def _writing_for(path: str | Path) -> Callable[[Path, float, Size], AbstractCont
 
 
 @contextmanager
-def _mp4(path: Path, fps: float, size: Size) -> Iterator[Put]:
+def _mp4(path: Path, fps: float, size: Size, metadata: Metadata | None) -> Iterator[Put]:
+    options = {"movflags": "+faststart"}
     # by name: to put the index in front (faststart), FFmpeg opens what it has written a second time
-    with write_atomic(path) as file, _h264(file.name, _rate(fps), size, {"movflags": "+faststart"}) as put:
+    with write_atomic(path) as file, _h264(file.name, _rate(fps), size, options, metadata=metadata) as put:
         yield put
+
+
+def _set_comment(container: OutputContainer, comment: str | None) -> None:
+    if comment:
+        container.metadata["comment"] = comment
 
 
 def _rate(fps: float) -> Fraction:
@@ -177,11 +191,13 @@ def _h264(
     size: Size,
     container_options: dict[str, str] | None = None,
     first: int = 0,
+    metadata: Metadata | None = None,
     **options: str,
 ) -> Iterator[Put]:
     """Encode frames (H, W, 3) as an mp4, the first with number `first`; an odd side repeats its last row or column."""
     even = tuple(side + side % 2 for side in size)
     with av.open(file, "w", format="mp4", options=container_options) as container:
+        _set_comment(container, None if metadata is None else to_comment(metadata))
         # without cpu-independent, x264's SIMD code now and then makes other bytes of the same frames
         same = {"crf": "18", "x264-params": "cpu-independent=1"}
         stream = container.add_stream("libx264", rate=rate, options=same | options)
@@ -206,7 +222,9 @@ def _h264(
 
 
 @contextmanager
-def _animation(path: Path, fps: float, size: Size, form: str, tick: int, **options: object) -> Iterator[Put]:
+def _animation(
+    path: Path, fps: float, size: Size, metadata: Metadata | None, form: str, tick: int, **options: object
+) -> Iterator[Put]:
     """`tick`: the format's time unit in milliseconds, to which the end of each frame is rounded."""
     if 1000 / fps < tick:
         raise PhenakiError(f"{form} shows at most {1000 // tick} frames per second, not {fps:g}.")
@@ -217,20 +235,20 @@ def _animation(path: Path, fps: float, size: Size, form: str, tick: int, **optio
         durations = np.diff(ends).tolist()
         if images:
             later = {"save_all": True, "append_images": images[1:], "duration": durations, "loop": 0}
-            file.write(_to_bytes(images[0], form, **later, **options))
+            file.write(_to_bytes(images[0], form, metadata, **later, **options))
 
 
 @contextmanager
-def _sheet(path: Path, fps: float, size: Size) -> Iterator[Put]:
+def _sheet(path: Path, fps: float, size: Size, metadata: Metadata | None) -> Iterator[Put]:
     frames: list[Frames] = []
     with write_atomic(path) as file:
         yield frames.append
         if frames:
-            file.write(_to_bytes(Image.fromarray(contact_sheet(np.stack(frames))), "PNG"))
+            file.write(_to_bytes(Image.fromarray(contact_sheet(np.stack(frames))), "PNG", metadata))
 
 
 @contextmanager
-def _folder(path: Path, fps: float, size: Size) -> Iterator[Put]:
+def _folder(path: Path, fps: float, size: Size, metadata: Metadata | None) -> Iterator[Put]:
     old = list(path.iterdir()) if path.is_dir() else []
     if strangers := [file.name for file in old if not _NUMBERED.fullmatch(file.name)]:
         raise PhenakiError(
@@ -241,7 +259,7 @@ def _folder(path: Path, fps: float, size: Size) -> Iterator[Put]:
 
         def put(frame: Frames) -> None:
             name = f"frame_{len(names) + 1:04d}.png"
-            (new / name).write_bytes(_to_bytes(Image.fromarray(frame), "PNG"))
+            (new / name).write_bytes(_to_bytes(Image.fromarray(frame), "PNG", metadata))
             names.add(name)
 
         yield put
@@ -258,8 +276,8 @@ _ENDINGS = {
 }
 
 
-def _to_bytes(image: Image.Image, form: str, **options: object) -> bytes:
+def _to_bytes(image: Image.Image, form: str, metadata: Metadata | None = None, **options: object) -> bytes:
     """The file's bytes: Pillow writes past Python into a real file, and then a full disk has no error number."""
     buffer = io.BytesIO()
-    image.save(buffer, form, **options)
+    image.save(buffer, form, **picture_options(metadata, form), **options)
     return buffer.getvalue()
