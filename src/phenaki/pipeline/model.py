@@ -1,10 +1,9 @@
-"""The text-to-video model that users call. One file, as it is one class, with documented arguments."""
+"""The text-to-video model that users call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import accumulate, chain, count
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -18,8 +17,6 @@ from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import latent_frames
 from phenaki.core.hub import MODEL_FILE
 from phenaki.core.precision import best_device
-from phenaki.core.progress import progress_bar
-from phenaki.generators import Components
 from phenaki.generators.components import check_text_width
 from phenaki.pipeline.checks import (
     check_bidirectional,
@@ -29,12 +26,13 @@ from phenaki.pipeline.checks import (
     check_start,
     check_video,
 )
-from phenaki.pipeline.loading import load_model, no_model_error, save_model
+from phenaki.pipeline.loading import no_model_error
+from phenaki.pipeline.pretrained import PretrainedModel
+from phenaki.pipeline.progress import OnProgress, counting, sampling_progress
 from phenaki.pipeline.results import Generation
 from phenaki.pipeline.world import Event, LiveWorld
 from phenaki.sampling import (
     AnyRollout,
-    OnStep,
     SamplingConfig,
     SamplingOptions,
     Scene,
@@ -47,74 +45,15 @@ from phenaki.sampling import (
     rollout,
 )
 
-OnProgress = Callable[[int, int | None], None]
-"""Called with the number of finished decoding steps, and the total if it is known."""
 
-
-class Phenaki:
+class Phenaki(PretrainedModel):
     """A text-to-video model.
 
         model = Phenaki.from_pretrained("shapes-64")
         model.generate("a large red circle moves to the right", seed=1).save("circle.mp4")
 
-    Several prompts are the scenes of one story. Raises PhenakiError for components without a tokenizer or a text
-    encoder.
+    Several prompts are the scenes of one story.
     """
-
-    def __init__(self, components: Components, sampling: SamplingConfig | None = None) -> None:
-        if components.tokenizer is None or components.text_encoder is None:
-            raise PhenakiError("a generator alone makes no video: add its tokenizer and its text encoder")
-        self.components, self.sampling = components, sampling or SamplingConfig()
-        self.tokenizer, self.generator = components.tokenizer, components.generator
-        self.text_encoder, self.critic = components.text_encoder, components.critic
-        for network in components.networks.values():
-            network.eval()
-
-    @property
-    def fps(self) -> float:
-        return self.tokenizer.config.fps
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of the frames, in pixels."""
-        return self.tokenizer.config.image_size
-
-    @property
-    def device(self) -> torch.device:
-        return self.components.device
-
-    def to(self, device: str | torch.device) -> Phenaki:
-        """Move all networks to a device such as "cpu" or "cuda"."""
-        try:
-            for network in self.components.networks.values():
-                network.to(device)
-        except (RuntimeError, AssertionError) as error:  # what torch raises depends on how it was built
-            reason = str(error).strip().partition("\n")[0]
-            raise PhenakiError(f"the model cannot be moved to the device '{device}': {reason}") from error
-        return self
-
-    # ---- folders
-
-    @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path, device: str | torch.device = "auto") -> Phenaki:
-        """The model of a name in the package, a folder, or `owner/name` on the Hugging Face hub.
-
-        `device` "auto" takes CUDA where there is one. Raises PhenakiError for an unknown name (with those there are),
-        for a folder that holds no whole model, and for components that are broken or were not built for one another.
-        """
-        return cls._from_folder(hub.resolve(name_or_folder), device)
-
-    @classmethod
-    def _from_folder(cls, folder: Path, device: str | torch.device) -> Phenaki:
-        return cls(*load_model(folder)).to(best_device() if device == "auto" else device)
-
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write the model as a folder that `from_pretrained` reads, completely or not at all.
-
-        `dtype`: of the stored weights (torch.float16: half the size). Other files in the folder stay. Raises
-        PhenakiError where it cannot write.
-        """
-        save_model(folder, self.components, self.sampling, dtype=dtype)
 
     # ---- text to video
 
@@ -182,7 +121,7 @@ class Phenaki:
         start, size = check_start(start, size, samples, options, self.components)
         longest, period = longest_clip(self.generator), self.tokenizer.patch[0]
         windows = plan_windows(scenes, longest, period, sampling.rollout, start is not None)
-        on_step = _counting(on_progress, count_steps(windows, sampling))
+        on_step = counting(on_progress, count_steps(windows, sampling))
         new = rollout(self.components, scenes, sampling, rng, samples, start, size, on_step)
         return new if start is None else chain([start], new)
 
@@ -208,7 +147,7 @@ class Phenaki:
         """
         sampling, rng = self._sampling(options), self._rng(seed, samples)
         start, size = check_start(start, size, samples, options, self.components)
-        return make_rollout(self.components, sampling, rng, samples, start, size, _counting(on_progress, None))
+        return make_rollout(self.components, sampling, rng, samples, start, size, counting(on_progress, None))
 
     def scene(
         self, prompt: str | Text, frames: int | None = None, prime_frames: int | None = None, first: bool = False
@@ -290,7 +229,7 @@ class Phenaki:
             raise PhenakiError(f"the two clips have {sizes} pixels: bring them to one size")
         check_enough_frames(first, options, self.components)
         with sampling_progress(progress) as on_progress:
-            on_step = _counting(on_progress, sampling.decoding.steps)
+            on_step = counting(on_progress, sampling.decoding.steps)
             new = interpolate(self.components, first, last, prompt, scene.frames, sampling, rng, samples, on_step)
         return Generation(torch.cat((first, new, last), 2).cpu(), (prompt,), (first.shape[2],), self.fps, seed)
 
@@ -323,7 +262,7 @@ class Phenaki:
         longest, period = self.generator.config.frames, self.tokenizer.patch[0]
         steps = count_steps(plan_windows([scene], longest, period, sampling.rollout), sampling)
         with sampling_progress(progress) as on_progress:
-            on_step = _counting(on_progress, steps)
+            on_step = counting(on_progress, steps)
             pieces = inpaint(self.components, video, hole, prompt, sampling, rng, blend, on_step)
             new = torch.cat([piece.cpu() for piece in pieces], dim=2)
         return Generation(new, (prompt,), (0,), self.fps, seed)
@@ -379,26 +318,8 @@ def load(name_or_folder: str | Path, device: str | torch.device = "auto") -> Phe
     """
     folder = hub.resolve(name_or_folder)
     if (folder / MODEL_FILE).is_file():
-        return Phenaki._from_folder(folder, device)
+        return Phenaki.from_folder(folder, device)
     if (folder / CONFIG_FILE).is_file():
         component = load_component(folder)
         return component.to(best_device() if device == "auto" else device)
     raise no_model_error(folder)
-
-
-@contextmanager
-def sampling_progress(visible: bool = True) -> Iterator[OnProgress]:
-    """A progress bar that vanishes when done."""
-    with progress_bar(visible=visible, transient=True) as bar:
-        task = bar.add_task("generating, step", total=None)
-
-        def on_progress(finished: int, total: int | None) -> None:
-            bar.update(task, completed=finished, total=total)
-
-        yield on_progress
-
-
-def _counting(on_progress: OnProgress | None, total: int | None) -> OnStep | None:
-    """The `on_step` of several decodings in a row: it counts on where `decode` begins again."""
-    finished = count(1)
-    return None if on_progress is None else lambda _: on_progress(next(finished), total)
