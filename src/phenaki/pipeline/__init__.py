@@ -1,6 +1,14 @@
 """A whole model: text in, video out."""
 
-from phenaki.pipeline.loading import ModelFile, load_model, load_part, load_text_encoder, save_model
+from phenaki.pipeline.domain import Domain
+from phenaki.pipeline.loading import (
+    ModelFile,
+    load_model,
+    load_part,
+    load_text_encoder,
+    read_model_file,
+    save_model,
+)
 from phenaki.pipeline.model import Phenaki, load
 from phenaki.pipeline.progress import OnProgress, sampling_progress
 from phenaki.pipeline.results import Generation, sample_grid

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -29,6 +29,7 @@ from phenaki.core.hub import MODEL_FILE
 from phenaki.core.version import __version__
 from phenaki.generators import Components
 from phenaki.generators.critic import Critic
+from phenaki.pipeline.domain import Domain
 from phenaki.sampling import SamplingConfig
 
 
@@ -37,24 +38,30 @@ class ModelFile:
     """model.json, next to the components tokenizer/, generator/ and text/.
 
     `phenaki`: the version that wrote it. `tokenizer`: fingerprint of the tokenizer whose ids the generator writes.
-    `critic`: fingerprint of the critic in critic/; "": there is none.
+    `critic`: fingerprint of the critic in critic/; "": there is none. `domain`: what it was trained to show.
     """
 
     phenaki: str
     sampling: SamplingConfig
     tokenizer: str
     critic: str = ""
+    domain: Domain = field(default_factory=Domain)
 
 
-def load_model(folder: Path) -> tuple[Components, SamplingConfig]:
-    """The networks, on the CPU, and the sampling settings of the model in `folder`.
+def read_model_file(folder: Path) -> ModelFile:
+    """What model.json says of the model in `folder`. Raises PhenakiError for a folder without one, or a broken one."""
+    if not (folder / MODEL_FILE).is_file():
+        raise no_model_error(folder)
+    return from_dict(ModelFile, read_json(folder / MODEL_FILE), where=f"'{folder / MODEL_FILE}'")
+
+
+def load_model(folder: Path) -> tuple[Components, SamplingConfig, Domain]:
+    """The networks, on the CPU, the sampling settings and the domain of the model in `folder`.
 
     Raises PhenakiError for a folder that holds no complete model, and for components that are broken or were not built
     for one another.
     """
-    if not (folder / MODEL_FILE).is_file():
-        raise no_model_error(folder)
-    file = from_dict(ModelFile, read_json(folder / MODEL_FILE), where=f"'{folder / MODEL_FILE}'")
+    file = read_model_file(folder)
     for kind in REQUIRED:
         if not (folder / kind).is_dir():
             raise PhenakiError(
@@ -72,7 +79,7 @@ def load_model(folder: Path) -> tuple[Components, SamplingConfig]:
             f"'{folder}': the fingerprint of the tokenizer in '{folder / 'tokenizer'}' is not the one in {MODEL_FILE}: "
             "put back the tokenizer that the generator was trained on"
         )
-    return components, file.sampling
+    return components, file.sampling, file.domain
 
 
 def _load_critic(folder: Path, file: ModelFile) -> Critic:
@@ -91,6 +98,7 @@ def save_model(
     sampling: SamplingConfig,
     tokenizer_fingerprint: str = "",
     dtype: torch.dtype | None = None,
+    domain: Domain | None = None,
 ) -> None:
     """Write a model as a folder that `load_model` reads, completely or not at all; other files in it stay.
 
@@ -105,7 +113,8 @@ def save_model(
         for kind, network in networks.items():
             save_component(network, new / kind, dtype)
         tokenizer = fingerprint(new / "tokenizer") if "tokenizer" in networks else tokenizer_fingerprint
-        file = ModelFile(__version__, sampling, tokenizer, fingerprint(new / CRITIC) if CRITIC in networks else "")
+        critic = fingerprint(new / CRITIC) if CRITIC in networks else ""
+        file = ModelFile(__version__, sampling, tokenizer, critic, domain or Domain())
         (new / MODEL_FILE).write_text(json.dumps(to_dict(file), indent=2) + "\n", encoding="utf-8")
 
 

@@ -52,7 +52,8 @@ class Phenaki(PretrainedModel):
         model = Phenaki.from_pretrained("shapes-64")
         model.generate("a large red circle moves to the right", seed=1).save("circle.mp4")
 
-    Several prompts are the scenes of one story.
+    Several prompts are the scenes of one story. Prompts with words that are not in `domain.words` are warned about, or
+    refused if `strict` is True.
     """
 
     # ---- text to video
@@ -117,6 +118,7 @@ class Phenaki(PretrainedModel):
         Memory does not grow with the number of scenes. Arguments are checked at the call.
         """
         scenes = self._scenes(prompts, frames, start is None)
+        self._check_words([scene.prompt for scene in scenes])
         sampling, rng = self._sampling(options), self._rng(seed, samples)
         start, size = check_start(start, size, samples, options, self.components)
         longest, period = longest_clip(self.generator), self.tokenizer.patch[0]
@@ -161,6 +163,13 @@ class Phenaki(PretrainedModel):
 
         Raises PhenakiError for a prompt that the model cannot read, and for frames that do not fit.
         """
+        scene = self._scene(prompt, frames, prime_frames, first)
+        self._check_words([prompt])
+        return scene
+
+    def _scene(
+        self, prompt: str | Text, frames: int | None = None, prime_frames: int | None = None, first: bool = False
+    ) -> Scene:
         if not isinstance(prompt, Text):
             self.components.check_prompt(prompt)
         if prime_frames is not None:
@@ -185,6 +194,7 @@ class Phenaki(PretrainedModel):
         """
         sampling = self._sampling(options)
         self._rng(seed, 1)
+        self._check_words([prompt])
         return LiveWorld(self.components, sampling, prompt, seed, events)
 
     # ---- editing
@@ -286,10 +296,13 @@ class Phenaki(PretrainedModel):
         scenes = []
         for i, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
             try:
-                scenes.append(self.scene(prompt, length, first=first and i == 0))
+                scenes.append(self._scene(prompt, length, first=first and i == 0))
             except PhenakiError as error:
                 raise PhenakiError(f"scene {i + 1}: {error}" if len(prompts) > 1 else str(error)) from error
         return scenes
+
+    def _check_words(self, prompts: Sequence[str | Text]) -> None:
+        self.domain.check((prompt for prompt in prompts if isinstance(prompt, str)), self.name, self.strict)
 
     def _sampling(self, options: SamplingOptions) -> SamplingConfig:
         sampling = self.sampling.with_options(options)
@@ -318,7 +331,7 @@ def load(name_or_folder: str | Path, device: str | torch.device = "auto") -> Phe
     """
     folder = hub.resolve(name_or_folder)
     if (folder / MODEL_FILE).is_file():
-        return Phenaki.from_folder(folder, device)
+        return Phenaki.from_folder(folder, device, str(name_or_folder))
     if (folder / CONFIG_FILE).is_file():
         component = load_component(folder)
         return component.to(best_device() if device == "auto" else device)

@@ -11,20 +11,30 @@ from phenaki.core import hub
 from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import best_device
 from phenaki.generators import Components
+from phenaki.pipeline.domain import Domain
 from phenaki.pipeline.loading import load_model, save_model
 from phenaki.sampling import SamplingConfig
 
 
 class PretrainedModel:
-    """Networks that fit together, with the sampling settings of the model, on one device.
+    """Networks that fit together, with the sampling settings and the domain of the model, on one device.
 
-    Raises PhenakiError for components without a tokenizer or a text encoder.
+    `name`: what the model was loaded by. Raises PhenakiError for components without a tokenizer or a text encoder.
     """
 
-    def __init__(self, components: Components, sampling: SamplingConfig | None = None) -> None:
+    strict = False
+
+    def __init__(
+        self,
+        components: Components,
+        sampling: SamplingConfig | None = None,
+        domain: Domain | None = None,
+        name: str = "",
+    ) -> None:
         if components.tokenizer is None or components.text_encoder is None:
             raise PhenakiError("a generator alone makes no video: add its tokenizer and its text encoder")
         self.components, self.sampling = components, sampling or SamplingConfig()
+        self.domain, self.name = domain or Domain(), name
         self.tokenizer, self.generator = components.tokenizer, components.generator
         self.text_encoder, self.critic = components.text_encoder, components.critic
         for network in components.networks.values():
@@ -62,11 +72,11 @@ class PretrainedModel:
         `device` "auto" takes CUDA where there is one. Raises PhenakiError for an unknown name (with those there are),
         for a folder that holds no whole model, and for components that are broken or were not built for one another.
         """
-        return cls.from_folder(hub.resolve(name_or_folder), device)
+        return cls.from_folder(hub.resolve(name_or_folder), device, str(name_or_folder))
 
     @classmethod
-    def from_folder(cls, folder: Path, device: str | torch.device) -> Self:
-        return cls(*load_model(folder)).to(best_device() if device == "auto" else device)
+    def from_folder(cls, folder: Path, device: str | torch.device, name: str = "") -> Self:
+        return cls(*load_model(folder), name).to(best_device() if device == "auto" else device)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the model as a folder that `from_pretrained` reads, completely or not at all.
@@ -74,4 +84,4 @@ class PretrainedModel:
         `dtype`: of the stored weights (torch.float16: half the size). Other files in the folder stay. Raises
         PhenakiError where it cannot write.
         """
-        save_model(folder, self.components, self.sampling, dtype=dtype)
+        save_model(folder, self.components, self.sampling, dtype=dtype, domain=self.domain)

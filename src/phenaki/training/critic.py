@@ -147,7 +147,7 @@ def train_critic(
         def preview(averages: Networks) -> None:
             components = replace(model.components, critic=averages["critic"])
             run.record(previews.show(run, components, model.sampling.with_options({"order": "critic"})))
-            save_model(run.folder / "model", components, model.sampling)
+            save_model(run.folder / "model", components, model.sampling, domain=model.domain)
 
         trainer.train(inputs.batches(recipe.data, run), preview)
     return run.folder / "model"

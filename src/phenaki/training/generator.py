@@ -18,13 +18,14 @@ from phenaki.generators import Components, GeneratorSizes, MaskedTransformerSize
 from phenaki.generators.causal import CausalTransformer, causal_weights
 from phenaki.generators.critic import CriticConfig, build_critic
 from phenaki.generators.losses import GeneratorLossConfig, distillation_loss, masked_cross_entropy
-from phenaki.pipeline import save_model
+from phenaki.pipeline import Domain, save_model
 from phenaki.sampling import SamplingConfig
 from phenaki.tokenizers import Tokenizer
 from phenaki.training.config import RunConfig
 from phenaki.training.critic import accuracy, critic_optimizers, score_sampled
 from phenaki.training.gradients import accumulate_gradients, concatenate
 from phenaki.training.inputs import Inputs, open_inputs
+from phenaki.training.known_words import KnownWords
 from phenaki.training.masking import GeneratorBatch, PrefixConfig, masked_logits
 from phenaki.training.optim import OptimizerConfig, Optimizers
 from phenaki.training.previews import Checker, Previews
@@ -146,9 +147,12 @@ class GeneratorTrainer(Trainer):
             for network in init.networks.values():
                 network.to(run.device).eval().requires_grad_(False)
         super().__init__(recipe, run, networks, build_optimizers)
+        self.words = KnownWords(run.folder) if inputs.learned_words(recipe.text) else None
 
     def update(self, batch: Batch, step: int) -> Metrics:
         recipe = self.recipe
+        if self.words is not None:
+            self.words.add(batch)
         micro_batches = self.inputs.draw_micro_batches(batch, self.components, self.run, step, recipe, recipe.loss)
         objective, losses, outputs = accumulate_gradients(
             micro_batches,
@@ -205,7 +209,8 @@ def train_generator(
         def preview(averages: Networks) -> None:
             model = inputs.components(averages)
             run.record(previews.evaluate(run, model, recipe.sampling))
-            save_model(run.folder / "model", model, recipe.sampling, inputs.fingerprint)
+            domain = trainer.words.domain(previews.samples) if trainer.words else Domain()
+            save_model(run.folder / "model", model, recipe.sampling, inputs.fingerprint, domain=domain)
 
         trainer.train(inputs.batches(recipe.data, run), preview)
     return run.folder / "model"

@@ -90,6 +90,11 @@ class Inputs:
                 "frames as the generator writes"
             )
 
+    def learned_words(self, text: TextConfig) -> bool:
+        """Whether the text encoder, of the configuration `text` if it is in training, has read no other captions than
+        those of a training, unlike a pretrained one."""
+        return self.text_encoder.learned if self.text_encoder else encoder_class(text).learned
+
     @property
     def frozen(self) -> dict[str, str]:
         """Fingerprints of the networks that a run builds on, by name."""

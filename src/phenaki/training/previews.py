@@ -63,6 +63,11 @@ class Previews:
         self._prompts = read_prompts(recipe.run.prompts, inputs)
         self._inputs, self._checker, self._precision = inputs, checker, recipe.run.precision
 
+    @property
+    def samples(self) -> list[Any]:
+        """The fixed samples, with their captions."""
+        return self._clips.samples
+
     def evaluate(self, run: Run, model: Components, sampling: SamplingConfig) -> dict[str, float]:
         """Metrics of a generator; with the networks that samples need, samples are shown too."""
         metrics = self.losses(model)

@@ -20,7 +20,7 @@ _FREE |= {f"run.{key}" for key in ("trackers", "prompts", "keep", "keep_every", 
 _FREE |= {"run.checkpointing", "run.compile"}
 _FREE |= {"data.max_bad_fraction", "data.validation", "loss.lpips_weights", "loss.i3d_weights"}
 _FREE_SECTIONS = ("optimizer", "loss", "run", "sampling")  # may differ where --resume names a checkpoint
-_WRITTEN = ("recipe.json", "metrics.jsonl", "state.json", "wandb_id", "events.out.tfevents.*")
+_WRITTEN = ("recipe.json", "metrics.jsonl", "state.json", "words.txt", "wandb_id", "events.out.tfevents.*")
 _WRITTEN += ("*_[0-9][0-9]*.png", "*_[0-9][0-9]*.mp4")
 
 
