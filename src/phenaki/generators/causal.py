@@ -72,17 +72,31 @@ class CausalBlock(TransformerBlock):
     """A transformer block whose self-attention sees the current latent frame and the past."""
 
     def forward(
-        self, x: Tensor, context: KeysValues, visible: Tensor, window: Window, history: KeysValues | None = None
+        self,
+        x: Tensor,
+        context: KeysValues,
+        visible: Tensor,
+        window: Window,
+        history: KeysValues | None = None,
+        copies: int | None = None,
     ) -> tuple[Tensor, KeysValues]:
         """x (C, B, F, S, D) -> (C, B, F, S, D), and keys and values (B, H, S, K) of the last latent frame, not rotated.
 
-        context, visible: of the text, for all copies. history: rotated keys, and values (B, F, H, M, K); None: the
-        latent frames of the first copy are each other's past.
+        context, visible: of the text. history: rotated keys, and values (B, F, H, M, K); None: the latent frames of
+        the first copy are each other's past. copies: how many of the last copies are wanted; None: all.
         """
         q, k, v = self._project(self.norm(x))
         last = k[0, :, -1].contiguous(), v[0, :, -1].contiguous()
-        x = x + self._attend(q, k, v, self._windowed(k[0], v[0], window) if history is None else history, window)
-        rows = x.flatten(0, 1).flatten(1, 2)  # (C * B, F * S, D)
+        if copies == 0:
+            return x[:0], last
+        if history is None:
+            history = self._windowed(k[0], v[0], window)
+        if copies is not None:
+            x, q, k, v = (part[-copies:] for part in (x, q, k, v))
+        x = x + self._attend(q, k, v, history, window)
+        C, rows = len(x), x.flatten(0, 1).flatten(1, 2)  # (C * B, F * S, D)
+        if C > 1:
+            context, visible = tuple(part.repeat(C, 1, 1, 1) for part in context), visible.repeat(C, 1, 1)
         x = x + self.cross.cross(self.norm_cross(rows), context, visible).view_as(x)
         return x + self.feed_forward(x), last
 
@@ -158,21 +172,22 @@ class CausalTransformer(MaskedTransformer):
         clean: Tensor | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
-        x, _ = self._run(ids, condition, clean, cache)
-        B, frames, h, w = ids.shape
-        return x.view(B, frames, h, w, -1) if where is None else x.flatten(0, -2).index_select(0, where)
+        x, _ = self._run(ids, condition, clean, cache, outputs=1)
+        x = self.norm(x[-1])
+        return x.view(*ids.shape, -1) if where is None else x.flatten(0, -2).index_select(0, where)
 
     @torch.no_grad()
     def commit(self, ids: Tensor, condition: Condition, cache: KVCache) -> None:
         """Write the keys and values of finished latent frames, ids int64 (B, n, h, w), into the cache."""
         for frame in ids.split(1, dim=1):
-            _, keys_values = self._run(frame, condition, None, cache)
+            _, keys_values = self._run(frame, condition, None, cache, outputs=0)
             cache.append(keys_values)
 
     def _run(
-        self, ids: Tensor, condition: Condition, clean: Tensor | None, cache: KVCache | None
+        self, ids: Tensor, condition: Condition, clean: Tensor | None, cache: KVCache | None, outputs: int
     ) -> tuple[Tensor, list[KeysValues]]:
-        """Features (B, F, S, D) of `ids`, and, of each layer, keys and values (B, H, S, K) of the last latent frame."""
+        """What the last `outputs` copies are after all layers, (outputs, B, F, S, D), and, of each layer, keys and values
+        (B, H, S, K) of the last latent frame."""
         B, frames, h, w = ids.shape
         start = 0 if cache is None else cache.frames
         if cache is not None and (clean is not None or frames != 1):
@@ -182,14 +197,14 @@ class CausalTransformer(MaskedTransformer):
         rotary = rotary_table((self.config.window, h, w), HEAD_DIM, ids.device)
         mask = self._window_mask(frames, h * w, ids.device) if cache is None else None
         window = Window(rotary, self.config.window, self.config.sinks, mask)
-        visible = condition.visible((frames, h, w), start).repeat(len(copies), 1, 1)
-        last: list[KeysValues] = []
+        visible = condition.visible((frames, h, w), start)
+        committed: list[KeysValues] = []
         for number, (layer, context) in enumerate(zip(self.layers, condition.keys_values, strict=True)):
-            context = tuple(part.repeat(len(copies), 1, 1, 1) for part in context)
             history = None if cache is None else self._cached(cache, number, window)
-            x, keys_values = layer(x, context, visible, window, history)
-            last.append(keys_values)
-        return self.norm(x[-1]), last
+            wanted = outputs if number == len(self.layers) - 1 else None
+            x, keys_values = layer(x, context, visible, window, history, wanted)
+            committed.append(keys_values)
+        return x, committed
 
     def _embed(self, ids: Tensor, condition: Condition, start: int) -> Tensor:
         """Embeddings (B, F, S, D) of latent frames from number `start` on."""
