@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 
 from phenaki.core import components
 from phenaki.core.errors import PhenakiError
+from phenaki.core.memory import lay_out
 from phenaki.core.registry import Registry
 from phenaki.core.weights import load_weights
 
@@ -190,3 +192,58 @@ def test_saving_over_a_component_keeps_the_model_card(folder: Path) -> None:
     other = Tiny(TinyConfig(width=5))
     components.save_component(other, folder)
     assert components.fingerprint(folder) == components.fingerprint(other) and (folder / "README.md").exists()
+
+
+def test_one_flipped_bit_anywhere_is_noticed(folder: Path) -> None:
+    for name in ("weights.safetensors", "config.json"):
+        path = folder / name
+        sound = path.read_bytes()
+        for at in range(0, len(sound), 7):
+            path.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1 :])
+            try:
+                loaded = components.load_component(folder, "toy")
+            except PhenakiError:
+                continue
+            finally:
+                path.write_bytes(sound)
+            assert name == "config.json" and loaded.config == TinyConfig(), at  # such as a space, or the version
+
+
+def test_a_relabelled_dtype_is_noticed_and_older_folders_load(folder: Path, tiny: Tiny, tmp_path: Path) -> None:
+    components.save_component(tiny, tmp_path / "half", dtype=torch.float16)
+    path = tmp_path / "half" / "weights.safetensors"
+    path.write_bytes(path.read_bytes().replace(b'"F16"', b'"U16"', 1))
+    with pytest.raises(PhenakiError, match="of the wrong type .*uint16, expected torch.float32"):
+        components.load_component(tmp_path / "half", "toy")
+
+    description = components.read_json(folder / "config.json")
+    del description["sha256"]
+    (folder / "config.json").write_text(json.dumps(description))
+    assert torch.equal(components.load_component(folder, "toy").inner.weight, tiny.inner.weight)
+
+
+@pytest.mark.parametrize("width", [10**5, 10**7, 10**15, 2**62])
+def test_sizes_are_compared_before_memory_is_taken(folder: Path, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = torch.empty
+
+    def measured(*sizes: object, **options: object) -> torch.Tensor:
+        made = real(*sizes, **options)
+        assert made.is_meta or made.nbytes < 2**20
+        return made
+
+    monkeypatch.setattr(torch, "empty", measured)
+    (folder / "config.json").write_text(json.dumps({"type": "tiny", "config": {"width": width}}))
+    with pytest.raises(PhenakiError, match="do not fit Tiny|GiB of memory|can be built of these sizes"):
+        components.load_component(folder, "toy")
+
+
+def test_a_network_of_countless_layers_is_refused_in_seconds() -> None:
+    with pytest.raises(PhenakiError, match="^the recipe: the network has more than 20,000 tensors"):
+        lay_out(lambda: nn.ModuleList(nn.Linear(1, 1) for _ in range(10**9)), "the recipe")
+
+
+def test_json_nested_too_deep_is_a_sentence(folder: Path) -> None:
+    for depth in (200, 100_000):
+        (folder / "config.json").write_text('{"type": "tiny", "config": ' + "[" * depth + "]" * depth + "}")
+        with pytest.raises(PhenakiError, match="nested too deep"):
+            components.load_component(folder, "toy")

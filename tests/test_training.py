@@ -452,8 +452,8 @@ def test_weights_follow_from_the_seed_and_nothing_else_does(tmp_path: Path) -> N
         torch.manual_seed(before)
         expected = torch.rand(3)
         torch.manual_seed(before)
-        with Run(tmp_path, recipe.run, recipe).initializing():
-            made.append(torch.nn.Linear(2, 2).weight)
+        networks = Run(tmp_path, recipe.run, recipe).initialize(lambda: {"linear": torch.nn.Linear(2, 2)})
+        made.append(networks["linear"].weight)
         assert torch.equal(torch.rand(3), expected)
     assert torch.equal(*made)
 

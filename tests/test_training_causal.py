@@ -125,7 +125,8 @@ def test_a_bidirectional_model_is_fine_tuned(
 ) -> None:
     init = Components(generator, tokenizer, text_encoder)
     inputs = open_inputs(recipe().data, recipe().text, tokenizer, None)
-    networks = build_networks(recipe(), inputs, init)
+    networks = build_networks(recipe(), inputs)
+    initialize_from(networks, init)
     assert torch.equal(networks["generator"].head.weight, generator.head.weight)
     assert all(
         torch.equal(own, given)
@@ -133,7 +134,8 @@ def test_a_bidirectional_model_is_fine_tuned(
             networks["text_encoder"].state_dict().values(), text_encoder.state_dict().values(), strict=True
         )
     )
-    again = build_networks(recipe(), inputs, Components(networks["generator"], tokenizer, text_encoder))
+    again = build_networks(recipe(), inputs)
+    initialize_from(again, Components(networks["generator"], tokenizer, text_encoder))
     assert torch.equal(again["generator"].actions.weight, networks["generator"].actions.weight)
     wider = build_networks(recipe(**{"generator.width": "128"}), inputs)
     with pytest.raises(PhenakiError, match="generator of the model to begin with has other sizes"):

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from phenaki.core.config import from_dict, non_default, to_dict
 from phenaki.core.errors import PhenakiError, did_you_mean, shortened
-from phenaki.core.files import write_folder_atomic, writing
+from phenaki.core.files import parse_json_object, write_folder_atomic, writing
+from phenaki.core.memory import lay_out
 from phenaki.core.registry import REGISTRIES
 from phenaki.core.version import __version__
-from phenaki.core.weights import load_weights, read_safetensors
+from phenaki.core.weights import check_fits, read_safetensors
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -46,15 +47,12 @@ def save_component(module: nn.Module, folder: str | Path, dtype: torch.dtype | N
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with write_folder_atomic(folder) as new:
+        if state := _own_state(module):
+            _save_weights(new / WEIGHTS_FILE, _converted(state, dtype))
+            description["sha256"] = _checksum(description, new / WEIGHTS_FILE)
         (new / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        if not _own_state(module):
-            return
-        try:
-            save_file(_converted(module.state_dict(), dtype), new / WEIGHTS_FILE, metadata={"format": "pt"})
+        if state:
             shutil.copymode(new / CONFIG_FILE, new / WEIGHTS_FILE)  # safetensors creates files for their owner only
-        except SafetensorError as error:  # it reports system errors, such as a full disk, in its message only
-            code = re.search(r"os error (\d+)", str(error))
-            raise (OSError(int(code[1]), str(error)) if code else error) from error
 
 
 def load_component(folder: str | Path, kind: str | None = None) -> nn.Module:
@@ -69,11 +67,33 @@ def load_component(folder: str | Path, kind: str | None = None) -> nn.Module:
         entry = REGISTRIES[kind or component_kind(folder)][name]
     except PhenakiError as error:
         raise PhenakiError(f"'{config_file}': {error}") from error
-    module = entry.model(from_dict(entry.config, values, where=f"'{config_file}'"))
-    if _own_state(module):
+    config = from_dict(entry.config, values, where=f"'{config_file}'")
+    if issubclass(entry.model, ExternalWeights):
+        return entry.model(config).eval()
+    outline = lay_out(lambda: entry.model(config), f"'{config_file}'")
+    if own := outline.state_dict():
         weights = Path(folder) / WEIGHTS_FILE
-        load_weights(module, _read_weights(weights), f"'{weights}'")
+        state = _read_weights(weights)
+        check_fits(type(outline), own, state, f"'{weights}'")
+        check_intact(folder)
+    module = entry.model(config)
+    if own:
+        module.load_state_dict(state)
     return module.eval()
+
+
+def check_intact(folder: str | Path) -> None:
+    """Raise PhenakiError if configuration or weights differ from those that `save_component` wrote.
+
+    Folders of older versions, and those of external weights, have no checksum.
+    """
+    path = Path(folder) / CONFIG_FILE
+    description = read_json(path)
+    if "sha256" in description and description["sha256"] != _checksum(description, path.parent / WEIGHTS_FILE):
+        raise PhenakiError(
+            f"'{folder}' is damaged, or was changed: the checksum in {CONFIG_FILE} is not that of its type, its config "
+            f'and {WEIGHTS_FILE}. Copy or download it again, or, if the change is yours, remove "sha256" from that file'
+        )
 
 
 def component_kind(folder: str | Path) -> str:
@@ -118,12 +138,10 @@ def read_json(path: Path) -> dict[str, Any]:
         found = f"it contains {shortened(inside)} but no {path.name}" if inside else "it is empty"
         raise PhenakiError(f"'{folder}' is not a model folder: {found}.")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PhenakiError(f"'{path}' cannot be read as JSON: {error}.") from error
-    if not isinstance(data, dict):
-        raise PhenakiError(f"'{path}' must hold a JSON object, not a {type(data).__name__}.")
-    return data
+        data = path.read_bytes()
+    except OSError as error:
+        raise PhenakiError(f"'{path}' cannot be read: {error}.") from error
+    return parse_json_object(data, f"'{path}'")
 
 
 def fingerprint(component: nn.Module | str | Path) -> str:
@@ -155,6 +173,22 @@ def sha256(values: Any, tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _checksum(description: Mapping[str, Any], weights: Path) -> str:
+    """SHA-256 over type and configuration as stored, and the bytes of the weights file, in hex."""
+    described = json.dumps([description["type"], description["config"]], sort_keys=True)
+    with open(weights, "rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.sha256(described.encode()))
+    return digest.hexdigest()
+
+
+def _save_weights(path: Path, state: dict[str, Tensor]) -> None:
+    try:
+        save_file(state, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # it reports system errors, such as a full disk, in its message only
+        code = re.search(r"os error (\d+)", str(error))
+        raise (OSError(int(code[1]), str(error)) if code else error) from error
 
 
 def _type_of(module: nn.Module) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
+import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,9 @@ _WORDS = {
 }
 
 
+_INTEGERS = range(-(2**63), 2**63)  # what tensors and random seeds hold
+_LONGEST = 100  # characters of a value that an error quotes
+_MISSING = "???"  # OmegaConf's word for a value to come
 _HOLDS = {"above": operator.gt, "at least": operator.ge, "below": operator.lt, "at most": operator.le}
 
 
@@ -124,13 +128,23 @@ def override(config: Config, overrides: Sequence[str]) -> Config:
     for change in overrides:
         key, equals, _ = change.partition("=")
         if not equals or not key.strip():
-            raise PhenakiError(f"'{change}' is not an override. Write key=value, for example optimizer.lr=1e-3.")
+            raise PhenakiError(f"{quoted(change)} is not an override. Write key=value, for example optimizer.lr=1e-3.")
         try:
             merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([change]))
-        except (OmegaConfBaseException, yaml.YAMLError) as error:
-            reason = str(error).splitlines()[0]
-            raise PhenakiError(f"The override '{change}' cannot be read: {reason}. Quote the value?") from error
+        except Exception as error:  # what OmegaConf raises depends on where it stumbles
+            raise PhenakiError(f"The override {quoted(change)} cannot be read: {_reason(error)}") from error
+        if _MISSING in change[len(key) :]:  # OmegaConf would keep the old value
+            raise PhenakiError(f"The override {quoted(change)} has no value: write one in place of {_MISSING}")
     return _build(type(config), OmegaConf.to_container(merged), "", config)
+
+
+def _reason(error: Exception) -> str:
+    """Why an override cannot be read."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deep."
+    if isinstance(error, (OmegaConfBaseException, yaml.YAMLError, ValueError)):
+        return f"{str(error).splitlines()[0].rstrip('.')}. Quote the value?"
+    return "a list replaces a list as a whole, and keys a section: lengths=[5,11], optimizer.lr=1e-3."
 
 
 def _check_bounds(name: str, value: Any, bounds: Mapping[str, float]) -> None:
@@ -138,7 +152,7 @@ def _check_bounds(name: str, value: Any, bounds: Mapping[str, float]) -> None:
     for number in value if each else (value,):
         if not isinstance(number, (int, float)) or isinstance(number, bool):
             continue
-        finite = math.isfinite(number)
+        finite = isinstance(number, int) or math.isfinite(number)
         if not finite or not all(_HOLDS[word](number, limit) for word, limit in bounds.items()):
             wanted = " and ".join(["finite"] * (not finite) + [f"{word} {limit}" for word, limit in bounds.items()])
             raise OutOfBoundsError(f"{name} {value} must be {wanted}{', each' if each else ''}")
@@ -165,7 +179,9 @@ def _build(cls: type[Config], data: Any, at: str, like: Config | None = None) ->
     for key in data:
         if key not in fields:
             nearest = did_you_mean(str(key), fields)
-            raise PhenakiError(f"Unknown key '{inside}{key}'.{nearest} {cls.__name__} has: {', '.join(fields)}.")
+            raise PhenakiError(
+                f"Unknown key {quoted(f'{inside}{key}')}.{nearest} {cls.__name__} has: {', '.join(fields)}."
+            )
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in data:
@@ -207,7 +223,7 @@ def _convert(kind: Any, value: Any, at: str) -> Any:
         if any(value == allowed and type(value) is type(allowed) for allowed in arguments):
             return value
         nearest = did_you_mean(str(value), map(str, arguments))
-        raise PhenakiError(f"{at} must be one of {', '.join(map(repr, arguments))}, not {value!r}.{nearest}")
+        raise PhenakiError(f"{at} must be one of {', '.join(map(repr, arguments))}, not {quoted(value)}.{nearest}")
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, at)
     if (origin or kind) in (tuple, list):
@@ -220,15 +236,40 @@ def _convert(kind: Any, value: Any, at: str) -> Any:
             _convert(key_kind, key, f"a key of {at}"): _convert(item_kind, item, f"{at}.{key}")
             for key, item in value.items()
         }
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if kind is Path and isinstance(value, str):
-        return Path(value)
+    if kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _convert_number(kind, value, at)
+    if kind in (str, Path) and isinstance(value, str):
+        if not _is_unicode(value):
+            raise PhenakiError(f"{at} {quoted(value)} is not valid Unicode text.")
+        return kind(value)
     if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
         return value
     raise _wrong(at, _name(kind), value)
+
+
+def _convert_number(kind: type, value: float, at: str) -> float:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PhenakiError(f"{at} {value} must be finite")
+    if kind is float and abs(value) <= sys.float_info.max:
+        return float(value)
+    if int(value) == value and int(value) in _INTEGERS and kind is int:
+        return int(value)
+    raise _wrong(at, _name(kind) if int(value) in _INTEGERS else f"{_name(kind)} of at most 2^63 - 1", value)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it has no lone surrogates, which JSON can spell and no file or terminal takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def quoted(value: Any) -> str:
+    """`repr`, of long values only the beginning."""
+    text = ascii(value) if isinstance(value, str) and not _is_unicode(value) else repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _convert_union(kind: Any, value: Any, at: str) -> Any:
@@ -256,7 +297,7 @@ def _convert_sequence(kind: type, arguments: tuple[Any, ...], value: Any, at: st
     elif len(arguments) == len(value):
         kinds = arguments
     else:
-        raise PhenakiError(f"{at} must have {len(arguments)} values, not {len(value)}: {list(value)}.")
+        raise PhenakiError(f"{at} must have {len(arguments)} values, not {len(value)}: {quoted(list(value))}.")
     return kind(
         _convert(item_kind, item, f"{at}[{i}]") for i, (item_kind, item) in enumerate(zip(kinds, value, strict=True))
     )
@@ -269,5 +310,5 @@ def _name(kind: Any) -> str:
 
 
 def _wrong(at: str, wanted: str, value: Any) -> PhenakiError:
-    found = "null" if value is None else f"{value!r} ({_WORDS.get(type(value), type(value).__name__)})"
+    found = "null" if value is None else f"{quoted(value)} ({_WORDS.get(type(value), type(value).__name__)})"
     return PhenakiError(f"{at} must be {wanted}, not {found}.")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from phenaki.core.errors import PhenakiError
 
+_DEEPEST = 100  # levels of JSON; what walks through it recurses
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or write elsewhere",
     errno.EDQUOT: "the disk quota is exceeded; free some space or write elsewhere",
@@ -35,6 +37,36 @@ def writing(path: str | Path) -> Iterator[None]:
         if error.errno not in _REASONS:
             raise
         raise PhenakiError(f"Cannot write '{path}': {_REASONS[error.errno]}.") from error
+
+
+def parse_json(data: str | bytes, where: str) -> Any:
+    """Plain data from JSON. Raises PhenakiError, which begins with `where`, for text that is no JSON."""
+    try:
+        parsed = json.loads(data)
+    except RecursionError as error:
+        raise PhenakiError(f"{where} cannot be read as JSON: it is nested too deep.") from error
+    except ValueError as error:
+        raise PhenakiError(f"{where} cannot be read as JSON: {error}.") from error
+    level, depth = [parsed], 0
+    while level := [item for container in level for item in _items(container)]:
+        depth += 1
+        if depth > _DEEPEST:
+            raise PhenakiError(f"{where} is nested too deep: lists and objects in more than {_DEEPEST} others.")
+    return parsed
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def parse_json_object(data: str | bytes, where: str) -> dict[str, Any]:
+    """As `parse_json`, for JSON that must be an object."""
+    parsed = parse_json(data, where)
+    if not isinstance(parsed, dict):
+        raise PhenakiError(f"{where} must hold a JSON object, not a {type(parsed).__name__}.")
+    return parsed
 
 
 def _temporary_beside(path: Path) -> Path:

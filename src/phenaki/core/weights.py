@@ -45,11 +45,18 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], where: str | Path) -> None:
-    """Copy `state` into `module`, cast to the module's dtypes; all names and shapes must agree.
+    """Copy `state` into `module`, cast to the module's dtypes; all names, shapes and kinds of type must agree.
 
     Raises PhenakiError that begins with `where` and names the first missing, unexpected and misshapen tensors.
     """
-    own = module.state_dict()
+    check_fits(type(module), module.state_dict(), state, where)
+    module.load_state_dict(dict(state))
+
+
+def check_fits(
+    network: type[nn.Module], own: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str | Path
+) -> None:
+    """Raise PhenakiError unless `state` has the names, shapes and kinds of type of `own`, maybe on the meta device."""
     problems = {
         "missing": [name for name in own if name not in state],
         "unexpected": [name for name in state if name not in own],
@@ -58,11 +65,15 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], where: str | Pa
             for name in own
             if name in state and state[name].shape != own[name].shape
         ],
+        "of the wrong type": [
+            f"{name} is {state[name].dtype}, expected {own[name].dtype}"
+            for name in own
+            if name in state and state[name].is_floating_point() != own[name].is_floating_point()
+        ],
     }
     if any(problems.values()):
         listed = "; ".join(f"{len(names)} {what} ({shortened(names)})" for what, names in problems.items() if names)
-        raise PhenakiError(f"{where}: the weights do not fit {type(module).__name__} and its configuration: {listed}.")
-    module.load_state_dict(dict(state))
+        raise PhenakiError(f"{where}: the weights do not fit {network.__name__} and its configuration: {listed}.")
 
 
 def _unpickle(path: Path) -> Any:

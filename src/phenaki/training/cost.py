@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from phenaki.conditioning import Text, TextConfig, encoder_class
 from phenaki.conditioning.words import WORD_BYTES
 from phenaki.core.grid import latent_frames
+from phenaki.core.memory import without_memory
 from phenaki.core.precision import Autocast
 from phenaki.generators import Components, build_generator
 from phenaki.generators.critic import build_critic
@@ -77,7 +78,7 @@ def step_cost(
     clips = recipe.data.batch if clips is None else clips
     micro_batch = math.ceil(clips / recipe.optimizer.accumulate)
     mode = HardwareMode(hardware, recipe.run.precision)
-    with torch.device("meta"):
+    with without_memory("the recipe"):
         step = _step(recipe, spec, model)
         optimizer_flops, states = _optimizers_cost(step)
         if recipe.run.checkpointing:

@@ -99,8 +99,8 @@ class CriticTrainer(Trainer):
     """A critic in training beside a frozen generator."""
 
     def __init__(self, recipe: CriticRecipe, run: Run, model: Components, inputs: Inputs):
-        with run.initializing():
-            critic = build_critic(recipe.critic, model.generator).to(run.device)
+        networks = run.initialize(lambda: {"critic": build_critic(recipe.critic, model.generator)})
+        critic = networks["critic"].to(run.device)
         self.components, self.inputs = replace(model, critic=critic), inputs
         super().__init__(recipe, run, {"critic": critic}, build_optimizers)
 

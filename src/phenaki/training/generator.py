@@ -92,15 +92,12 @@ def cfg_logits(teacher: Components, batch: GeneratorBatch, scale: float) -> Tens
     return null + scale * (masked_logits(teacher.generator, text, batch).float() - null)
 
 
-def build_networks(recipe: GeneratorRecipe, inputs: Inputs, init: Components | None = None) -> Networks:
-    """The networks in training by name: the generator first, a text encoder that learns, and a critic. `init`: a model
-    whose weights they begin with."""
+def build_networks(recipe: GeneratorRecipe, inputs: Inputs) -> Networks:
+    """The networks in training by name: the generator first, a text encoder that learns, and a critic."""
     generator = build_generator(recipe.generator, inputs.spec, inputs.text_width, inputs.actions)
     networks: Networks = {"generator": generator}
     if inputs.learns_text:
         networks["text_encoder"] = encoder_class(recipe.text)(recipe.text)
-    if init is not None:
-        initialize_from(networks, init)
     if recipe.critic.kind != "none":
         networks["critic"] = build_critic(recipe.critic, generator)
     return networks
@@ -136,8 +133,9 @@ class GeneratorTrainer(Trainer):
     """A generator in training, with a text encoder that learns, and a critic, if the recipe has them."""
 
     def __init__(self, recipe: GeneratorRecipe, run: Run, inputs: Inputs, init: Components | None = None):
-        with run.initializing():
-            networks = build_networks(recipe, inputs, init)
+        networks = run.initialize(lambda: build_networks(recipe, inputs))
+        if init is not None:
+            initialize_from(networks, init)
         for network in (*networks.values(), inputs.tokenizer, inputs.text_encoder):
             if network is not None:
                 network.to(run.device)

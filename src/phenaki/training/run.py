@@ -6,16 +6,17 @@ import json
 import math
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from phenaki.core.errors import PhenakiError
 from phenaki.core.files import write_atomic, writing
+from phenaki.core.memory import lay_out
 from phenaki.core.precision import resolve_device
 from phenaki.training import checkpoints
 from phenaki.training.bad_samples import BadSamples
@@ -105,15 +106,16 @@ class Run:
         seed = (self.config.seed * 1_000_003 + step) * 65_537 + (-1 if shared else self.rank)
         return torch.Generator().manual_seed(seed % 2**63)
 
-    @contextmanager
-    def initializing(self) -> Iterator[None]:
-        """Weights made in this block follow from the seed; the global random state is restored afterwards.
+    def initialize(self, build: Callable[[], dict[str, nn.Module]]) -> dict[str, nn.Module]:
+        """Networks, on the CPU, whose weights follow from the seed; the global random state is restored afterwards.
 
-        torch's initialisers draw from the global state on the CPU only: make networks before `.to(run.device)`.
+        Raises PhenakiError for networks that cannot be built of these sizes, or are larger than memory, before they
+        take any.
         """
-        with torch.random.fork_rng(devices=[]):
+        lay_out(lambda: nn.ModuleDict(build()), "the recipe")
+        with torch.random.fork_rng(devices=[]):  # torch's initialisers draw from the global state on the CPU only
             torch.default_generator.manual_seed(self.config.seed)
-            yield
+            return build()
 
     def gradient_reducer(self, parameters: Iterable[Tensor], passes: int = 1) -> GradientReducer:
         """Averages the gradients of replicated parameters; those of shards are averaged by the backward pass itself."""

@@ -160,8 +160,8 @@ class TokenizerTrainer(Trainer):
     """A tokenizer in training, with a discriminator if the recipe has one. `alarms`: the problems so far."""
 
     def __init__(self, recipe: TokenizerRecipe, run: Run):
-        with run.initializing():
-            networks = {name: network.to(run.device) for name, network in build_networks(recipe).items()}
+        networks = run.initialize(lambda: build_networks(recipe))
+        networks = {name: network.to(run.device) for name, network in networks.items()}
         super().__init__(recipe, run, networks, build_optimizers, averages={"tokenizer": "ema"})
         self.networks = TokenizerNetworks(**networks, perceptual=load_perceptual(recipe.loss, run.device))
         self.tokenizer, self.discriminator = self.networks.tokenizer, self.networks.discriminator
