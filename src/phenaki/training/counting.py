@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -90,6 +91,87 @@ class PeakMemory(TorchDispatchMode):
         if storage._cdata in self._alive:
             self._freed(storage._cdata, storage.nbytes())
             self._gradients += storage.nbytes()
+
+
+_NO_KERNEL = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "lift_fresh"}
+
+
+class Traffic(TorchDispatchMode):
+    """Counts the kernels inside the block and the bytes that they read and write: `.launches`, `.matrix_bytes` of
+    matrix products, convolutions and attention, `.other_bytes` of all others. Views cost nothing.
+
+    Within `fused` other kernels count as torch.compile fuses them: all between two matrix products are one, which reads
+    what was made before it and writes what is needed after it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launches = self.matrix_bytes = self.other_bytes = 0
+        self.fused = False
+        self._kernel = 0  # the number of the fused kernel
+        self._made: dict[int, int] = {}  # by which fused kernel each storage was made that is not yet written
+        self._read: set[int] = set()  # storages that the fused kernel has read
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        inputs = [value for value in tree_leaves((args, kwargs or {})) if isinstance(value, Tensor)]
+        outputs = [value for value in tree_leaves(made) if isinstance(value, Tensor)]
+        if self._is_free(function, inputs, outputs):
+            return made
+        packet = function._overloadpacket
+        is_matrix = packet in flop_registry or packet in (_ATTENTION, _ATTENTION_BACKWARD)
+        if self.fused and not is_matrix:
+            self._fuse(inputs, outputs)
+            return made
+        self._end_kernel()
+        self.launches += 1
+        self.other_bytes += sum(self._write(tensor) for tensor in inputs)
+        moved = sum(map(_bytes, inputs)) + sum(map(_bytes, outputs))
+        if is_matrix:
+            self.matrix_bytes += moved
+        else:
+            self.other_bytes += moved
+        return made
+
+    @staticmethod
+    def _is_free(function: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> bool:
+        if function._overloadpacket.__name__ in _NO_KERNEL:
+            return True
+        known = {tensor.untyped_storage()._cdata for tensor in inputs}
+        is_view = all(tensor.untyped_storage()._cdata in known for tensor in outputs)
+        return bool(outputs) and is_view and not function._schema.is_mutable
+
+    def _fuse(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        if not self._kernel_is_open:
+            self._kernel, self._kernel_is_open = self._kernel + 1, True
+            self.launches += 1
+        for tensor in inputs:
+            key = tensor.untyped_storage()._cdata
+            if self._made.get(key) == self._kernel or key in self._read:
+                continue
+            self.other_bytes += self._write(tensor) + _bytes(tensor)
+            self._read.add(key)
+        for tensor in outputs:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self._made:
+                weakref.finalize(storage, self._made.pop, storage._cdata, None)
+            self._made[storage._cdata] = self._kernel
+
+    _kernel_is_open = False
+
+    def _end_kernel(self) -> None:
+        self._kernel_is_open = False
+        self._read.clear()
+
+    def _write(self, tensor: Tensor) -> int:
+        """Bytes of a tensor that a fused kernel made and that another needs, the first time that one does."""
+        return _bytes(tensor) if self._made.pop(tensor.untyped_storage()._cdata, None) is not None else 0
+
+
+def _bytes(tensor: Tensor) -> int:
+    """That a kernel moves to read or write the tensor: expanded ones lie in memory once."""
+    count = math.prod(size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride or size == 0)
+    return count * tensor.element_size()
 
 
 _IN_BFLOAT16 = {F.linear, F.conv2d, F.conv3d, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm}
