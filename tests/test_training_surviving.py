@@ -456,8 +456,89 @@ def test_a_process_that_dies_or_hangs_ends_the_others_with_a_sentence(
             process.kill()
             process.communicate()
     assert processes[1 - victim].returncode == 1  # the script has no command line around it
+    if victim == 1:
+        assert json.loads((tmp_path / "run" / "state.json").read_text())["state"] == "failed"
     last = error.strip().splitlines()[-1]
-    assert re.search(rf"PhenakiError: process {1 - victim} of 2 waited in vain .* 3 s \(run.timeout\)", last), error
+    assert re.search(rf"process {1 - victim} of 2 waited in vain .* 3 s \(run.timeout\)", last), error
+
+
+RESUME = """
+import os, sys, threading, time
+from dataclasses import replace
+from pathlib import Path
+import torch
+from phenaki.training.optim import Optimizers, averaged
+from phenaki.training.recipes import cvivit_debug
+from phenaki.training.run import Run
+
+recipe = cvivit_debug()
+config = replace(recipe.run, steps=2, checkpoint_every=1, log_every=10**6, timeout=5.0, trackers=())
+network = torch.nn.Linear(1024, int(sys.argv[2]), bias=False)
+optimizers = Optimizers([network], replace(recipe.optimizer, kind="adamw"), 2)
+state = {"network": network, "ema": averaged(network, 0.9), "optimizers": optimizers}
+resident = lambda pid: next(
+    1024 * int(line.split()[1]) for line in open(f"/proc/{pid}/smaps_rollup") if line.startswith("Pss:")
+)
+peak = 0
+def watch(pids):
+    global peak
+    while True:
+        peak = max(peak, sum(map(resident, pids)))
+        time.sleep(0.01)
+with Run(sys.argv[1], config, recipe) as run:
+    if run.world_size == 1:
+        network.weight.grad = torch.ones_like(network.weight)
+        optimizers.update(0)
+        run.step = 1
+        run._logger.begin(1)
+        run._open_records()
+        run.save(state)
+        run._checkpoints.wait()
+    else:
+        pids = run.processes.gather(os.getpid())
+        if run.is_main:
+            threading.Thread(target=watch, args=[pids], daemon=True).start()
+        run.restore(state)
+        run.processes.gather(None)
+        end = sum(map(resident, pids))
+        assert run.step == 1 and len(optimizers.optimizers[0].state) == 1
+        size = (Path(sys.argv[1]) / "checkpoints" / "step_0000001.pt").stat().st_size
+        if run.is_main:
+            print(f"beyond the end {(peak - end) / size:.2f} of {size / 1e6:.0f} MB")
+            assert peak - end < size
+        run.processes.gather(None)
+"""
+
+
+@pytest.mark.slow
+def test_four_processes_resume_within_the_size_of_the_checkpoint(tmp_path: Path) -> None:
+    """Beyond what they hold in the end, and with the defaults of all waits but a short one for signs of life."""
+    script = tmp_path / "resume.py"
+    script.write_text(RESUME)
+    subprocess.run([sys.executable, str(script), str(tmp_path / "run"), "16384"], check=True)
+    torchrun(script, tmp_path / "run", 16384, processes=4)
+
+
+def test_what_only_the_main_process_sees_is_sent(tmp_path: Path) -> None:
+    """Tensor by tensor: two processes, of which the second finds no file."""
+    script = tmp_path / "receive.py"
+    script.write_text(
+        "import os, sys, torch\n"
+        "from pathlib import Path\n"
+        "from phenaki.training import checkpoints\n"
+        "from phenaki.training.processes import Processes\n"
+        "processes = Processes(torch.device('cpu'), 60.0)\n"
+        "processes.join()\n"
+        "path = Path(sys.argv[1])\n"
+        "content = checkpoints.read(path) if processes.is_main else checkpoints.Content(path / 'elsewhere', 1)\n"
+        "saved = checkpoints.receive(content, processes)\n"
+        "assert saved['state']['nested'][0].tolist() == [0, 1, 2] and saved['step'] == 7\n"
+        "processes.leave(None)\n"
+    )
+    store = Checkpoints(tmp_path, 1, 0, print)
+    store.save(7, {"state": {"nested": [torch.arange(3)]}})
+    store.wait()
+    torchrun(script, store.found()[0])
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:

@@ -69,12 +69,14 @@ class DeviceTensor(Tensor):
 
 
 class FakeGPU(TorchDispatchMode):
-    """`syncs`: a line for each wait of the host, with what called it. `launches`: how many kernels were started."""
+    """`syncs`: a line for each wait of the host, with what called it. `launches`: how many kernels were started.
+    `dtypes`: of all tensors that were made on the device."""
 
     def __init__(self) -> None:
         super().__init__()
         self.syncs: list[str] = []
         self.launches = 0
+        self.dtypes: set[torch.dtype] = set()
         self._pinned: dict[int, Tensor] = {}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -89,7 +91,9 @@ class FakeGPU(TorchDispatchMode):
             return copy
         if any(isinstance(tensor, DeviceTensor) for tensor in tensors) or _asks_for_device(kwargs):
             self._count(function, name, args, kwargs, tensors)
-        return _run(function, args, kwargs)
+        made = _run(function, args, kwargs)
+        self.dtypes |= {value.dtype for value in tree_flatten(made)[0] if isinstance(value, DeviceTensor)}
+        return made
 
     def _is_pinned(self, tensor: Tensor) -> bool:
         return not isinstance(tensor, DeviceTensor) and tensor.untyped_storage()._cdata in self._pinned

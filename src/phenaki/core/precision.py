@@ -16,10 +16,11 @@ Autocast = Callable[[], AbstractContextManager]
 
 
 def best_device() -> torch.device:
-    """CUDA if available, else the CPU; several processes on one machine (torchrun) take a GPU each."""
-    return (
-        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
-    )
+    """CUDA if available, else Apple's MPS, else the CPU. Several processes on one machine (torchrun) take a GPU each,
+    by LOCAL_RANK, also where the launcher shows each process its own GPU alone."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def resolve_device(name: str) -> torch.device:

@@ -133,7 +133,7 @@ def _write(
     with open_writer(f"{out}.mp4", tokenizer.config.fps, (factor * size[0], factor * size[1])) as writer:
         for clip, decoded in pairs:
             video, reconstruction = _video(clip, tokenizer), to_uint8(decoded[0])
-            errors += (decoded - video).double().square().mean((0, 1, 3, 4)).tolist()
+            errors += (decoded - video).cpu().double().square().mean((0, 1, 3, 4)).tolist()
             similarities += ssim(decoded, video)[0].tolist()
             distances += lpips(decoded, video)[0].tolist() if lpips is not None else []
             writer.add(upscale(side_by_side([clip, reconstruction]), factor))

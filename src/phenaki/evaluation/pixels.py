@@ -15,7 +15,7 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 def psnr(error: Tensor) -> list[float]:
     """Squared errors (B, 3, T, H, W) of RGB in 0..1 -> peak signal-to-noise ratio of each clip in dB, at most 100."""
-    return decibels(error.double().mean((1, 2, 3, 4))).tolist()
+    return decibels(error.cpu().double().mean((1, 2, 3, 4))).tolist()
 
 
 def decibels(mean_squared_error: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import secrets
@@ -11,7 +10,7 @@ import threading
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -39,10 +38,18 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Content:
-    """A complete checkpoint: its path, and the bytes of its file, or of state.pt in its folder."""
+    """A complete checkpoint: its path, and the size of its file, or of state.pt in its folder."""
 
     path: Path
-    state: bytes
+    size: int
+
+    @property
+    def state(self) -> Path:
+        return self.path / _STATE if self.path.is_dir() else self.path
+
+    def is_here(self) -> bool:
+        """Whether this machine sees it too."""
+        return self.state.is_file() and self.state.stat().st_size == self.size
 
 
 class Checkpoints:
@@ -169,9 +176,9 @@ def _described(step: int, state: dict[str, Any]) -> dict[str, Any]:
 def read(path: Path) -> Content:
     """Read a checkpoint. Raises PhenakiError unless it is complete and intact."""
     if not path.is_dir():
-        return Content(path, _read_archive(path))
-    state = _read_archive(path / _STATE)
-    sums = _unpickled(state)["shards"]
+        return Content(path, _check_archive(path))
+    content = Content(path, _check_archive(path / _STATE))
+    sums = _unpickled(content.state)["shards"]
     for name, checksum in sums.items():
         try:
             same = _checksum(path / name) == checksum
@@ -182,24 +189,24 @@ def read(path: Path) -> Content:
             ) from error
         if not same:
             raise PhenakiError(f"the checkpoint '{path}' is corrupt in {name}")
-    return Content(path, state)
+    return content
 
 
-def _read_archive(path: Path) -> bytes:
-    """The bytes of an intact file of torch.save."""
+def _check_archive(path: Path) -> int:
+    """The size of a file of torch.save. Raises PhenakiError unless it is intact."""
     try:
-        content = path.read_bytes()
+        size, intact = path.stat().st_size, _is_intact(path)
     except OSError as error:
         raise PhenakiError(f"the checkpoint '{path}' cannot be read: {error.strerror}") from error
-    if not _is_intact(io.BytesIO(content)):
-        raise PhenakiError(f"the checkpoint '{path}' ({len(content):,} bytes) is corrupt or truncated")
-    return content
+    if not intact:
+        raise PhenakiError(f"the checkpoint '{path}' ({size:,} bytes) is corrupt or truncated")
+    return size
 
 
 def load(content: Content, device: torch.device, mesh: DeviceMesh | None = None) -> dict[str, Any]:
     """The state of a checkpoint; sharded tensors are full, or, with a mesh, sharded again (all processes call).
 
-    Raises PhenakiError for one of a newer version, and for other files.
+    Other tensors are mapped from the file. Raises PhenakiError for one of a newer version, and for other files.
     """
     saved, shards = _unpickled(content.state), {}
     if "shards" not in saved:
@@ -211,18 +218,39 @@ def load(content: Content, device: torch.device, mesh: DeviceMesh | None = None)
         return shards.get(name, tensor)
 
     saved = _mapped(saved, allocate)
-    if not content.path.is_dir():
-        raise PhenakiError(f"there is no folder '{content.path}' here: fsdp needs a disk that all machines see")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as intended without a mesh
         dcp.load(shards, storage_reader=dcp.HuggingFaceStorageReader(str(content.path)), no_dist=mesh is None)
     return saved
 
 
-def _unpickled(state: bytes) -> dict[str, Any]:
-    """On the CPU, as the device that holds the networks may have no memory for a second copy."""
+def items(content: Content, saved: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The items of the state of a checkpoint by name, emptying it: what was copied of one takes no memory when the next
+    comes."""
+    names, is_mapped = list(saved["state"]), "shards" not in saved and content.is_here()
+    if is_mapped:
+        saved["state"].clear()
+    for name in names:
+        yield name, _unpickled(content.state)["state"][name] if is_mapped else saved["state"].pop(name)
+
+
+def receive(content: Content, processes: Processes) -> dict[str, Any]:
+    """`load` where only the main process sees the file, which sends it tensor by tensor; all call."""
+    saved = _unpickled(content.state) if processes.is_main else None
+    outline = saved and _mapped(saved, lambda _, tensor: torch.empty_like(tensor, device="meta"))
+    outline = processes.from_main(outline)
+    if "shards" in outline:
+        raise PhenakiError(f"there is no folder '{content.path}' here: fsdp needs a disk that all machines see")
+    if saved is None:
+        saved = _mapped(outline, lambda _, tensor: torch.empty_like(tensor, device="cpu"))
+    _mapped(saved, lambda _, tensor: processes.broadcast([tensor]))
+    return saved
+
+
+def _unpickled(path: Path) -> dict[str, Any]:
+    """Mapped into memory: what is not copied from it takes none."""
     try:
-        saved = torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
+        saved = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except Exception as error:  # torch has many errors for files that it cannot read
         raise PhenakiError("this is no checkpoint of a run: name one, as RUN/checkpoints/step_0000250.pt") from error
     if not isinstance(saved, dict) or "format" not in saved:
@@ -235,7 +263,7 @@ def _unpickled(state: bytes) -> dict[str, Any]:
     return saved
 
 
-def _is_intact(file: str | IO[bytes]) -> bool:
+def _is_intact(file: str | Path) -> bool:
     """Whether it is a complete archive of torch.save whose parts have the right checksums."""
     try:
         with zipfile.ZipFile(file) as archive:

@@ -34,7 +34,7 @@ class RunConfig:
     bad_steps: int = bounded(10, at_least=1)
     """The run ends after this many steps in a row whose loss or gradients are not finite; such steps are skipped."""
     timeout: float = bounded(60.0, at_least=1)
-    """Seconds that processes wait for one another before the run ends."""
+    """Seconds without a sign of life of a process after which the others end; a slow one is waited for."""
     checkpointing: bool = False
     """Activation checkpointing: blocks keep only their input and run again in the backward pass."""
     compile: bool = False

@@ -91,6 +91,9 @@ class Optimizers:
     def load_state_dict(self, state: dict) -> None:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+            for values in optimizer.state.values():  # on the CPU they are still those of the file
+                on_cpu = {key: value for key, value in values.items() if isinstance(value, Tensor) and value.is_cpu}
+                values.update({key: value.clone() for key, value in on_cpu.items()})
 
 
 @torch.no_grad()

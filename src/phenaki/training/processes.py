@@ -6,9 +6,10 @@ import atexit
 import itertools
 import os
 import re
+import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -25,10 +26,12 @@ from torch.distributed.distributed_c10d import _get_default_store, _set_pg_timeo
 from phenaki.core.errors import PhenakiError
 
 _JOINING = timedelta(minutes=10)  # for the rendezvous: machines start at their own pace
-_BEATS = 6  # signs of life of the main process within the time that the others have timeout
+_COLLECTIVES = timedelta(minutes=30)  # whoever is alive may be reading slow storage, or moving a large checkpoint
+_BEATS = 6  # signs of life of a process within the time after which the others take it for lost
+_GRACE = 3.0  # seconds for the main thread to notice by itself
 _LOST = re.compile("timed? ?out|closed by peer|reset by peer|broken pipe|refused|failed to recv|not connected", re.I)
 _PORT_TAKEN = re.compile("EADDRINUSE|address already in use", re.I)
-_meetings = itertools.count()  # of all runs in this process: store keys are never reused
+_meetings, _runs = itertools.count(), itertools.count()  # of this process: store keys are never reused
 
 Value = TypeVar("Value")
 
@@ -36,13 +39,16 @@ Value = TypeVar("Value")
 class Processes:
     """The processes of a run, this one among them, as torchrun and similar launchers start them.
 
-    Collectives raise PhenakiError if another process has ended, or does not answer for `timeout` seconds.
+    Collectives raise PhenakiError if another process has ended. A thread exchanges heartbeats: if one stays out for
+    `timeout` seconds, as of a machine that is gone, and the main thread does not notice, for it waits on the GPU, the
+    thread calls `on_lost` with a sentence and ends this process.
     """
 
-    def __init__(self, device: torch.device, timeout: float):
-        self.device, self.timeout = device, timeout
+    def __init__(self, device: torch.device, timeout: float, on_lost: Callable[[str], None] = lambda sentence: None):
+        self.device, self.timeout, self._on_lost = device, timeout, on_lost
         self.rank, self.count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self._left = threading.Event()
+        self._is_lost, self._heard = False, time.monotonic()  # any of the others; the last time they were looked for
 
     @property
     def is_main(self) -> bool:
@@ -59,11 +65,12 @@ class Processes:
                 backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
                 dist.init_process_group(backend, timeout=_JOINING)
             atexit.register(dist.destroy_process_group)  # at exit: another run in this process reuses the group
-        _set_pg_timeout(timedelta(seconds=self.timeout))
-        self._store = _get_default_store()
-        if self.is_main:
-            self._heart = threading.Thread(target=self._beat, daemon=True)
-            self._heart.start()
+        _set_pg_timeout(_COLLECTIVES)
+        self._store, self._run = _get_default_store(), next(_runs)
+        self._heard = time.monotonic()
+        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._beat, self._watch)]
+        for thread in self._threads:
+            thread.start()
 
     def leave(self, error: BaseException | None) -> None:
         """Wait for all to finish, unless this one ends by an error, which the others then notice."""
@@ -78,8 +85,8 @@ class Processes:
                 raise self._lost() from error
         finally:
             self._left.set()
-            if self.is_main:
-                self._heart.join(timeout=1)  # it must not run while the interpreter shuts down
+            for thread in self._threads:
+                thread.join(timeout=1)  # they must not run while the interpreter shuts down
 
     @contextmanager
     def _rendezvous(self) -> Iterator[None]:
@@ -128,22 +135,40 @@ class Processes:
             if self.is_main:
                 self._store.set(met, "")
                 return
-            last, since = b"", time.monotonic()
             while not self._store.check([met]):
-                beat = self._store.get("phenaki/beat") if self._store.check(["phenaki/beat"]) else b""
-                if beat != last:
-                    last, since = beat, time.monotonic()
-                elif time.monotonic() - since > self.timeout:
+                if self._is_lost:
                     raise self._lost()
                 time.sleep(0.02)
 
     def _beat(self) -> None:
-        while not self._left.is_set():
+        """Give signs of life, and look for those of the main process and of the next one, until the run ends. Whoever
+        misses one tells all."""
+        prefix, others = f"phenaki/{self._run}", {0, (self.rank + 1) % self.count} - {self.rank}
+        last = dict.fromkeys(others, (b"", time.monotonic()))
+        while not self._left.wait(self.timeout / _BEATS):
             try:
-                self._store.set("phenaki/beat", str(time.time()))
-            except RuntimeError:  # the store is gone: whoever waits for it reports that
-                return
-            self._left.wait(self.timeout / _BEATS)
+                self._store.set(f"{prefix}/beat/{self.rank}", str(time.time()))
+                for rank in others:
+                    key = f"{prefix}/beat/{rank}"
+                    beat = self._store.get(key) if self._store.check([key]) else b""
+                    if beat != last[rank][0]:
+                        last[rank] = (beat, time.monotonic())
+                    elif time.monotonic() - last[rank][1] > self.timeout:
+                        self._store.set(f"{prefix}/lost", "")
+                self._is_lost = self._store.check([f"{prefix}/lost"])
+            except RuntimeError:  # the store is gone, and with it the process that kept it
+                self._is_lost = True
+            self._heard = time.monotonic()
+
+    def _watch(self) -> None:
+        """End this process if another is lost, or the store does not answer, and the main thread does not notice."""
+        while not self._left.wait(self.timeout / _BEATS):
+            self._is_lost |= time.monotonic() - self._heard > self.timeout
+            if self._is_lost and not self._left.wait(_GRACE):
+                sentence = str(self._lost())
+                self._on_lost(sentence)
+                print(f"phenaki: {sentence}", file=sys.stderr, flush=True)
+                os._exit(1)  # a collective cannot be interrupted
 
     # ---- collectives
 
@@ -180,7 +205,7 @@ class Processes:
         if self.count > 1:
             with self.answered():
                 for tensor in tensors:
-                    dist.broadcast(tensor, 0)
+                    dist.broadcast(tensor.detach(), 0)
 
     def all_reduce(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite the tensors of all processes by their sum."""

@@ -52,7 +52,7 @@ class Run:
         self.device = resolve_device(config.device)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # calls that name no GPU, such as a barrier, would take the first
-        self.processes = Processes(self.device, config.timeout)
+        self.processes = Processes(self.device, config.timeout, self._on_lost)
         self.rank, self.world_size = self.processes.rank, self.processes.count
         self.is_main = self.processes.is_main
         self.step = self.skipped = self._skipped_in_a_row = 0
@@ -95,6 +95,11 @@ class Run:
             else:
                 write_state(self.folder, "finished" if self.step >= self.config.steps else "stopped")
 
+    def _on_lost(self, sentence: str) -> None:
+        """Another process is lost, and this one is about to be ended."""
+        if self._logger.is_open:
+            self._write_end(PhenakiError(sentence))
+
     def _on_signal(self, number: int, frame: Any) -> None:
         if self._stop and number == signal.SIGINT:  # a cluster may send SIGTERM twice, to the group and to each process
             raise KeyboardInterrupt
@@ -127,22 +132,25 @@ class Run:
     def restore(self, state: dict[str, Any]) -> None:
         """Load the checkpoint to resume from, if there is one, into the state (each item with load_state_dict).
 
-        The main process finds it and sends it to the others, which may not see its disk.
+        The main process finds it; the others open it too, or, if they do not see its disk, receive it.
         """
         content = self.processes.from_main(self._policy.find(self._checkpoints) if self.is_main else None)
         if content is None:
             return
         mesh = mesh_of_all(self.device) if self.config.strategy == "fsdp" else None
-        saved = checkpoints.load(content, self.device, mesh)
+        if self.processes.any(not content.is_here()):
+            saved = checkpoints.receive(content, self.processes)
+        else:
+            saved = checkpoints.load(content, self.device, mesh)
         self._policy.check(saved, state)
         if saved["processes"] != self.world_size and self.is_main:
             self._logger.say(
                 f"the checkpoint was written by {saved['processes']} processes and is resumed by {self.world_size}: "
                 "the data come in another order from here on, and the result differs from that of the original run"
             )
-        for name, item in state.items():
+        for name, value in checkpoints.items(content, saved):
             try:
-                item.load_state_dict(saved["state"][name])
+                state[name].load_state_dict(value)
             except PhenakiError:
                 raise
             except (RuntimeError, ValueError, KeyError) as error:

@@ -39,6 +39,8 @@ class Trainer(ABC):
     ):
         self.recipe, self.run = recipe, run
         self.autocast = partial(autocast, run.device, recipe.run.precision)
+        for network in networks.values():
+            run.processes.broadcast([*network.parameters(), *network.buffers()])
         names = averages or {name: f"{name}_ema" for name in networks}
         self._averaged = [networks[name] for name in names]
         self.averages = {name: averaged(networks[name], recipe.optimizer.ema_decay) for name in names}

@@ -149,6 +149,6 @@ def distance(before: Tensor, after: Tensor) -> Tensor:
 
 def code_usage(ids: Tensor, vocab_size: int) -> tuple[float, float]:
     """Perplexity of the ids (1..V), and the fraction of the V codes used (0..1)."""
-    counts = ids.unique(return_counts=True)[1].double()  # not one count per code: FSQ may have 2^48 of them
+    counts = ids.unique(return_counts=True)[1].cpu().double()  # not one count per code: FSQ may have 2^48 of them
     p = counts / counts.sum()
     return float((-p * p.log()).sum().exp()), len(counts) / vocab_size
