@@ -225,17 +225,17 @@ class CausalTransformer(MaskedTransformer):
     def _cached(self, cache: KVCache, layer: int, window: Window) -> KeysValues:
         """Keys, rotated, and values (B, 1, H, M, K) of what the cache holds; computed once for a latent frame."""
         if layer not in cache.rotated:
-            W = window.length
-            recent, sink = cache.recent(layer), cache.sink(layer)
-            slots = [*range(W - 1 - len(recent), W - 1), *[W - 1] * len(sink)]
-            keys = [
-                rotate(k, window.slots(slot, slot + 1)) for (k, _), slot in zip([*recent, *sink], slots, strict=True)
-            ]
-            values = [v for _, v in [*recent, *sink]]
-            if not keys:
-                keys = values = [self.null_text.new_zeros(1, self.layers[layer].attention.heads, 0, HEAD_DIM)]
-            keys, values = torch.cat(keys, dim=2)[:, None], torch.cat(values, dim=2)[:, None]
-            cache.rotated[layer] = keys.to(values.dtype), values
+            current, pairs = window.length - 1, []
+            if (recent := cache.recent(layer)) is not None:
+                keys, values = (part.flatten(2, 3) for part in recent)
+                pairs.append((rotate(keys, window.slots(current - recent[0].shape[2], current)), values))
+            if (sink := cache.sink(layer)) is not None:
+                keys, values = sink
+                pairs.append((rotate(keys, window.slots(current, current + 1)).flatten(2, 3), values.flatten(2, 3)))
+            if not pairs:
+                pairs = [(self.null_text.new_zeros(1, self.layers[layer].attention.heads, 0, HEAD_DIM),) * 2]
+            keys, values = pairs[0] if len(pairs) == 1 else map(torch.cat, zip(*pairs, strict=True), (2, 2))
+            cache.rotated[layer] = keys.to(values.dtype)[:, None], values[:, None]
         return cache.rotated[layer]
 
 

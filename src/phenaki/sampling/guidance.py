@@ -70,13 +70,13 @@ def cfg_logits_fns(
     null branch unless all scales are 1. `cache`: of as many branches as the second of them.
     """
     condition, both = conditions
+    alone = cache if cache is None or both is condition else cache.narrow(len(condition.mask))
 
     @torch.no_grad()
     def logits_fn(scale: float, ids: Tensor, where: Tensor) -> Tensor:
         with autocast(ids.device):
             if scale == 1:
-                history = None if cache is None else cache.narrow(len(ids))
-                return generator.logits(ids, condition, where, cache=history).float()
+                return generator.logits(ids, condition, where, cache=alone).float()
             twice = torch.cat((where, where + ids.numel()))
             logits = generator.logits(ids.repeat(2, 1, 1, 1), both, twice, cache=cache).float()
         conditional, unconditional = logits.chunk(2)
