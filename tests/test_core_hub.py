@@ -34,11 +34,11 @@ def test_the_hub_is_asked_last_and_its_errors_are_explained(monkeypatch: pytest.
 
     asked = []
 
-    def found(name: str, allow_patterns: list[str]) -> str:
+    def found(name: str, allow_patterns: list[str], **options: object) -> str:
         asked.append((name, allow_patterns))
         return str(tmp_path)
 
-    def unreachable(name: str, allow_patterns: list[str]) -> str:
+    def unreachable(name: str, **options: object) -> str:
         raise ConnectionError("no route")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", found)

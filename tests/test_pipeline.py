@@ -118,7 +118,7 @@ def test_settings_are_the_models_own_unless_given(model: Phenaki, monkeypatch: p
         ("a", {"guidance_scale": -1.0}, "scale -1.0 must be at least 0"),
         ("a", {"temperature": float("nan")}, "temperature nan must be finite"),
         ("a", {"schedule": "cosin"}, "not 'cosin'. Did you mean 'cosine'"),
-        ("a", {"setps": 3}, "no sampling option 'setps'. Did you mean 'steps'"),
+        ("a", {"setps": 3}, "no argument 'setps'. Did you mean 'steps'"),
         ("a", {"seed": -1}, "seed -1"),
         ("a", {"samples": 0}, "0 samples"),
     ],
@@ -161,7 +161,7 @@ WHITE = torch.ones(32, 32, dtype=torch.bool)
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (lambda m, v: m.extend(v[0], "a"), r"a video of shape \(3, 5, 32, 32\)"),
+        (lambda m, v: m.extend(v[0, 0], "a"), r"a video of shape \(5, 32, 32\)"),
         (lambda m, v: m.extend(2 * v, "a"), "pass RGB in"),
         (lambda m, v: m.extend(v.repeat(3, 1, 1, 1, 1), "a", samples=2), "for 2 samples: give one, or one for each"),
         (lambda m, v: m.extend(v[:, :, :0], "a"), "give one, or one for each"),
@@ -170,7 +170,7 @@ WHITE = torch.ones(32, 32, dtype=torch.bool)
         (lambda m, v: m.generate("a", start=v, size=(16, 32)), "size 32x16, but the first frames have 32x32 pixels"),
         (lambda m, v: m.generate("a", size=(20, 32)), "multiple of 8"),
         (lambda m, v: m.interpolate(v, v[..., :16], "a"), "the two clips have 32x32 and 16x32 pixels"),
-        (lambda m, v: m.inpaint(v, WHITE.float(), "a"), "give bool"),
+        (lambda m, v: m.inpaint(v, WHITE[None, None, None].expand(1, 2, 5, -1, -1), "a"), r"a mask of shape"),
         (lambda m, v: m.inpaint(v, WHITE[:16], "a"), "1 frames of 32x16 pixels, and the video 5 of 32x32"),
         (lambda m, v: m.inpaint(v, WHITE.expand(3, -1, -1), "a"), "give one frame, or 5"),
         (lambda m, v: m.inpaint(v, ~WHITE, "a"), "the mask is empty"),

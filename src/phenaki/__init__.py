@@ -9,19 +9,32 @@ from phenaki.core.errors import PhenakiError
 from phenaki.core.version import __version__
 
 if TYPE_CHECKING:
-    from phenaki.pipeline import Generation, Phenaki, load
+    from phenaki.conditioning import Text
+    from phenaki.pipeline import Generation, LiveWorld, Phenaki, load
+    from phenaki.tokenizers import Tokenizer
 
-__all__ = ["Generation", "Phenaki", "PhenakiError", "__version__", "load"]
+__all__ = ["Generation", "LiveWorld", "Phenaki", "PhenakiError", "Text", "Tokenizer", "__version__", "load"]
+
+_ADVICE = {
+    "generate": "load a model first: phenaki.load('shapes-64').generate(...)",
+    "play": "load a model first: phenaki.load(FOLDER).play(...)",
+    "from_pretrained": "it is phenaki.Phenaki.from_pretrained, or phenaki.load",
+    "pipeline": "load a model: phenaki.load('shapes-64')",
+    "train": "training is a command: phenaki train --help",
+    "CViViT": "it is phenaki.tokenizers.CViViT",
+    "MaskGit": "the generator is phenaki.generators.MaskedTransformer",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import the public names on first use, so that `import phenaki` does not load torch."""
     if name not in __all__:
-        raise AttributeError(f"module 'phenaki' has no attribute '{name}'")
+        advice = f": {_ADVICE[name]}" if name in _ADVICE else ""
+        raise AttributeError(f"module 'phenaki' has no attribute '{name}'{advice}")
     value = getattr(import_module("phenaki.pipeline"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__

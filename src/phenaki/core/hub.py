@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from phenaki.core.errors import PhenakiError, did_you_mean
 
 MODEL_FILE = "model.json"  # in the folder of a complete model
 ZOO = Path(__file__).parents[1] / "zoo"
-_HUB_NAME = r"\w[\w.-]*/\w[\w.-]*"
+_REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"
+_HUB_NAME = rf"(?P<repository>{_REPOSITORY})(?:/(?P<subfolder>\w[\w./-]*))?"
 
 
 def model_names() -> list[str]:
@@ -18,38 +20,67 @@ def model_names() -> list[str]:
     return sorted(file.parent.name for file in ZOO.glob(f"*/{MODEL_FILE}"))
 
 
-def resolve(name_or_folder: str | Path) -> Path:
+class HubOptions(TypedDict, total=False):
+    """How a repository on the Hugging Face hub is downloaded; `subfolder` is one of any model.
+
+    `revision`: a branch, tag or commit. `token`: as of `hf auth login`. `local_files_only`: nothing is downloaded.
+    """
+
+    revision: str | None
+    subfolder: str | None
+    cache_dir: str | Path | None
+    token: str | bool | None
+    local_files_only: bool
+
+
+def resolve(name_or_folder: str | Path, **options: Unpack[HubOptions]) -> Path:
     """The folder of a model: an existing folder, a model in the package, or `owner/name` on the Hugging Face hub.
 
-    Files in the hub's local cache are not downloaded again, and are used when the hub is unreachable. Raises
-    PhenakiError that names the models in the package.
+    Components are `shapes-64/tokenizer` and `owner/name/tokenizer`. Files in the hub's local cache are not downloaded
+    again, and are used when the hub is unreachable. Raises PhenakiError that names the models in the package.
     """
-    name = str(name_or_folder)
+    name, subfolder = str(name_or_folder), options.pop("subfolder", None) or ""
+    if (folder := _local(name)) is None and isinstance(name_or_folder, str) and (hub := re.fullmatch(_HUB_NAME, name)):
+        subfolder = "/".join(filter(None, (hub["subfolder"], subfolder)))
+        folder = _from_hub(hub["repository"], subfolder, options)
+    elif folder is not None and options.get("revision"):
+        raise PhenakiError(f"revision {options['revision']!r}: '{name}' is on this machine, not on the hub")
+    if folder is None:
+        raise PhenakiError(
+            f"There is no model or folder '{name}'.{did_you_mean(name, model_names())} "
+            f"Models in the package: {', '.join(model_names()) or 'none'}. "
+            "You can also pass a folder, or owner/name on the Hugging Face hub."
+        )
+    if not (folder / subfolder).is_dir():
+        inside = ", ".join(sorted(entry.name for entry in folder.iterdir() if entry.is_dir())) or "no folder"
+        raise PhenakiError(f"'{name}' has no folder '{subfolder}': it holds {inside}")
+    return folder / subfolder
+
+
+def _local(name: str) -> Path | None:
+    """An existing folder, or a model in the package or a folder of it."""
     if os.path.isdir(name):
         return Path(name)
     if os.path.exists(name):
         raise PhenakiError(f"'{name}' is a file; pass a model folder, or one of: {', '.join(model_names())}.")
-    if name in model_names():
+    if name.partition("/")[0] in model_names() and (ZOO / name).is_dir():
         return ZOO / name
-    if isinstance(name_or_folder, str) and re.fullmatch(_HUB_NAME, name):
-        return _from_hub(name)
-    raise PhenakiError(
-        f"There is no model or folder '{name}'.{did_you_mean(name, model_names())} "
-        f"Models in the package: {', '.join(model_names()) or 'none'}. "
-        "You can also pass a folder, or owner/name on the Hugging Face hub."
-    )
+    return None
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, subfolder: str, options: HubOptions) -> Path:
     from huggingface_hub import snapshot_download  # slow to import, needed only here
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
+    within = f"{subfolder}/" if subfolder else ""
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+        return Path(snapshot_download(name, allow_patterns=[f"{within}*.json", f"{within}*.safetensors"], **options))
     except GatedRepoError as error:
         raise PhenakiError(
             f"'{name}' is gated on the Hugging Face hub: request access, then `hf auth login`."
         ) from error
+    except RevisionNotFoundError as error:
+        raise PhenakiError(f"'{name}' has no revision {options.get('revision')!r} on the Hugging Face hub.") from error
     except RepositoryNotFoundError as error:
         reason = "and no such model on the Hugging Face hub, or it is private: run `hf auth login`"
         raise PhenakiError(f"There is no folder '{name}', {reason}.") from error
@@ -68,7 +99,7 @@ def local_folder(name: str, revision: str = "") -> Path:
     """
     if os.path.isdir(name):
         return Path(name)
-    if not re.fullmatch(_HUB_NAME, name):
+    if not re.fullmatch(_REPOSITORY, name):
         raise PhenakiError(
             f"there is no folder '{name}': pass an existing folder, or owner/name on the Hugging Face hub"
         )

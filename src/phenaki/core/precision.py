@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
+from torch import nn
 
 from phenaki.core.errors import PhenakiError
 
@@ -33,6 +34,16 @@ def resolve_device(name: str) -> torch.device:
         raise PhenakiError(f"run.device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
 
 
+def move(networks: Sequence[nn.Module], device: str | int | torch.device) -> None:
+    """Move networks to a device. Raises PhenakiError if it cannot be used."""
+    try:
+        for network in networks:
+            network.to(device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # what torch raises depends on how it was built
+        reason = str(error).strip().partition("\n")[0]
+        raise PhenakiError(f"the model cannot be moved to the device '{device}': {reason}") from error
+
+
 def autocast(device: torch.device, precision: Precision = "auto") -> torch.autocast:
     """The autocast region in which every forward pass of training and inference runs.
 
@@ -41,6 +52,15 @@ def autocast(device: torch.device, precision: Precision = "auto") -> torch.autoc
     """
     use_bfloat16 = precision == "bfloat16" or (precision == "auto" and prefers_bfloat16(device))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bfloat16)
+
+
+def precision_of(dtype: torch.dtype) -> Precision:
+    """The precision that a type of tensors stands for. Raises PhenakiError for those in which networks do not run."""
+    known: dict[torch.dtype, Precision] = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+    if dtype not in known:
+        advice = " (float16 overflows where bfloat16 does not)" if dtype == torch.float16 else ""
+        raise PhenakiError(f"models run in torch.bfloat16 or torch.float32, not in {dtype}{advice}")
+    return known[dtype]
 
 
 def prefers_bfloat16(device: torch.device) -> bool:

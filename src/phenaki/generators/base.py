@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from phenaki.conditioning.base import Text
 from phenaki.core.errors import PhenakiError
+from phenaki.core.precision import Precision
 from phenaki.tokenizers.base import Tokenizer
 
 FORWARD_METHODS = ("condition", "logits", "features", "commit")
@@ -96,9 +97,12 @@ class Generator(nn.Module, ABC):
     clip), and `head`, and define `condition` and `features`. Critics also read `config.width`, that of the features,
     and `config.layers`, the default depth of a token critic. Generators with a cache set `has_cache`, and define
     `make_cache` and `commit`.
+
+    precision: of sampling, not of training.
     """
 
     has_cache: ClassVar[bool] = False
+    precision: Precision = "auto"
     config: Any
     head: nn.Module
 

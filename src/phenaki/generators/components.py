@@ -10,7 +10,7 @@ from torch import nn
 
 from phenaki.conditioning.base import Text, TextEncoder
 from phenaki.core.errors import PhenakiError
-from phenaki.core.precision import autocast
+from phenaki.core.precision import Precision, autocast
 from phenaki.generators.base import Generator
 from phenaki.generators.critic import Critic, check_critic
 from phenaki.tokenizers.base import Tokenizer
@@ -48,6 +48,11 @@ class Components:
     def device(self) -> torch.device:
         return next(self.generator.parameters()).device
 
+    @property
+    def precision(self) -> Precision:
+        """That of sampling and of the text encoder."""
+        return self.generator.precision
+
     def check_prompt(self, prompt: str) -> None:
         """Raise PhenakiError for a prompt that the text encoder cannot read."""
         if not isinstance(prompt, str):
@@ -71,7 +76,7 @@ class Components:
             raise PhenakiError(f"a scene has {count} prompts for {samples} samples: give one, or one for each")
         if isinstance(prompts, Text):
             return prompts if count == samples else prompts.repeat(samples)
-        with autocast(self.device):
+        with autocast(self.device, self.precision):
             return self.text_encoder.encode(list(prompts) if count == samples else list(prompts) * samples)
 
 

@@ -103,6 +103,13 @@ def _start_times(image: Image.Image) -> Sequence[float]:
     return starts
 
 
+def render(image: Image.Image, size: tuple[int, int] | None = None) -> Frames:
+    """A picture uint8 (H, W, 3), RGB, upright; `size`: resized by its short side and center-cropped to it."""
+    picture = ImageOps.exif_transpose(image)
+    view = ClipView(1, 1.0, size or (picture.height, picture.width), random=False)
+    return _render_picture(picture, Framing(view, np.random.default_rng(0)))
+
+
 def _render_picture(image: Image.Image, framing: Framing) -> Frames:
     picture = ImageOps.exif_transpose(image)
     if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip

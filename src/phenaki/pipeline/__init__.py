@@ -1,5 +1,6 @@
 """A whole model: text in, video out."""
 
+from phenaki.conditioning import Text
 from phenaki.pipeline.domain import Domain
 from phenaki.pipeline.loading import (
     ModelFile,
@@ -13,3 +14,4 @@ from phenaki.pipeline.model import Phenaki, load
 from phenaki.pipeline.progress import OnProgress, sampling_progress
 from phenaki.pipeline.results import Generation, sample_grid
 from phenaki.pipeline.world import Event, LiveWorld
+from phenaki.tokenizers import Tokenizer

@@ -1,14 +1,144 @@
-"""Whether frames and masks fit a model, before any work begins."""
+"""What a call asks for: brought into the model's form, and checked before any work begins."""
 
 from __future__ import annotations
 
+import operator
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from phenaki.conditioning import Text
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import floor_frames
 from phenaki.generators import Components, Generator
-from phenaki.sampling import SamplingOptions
+from phenaki.generators.components import check_text_width
+from phenaki.media.inputs import VideoInput, as_mask, as_video
+from phenaki.pipeline.results import Generation
+from phenaki.sampling import SamplingConfig, SamplingOptions
+from phenaki.sampling.scenes import Prompt
+
+Prompts = str | Sequence[str | Sequence[str] | Text] | Text | Tensor
+"""A prompt, or one for each scene, where a list has one for each sample; or embeddings in their place."""
+
+
+def as_prompts(prompts: Prompts | None, components: Components) -> list[Prompt]:
+    """The prompt of each scene: text, a tuple with a text for each sample, or embeddings of one row.
+
+    Embeddings are a `Text` of as many rows as scenes, or a tensor float (L, D) or (B, L, D) without padding. Raises
+    PhenakiError for anything else, and for embeddings that do not fit the generator.
+    """
+    if isinstance(prompts, Tensor):
+        prompts = prompts[None] if prompts.ndim == 2 else prompts
+        prompts = Text(prompts, torch.ones(prompts.shape[:2], dtype=torch.bool))
+    if isinstance(prompts, Text):
+        text = _check_embeddings(prompts, components)
+        return [text.row(i) for i in range(len(text.mask))]
+    if isinstance(prompts, str):
+        return [prompts]
+    if prompts is None:
+        raise PhenakiError("there is no prompt: pass text, or a list with a text for each scene")
+    if not isinstance(prompts, Iterable) or isinstance(prompts, (bytes, Mapping, PathLike)):
+        raise PhenakiError(f"the prompt {prompts!r}: pass text, or a list with a text for each scene")
+    scenes = [tuple(scene) if isinstance(scene, list) else scene for scene in prompts]
+    if not scenes:
+        raise PhenakiError("there is no prompt: give at least one")
+    return [_check_embeddings(scene, components) if isinstance(scene, Text) else scene for scene in scenes]
+
+
+def join_prompts(prompts: Sequence[Prompt]) -> Prompt:
+    """The prompts of several samples as that of one scene."""
+    if len(prompts) == 1:
+        return prompts[0]
+    texts = [prompt for prompt in prompts if isinstance(prompt, Text)]
+    if not texts:
+        return tuple(prompts)
+    if len(texts) < len(prompts):
+        raise PhenakiError("a batch of texts and embeddings: pass either")
+    fields = zip(*(text for text in texts), strict=True)
+    padded = (None if rows[0] is None else [row for text in rows for row in text] for rows in fields)
+    return Text(*(rows and pad_sequence(rows, batch_first=True) for rows in padded))
+
+
+def _check_embeddings(text: Text, components: Components) -> Text:
+    text = text.checked().to(components.device)
+    check_text_width(text.embeddings.shape[2], components.generator)
+    return text
+
+
+def check_count(samples: Any, scenes: Sequence[Prompt]) -> int:
+    """How many videos are generated: `samples`, or as many as a scene has prompts."""
+    counts = {len(scene) for scene in scenes if isinstance(scene, tuple) and not isinstance(scene, Text)}
+    samples = as_int(samples, "samples")
+    if samples < 1:
+        raise PhenakiError(f"{samples} samples cannot be generated: give 1 or more")
+    if counts - {samples} and (samples > 1 or len(counts) > 1):
+        wanted = " and ".join(map(str, sorted(counts)))
+        raise PhenakiError(f"scenes of {wanted} prompts for {samples} samples: give one prompt, or one for each")
+    return max(counts, default=samples)
+
+
+def check_lengths(frames: int | Sequence[int] | None, scenes: int) -> list[int | None]:
+    """The frames of each scene; None: as long as the model's."""
+    if frames is None or np.ndim(frames) == 0:
+        return [None if frames is None else as_int(frames, "frames")] * scenes
+    lengths = [as_int(length, "frames") for length in frames]
+    if len(lengths) != scenes:
+        raise PhenakiError(f"{len(lengths)} lengths for {scenes} prompts: give one for each, or one for all")
+    return lengths
+
+
+def check_sampling(sampling: SamplingConfig, options: SamplingOptions, components: Components) -> SamplingConfig:
+    """The settings of a model with the options of a call."""
+    plain: Any = {name: _plain(value) for name, value in options.items()}
+    sampling = sampling.with_options(plain)
+    sampling.decoding.check_critic(components.critic is not None)
+    if options.get("prime_frames") is not None:
+        check_prime_frames(sampling.rollout.prime_frames, components)
+    if sampling.guidance.negative_prompt is not None:
+        try:
+            components.text_encoder.check(sampling.guidance.negative_prompt)
+        except PhenakiError as error:
+            raise PhenakiError(f"the negative prompt: {error}") from error
+    return sampling
+
+
+def check_seed(seed: int | None) -> int:
+    """The seed of a call; None: a random one."""
+    if seed is None:
+        return secrets.randbits(31)
+    number = as_int(seed, "seed")
+    if not 0 <= number < 2**63:
+        raise PhenakiError(f"seed {number}: give a whole number from 0 to 2^63 - 1")
+    return number
+
+
+def as_int(value: Any, name: str) -> int:
+    """An int, of numpy or torch too. Raises PhenakiError for anything else."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError as error:
+        raise PhenakiError(f"{name} {value!r}: give a whole number") from error
+
+
+def _plain(value: Any) -> Any:
+    """Scalars of numpy and torch as Python's."""
+    return value.item() if isinstance(value, (np.generic, Tensor)) and value.ndim == 0 else value
+
+
+def check_size(size: Any) -> tuple[int, int]:
+    """Height and width."""
+    if np.ndim(size) != 1 or len(size) != 2:
+        raise PhenakiError(f"size {size!r}: pass height and width, such as (64, 64)")
+    height, width = (as_int(side, "size") for side in size)
+    return height, width
 
 
 def check_prime_frames(prime_frames: int, components: Components) -> None:
@@ -52,8 +182,13 @@ def check_enough_frames(video: Tensor, options: SamplingOptions, components: Com
         )
 
 
-def check_video(video: Tensor, samples: int, components: Components) -> Tensor:
-    """A video of the caller's, checked, one for each sample, on the model's device."""
+def check_video(video: VideoInput | Generation, samples: int, components: Components, size: Any = None) -> Tensor:
+    """A video of the caller's, checked, one for each sample, on the model's device.
+
+    Files and PIL pictures are fitted to `size` (None: the trained one) and to the model's frame rate.
+    """
+    source = video.video if isinstance(video, Generation) else video
+    video = as_video(source, size or components.tokenizer.config.image_size, components.tokenizer.config.fps)
     components.tokenizer.check_video(video)
     if len(video) not in (1, samples) or not video.numel():
         raise PhenakiError(f"videos {tuple(video.shape)} for {samples} samples: give one, or one for each")
@@ -61,33 +196,32 @@ def check_video(video: Tensor, samples: int, components: Components) -> Tensor:
 
 
 def check_start(
-    start: Tensor | None,
+    start: VideoInput | Generation | None,
     size: tuple[int, int] | None,
     samples: int,
     options: SamplingOptions,
     components: Components,
 ) -> tuple[Tensor | None, tuple[int, int]]:
     """The first frames, one for each sample, and the size of the video, both checked."""
+    size = None if size is None else check_size(size)
     if start is None:
         size = components.tokenizer.config.image_size if size is None else size
         components.tokenizer.grid(1, *size)
         return None, size
-    start = check_video(start, samples, components)
-    height, width = start.shape[-2:]
-    if size is not None and (height, width) != tuple(size):
+    video = check_video(start, samples, components, size)
+    height, width = video.shape[-2:]
+    if size is not None and (height, width) != size:
         raise PhenakiError(
             f"size {size[1]}x{size[0]}, but the first frames have {width}x{height} pixels: give one of the two"
         )
-    check_enough_frames(start, options, components)
-    return start, (height, width)
+    check_enough_frames(video, options, components)
+    return video, (height, width)
 
 
-def check_mask(mask: Tensor, video: Tensor) -> Tensor:
+def check_mask(source: VideoInput, video: Tensor) -> Tensor:
     """A mask of a video (B, 3, T, H, W), checked, as bool (1, 1, T or 1, H, W) on the video's device."""
-    mask = mask[None] if mask.ndim == 2 else mask
     frames, height, width = video.shape[2:]
-    if mask.dtype != torch.bool or mask.ndim != 3:
-        raise PhenakiError(f"a mask of shape {tuple(mask.shape)} and type {mask.dtype}: give bool (H, W) or (T, H, W)")
+    mask = as_mask(source, (height, width))
     if mask.shape[1:] != (height, width) or len(mask) not in (1, frames):
         raise PhenakiError(
             f"the mask has {len(mask)} frames of {mask.shape[2]}x{mask.shape[1]} pixels, and the video {frames} of "

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from phenaki.conditioning import Text
 from phenaki.core import hub
@@ -16,25 +17,31 @@ from phenaki.core.components import CONFIG_FILE, load_component
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import latent_frames
 from phenaki.core.hub import MODEL_FILE
-from phenaki.core.precision import best_device
-from phenaki.generators.components import check_text_width
+from phenaki.core.precision import best_device, move, precision_of
+from phenaki.media.inputs import VideoInput
 from phenaki.pipeline.checks import (
+    Prompts,
+    as_prompts,
     check_bidirectional,
+    check_count,
     check_enough_frames,
+    check_lengths,
     check_mask,
     check_prime_frames,
+    check_sampling,
+    check_seed,
     check_start,
     check_video,
+    join_prompts,
 )
 from phenaki.pipeline.loading import no_model_error
 from phenaki.pipeline.pretrained import PretrainedModel
 from phenaki.pipeline.progress import OnProgress, counting, sampling_progress
-from phenaki.pipeline.results import Generation
+from phenaki.pipeline.results import Generation, OutputType
+from phenaki.pipeline.words import CallOptions, LoadOptions, other_words
 from phenaki.pipeline.world import Event, LiveWorld
 from phenaki.sampling import (
     AnyRollout,
-    SamplingConfig,
-    SamplingOptions,
     Scene,
     count_steps,
     inpaint,
@@ -44,6 +51,7 @@ from phenaki.sampling import (
     plan_windows,
     rollout,
 )
+from phenaki.sampling.scenes import Prompt
 
 
 class Phenaki(PretrainedModel):
@@ -52,90 +60,137 @@ class Phenaki(PretrainedModel):
         model = Phenaki.from_pretrained("shapes-64")
         model.generate("a large red circle moves to the right", seed=1).save("circle.mp4")
 
-    Several prompts are the scenes of one story. Prompts with words that are not in `domain.words` are warned about, or
-    refused if `strict` is True.
+    Several prompts are the scenes of one story; calling the model makes a batch of them. Prompts with words that are
+    not in `domain.words` are warned about, or refused if `strict` is True.
     """
 
     # ---- text to video
 
+    @other_words
+    def __call__(
+        self,
+        prompts: str | Sequence[str] | Text | Tensor | None = None,
+        *,
+        scenes: Prompts | None = None,
+        frames: int | Sequence[int] | None = None,
+        start: VideoInput | Generation | None = None,
+        size: tuple[int, int] | None = None,
+        seed: int | None = 0,
+        samples: int = 1,
+        output_type: OutputType = "pil",
+        progress: bool = True,
+        on_progress: OnProgress | None = None,
+        **options: Unpack[CallOptions],
+    ) -> Generation:
+        """As `generate`, in the manner of diffusers: several prompts are videos of their own, in one batch.
+
+            frames = model(["a red circle", "a blue star"], num_inference_steps=12).frames  # two lists of PIL pictures
+
+        Args:
+            prompts: one per video, each of them `samples` times; embeddings have a row per video.
+            scenes: instead, what `generate` takes: the scenes of one story.
+            output_type: of `Generation.frames`.
+        """
+        if (prompts is None) == (scenes is None):
+            raise PhenakiError("pass prompts, of a batch of videos, or scenes, of one story")
+        if output_type not in get_args(OutputType):
+            known = ", ".join(get_args(OutputType))
+            raise PhenakiError(f"output_type {output_type!r}: there are {known}; result.video is the tensor")
+        if scenes is None:
+            samples = check_count(samples, ())
+            rows = [prompt for prompt in as_prompts(prompts, self.components) for _ in range(samples)]
+            scenes, samples = [join_prompts(rows)], len(rows)
+        common = {"frames": frames, "start": start, "size": size, "seed": seed, "samples": samples}
+        result = self.generate(scenes, **common, progress=progress, on_progress=on_progress, **options)
+        return replace(result, output_type=output_type)
+
+    @other_words
     def generate(
         self,
-        prompts: str | Sequence[str] | Text,
+        prompts: Prompts | None = None,
         *,
         frames: int | Sequence[int] | None = None,
-        start: Tensor | None = None,
+        start: VideoInput | Generation | None = None,
         size: tuple[int, int] | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         samples: int = 1,
         progress: bool = False,
-        **options: Unpack[SamplingOptions],
+        on_progress: OnProgress | None = None,
+        **options: Unpack[CallOptions],
     ) -> Generation:
         """Generate a video from a prompt, or a story from several, one per scene.
 
         Args:
-            prompts: or their embeddings `Text(embeddings, mask)`, float (B, L, D) and bool (B, L), one for each of B
-                scenes, as the model's text encoder or the caller computed them.
+            prompts: of the scenes; a list in place of one has a prompt for each sample. Or their embeddings, `Text` or
+                float (B, L, D), one for each of B scenes, as the model's text encoder or the caller computed them.
             frames: of a scene, 1 + p k (11 is 6 latent frames of the paper's p = 2); one number for all scenes or one
                 for each; None: the length that the generator was trained on. A scene after the first counts the last
                 frame of the scene before as its own first, and so adds one frame less: 11 + 10 + 10 = 31 frames for 3
                 scenes of 11. The same goes for the first scene after `start`.
-            start: float (B or 1, 3, K, H, W) in [0, 1], frames that the video begins with, unchanged; K = 1 for a
-                picture. The first scene continues the last `prime_frames` of them.
+            start: frames that the video begins with, unchanged: what `media/inputs.py: as_video` takes, one clip or
+                one for each sample. Files and PIL pictures are fitted to `size` and the model's frame rate. The first
+                scene continues the last `prime_frames` of them.
             size: (H, W) of the frames, multiples of the tokenizer's patch; None: that of `start`, else the trained
                 size, which looks best.
-            seed: the same seed gives the same video on the same machine.
+            seed: the same seed gives the same video on the same machine; None: a random one, which the result names.
             samples: how many videos of the same prompts are generated.
-            progress: show a progress bar, in a terminal.
+            progress: show a progress bar, in a terminal or a notebook.
+            on_progress: called with the number of finished decoding steps and their total.
             options: sampling settings such as steps, guidance_scale, temperature, order or negative_prompt
-                (`SamplingOptions`). None, or an option not given, keeps the model's own.
+                (`SamplingOptions`). None, or an option not given, keeps the model's own. Names of other libraries
+                are taken too (`pipeline/words.py`).
 
         Raises PhenakiError, before any work begins, for a prompt that the model cannot read, a length that does not
         fit (naming the two nearest) and a setting out of range.
         """
-        scenes = self._scenes(prompts, frames, start is None)
-        with sampling_progress(progress) as on_progress:
-            options |= {"frames": frames, "start": start, "size": size, "seed": seed, "samples": samples}
-            pieces = self.stream(prompts, on_progress=on_progress, **options)
-            video = torch.cat([piece.cpu() for piece in pieces], dim=2)
+        seed = check_seed(seed)
+        scenes, samples = self._scenes(prompts, frames, samples, start is None)
+        video, size = check_start(start, size, samples, options, self.components)
+        with sampling_progress(progress, on_progress) as on_progress:
+            common = {"frames": frames, "start": video, "size": size, "seed": seed, "samples": samples}
+            pieces = self.stream(prompts, **common, on_progress=on_progress, **options)
+            new = torch.cat([piece.cpu() for piece in pieces], dim=2)
         texts = tuple(None if isinstance(scene.prompt, Text) else scene.prompt for scene in scenes)
-        *starts, _ = accumulate((scene.frames for scene in scenes), initial=0 if start is None else start.shape[2])
-        return Generation(video, texts, tuple(starts), self.fps, seed)
+        *starts, _ = accumulate((scene.frames for scene in scenes), initial=0 if video is None else video.shape[2])
+        return Generation(new, texts, tuple(starts), self.fps, seed)
 
+    @other_words
     def stream(
         self,
-        prompts: str | Sequence[str] | Text,
+        prompts: Prompts | None = None,
         *,
         frames: int | Sequence[int] | None = None,
-        start: Tensor | None = None,
+        start: VideoInput | Generation | None = None,
         size: tuple[int, int] | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         samples: int = 1,
         on_progress: OnProgress | None = None,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[CallOptions],
     ) -> Iterator[Tensor]:
         """As `generate`, but yields float32 (B, 3, n, H, W) in [0, 1] while it generates, `start` first.
 
         Memory does not grow with the number of scenes. Arguments are checked at the call.
         """
-        scenes = self._scenes(prompts, frames, start is None)
+        scenes, samples = self._scenes(prompts, frames, samples, start is None)
         self._check_words([scene.prompt for scene in scenes])
-        sampling, rng = self._sampling(options), self._rng(seed, samples)
-        start, size = check_start(start, size, samples, options, self.components)
+        sampling, rng = check_sampling(self.sampling, options, self.components), self._rng(seed)
+        video, size = check_start(start, size, samples, options, self.components)
         longest, period = longest_clip(self.generator), self.tokenizer.patch[0]
-        windows = plan_windows(scenes, longest, period, sampling.rollout, start is not None)
+        windows = plan_windows(scenes, longest, period, sampling.rollout, video is not None)
         on_step = counting(on_progress, count_steps(windows, sampling))
-        new = rollout(self.components, scenes, sampling, rng, samples, start, size, on_step)
-        return new if start is None else chain([start], new)
+        new = rollout(self.components, scenes, sampling, rng, samples, video, size, on_step)
+        return new if video is None else chain([video], new)
 
+    @other_words
     def rollout(
         self,
         *,
-        start: Tensor | None = None,
+        start: VideoInput | Generation | None = None,
         size: tuple[int, int] | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         samples: int = 1,
         on_progress: OnProgress | None = None,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[CallOptions],
     ) -> AnyRollout:
         """A video of any number of scenes, passed one by one. Arguments are those of `stream`.
 
@@ -147,12 +202,13 @@ class Phenaki(PretrainedModel):
         Memory does not grow. `Rollout.state`, taken between two scenes, is enough to continue the video.
         `on_progress` gets None as total.
         """
-        sampling, rng = self._sampling(options), self._rng(seed, samples)
-        start, size = check_start(start, size, samples, options, self.components)
-        return make_rollout(self.components, sampling, rng, samples, start, size, counting(on_progress, None))
+        sampling, rng = check_sampling(self.sampling, options, self.components), self._rng(seed)
+        samples = check_count(samples, ())
+        video, size = check_start(start, size, samples, options, self.components)
+        return make_rollout(self.components, sampling, rng, samples, video, size, counting(on_progress, None))
 
     def scene(
-        self, prompt: str | Text, frames: int | None = None, prime_frames: int | None = None, first: bool = False
+        self, prompt: Prompt, frames: int | None = None, prime_frames: int | None = None, first: bool = False
     ) -> Scene:
         """A scene, checked, for `Rollout.generate`.
 
@@ -168,10 +224,11 @@ class Phenaki(PretrainedModel):
         return scene
 
     def _scene(
-        self, prompt: str | Text, frames: int | None = None, prime_frames: int | None = None, first: bool = False
+        self, prompt: Prompt, frames: int | None = None, prime_frames: int | None = None, first: bool = False
     ) -> Scene:
         if not isinstance(prompt, Text):
-            self.components.check_prompt(prompt)
+            for text in prompt if isinstance(prompt, tuple) else (prompt,):
+                self.components.check_prompt(text)
         if prime_frames is not None:
             check_prime_frames(prime_frames, self.components)
         period, longest = self.tokenizer.patch[0], self.generator.config.frames
@@ -184,47 +241,47 @@ class Phenaki(PretrainedModel):
             )
         return Scene(prompt, frames if first else frames - 1, prime_frames)
 
+    @other_words
     def play(
-        self, prompt: str, *, seed: int = 0, events: Sequence[Event] = (), **options: Unpack[SamplingOptions]
+        self, prompt: str, *, seed: int | None = 0, events: Sequence[Event] = (), **options: Unpack[CallOptions]
     ) -> LiveWorld:
         """A video without end that is steered while it runs, by prompts and actions; see `LiveWorld`.
 
         `events`: of an earlier world with the same prompt, seed and options, whose frames come again. Raises
         PhenakiError for a model that writes whole clips, and as `generate` does.
         """
-        sampling = self._sampling(options)
-        self._rng(seed, 1)
+        sampling, seed = check_sampling(self.sampling, options, self.components), check_seed(seed)
         self._check_words([prompt])
         return LiveWorld(self.components, sampling, prompt, seed, events)
 
     # ---- editing
 
-    def extend(self, video: Tensor, prompts: str | Sequence[str] | Text, **options: Any) -> Generation:
-        """Continue a video or a picture: its frames, float (B or 1, 3, n, H, W) in [0, 1], and then the new ones.
+    def extend(self, video: VideoInput | Generation, prompts: Prompts | None = None, **options: Any) -> Generation:
+        """Continue a video or a picture, whatever `start` of `generate` takes: its frames, and then the new ones.
 
         The last frame before a scene counts among its `frames`. `prime_frames` is how many of the last frames are
         continued (the paper's K). The options are those of `generate`.
         """
         return self.generate(prompts, start=video, **options)
 
+    @other_words
     def interpolate(
         self,
-        first: Tensor,
-        last: Tensor,
+        first: VideoInput | Generation,
+        last: VideoInput | Generation,
         prompt: str,
         *,
         frames: int | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         samples: int = 1,
         progress: bool = False,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[CallOptions],
     ) -> Generation:
         """Lead from one picture or clip to another: the frames of `first`, new ones, and those of `last`.
 
         Args:
-            first, last: float (B or 1, 3, n, H, W) in [0, 1], pictures where n = 1, returned unchanged. The generator
-                is conditioned on the last `prime_frames` of `first`, and on as many latent frames of `last` less one,
-                but at least one.
+            first, last: what `start` of `generate` takes, returned unchanged. The generator is conditioned on the last
+                `prime_frames` of `first`, and on as many latent frames of `last` less one, but at least one.
             frames: 1 + p k of the decoded clip, known frames included; None: as many as the generator writes, which is
                 also the most.
 
@@ -232,47 +289,51 @@ class Phenaki(PretrainedModel):
         """
         check_bidirectional(self.generator, "interpolate")
         scene = self.scene(prompt, frames, first=True)
-        sampling, rng = self._sampling(options), self._rng(seed, samples)
+        sampling = check_sampling(self.sampling, options, self.components)
+        seed, samples = check_seed(seed), check_count(samples, [scene.prompt])
         first, last = (check_video(clip, samples, self.components) for clip in (first, last))
         if first.shape[-2:] != last.shape[-2:]:
             sizes = " and ".join(f"{clip.shape[-1]}x{clip.shape[-2]}" for clip in (first, last))
             raise PhenakiError(f"the two clips have {sizes} pixels: bring them to one size")
         check_enough_frames(first, options, self.components)
         with sampling_progress(progress) as on_progress:
-            on_step = counting(on_progress, sampling.decoding.steps)
+            on_step, rng = counting(on_progress, sampling.decoding.steps), self._rng(seed)
             new = interpolate(self.components, first, last, prompt, scene.frames, sampling, rng, samples, on_step)
         return Generation(torch.cat((first, new, last), 2).cpu(), (prompt,), (first.shape[2],), self.fps, seed)
 
+    @other_words
     def inpaint(
         self,
-        video: Tensor,
-        mask: Tensor,
+        video: VideoInput | Generation,
+        mask: VideoInput,
         prompt: str,
         *,
         blend: bool = False,
-        seed: int = 0,
+        seed: int | None = 0,
         samples: int = 1,
         progress: bool = False,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[CallOptions],
     ) -> Generation:
         """Regenerate a part of a video.
 
         Args:
-            video: float (B or 1, 3, T, H, W) in [0, 1], T = 1 + p k. Masked pixels do not change the result.
-            mask: bool (H, W) or (T, H, W), True where pixels are regenerated; it grows to whole tokens.
+            video: what `start` of `generate` takes, T = 1 + p k frames. Masked pixels do not change the result.
+            mask: what `media/inputs.py: as_mask` takes, a picture or one for each frame, True or white where pixels are
+                regenerated; it grows to whole tokens.
             blend: return the kept pixels bit-equal, rather than as the tokenizer reconstructs them.
 
         The rest is as in `generate`. Raises PhenakiError for a mask of another size, and for an empty one.
         """
         check_bidirectional(self.generator, "inpaint")
-        sampling, rng = self._sampling(options), self._rng(seed, samples)
+        sampling = check_sampling(self.sampling, options, self.components)
+        seed, samples = check_seed(seed), check_count(samples, ())
         video = check_video(video, samples, self.components)
         scene = self.scene(prompt, video.shape[2], first=True)
         hole = check_mask(mask, video)
         longest, period = self.generator.config.frames, self.tokenizer.patch[0]
         steps = count_steps(plan_windows([scene], longest, period, sampling.rollout), sampling)
         with sampling_progress(progress) as on_progress:
-            on_step = counting(on_progress, steps)
+            on_step, rng = counting(on_progress, steps), self._rng(seed)
             pieces = inpaint(self.components, video, hole, prompt, sampling, rng, blend, on_step)
             new = torch.cat([piece.cpu() for piece in pieces], dim=2)
         return Generation(new, (prompt,), (0,), self.fps, seed)
@@ -280,59 +341,48 @@ class Phenaki(PretrainedModel):
     # ---- checks
 
     def _scenes(
-        self, prompts: str | Sequence[str] | Text, frames: int | Sequence[int] | None, first: bool
-    ) -> list[Scene]:
-        """The scenes, checked, with the new frames of each; `first`: no frames come before them."""
-        if isinstance(prompts, Text):
-            text = prompts.checked().to(self.device)
-            check_text_width(text.embeddings.shape[2], self.generator)
-            prompts = [text.row(i) for i in range(len(text.mask))]
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if not prompts:
-            raise PhenakiError("there is no prompt: give at least one")
-        lengths = [frames] * len(prompts) if frames is None or isinstance(frames, int) else list(frames)
-        if len(lengths) != len(prompts):
-            raise PhenakiError(f"{len(lengths)} lengths for {len(prompts)} prompts: give one for each, or one for all")
+        self, prompts: Prompts | None, frames: int | Sequence[int] | None, samples: int, first: bool
+    ) -> tuple[list[Scene], int]:
+        """The scenes, checked, with their new frames, and the number of samples; `first`: no frames come before."""
+        texts = as_prompts(prompts, self.components)
+        samples = check_count(samples, texts)
         scenes = []
-        for i, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
+        for i, (prompt, length) in enumerate(zip(texts, check_lengths(frames, len(texts)), strict=True)):
             try:
                 scenes.append(self._scene(prompt, length, first=first and i == 0))
             except PhenakiError as error:
-                raise PhenakiError(f"scene {i + 1}: {error}" if len(prompts) > 1 else str(error)) from error
-        return scenes
+                raise PhenakiError(f"scene {i + 1}: {error}" if len(texts) > 1 else str(error)) from error
+        return scenes, samples
 
-    def _check_words(self, prompts: Sequence[str | Text]) -> None:
-        self.domain.check((prompt for prompt in prompts if isinstance(prompt, str)), self.name, self.strict)
+    def _check_words(self, prompts: Sequence[Prompt]) -> None:
+        texts = [text for prompt in prompts for text in (prompt if isinstance(prompt, tuple) else (prompt,))]
+        self.domain.check((text for text in texts if isinstance(text, str)), self.name, self.strict)
 
-    def _sampling(self, options: SamplingOptions) -> SamplingConfig:
-        sampling = self.sampling.with_options(options)
-        sampling.decoding.check_critic(self.critic is not None)
-        if options.get("prime_frames") is not None:
-            check_prime_frames(sampling.rollout.prime_frames, self.components)
-        if sampling.guidance.negative_prompt is not None:
-            try:
-                self.text_encoder.check(sampling.guidance.negative_prompt)
-            except PhenakiError as error:
-                raise PhenakiError(f"the negative prompt: {error}") from error
-        return sampling
-
-    def _rng(self, seed: int, samples: int) -> torch.Generator:
-        if not 0 <= seed < 2**63:
-            raise PhenakiError(f"seed {seed}: give a whole number from 0 to 2^63 - 1")
-        if samples < 1:
-            raise PhenakiError(f"{samples} samples cannot be generated: give 1 or more")
-        return torch.Generator(self.device).manual_seed(seed)
+    def _rng(self, seed: int | None) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(check_seed(seed))
 
 
-def load(name_or_folder: str | Path, device: str | torch.device = "auto") -> Phenaki | nn.Module:
+@other_words
+def load(
+    name_or_folder: str | Path,
+    device: str | int | torch.device = "auto",
+    *,
+    dtype: torch.dtype | None = None,
+    **options: Unpack[LoadOptions],
+) -> Any:
     """A whole model (`Phenaki`), or a single tokenizer, generator, text encoder or critic, whichever the folder holds.
 
-    Names are those of `Phenaki.from_pretrained`. Raises PhenakiError for a folder that holds none of these.
+    Arguments are those of `Phenaki.from_pretrained`; "shapes-64/tokenizer" and "owner/name/tokenizer" are parts. Raises
+    PhenakiError for a folder that holds none of these.
     """
-    folder = hub.resolve(name_or_folder)
+    folder = hub.resolve(name_or_folder, **options)
     if (folder / MODEL_FILE).is_file():
-        return Phenaki.from_folder(folder, device, str(name_or_folder))
+        model = Phenaki.from_folder(folder, device, str(name_or_folder))
+        return model if dtype is None else model.to(dtype)
     if (folder / CONFIG_FILE).is_file():
-        component = load_component(folder)
-        return component.to(best_device() if device == "auto" else device)
+        component: Any = load_component(folder)
+        move([component], best_device() if device == "auto" else device)
+        if dtype is not None:
+            component.precision = precision_of(dtype)
+        return component
     raise no_model_error(folder)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Self, Unpack
 
 import torch
 
 from phenaki.core import hub
 from phenaki.core.errors import PhenakiError
-from phenaki.core.precision import best_device
+from phenaki.core.precision import best_device, move, precision_of
 from phenaki.generators import Components
 from phenaki.pipeline.domain import Domain
 from phenaki.pipeline.loading import load_model, save_model
+from phenaki.pipeline.words import LoadOptions, other_words
 from phenaki.sampling import SamplingConfig
 
 
@@ -53,29 +54,69 @@ class PretrainedModel:
     def device(self) -> torch.device:
         return self.components.device
 
-    def to(self, device: str | torch.device) -> Self:
-        """Move all networks to a device such as "cpu" or "cuda"."""
-        try:
-            for network in self.components.networks.values():
-                network.to(device)
-        except (RuntimeError, AssertionError) as error:  # what torch raises depends on how it was built
-            reason = str(error).strip().partition("\n")[0]
-            raise PhenakiError(f"the model cannot be moved to the device '{device}': {reason}") from error
+    def to(
+        self,
+        *targets: str | int | torch.device | torch.dtype,
+        device: str | int | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
+        """Move all networks to a device such as "cpu" or "cuda", or let them run in torch.bfloat16 or torch.float32.
+
+        Weights stay in float32, and norms and quantizers run in it: `dtype` is that of the matrix products. Without
+        one, they run in bfloat16 where that is faster. Raises PhenakiError for a device or a dtype that cannot be used.
+        """
+        for target in targets:
+            if isinstance(target, torch.dtype):
+                dtype = target
+            else:
+                device = target
+        if dtype is not None:
+            self.tokenizer.precision = self.generator.precision = precision_of(dtype)
+        if device is not None:
+            move(list(self.components.networks.values()), device)
         return self
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        clip = f"{self.generator.config.frames} frames of {width}x{height} pixels at {self.fps:g} fps"
+        precision = "" if self.components.precision == "auto" else f", in {self.components.precision}"
+        lines = [f"{type(self).__name__} {self.name or 'without a name'}: {clip}, on {self.device}{precision}"]
+        for kind, network in self.components.networks.items():
+            millions = sum(weight.numel() for weight in network.parameters()) / 1e6
+            lines.append(f"  {kind:<10} {type(network).__name__}, {millions:.1f} M parameters")
+        if self.domain.subject:
+            lines.append(f"  knows      {self.domain.subject}")
+        if self.domain.prompts:
+            lines.append(f"  try        {self.domain.prompts[0]!r}")
+        return "\n".join(lines)
 
     # ---- folders
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path, device: str | torch.device = "auto") -> Self:
+    @other_words
+    def from_pretrained(
+        cls,
+        name_or_folder: str | Path,
+        device: str | int | torch.device = "auto",
+        *,
+        dtype: torch.dtype | None = None,
+        **options: Unpack[LoadOptions],
+    ) -> Self:
         """The model of a name in the package, a folder, or `owner/name` on the Hugging Face hub.
 
-        `device` "auto" takes CUDA where there is one. Raises PhenakiError for an unknown name (with those there are),
-        for a folder that holds no whole model, and for components that are broken or were not built for one another.
+        Args:
+            device: "auto" takes CUDA where there is one.
+            dtype: as in `to`.
+            options: `revision`, `subfolder`, `cache_dir`, `token`, `local_files_only` (`core/hub.py: HubOptions`).
+
+        Raises PhenakiError for an unknown name (with those there are), for a folder that holds no whole model, and for
+        components that are broken or were not built for one another.
         """
-        return cls.from_folder(hub.resolve(name_or_folder), device, str(name_or_folder))
+        model = cls.from_folder(hub.resolve(name_or_folder, **options), device, str(name_or_folder))
+        return model if dtype is None else model.to(dtype)
 
     @classmethod
-    def from_folder(cls, folder: Path, device: str | torch.device, name: str = "") -> Self:
+    def from_folder(cls, folder: Path, device: str | int | torch.device, name: str = "") -> Self:
         return cls(*load_model(folder), name).to(best_device() if device == "auto" else device)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:

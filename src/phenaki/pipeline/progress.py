@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 
+from phenaki.core.notebook import notebook, notebook_bar
 from phenaki.core.progress import progress_bar
 from phenaki.sampling import OnStep
 
@@ -14,15 +15,24 @@ OnProgress = Callable[[int, int | None], None]
 
 
 @contextmanager
-def sampling_progress(visible: bool = True) -> Iterator[OnProgress]:
-    """A progress bar that vanishes when done."""
+def sampling_progress(visible: bool = True, on_progress: OnProgress | None = None) -> Iterator[OnProgress]:
+    """A progress bar that vanishes when done, in a terminal or a notebook; `on_progress` is called too."""
+    bar = notebook_bar if visible and notebook() else terminal_bar
+    with bar("generating, step", visible) as update:
+
+        def progressed(finished: int, total: int | None) -> None:
+            update(finished, total)
+            if on_progress is not None:
+                on_progress(finished, total)
+
+        yield progressed
+
+
+@contextmanager
+def terminal_bar(description: str, visible: bool) -> Iterator[OnProgress]:
     with progress_bar(visible=visible, transient=True) as bar:
-        task = bar.add_task("generating, step", total=None)
-
-        def on_progress(finished: int, total: int | None) -> None:
-            bar.update(task, completed=finished, total=total)
-
-        yield on_progress
+        task = bar.add_task(description, total=None)
+        yield lambda finished, total: bar.update(task, completed=finished, total=total)
 
 
 def counting(on_progress: OnProgress | None, total: int | None) -> OnStep | None:

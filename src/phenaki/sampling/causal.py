@@ -83,7 +83,8 @@ class CausalRollout:
         Returns its frames, float32 (B, 3, n, H, W) in [0, 1]: n is 1 for the first one of a video, else the tokenizer's
         p.
         """
-        with autocast(self.components.device):  # around all passes, so that weights are cast once
+        device, precision = self.components.device, self.components.precision
+        with autocast(device, precision):  # around all passes, so that weights are cast once
             self._prime(text)
             return self.decoder.push(self._generate(text, None if actions is None else actions[:, None]))
 
@@ -124,7 +125,7 @@ class CausalRollout:
     def _commit(self, ids: Tensor, actions: Tensor | None, condition: Condition) -> None:
         """Make a latent frame, ids int64 (B, 1, h, w), part of the video, in as many branches as the condition has."""
         self._committed[self.latent_frames] = ids, actions
-        with autocast(ids.device):
+        with autocast(ids.device, self.components.precision):
             branches = 1 + self.sampling.guidance.uses_cfg
             self.components.generator.commit(ids.repeat(branches, 1, 1, 1), condition, self.cache)
         first, size = self.cache.sinks, self.cache.size

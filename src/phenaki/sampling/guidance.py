@@ -34,7 +34,7 @@ def sample_ids(
     conditions = cfg_conditions(components.generator, text, sampling.guidance.uses_cfg, negative)
     logits_fns = cfg_logits_fns(components.generator, conditions, sampling.guidance.scales(decoding.steps))
     scores_fn = critic_scores_fn(components, text) if decoding.order == "critic" else None
-    with autocast(ids.device):  # around all steps, so that weights are cast once
+    with autocast(ids.device, components.precision):  # around all steps: weights are cast once
         return decode(logits_fns, ids, known, components.generator.mask_id, decoding, rng, on_step, scores_fn)
 
 
@@ -52,7 +52,7 @@ def cfg_conditions(
     `negative`: a text of B prompts in place of the null branch; its length may differ. Both branches see the actions,
     float (B, t, A).
     """
-    with autocast(text.embeddings.device):
+    with autocast(text.embeddings.device, generator.precision):
         condition = generator.condition(text, actions)
         if not with_null:
             return condition, condition
@@ -74,7 +74,7 @@ def cfg_logits_fns(
 
     @torch.no_grad()
     def logits_fn(scale: float, ids: Tensor, where: Tensor) -> Tensor:
-        with autocast(ids.device):
+        with autocast(ids.device, generator.precision):
             if scale == 1:
                 return generator.logits(ids, condition, where, cache=alone).float()
             twice = torch.cat((where, where + ids.numel()))
@@ -92,11 +92,11 @@ def critic_scores_fn(components: Components, text: Text) -> ScoresFn | None:
     if critic is None:
         return None
     device = text.embeddings.device
-    with autocast(device):
+    with autocast(device, components.precision):
         condition = critic.condition_on(generator, text)
 
     def scores_fn(ids: Tensor) -> Tensor:
-        with autocast(device):
+        with autocast(device, components.precision):
             return critic.scores(generator, ids, condition)
 
     return scores_fn

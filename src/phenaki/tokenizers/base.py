@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import frame_count
-from phenaki.core.precision import autocast
+from phenaki.core.precision import Precision, autocast
+from phenaki.media.inputs import VideoInput, as_video
 from phenaki.nn.state import StreamState
 from phenaki.tokenizers.quantizers import Quantized
 from phenaki.tokenizers.spec import Grid, TokenizerSpec
@@ -32,10 +33,12 @@ class Tokenizer(nn.Module, ABC):
     define `encode_latents` and `decode_latents`.
 
     causal: whether the ids of a latent frame are independent of later frames. Only imported models are not causal.
+    precision: of `encode` and `decode`; training has its own.
     """
 
     patch: tuple[int, int, int]
     causal: bool = True
+    precision: Precision = "auto"
 
     @property
     def vocab_size(self) -> int:
@@ -75,8 +78,9 @@ class Tokenizer(nn.Module, ABC):
         return Reconstruction(self.decode_latents(quantized.latents), quantized)
 
     @torch.no_grad()
-    def encode(self, video: Tensor) -> Tensor:
-        """video float (B, 3, T, H, W) in [0, 1] -> ids int64 (B, t, h, w)."""
+    def encode(self, video: VideoInput) -> Tensor:
+        """video float (B, 3, T, H, W) in [0, 1], or another that `as_video` takes -> ids int64 (B, t, h, w)."""
+        video = as_video(video).to(next(self.parameters()).device)
         self.spec.check_video(video)
         self.grid(*video.shape[2:])
         return self.encoder().push(video) if self.causal else self._encode_chunk(video)
@@ -125,11 +129,11 @@ class Tokenizer(nn.Module, ABC):
         self.spec.check_video(video)
 
     def _encode_chunk(self, video: Tensor, state: StreamState | None = None) -> Tensor:
-        with autocast(video.device):
+        with autocast(video.device, self.precision):
             return self.quantizer(self.encode_latents(video, state)).ids
 
     def _decode_chunk(self, ids: Tensor, state: StreamState | None = None) -> Tensor:
-        with autocast(ids.device):
+        with autocast(ids.device, self.precision):
             return self.decode_latents(self.quantizer.indices_to_latents(ids), state).float().clamp(0, 1)
 
     def _check_causal(self) -> None:

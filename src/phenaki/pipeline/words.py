@@ -1,0 +1,152 @@
+"""The argument names of diffusers and phenaki-pytorch: taken as ours, or answered with ours."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, NamedTuple, ParamSpec, TypedDict, TypeVar
+
+import torch
+
+from phenaki.conditioning import Text
+from phenaki.core.errors import PhenakiError, did_you_mean
+from phenaki.core.hub import HubOptions
+from phenaki.media.inputs import VideoInput
+from phenaki.sampling import SamplingOptions
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+class Word(NamedTuple):
+    """`ours`: the argument that a name stands for. `answer`: why there is none, and what to do instead."""
+
+    ours: str = ""
+    answer: str = ""
+
+
+WORDS = {
+    "prompt": Word("prompts"),
+    "texts": Word("prompts"),
+    "text": Word("prompts"),
+    "prompt_embeds": Word("prompts"),
+    "text_embeds": Word("prompts"),
+    "num_frames": Word("frames"),
+    "video_length": Word("frames"),
+    "num_inference_steps": Word("steps"),
+    "cond_scale": Word("guidance_scale"),
+    "cfg_scale": Word("guidance_scale"),
+    "image": Word("start"),
+    "height": Word("size"),
+    "width": Word("size"),
+    "generator": Word("seed"),
+    "num_videos_per_prompt": Word("samples"),
+    "num_images_per_prompt": Word("samples"),
+    "batch_size": Word("samples"),
+    "prime_lengths": Word("prime_frames"),
+    "on_step": Word("on_progress"),
+    "torch_dtype": Word("dtype"),
+    "device_map": Word("device"),
+    "callback": Word(answer="pass on_progress=, a function of the finished steps and their total"),
+    "callback_on_step_end": Word(answer="pass on_progress=, a function of the finished steps and their total"),
+    "starting_temperature": Word(answer="pass temperature= with temperature_end=0, which falls as it does"),
+    "noise_K": Word(answer="pass choice_temperature=, the noise on the confidence"),
+    "latents": Word(answer="there are no latents to pass: seed= decides the noise"),
+    "negative_prompt_embeds": Word(answer="pass negative_prompt=, as text"),
+    "eta": Word(answer="ids are not denoised; temperature= and choice_temperature= decide the noise"),
+    "strength": Word(answer="conditioning frames are kept as they are; inpaint() regenerates what a mask marks"),
+    "mask_image": Word(answer="call inpaint(video, mask, prompt)"),
+    "video": Word(answer="call extend(video, prompts), or pass start="),
+    "fps": Word(answer="a model has one frame rate, model.fps; save() writes it"),
+    "frame_rate": Word(answer="a model has one frame rate, model.fps; save() writes it"),
+    "return_dict": Word(answer="the result is an object; its videos are result.video and result.frames"),
+    "variant": Word(answer="a model has one set of weights; dtype= chooses the precision"),
+    "use_safetensors": Word(answer="weights are always safetensors; leave it out"),
+    "trust_remote_code": Word(answer="models bring no code; leave it out"),
+}
+"""By name; `docs/python.md` lists them."""
+
+
+class OtherWords(TypedDict, total=False):
+    """Names that calls take beside their own (`WORDS`)."""
+
+    prompt: str | Sequence[str] | Text | None
+    texts: str | Sequence[str] | None
+    prompt_embeds: Text | torch.Tensor | None
+    num_frames: int | Sequence[int] | None
+    num_inference_steps: int | None
+    cond_scale: float | None
+    image: VideoInput | None
+    height: int | None
+    width: int | None
+    generator: torch.Generator | None
+    num_videos_per_prompt: int | None
+    num_images_per_prompt: int | None
+    on_step: Callable[[int, int | None], None] | None
+
+
+class LoadOptions(HubOptions, total=False):
+    """Where a model on the hub is, and other words for arguments."""
+
+    torch_dtype: torch.dtype | None
+    device_map: str | None
+
+
+class CallOptions(SamplingOptions, OtherWords, total=False):
+    """Sampling options, and other words for them and for arguments."""
+
+
+def other_words(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """The method, which then takes the names of `WORDS` too, and names the nearest argument of one that it lacks."""
+    signature = inspect.signature(method)
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    own = {name for name in signature.parameters if name not in ("self", "cls", "options")}
+    loads = "device" in own
+    own |= set((HubOptions if loads else SamplingOptions).__annotations__) if open_ended else set()
+
+    @wraps(method)
+    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        positional = signature.bind_partial(*args).arguments
+        size = getattr(args[0], "image_size", None)
+        return method(*args, **translate(kwargs, own, method.__name__, positional, size))
+
+    return call
+
+
+def translate(
+    values: Mapping[str, Any], own: set[str], call: str, positional: Mapping[str, Any] | None = None, size: Any = None
+) -> dict[str, Any]:
+    """The arguments of a call with our names. `own`: those that it has; `size`: (H, W) where one side alone is passed.
+
+    Raises PhenakiError for names that stand for nothing here, and for two that stand for the same.
+    """
+    ours = {name: value for name, value in values.items() if name in own}
+    used = {name: name for name in (*(positional or {}), *ours)}
+    for name, value in values.items():
+        if name in own:
+            continue
+        word = WORDS.get(name)
+        if word is None or (word.ours and word.ours not in own):
+            raise PhenakiError(f"{call}() has no argument '{name}'.{did_you_mean(name, own)}")
+        if word.answer:
+            raise PhenakiError(f"{call}() has no argument '{name}': {word.answer}")
+        if value is None:
+            continue
+        earlier = used.setdefault(word.ours, name)
+        if earlier != name and {earlier, name} != {"height", "width"}:
+            raise PhenakiError(f"'{earlier}' and '{name}' are the same argument of {call}(): pass one")
+        if name in ("height", "width"):
+            rows, columns = ours.get("size", size)
+            value = (value, columns) if name == "height" else (rows, value)
+        elif name == "generator":
+            value = _seed(value)
+        ours[word.ours] = value
+    return ours
+
+
+def _seed(rng: Any) -> int:
+    """A seed from a torch.Generator, which moves on, so that its next use gives another video."""
+    if not isinstance(rng, torch.Generator):
+        raise PhenakiError(f"generator {type(rng).__name__}: pass one torch.Generator, or seed=, a number")
+    return int(torch.randint(2**31, (), generator=rng, device=rng.device))
