@@ -299,3 +299,17 @@ def test_the_command_ends_with_the_sentence(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("phenaki.training.tokenizer.overfit_one", failing)
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 2 and "phenaki: not memorised" in result.output
+
+
+def test_a_run_begins_with_the_weights_of_a_tokenizer_of_its_sizes(tmp_path: Path) -> None:
+    recipe = tiny_recipe()
+    recipe = replace(recipe, run=replace(recipe.run, steps=1))
+    first = load_component(train_tokenizer(recipe, tmp_path / "first"))
+    frozen = replace(recipe, optimizer=replace(recipe.optimizer, lr=1e-12))
+    again = load_component(train_tokenizer(frozen, tmp_path / "again", init=first))
+    for (name, one), other in zip(first.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.allclose(one, other, atol=1e-5), name
+    wider = replace(recipe, tokenizer=replace(recipe.tokenizer, width=128))
+    with pytest.raises(PhenakiError, match="other sizes"):
+        train_tokenizer(wider, tmp_path / "wider", init=first)
+    assert not (tmp_path / "wider" / "checkpoints").exists()

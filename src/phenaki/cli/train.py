@@ -79,6 +79,14 @@ ChangesArgument = Annotated[
 def train_tokenizer(
     recipe: RecipeOption,
     out: RunFolderOption,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Fine-tune a tokenizer of the same sizes: its folder, or that of a complete model.",
+            show_default=False,
+        ),
+    ] = None,
     data: DataOption = None,
     resume: ResumeOption = "auto",
     overwrite: OverwriteOption = False,
@@ -102,6 +110,7 @@ def train_tokenizer(
 
     torchrun --nproc-per-node 2 -m phenaki train tokenizer ...
     """
+    from phenaki.pipeline import load_part
     from phenaki.training import recipes
     from phenaki.training.tokenizer import overfit_one as overfit
     from phenaki.training.tokenizer import train_tokenizer
@@ -111,7 +120,8 @@ def train_tokenizer(
     if overfit_one:
         print(overfit(configured, out))
         return
-    _say_trained("tokenizer", train_tokenizer(configured, out, resume, overwrite))
+    init = load_part(init_from, "tokenizer") if init_from else None
+    _say_trained("tokenizer", train_tokenizer(configured, out, resume, overwrite, init))
 
 
 @train_app.command("generator")

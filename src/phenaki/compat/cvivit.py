@@ -121,7 +121,7 @@ class CosineCodes(nn.Module):
 
     def __init__(self, width: int, code_dim: int, vocab_size: int):
         super().__init__()
-        self.vocab_size = vocab_size
+        self.vocab_size, self.num_codebooks = vocab_size, 1
         self.project_in, self.project_out = _projections(width, code_dim)
         self._codebook = nn.ParameterDict({"embed": torch.zeros(1, vocab_size, code_dim)})
 
@@ -145,7 +145,7 @@ class LookupFree(nn.Module):
 
     def __init__(self, width: int, code_dim: int, vocab_size: int):
         super().__init__()
-        self.vocab_size = vocab_size
+        self.vocab_size, self.num_codebooks = vocab_size, 1
         self.project_in, self.project_out = _projections(width, code_dim)
         self.register_buffer("mask", 2 ** torch.arange(code_dim - 1, -1, -1))  # the place value of each sign in an id
 

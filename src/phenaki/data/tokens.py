@@ -121,7 +121,7 @@ class TokenSource(ShardSource):
     def _sample(self, item: EncodedSample, view: ClipView, rng: np.random.Generator) -> Tokens:
         spec, period = self.made_by.spec, self.made_by.spec.patch[0]
         steps = latent_frames(view.frames, period)
-        area = view.size[0] // spec.patch[1], view.size[1] // spec.patch[2]
+        area = spec.grid(view.frames, *view.size)[1:]
         try:
             arrays = load(item.media)
             ids, text = arrays["ids"], arrays["text"] if self.made_by.text_encoder else None

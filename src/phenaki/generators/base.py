@@ -91,7 +91,8 @@ class Condition:
 
 
 class Generator(nn.Module, ABC):
-    """ids int64 (B, t, h, w), `mask_id` where unknown, and a condition -> logits (B, t, h, w, V).
+    """ids int64 (B, t, h, w), `mask_id` where unknown, and a condition -> logits (B, t, h, w, V). With C codebooks,
+    C neighbouring ids of a row are of one position; features and head are those of positions.
 
     Subclasses set `config`, with `tokenizer` (the TokenizerSpec of the ids), `text_width` and `frames` (of the longest
     clip), and `head`, and define `condition` and `features`. Critics also read `config.width`, that of the features,
@@ -109,6 +110,10 @@ class Generator(nn.Module, ABC):
     @property
     def vocab_size(self) -> int:
         return self.config.tokenizer.vocab_size
+
+    @property
+    def num_codebooks(self) -> int:
+        return self.config.tokenizer.num_codebooks
 
     @property
     def mask_id(self) -> int:
@@ -149,8 +154,8 @@ class Generator(nn.Module, ABC):
 
     @abstractmethod
     def features(self, ids: Tensor, condition: Condition, where: Tensor | None = None, **history: Any) -> Tensor:
-        """What `head` turns into logits: (B, t, h, w, D), or (M, D). Arguments are those of `logits`; a generator that
-        keeps a cache takes `clean` and `cache` too."""
+        """What `head` turns into logits: (B, t, h, w / C, D), or (M, D) at the M positions `where`. Arguments are those
+        of `logits`; a generator that keeps a cache takes `clean` and `cache` too."""
 
     def logits(
         self,
@@ -160,7 +165,7 @@ class Generator(nn.Module, ABC):
         clean: Tensor | None = None,
         cache: Any = None,
     ) -> Tensor:
-        """Logits of every position, (B, t, h, w, V), or of the M positions `where`, (M, V).
+        """Logits of every id, (B, t, h, w, V), or of the M ids `where`, (M, V).
 
         Args:
             ids: int64 (B, t, h, w), `mask_id` where unknown.
@@ -171,7 +176,12 @@ class Generator(nn.Module, ABC):
         history = {name: value for name, value in (("clean", clean), ("cache", cache)) if value is not None}
         if history and not self.has_cache:
             raise PhenakiError(f"{type(self).__name__} sees a whole clip at once and takes no `clean` and no `cache`")
-        return self.head(self.features(ids, condition, where, **history))
+        if self.num_codebooks == 1:
+            return self.head(self.features(ids, condition, where, **history))
+        # Of all positions: which codebooks `where` asks for differs between them, and to select would cost more.
+        logits = self.head(self.features(ids, condition, **history))
+        logits = logits.unflatten(-1, (self.num_codebooks, -1)).flatten(-3, -2)
+        return logits if where is None else logits.flatten(0, -2).index_select(0, where)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """As `logits`."""

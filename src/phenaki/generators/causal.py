@@ -174,7 +174,7 @@ class CausalTransformer(MaskedTransformer):
     ) -> Tensor:
         x, _ = self._run(ids, condition, clean, cache, outputs=1)
         x = self.norm(x[-1])
-        return x.view(*ids.shape, -1) if where is None else x.flatten(0, -2).index_select(0, where)
+        return x.unflatten(2, (ids.shape[2], -1)) if where is None else x.flatten(0, -2).index_select(0, where)
 
     @torch.no_grad()
     def commit(self, ids: Tensor, condition: Condition, cache: KVCache) -> None:
@@ -188,7 +188,7 @@ class CausalTransformer(MaskedTransformer):
     ) -> tuple[Tensor, list[KeysValues]]:
         """What the last `outputs` copies are after all layers, (outputs, B, F, S, D), and, of each layer, keys and values
         (B, H, S, K) of the last latent frame."""
-        B, frames, h, w = ids.shape
+        frames, h, w = ids.shape[1], ids.shape[2], ids.shape[3] // self.num_codebooks
         start = 0 if cache is None else cache.frames
         if cache is not None and (clean is not None or frames != 1):
             raise PhenakiError(f"with a cache, one latent frame at a time is decoded, not {frames} or a clean copy")
@@ -208,11 +208,12 @@ class CausalTransformer(MaskedTransformer):
 
     def _embed(self, ids: Tensor, condition: Condition, start: int) -> Tensor:
         """Embeddings (B, F, S, D) of latent frames from number `start` on."""
-        B, frames, h, w = ids.shape
+        x = self.embed_ids(ids)
+        _, _, h, w, _ = x.shape
         _, ph, pw = self.config.tokenizer.patch
         height, width = self.config.tokenizer.image_size
         space = fourier_features((h, w), (height // ph, width // pw), FOURIER_BANDS, ids.device)
-        x = self.ids(ids).flatten(2, 3) + self.positions(space.to(self.positions.weight.dtype))
+        x = x.flatten(2, 3) + self.positions(space.to(self.positions.weight.dtype))
         return self._mark(x, condition) if start == 0 else self._act(x, condition)
 
     def _window_mask(self, frames: int, S: int, device: torch.device) -> Tensor:

@@ -58,9 +58,10 @@ class TokenCritic(MaskedTransformer):
 
 @dataclass(frozen=True)
 class SelfCriticConfig:
-    """`width`: of the generator's features."""
+    """`width`: of the generator's features. `num_codebooks`: ids that it scores at each position."""
 
     width: int
+    num_codebooks: int = 1
 
 
 class SelfCritic(nn.Module):
@@ -69,7 +70,7 @@ class SelfCritic(nn.Module):
     def __init__(self, config: SelfCriticConfig):
         super().__init__()
         self.config = config
-        self.head = nn.Linear(config.width, 1)
+        self.head = nn.Linear(config.width, config.num_codebooks)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
@@ -79,7 +80,7 @@ class SelfCritic(nn.Module):
 
     def scores(self, generator: Generator, ids: Tensor, condition: Condition) -> Tensor:
         """float32 (B, t, h, w), log-odds that each id of ids int64 (B, t, h, w) is real."""
-        return self.head(generator.features(ids, condition)).squeeze(-1).float()
+        return self.head(generator.features(ids, condition)).flatten(-2).float()
 
 
 Critic = TokenCritic | SelfCritic
@@ -93,7 +94,7 @@ def build_critic(config: CriticConfig, generator: Generator) -> Critic:
     if generator.has_cache:
         raise PhenakiError("critics score whole clips, which a causal generator does not see: use critic.kind=none")
     if config.kind == "self":
-        return SelfCritic(SelfCriticConfig(sizes.width))
+        return SelfCritic(SelfCriticConfig(sizes.width, generator.num_codebooks))
     return TokenCritic(
         MaskedTransformerConfig(
             tokenizer=sizes.tokenizer,

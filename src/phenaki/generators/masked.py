@@ -1,6 +1,6 @@
 """The paper's second stage: a bidirectional transformer that fills in masked ids from text (section 2.2).
 
-Shapes: B batch, t, h, w token grid, N = t * h * w, L text positions, D width, V vocabulary.
+Shapes: B batch, t, h, w token grid, N = t * h * w, L text positions, D width, V vocabulary, C codebooks.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class MaskedTransformer(Generator):
         super().__init__()
         self.config = config
         width = config.width
-        self.ids = nn.Embedding(self.vocab_size + 1, width)
+        self.ids = nn.Embedding(self.num_codebooks * (self.vocab_size + 1), width)
         self.first_frame = nn.Parameter(torch.zeros(width))
         self.positions = nn.Linear(2 * FOURIER_BANDS * self.axes, width)
         self.null_text = nn.Parameter(torch.randn(config.text_width) * 0.02)
@@ -77,9 +77,9 @@ class MaskedTransformer(Generator):
             self.make_block(width, config.mlp_ratio, config.text_width) for _ in range(config.layers)
         )
         self.norm = nn.LayerNorm(width)
-        self.head = RaggedLinear(width, self.outputs)
+        self.head = RaggedLinear(width, self.num_codebooks * self.outputs)
         initialize(self, depth=config.layers)
-        nn.init.normal_(self.ids.weight, std=width**-0.5)
+        nn.init.normal_(self.ids.weight, std=(self.num_codebooks * width) ** -0.5)
         nn.init.normal_(self.head.weight, std=0.02)
 
     def make_block(self, width: int, mlp_ratio: int, text_width: int) -> TransformerBlock:
@@ -92,7 +92,7 @@ class MaskedTransformer(Generator):
 
     @property
     def outputs(self) -> int:
-        """Width of the head's output."""
+        """Width of the head's output, for each id."""
         return self.vocab_size
 
     def condition(
@@ -119,6 +119,14 @@ class MaskedTransformer(Generator):
             frames = torch.cat((every, frames), dim=1)
         keys_values = [layer.cross.keys_values(embeddings) for layer in self.layers]
         return Condition(keys_values, mask, frames, self._embed_actions(actions, drop_actions, len(mask)), starts)
+
+    def embed_ids(self, ids: Tensor) -> Tensor:
+        """ids (B, t, h, w) -> (B, t, h, w / C, D): the sum of the embeddings of a position's ids, a table for each
+        codebook."""
+        if self.num_codebooks == 1:
+            return self.ids(ids)
+        first = torch.arange(self.num_codebooks, device=ids.device) * (self.vocab_size + 1)
+        return self.ids(ids.unflatten(-1, (-1, self.num_codebooks)) + first).sum(-2)
 
     def _embed_actions(self, actions: Tensor | None, drop: Tensor | None, batch: int) -> Tensor | None:
         """Embeddings (B, t, D) of the actions, or (B, 1, D) of unknown ones."""
@@ -156,10 +164,11 @@ class MaskedTransformer(Generator):
         clean: Tensor | None = None,
         cache: Any = None,
     ) -> Tensor:
-        B, t, h, w = ids.shape
+        x = self.embed_ids(ids)
+        B, t, h, w, _ = x.shape
         patch, (height, width) = self.config.tokenizer.patch, self.config.tokenizer.image_size
         scales = (latent_frames(self.config.frames, patch[0]), height // patch[1], width // patch[2])
-        x = self.ids(ids).view(B, t * h * w, -1)
+        x = x.flatten(1, 3)
         features = fourier_features((t, h, w), scales, FOURIER_BANDS, ids.device)
         x = x + self.positions(features.to(self.positions.weight.dtype))
         x = self._mark(x.unflatten(1, (t, h * w)), condition).flatten(1, 2)

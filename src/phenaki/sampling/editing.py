@@ -106,13 +106,15 @@ def inpaint(
         known_frames, end = min(window.known, done), done + window.new
         before = ids if known_frames == done else tokenizer.encode(result[:, :, -known_frames:])
         ids = tokenizer.encode(canvas[:, :, done - known_frames : end])
-        known = ~pixels_to_tokens(hole[:, :, done - known_frames : end], tokenizer.patch)
+        hole_ids = pixels_to_tokens(hole[:, :, done - known_frames : end], tokenizer.patch)
+        known = ~hole_ids.repeat_interleave(tokenizer.num_codebooks, dim=-1)
         if known_frames:
             ids[:, : before.shape[1]], known[:, : before.shape[1]] = before, True
         ids = sample_ids(components, text, ids, known, window_sampling(window, sampling), rng, on_step)
         new = tokenizer.decode(ids)[:, :, known_frames:]
         if blend:
-            regenerated = tokens_to_pixels(~known, tokenizer.patch)[:, :, known_frames:]
+            patches = ~known[..., :: tokenizer.num_codebooks]
+            regenerated = tokens_to_pixels(patches, tokenizer.patch)[:, :, known_frames:]
             new = torch.where(regenerated, new, video[:, :, done:end])
         result, done = torch.cat((result, new), 2)[:, :, -longest:], end
         yield new

@@ -27,7 +27,8 @@ class Reconstruction(NamedTuple):
 
 
 class Tokenizer(nn.Module, ABC):
-    """Video float (B, 3, T, H, W) in [0, 1] <-> ids int64 (B, t, h, w) with t = 1 + (T - 1) / p.
+    """Video float (B, 3, T, H, W) in [0, 1] <-> ids int64 (B, t, h, w) with t = 1 + (T - 1) / p. With C codebooks there
+    are C ids for each column of patches.
 
     Subclasses set `config` (with `fps` and `image_size`), `patch` = (p frames, rows, columns) and `quantizer`, and
     define `encode_latents` and `decode_latents`.
@@ -42,7 +43,13 @@ class Tokenizer(nn.Module, ABC):
 
     @property
     def vocab_size(self) -> int:
+        """Of each codebook."""
         return self.quantizer.vocab_size
+
+    @property
+    def num_codebooks(self) -> int:
+        """Ids of a position of the grid, neighbours in a row."""
+        return self.quantizer.num_codebooks
 
     @property
     def last_layer(self) -> list[nn.Parameter]:
@@ -51,7 +58,8 @@ class Tokenizer(nn.Module, ABC):
 
     @property
     def spec(self) -> TokenizerSpec:
-        return TokenizerSpec(self.vocab_size, tuple(self.patch), tuple(self.config.image_size), self.config.fps)
+        size = tuple(self.config.image_size)
+        return TokenizerSpec(self.vocab_size, tuple(self.patch), size, self.config.fps, self.num_codebooks)
 
     def grid(self, frames: int, height: int, width: int) -> Grid:
         """The token grid of a clip. Raises PhenakiError for lengths and sizes that do not fit the patches."""

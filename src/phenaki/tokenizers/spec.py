@@ -12,7 +12,7 @@ from phenaki.core.grid import latent_frames, nearest_multiple
 
 
 class Grid(NamedTuple):
-    """Token grid: latent frames, rows, columns."""
+    """Token grid: latent frames, rows, columns of ids."""
 
     t: int
     h: int
@@ -21,12 +21,14 @@ class Grid(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """What a generator stores about the tokenizer of its ids. patch: (p frames, rows, columns) of a latent frame."""
+    """What a generator stores about the tokenizer of its ids. patch: (p frames, rows, columns) of a latent frame.
+    num_codebooks: ids of each patch, side by side, each in 0..vocab_size-1."""
 
     vocab_size: int
     patch: tuple[int, int, int]
     image_size: tuple[int, int]
     fps: float
+    num_codebooks: int = 1
 
     def grid(self, frames: int, height: int, width: int) -> Grid:
         """The token grid of a clip. Raises PhenakiError for lengths and sizes that do not fit the patches."""
@@ -38,7 +40,7 @@ class TokenizerSpec:
                 f"height must be a multiple of {ph}, width of {pw}; the nearest are {nearest_multiple(height, ph)} and "
                 f"{nearest_multiple(width, pw)}"
             )
-        return Grid(t, height // ph, width // pw)
+        return Grid(t, height // ph, width // pw * self.num_codebooks)
 
     def check_video(self, video: Tensor) -> None:
         """Raise PhenakiError unless `video` is float (B, 3, n, H, W) in [0, 1] of a size that fits the patches."""
@@ -59,6 +61,10 @@ class TokenizerSpec:
             raise PhenakiError(f"ids of shape {tuple(ids.shape)}: decode takes (B, t, h, w)")
         if not ids.numel():
             return
+        if ids.shape[-1] % self.num_codebooks:
+            raise PhenakiError(
+                f"ids of shape {tuple(ids.shape)}: a row has {self.num_codebooks} ids for each patch, one per codebook"
+            )
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= self.vocab_size:
             raise PhenakiError(

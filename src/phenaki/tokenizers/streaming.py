@@ -98,7 +98,8 @@ class StreamDecoder(Stream):
         B, _, h, w = ids.shape
         self._check_size("ids", (B, h, w))
         _, ph, pw = self.spec.patch
-        frames = [torch.empty(B, 3, 0, h * ph, w * pw, device=ids.device)]
+        size = h * ph, w // self.spec.num_codebooks * pw
+        frames = [torch.empty(B, 3, 0, *size, device=ids.device)]
         while ids.shape[1]:
             chunk, ids = ids.tensor_split([CHUNK], dim=1)
             frames.append(self._decode_chunk(chunk, self.state))

@@ -37,12 +37,13 @@ class Tiled(Tokenizer):
         self.causal = tokenizer.causal
         height, width = tile or tokenizer.config.image_size
         _, rows, columns = tokenizer.grid(1, height, width)
+        columns //= tokenizer.num_codebooks
         if min(rows, columns) < 2:
             raise PhenakiError(
                 f"tiles of {height}x{width} pixels cannot overlap: with patches of {self.patch[1]}x{self.patch[2]}, "
                 f"use {2 * self.patch[1]}x{2 * self.patch[2]} or more"
             )
-        self.tile = (rows, columns)  # in tokens
+        self.tile = (rows, columns)  # in patches
 
     def encode_latents(self, video: Tensor, state: StreamState | None = None) -> Tensor:
         def network(tile: Tensor, index: int) -> Tensor:

@@ -18,7 +18,6 @@ from torch.utils.checkpoint import checkpoint
 
 from phenaki.conditioning import Text, TextConfig, encoder_class
 from phenaki.conditioning.words import WORD_BYTES
-from phenaki.core.grid import latent_frames
 from phenaki.core.memory import without_memory
 from phenaki.core.precision import Autocast
 from phenaki.generators import Components, build_generator
@@ -198,8 +197,7 @@ def _critic_step(recipe: CriticRecipe, spec: TokenizerSpec, model: GeneratorReci
 
 def _grid(recipe: GeneratorRecipe | CriticRecipe, spec: TokenizerSpec) -> tuple[int, int, int]:
     recipe.data.check_tokenizer(spec.image_size, spec.fps, spec.patch)
-    (p, ph, pw), (height, width) = spec.patch, spec.image_size
-    return latent_frames(max(recipe.data.lengths), p), height // ph, width // pw
+    return spec.grid(max(recipe.data.lengths), *spec.image_size)
 
 
 def _embeddings(clips: int, config: TextConfig) -> Text:

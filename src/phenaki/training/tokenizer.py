@@ -138,12 +138,26 @@ def compute_discriminator_loss(
     return sum(losses.values()), losses | batch.scaled({"discriminator_accuracy": accuracy}), None
 
 
-def build_networks(recipe: TokenizerRecipe) -> Networks:
-    """The networks in training by name: the tokenizer, and a discriminator if the recipe has one."""
+def build_networks(recipe: TokenizerRecipe, init: Tokenizer | None = None) -> Networks:
+    """The networks in training by name: the tokenizer, and a discriminator if the recipe has one. `init`: a tokenizer
+    whose weights it begins with."""
     networks: Networks = {"tokenizer": build_tokenizer(recipe.tokenizer)}
+    if init is not None:
+        initialize_from(networks["tokenizer"], init)
     if recipe.loss.adversarial:
         networks["discriminator"] = Discriminator(recipe.discriminator)
     return networks
+
+
+def initialize_from(tokenizer: Tokenizer, init: Tokenizer) -> None:
+    """Load the weights of a trained tokenizer. Raises PhenakiError for one of other sizes."""
+    own, state = tokenizer.state_dict(), init.state_dict()
+    if {key: tensor.shape for key, tensor in state.items()} != {key: tensor.shape for key, tensor in own.items()}:
+        raise PhenakiError(
+            "the tokenizer to begin with has other sizes than the recipe's: override the recipe's with those in its "
+            "config.json"
+        )
+    tokenizer.load_state_dict(state)
 
 
 def build_optimizers(networks: Networks, recipe: TokenizerRecipe) -> dict[str, Optimizers]:
@@ -159,8 +173,8 @@ def build_optimizers(networks: Networks, recipe: TokenizerRecipe) -> dict[str, O
 class TokenizerTrainer(Trainer):
     """A tokenizer in training, with a discriminator if the recipe has one. `alarms`: the problems so far."""
 
-    def __init__(self, recipe: TokenizerRecipe, run: Run):
-        networks = run.initialize(lambda: build_networks(recipe))
+    def __init__(self, recipe: TokenizerRecipe, run: Run, init: Tokenizer | None = None):
+        networks = run.initialize(lambda: build_networks(recipe, init))
         networks = {name: network.to(run.device) for name, network in networks.items()}
         super().__init__(recipe, run, networks, build_optimizers, averages={"tokenizer": "ema"})
         self.networks = TokenizerNetworks(**networks, perceptual=load_perceptual(recipe.loss, run.device))
@@ -222,13 +236,13 @@ class TokenizerTrainer(Trainer):
     def _describe(self, outputs: Sequence[Reconstruction], video: Tensor) -> Metrics:
         made = torch.cat([out.video for out in outputs]).float()
         ids = torch.cat([out.quantized.ids for out in outputs])
-        perplexity, used = code_usage(ids, self.tokenizer.vocab_size)
+        perplexity, used = code_usage(ids, self.tokenizer.vocab_size, self.tokenizer.num_codebooks)
         psnr = -10 * math.log10(max(1e-10, (made - video).square().mean().item()))
         return {"perplexity": perplexity, "used": used, "contrast": contrast(made, video), "psnr": psnr}
 
     def _raise_alarms(self, video: Tensor, metrics: Metrics) -> None:
         """Report the problems of this step."""
-        ids = len(video) * math.prod(self.tokenizer.grid(*video.shape[2:]))
+        ids = len(video) * math.prod(self.tokenizer.grid(*video.shape[2:])) / self.tokenizer.num_codebooks
         for name, sentence in self._health.check(metrics, min(1.0, ids / self.tokenizer.vocab_size)).items():
             self.run.alarm(name, sentence)
             self.alarms.append(f"{name}: {sentence}")
@@ -242,14 +256,20 @@ def load_perceptual(config: TokenizerLossConfig, device: torch.device) -> Percep
     ).to(device)
 
 
-def train_tokenizer(recipe: TokenizerRecipe, folder: str | Path, resume: str = "auto", overwrite: bool = False) -> Path:
+def train_tokenizer(
+    recipe: TokenizerRecipe,
+    folder: str | Path,
+    resume: str = "auto",
+    overwrite: bool = False,
+    init: Tokenizer | None = None,
+) -> Path:
     """Train a tokenizer, or resume the run in `folder`. Returns the folder of the averaged weights.
 
-    `resume` and `overwrite` are those of `Run`.
+    `init`: a tokenizer of the recipe's sizes to fine-tune. `resume` and `overwrite` are those of `Run`.
     """
     clips = _check_clips(recipe)
     with Run(folder, recipe.run, recipe, resume=resume, overwrite=overwrite) as run:
-        trainer = TokenizerTrainer(recipe, run)
+        trainer = TokenizerTrainer(recipe, run, init)
         period = trainer.tokenizer.patch[0]
         data = Batches(recipe.data, period, run.rank, run.world_size, captions=False, on_bad=run.skip_sample)
 

@@ -27,6 +27,9 @@ class QuantizerConfig:
 
     kind: Literal["fsq", "codebook", "lookup_free"] = "fsq"
     levels: tuple[int, ...] = (8, 8, 8, 8)
+    num_codebooks: int = bounded(1, at_least=1)
+    """Of `fsq`: the levels are split into so many groups, and a latent becomes an id of each, all of one vocabulary. So
+    a code of many bits is written by a generator as a few ids, side by side."""
     codebook_size: int = 8192
     """Of `codebook` and `lookup_free`."""
     code_dim: int = 32
@@ -46,6 +49,8 @@ class QuantizerConfig:
     def __post_init__(self) -> None:
         if self.kind == "fsq" and (not self.levels or min(self.levels) < 2):
             raise PhenakiError(f"quantizer levels {self.levels}: use one or more level counts, each at least 2")
+        if self.num_codebooks > 1:
+            self._check_codebooks()
         if self.kind == "codebook" and (self.codebook_size < 2 or self.code_dim < 1):
             raise PhenakiError(
                 f"a codebook of {self.codebook_size} codes of dimension {self.code_dim}: "
@@ -62,14 +67,33 @@ class QuantizerConfig:
                 f"'{self.kind}' learns no codes; leave them at 'random' and 'gradient'"
             )
 
+    def _check_codebooks(self) -> None:
+        if self.kind != "fsq":
+            raise PhenakiError(
+                f"{self.num_codebooks} codebooks are for quantizers of kind 'fsq': '{self.kind}' has one, leave "
+                "num_codebooks at 1"
+            )
+        if len(self.levels) % self.num_codebooks or len({math.prod(group) for group in self.groups}) > 1:
+            raise PhenakiError(
+                f"quantizer levels {self.levels} do not make {self.num_codebooks} codebooks: split evenly, in order, "
+                "each must have the same number of levels and of codes"
+            )
+
+    @property
+    def groups(self) -> list[tuple[int, ...]]:
+        """The levels of each codebook of `fsq`."""
+        size = len(self.levels) // self.num_codebooks
+        return [self.levels[start : start + size] for start in range(0, len(self.levels), size)]
+
     @property
     def vocab_size(self) -> int:
-        return math.prod(self.levels) if self.kind == "fsq" else self.codebook_size
+        """Of each codebook."""
+        return math.prod(self.groups[0]) if self.kind == "fsq" else self.codebook_size
 
 
 class Quantized(NamedTuple):
-    """Output of a quantizer: latents (..., D) with the straight-through gradient, ids int64 (...), and codes (..., d)
-    before and after rounding; float32."""
+    """Output of a quantizer: latents (..., w, D) with the straight-through gradient, ids int64 (..., w * C) of C
+    codebooks, and codes (..., w, d) before and after rounding; float32."""
 
     latents: Tensor
     ids: Tensor
@@ -89,7 +113,8 @@ def in_float32(function: Function) -> Function:
 
 
 class Quantizer(nn.Module, ABC):
-    """Latents (..., D) to one of V codes of dimension d and back, with projections between D and d.
+    """Latents (..., w, D) to codes of dimension d and back, with projections between D and d. A code is one of V,
+    or has an id in 0..V-1 for each of C codebooks; the ids of a latent are neighbours, so there are w * C in a row.
 
     Subclasses define `quantize` and `indices_to_codes` and, if they learn codes, `losses`, `statistics` and `update`.
     """
@@ -97,29 +122,29 @@ class Quantizer(nn.Module, ABC):
     def __init__(self, config: QuantizerConfig, width: int, code_dim: int):
         super().__init__()
         self.config = config
-        self.vocab_size = config.vocab_size
+        self.vocab_size, self.num_codebooks = config.vocab_size, config.num_codebooks
         self.project_in = nn.Linear(width, code_dim)
         self.project_out = nn.Linear(code_dim, width)
 
     @in_float32
     def forward(self, latents: Tensor) -> Quantized:
-        """latents float (..., D) -> Quantized."""
+        """latents float (..., w, D) -> Quantized."""
         before, after, ids = self.quantize(self.project_in(latents.float()))
         straight_through = before + (after - before).detach()
         return Quantized(self.project_out(straight_through), ids, before, after)
 
     @in_float32
     def indices_to_latents(self, ids: Tensor) -> Tensor:
-        """ids int64 (...) in 0..V-1 -> latents float32 (..., D), as `forward` returns with these ids."""
+        """ids int64 (..., w * C) in 0..V-1 -> latents float32 (..., w, D), as `forward` returns with these ids."""
         return self.project_out(self.indices_to_codes(ids))
 
     @abstractmethod
     def quantize(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """projected float32 (..., d) -> codes (..., d) before and after rounding, ids (...)."""
+        """projected float32 (..., w, d) -> codes (..., w, d) before and after rounding, ids (..., w * C)."""
 
     @abstractmethod
     def indices_to_codes(self, ids: Tensor) -> Tensor:
-        """ids (...) -> codes float32 (..., d), as after rounding."""
+        """ids (..., w * C) -> codes float32 (..., w, d), as after rounding."""
 
     def losses(self, quantized: Quantized) -> dict[str, Tensor]:
         """Unweighted loss terms, scalars, by name: some of `codebook`, `commitment` and `entropy`."""
@@ -147,8 +172,14 @@ def distance(before: Tensor, after: Tensor) -> Tensor:
     return (before - after).square().sum(-1).mean()
 
 
-def code_usage(ids: Tensor, vocab_size: int) -> tuple[float, float]:
-    """Perplexity of the ids (1..V), and the fraction of the V codes used (0..1)."""
-    counts = ids.unique(return_counts=True)[1].cpu().double()  # not one count per code: FSQ may have 2^48 of them
-    p = counts / counts.sum()
-    return float((-p * p.log()).sum().exp()), len(counts) / vocab_size
+def code_usage(ids: Tensor, vocab_size: int, num_codebooks: int = 1) -> tuple[float, float]:
+    """Perplexity of ids (..., w * C) (1..V), and the fraction of the V codes used (0..1): means over C codebooks."""
+    usage = []
+    for column in ids.reshape(-1, num_codebooks).unbind(1):
+        counts = (
+            column.unique(return_counts=True)[1].cpu().double()
+        )  # not one count per code: FSQ may have 2^48 of them
+        p = counts / counts.sum()
+        usage.append((float((-p * p.log()).sum().exp()), len(counts) / vocab_size))
+    perplexity, used = (sum(values) / num_codebooks for values in zip(*usage, strict=True))
+    return perplexity, used

@@ -9,7 +9,8 @@ from phenaki.tokenizers.quantizers.base import Quantizer, QuantizerConfig
 
 
 class FSQ(Quantizer):
-    """Each of d dimensions is bounded and rounded to one of its levels; the first is the lowest digit of an id.
+    """Each of d dimensions is bounded and rounded to one of its levels. The dimensions are split evenly over the
+    codebooks; the first of each is the lowest digit of an id.
 
     There is no learned codebook, hence no loss and no dead codes.
     """
@@ -17,7 +18,8 @@ class FSQ(Quantizer):
     def __init__(self, config: QuantizerConfig, width: int):
         super().__init__(config, width, len(config.levels))
         levels = torch.tensor(config.levels)
-        strides = torch.cat((torch.ones(1, dtype=torch.long), levels.cumprod(0)[:-1]))
+        groups = levels.view(config.num_codebooks, -1)
+        strides = torch.cat((torch.ones_like(groups[:, :1]), groups.cumprod(1)[:, :-1]), dim=1).flatten()
         self.register_buffer("_levels", levels, persistent=False)
         self.register_buffer("_strides", strides, persistent=False)
 
@@ -26,11 +28,14 @@ class FSQ(Quantizer):
         unit = torch.tanh(projected)
         position = (unit + 1) / 2 * self._levels - 0.5
         index = position.round().clamp(torch.zeros_like(self._levels), self._levels - 1)
-        ids = (index.long() * self._strides).sum(-1)
-        return unit, self._value(index), ids
+        digits = (index.long() * self._strides).unflatten(-1, (self.num_codebooks, -1))
+        ids = digits.sum(-1)
+        return unit, self._value(index), ids.flatten(-2) if self.num_codebooks > 1 else ids.squeeze(-1)
 
     def indices_to_codes(self, ids: Tensor) -> Tensor:
-        return self._value(ids[..., None] // self._strides % self._levels)
+        ids = ids.unflatten(-1, (-1, self.num_codebooks)) if self.num_codebooks > 1 else ids[..., None]
+        size = len(self._levels) // self.num_codebooks
+        return self._value(ids.repeat_interleave(size, dim=-1) // self._strides % self._levels)
 
     def _value(self, index: Tensor) -> Tensor:
         """Levels 0..L-1 -> the middle of their interval of (-1, 1)."""
