@@ -186,7 +186,7 @@ class CausalTransformer(MaskedTransformer):
     def _run(
         self, ids: Tensor, condition: Condition, clean: Tensor | None, cache: KVCache | None, outputs: int
     ) -> tuple[Tensor, list[KeysValues]]:
-        """What the last `outputs` copies are after all layers, (outputs, B, F, S, D), and, of each layer, keys and values
+        """The last `outputs` copies after all layers, (outputs, B, F, S, D), and, of each layer, keys and values
         (B, H, S, K) of the last latent frame."""
         frames, h, w = ids.shape[1], ids.shape[2], ids.shape[3] // self.num_codebooks
         start = 0 if cache is None else cache.frames

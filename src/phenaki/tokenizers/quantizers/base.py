@@ -176,9 +176,7 @@ def code_usage(ids: Tensor, vocab_size: int, num_codebooks: int = 1) -> tuple[fl
     """Perplexity of ids (..., w * C) (1..V), and the fraction of the V codes used (0..1): means over C codebooks."""
     usage = []
     for column in ids.reshape(-1, num_codebooks).unbind(1):
-        counts = (
-            column.unique(return_counts=True)[1].cpu().double()
-        )  # not one count per code: FSQ may have 2^48 of them
+        counts = column.unique(return_counts=True)[1].cpu().double()  # not one per code: FSQ may have 2^48
         p = counts / counts.sum()
         usage.append((float((-p * p.log()).sum().exp()), len(counts) / vocab_size))
     perplexity, used = (sum(values) / num_codebooks for values in zip(*usage, strict=True))
