@@ -138,12 +138,9 @@ def compute_discriminator_loss(
     return sum(losses.values()), losses | batch.scaled({"discriminator_accuracy": accuracy}), None
 
 
-def build_networks(recipe: TokenizerRecipe, init: Tokenizer | None = None) -> Networks:
-    """The networks in training by name: the tokenizer, and a discriminator if the recipe has one. `init`: a tokenizer
-    whose weights it begins with."""
+def build_networks(recipe: TokenizerRecipe) -> Networks:
+    """The networks in training by name: the tokenizer, and a discriminator if the recipe has one."""
     networks: Networks = {"tokenizer": build_tokenizer(recipe.tokenizer)}
-    if init is not None:
-        initialize_from(networks["tokenizer"], init)
     if recipe.loss.adversarial:
         networks["discriminator"] = Discriminator(recipe.discriminator)
     return networks
@@ -174,7 +171,9 @@ class TokenizerTrainer(Trainer):
     """A tokenizer in training, with a discriminator if the recipe has one. `alarms`: the problems so far."""
 
     def __init__(self, recipe: TokenizerRecipe, run: Run, init: Tokenizer | None = None):
-        networks = run.initialize(lambda: build_networks(recipe, init))
+        networks = run.initialize(lambda: build_networks(recipe))
+        if init is not None:
+            initialize_from(networks["tokenizer"], init)
         networks = {name: network.to(run.device) for name, network in networks.items()}
         super().__init__(recipe, run, networks, build_optimizers, averages={"tokenizer": "ema"})
         self.networks = TokenizerNetworks(**networks, perceptual=load_perceptual(recipe.loss, run.device))
