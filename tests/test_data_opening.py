@@ -270,7 +270,7 @@ def test_places_with_nothing_usable(clips: Path, shards: Path, tmp_path: Path) -
     for place, split, expected in (
         ("nowhere", "train", "nothing of that name is there|Nothing was found"),
         ("empty", "train", "holds no videos or pictures"),
-        ("broken", "train", "tokens.json' is not valid JSON"),
+        ("broken", "train", "tokens.json' cannot be read as JSON"),
         ("strange", "train", "Unknown key 'tokeniser'. Did you mean 'tokenizer'"),
         ("all", "validation", "has no validation samples"),
         ("*.tar", "train", "Nothing was found"),

@@ -96,6 +96,49 @@ def test_a_broken_newest_one_is_passed_over_in_a_sentence(harm: str, store: Chec
         store.newest()
 
 
+def test_damage_of_the_directory_is_passed_over(store: Checkpoints) -> None:
+    for step in (1, 2):
+        store.save(step, {"weight": torch.rand(500)})
+        store.wait()
+    newest = store.found()[0]
+    sound = newest.read_bytes()
+    directory = sound.index(b"PK\x01\x02")
+    for at in range(directory, len(sound), 5):
+        newest.write_bytes(sound[:at] + bytes([sound[at] ^ 8]) + sound[at + 1 :])
+        assert load(store.newest(), CPU)["step"] in (1, 2)
+
+
+@pytest.mark.parametrize("content", [7, {}, {"format": "2"}, {"format": 2}, {"format": 2, "step": 1}, {"format": 1.5}])
+def test_other_contents_are_passed_over(content: object, store: Checkpoints, said: list[str]) -> None:
+    for step in (1, 2):
+        store.save(step, {})
+        store.wait()
+    torch.save(content, store.found()[0])
+    assert load(store.newest(), CPU)["step"] == 1 and "step_0000002.pt" in said[0]
+
+
+@pytest.mark.parametrize("damage", ["state", "weight", "optimizers", "data", "recipe"])
+def test_a_run_takes_an_older_checkpoint_if_the_newest_is_damaged(
+    damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = checkpointing_recipe(steps=4)
+    train_tokenizer(recipe, tmp_path)
+    expected = {name: tensor.clone() for name, tensor in weights(tmp_path).items()}  # those of the file are mapped
+    path = tmp_path / "checkpoints" / "step_0000004.pt"
+    content = torch.load(path, weights_only=True)
+    match damage:
+        case "state" | "recipe":
+            content[damage] = []
+        case "weight":
+            content["state"]["tokenizer"]["norm_latents.weight"] = torch.zeros(3)
+        case _:
+            content["state"][damage] = {"0": 1}
+    torch.save(content, path)
+    train_tokenizer(recipe, tmp_path)
+    assert "skipped: " in capsys.readouterr().err
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(tmp_path).items())
+
+
 def test_a_full_disk_costs_no_checkpoint_but_the_new_one(
     store: Checkpoints, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

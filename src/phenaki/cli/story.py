@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phenaki.cli.output import PIPE, Output
-from phenaki.core.errors import PhenakiError, pluralize
+from phenaki.core.errors import PhenakiError, pluralize, shortened
+from phenaki.core.files import parse_json_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from phenaki.sampling import Rollout, Scene
 
 _SETTINGS = {"frames", "prime_frames"}
+_PROGRESS = {"finished": int, "digest": str, "frames": int, "bytes": int, "settings": dict}
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,17 @@ class PartialVideo:
     def _read(self) -> None:
         from safetensors import SafetensorError, safe_open
 
+        from phenaki.core.components import sha256
+
         try:
             with safe_open(self._state, "pt") as file:
                 self._tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dictionary
-                self._progress = json.loads(file.metadata()["story"])
-        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+                self._progress = parse_json_object(file.metadata()["story"], "its story")
+            if wrong := [key for key, kind in _PROGRESS.items() if not isinstance(self._progress.get(key), kind)]:
+                raise PhenakiError(f"it has no {shortened(wrong)}")
+            if self._progress.pop("sha256", None) not in (None, sha256(self._progress, self._tensors)):
+                raise PhenakiError("it is damaged")
+        except (SafetensorError, OSError, KeyError, TypeError, PhenakiError) as error:
             raise PhenakiError(f"'{self._state}' cannot be read ({error}): delete it to start over") from error
         if not self.video.exists() or self.video.stat().st_size < self._progress["bytes"]:
             raise PhenakiError(f"'{self.video}' does not match '{self._state}': delete both to start over")
@@ -188,6 +196,7 @@ class PartialVideo:
         """Save the state after the scene that `has` was last called with; `frames` in all."""
         from safetensors.torch import save
 
+        from phenaki.core.components import sha256
         from phenaki.core.files import write_atomic
 
         os.fsync(self._file.fileno())
@@ -198,8 +207,10 @@ class PartialVideo:
             "bytes": self._file.tell(),
             "settings": self._settings,
         }
+        state = rollout.state()
+        story = self._progress | {"sha256": sha256(self._progress, state)}
         with write_atomic(self._state) as file:
-            file.write(save(rollout.state(), {"story": json.dumps(self._progress)}))
+            file.write(save(state, {"story": json.dumps(story)}))
 
 
 def write_story(

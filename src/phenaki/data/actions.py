@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from phenaki.core.actions import ActionSpec
 from phenaki.core.config import from_dict
 from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.core.files import parse_json_object
 from phenaki.data.sample import EncodedSample
 from phenaki.data.storage import join, read_optional
 
@@ -25,11 +25,7 @@ def read_action_spec(folder: str) -> ActionSpec | None:
     data = read_optional(path)
     if data is None:
         return None
-    try:
-        description = json.loads(data)
-    except ValueError as error:
-        raise PhenakiError(f"'{path}' is not valid JSON: {error}.") from error
-    spec = description.get("actions") if isinstance(description, dict) else None
+    spec = parse_json_object(data, f"'{path}'").get("actions")
     return from_dict(ActionSpec, spec, where=f"the actions in '{path}'") if spec else None
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phenaki.core.errors import BadSample, PhenakiError, did_you_mean
+from phenaki.core.files import parse_json
 from phenaki.media.view import TOLERANCE
 
 MOST_BYTES = 10_000  # of a caption in UTF-8; anything longer is some other text
@@ -303,10 +304,7 @@ def _read_json_lines(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise PhenakiError(f"The table '{path}' has no JSON in line {number}: {error}.") from error
+            row = parse_json(line, f"The table '{path}', line {number},")
             if not isinstance(row, dict):
                 raise PhenakiError(f"The table '{path}' has no JSON object in line {number}, but {line.strip()[:40]}.")
             found = found or _find_columns(path, tuple(row), columns)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import posixpath
 import re
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from phenaki.core.actions import ActionSpec
-from phenaki.core.config import from_dict
+from phenaki.core.config import bounded, configclass, from_dict
 from phenaki.core.errors import PhenakiError
+from phenaki.core.files import parse_json_object
 from phenaki.core.worlds import WORLDS
 from phenaki.data.actions import DATASET, common_spec, read_action_spec
 from phenaki.data.captions import check_template
@@ -49,7 +50,7 @@ def open_source(
         _check_size(uri, made_by.image_size, size)
         return TokenSource(_token_shards(uri, made_by), made_by, source.templates, captions, actions)
     if packed := _read_packed(uri):
-        templates = source.templates or tuple(packed.get("templates", ()))
+        templates = source.templates or packed.templates
         spec = read_action_spec(uri) if actions else None
         return ShardSource(_packed_shards(uri, packed, split), templates, captions, actions, spec)
     if os.path.isdir(uri) and not _holds_shards(uri):
@@ -90,13 +91,16 @@ def _spec_beside(shard: str) -> ActionSpec | None:
 
 def has_validation(uri: str) -> bool:
     """Whether there is a validation split, which is not trained on."""
-    return uri in WORLDS or bool((_read_packed(uri) or {}).get("validation"))
+    if uri in WORLDS:
+        return True
+    packed = _read_packed(uri)
+    return packed is not None and packed.validation is not None
 
 
 def count_packed(uri: str, split: Split = "train") -> int | None:
     """The number of samples in a split of a packed dataset; None for other sources, which do not record it."""
     packed = _read_packed(uri)
-    return packed.get(split, {}).get("samples", 0) if packed else None
+    return packed.split(split).samples if packed else None
 
 
 def check_has_clips(uri: str) -> None:
@@ -146,23 +150,55 @@ def _token_shards(uri: str, made_by: TokenSet) -> list[str]:
     shards = []
     for rank in range(made_by.processes):
         prefix = rank_prefix(rank)
-        count = (_read_json(uri, f"{prefix}.json") or {}).get("shards", 0)
+        progress = _read_json(uri, f"{prefix}.json") or {}
+        count = _counts(progress, f"'{join(uri, prefix)}.json'").shards
         shards += [join(uri, f"{prefix}-{number:06d}.tar") for number in range(count)]
     return shards or expand(uri)
 
 
-def _packed_shards(uri: str, packed: dict[str, Any], split: Split) -> list[str]:
+def _packed_shards(uri: str, packed: _Packed, split: Split) -> list[str]:
     """By their number, since web servers do not list folders."""
-    count = packed.get(split, {}).get("shards", 0)
+    count = packed.split(split).shards
     if not count:
         raise PhenakiError(f"'{uri}' has no {split} samples: pack it with another --validation")
     return expand(join(uri, f"{split}/shard-{{000000..{count - 1:06d}}}.tar"))
 
 
-def _read_packed(uri: str) -> dict[str, Any] | None:
+@configclass
+class _Counts:
+    """Of a split: what is in it."""
+
+    shards: int = bounded(0, at_least=0, at_most=1_000_000)
+    samples: int = bounded(0, at_least=0)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """What is read here of the dataset.json of a packed dataset."""
+
+    train: _Counts | None = None
+    validation: _Counts | None = None
+    templates: tuple[str, ...] = ()
+
+    def split(self, name: Split) -> _Counts:
+        return getattr(self, name) or _Counts()
+
+
+def _read_packed(uri: str) -> _Packed | None:
     """The dataset.json of a packed dataset; None for others, such as one that names the actions of plain files."""
-    description = _read_json(uri, DATASET)
-    return description if description and any(split in description for split in SPLITS) else None
+    description, where = _read_json(uri, DATASET), f"'{join(uri, DATASET)}'"
+    if not description or not any(split in description for split in SPLITS):
+        return None
+    counts = {split: _counts(description[split], where) for split in SPLITS if split in description}
+    return from_dict(_Packed, counts | {"templates": description.get("templates", ())}, where)
+
+
+def _counts(values: Any, where: str) -> _Counts:
+    if not isinstance(values, dict):
+        raise PhenakiError(f"{where} has {values!r:.40} in place of a split's counts: copy it again, or pack again")
+    return from_dict(
+        _Counts, {field.name: values[field.name] for field in fields(_Counts) if field.name in values}, where
+    )
 
 
 def _holds_shards(folder: str) -> bool:
@@ -218,7 +254,4 @@ def _read_json(uri: str, name: str) -> dict[str, Any] | None:
         raise PhenakiError(f"'{uri}' cannot be read: looking for {name} failed. {error}") from error
     if data is None:
         return None
-    try:
-        return json.loads(data)
-    except ValueError as error:
-        raise PhenakiError(f"'{join(uri, name)}' is not valid JSON: {error}.") from error
+    return parse_json_object(data, f"'{join(uri, name)}'")

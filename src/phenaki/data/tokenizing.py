@@ -19,6 +19,7 @@ from phenaki.core.actions import ActionSpec
 from phenaki.core.components import fingerprint
 from phenaki.core.config import bounded, configclass, from_dict, to_dict
 from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.core.files import parse_json_object
 from phenaki.core.grid import floor_frames
 from phenaki.core.precision import autocast
 from phenaki.data.actions import compact
@@ -317,8 +318,8 @@ class _RankWriter:
         self._out, self._name, self._made_by = out, rank_prefix(rank), made_by
         _is_begun(out, made_by)
         self._journal = join(out, f"{self._name}.json")
-        data = read_optional(self._journal)
-        self.done = Tokenized() if data is None else from_dict(Tokenized, json.loads(data), f"'{self._journal}'")
+        data, where = read_optional(self._journal), f"'{self._journal}'"
+        self.done = Tokenized() if data is None else from_dict(Tokenized, parse_json_object(data, where), where)
         self.writer = ShardWriter(out, self._name, first=self.done.shards)
         self._first, self._before = self.done.shards, self.done.written
         self._bad: list[str] = []  # since the last shard
@@ -355,8 +356,9 @@ def _is_begun(out: str, made_by: TokenSet) -> bool:
     data = read_optional(join(out, TOKENS))
     if data is None:
         return False
-    begun = from_dict(TokenSet, json.loads(data), where=f"'{join(out, TOKENS)}'")
-    settings = from_dict(TokenizeConfig, begun.config, where=f"'{join(out, TOKENS)}'").settings()
+    where = f"'{join(out, TOKENS)}'"
+    begun = from_dict(TokenSet, parse_json_object(data, where), where)
+    settings = from_dict(TokenizeConfig, begun.config, where).settings()
     begun = replace(begun, config=settings)  # an older version had fewer of them
     if begun != made_by:
         raise PhenakiError(

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from phenaki.core.errors import PhenakiError
-from phenaki.core.files import write_atomic
+from phenaki.core.files import parse_json_object, write_atomic
 
 SUITES = ("reconstruction", "prompts", "stories", "live")
+
+_OTHER_FILE = "It is not a metrics file written by `phenaki evaluate --out`: choose another file"
 
 
 def write_metrics(path: str | Path, metrics: Mapping[str, Any]) -> list[str]:
@@ -42,14 +44,18 @@ def read_metrics(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if any(name not in SUITES or "protocol" not in block for name, block in found.items()):
-            raise ValueError
-    except (ValueError, AttributeError, TypeError) as error:
-        raise PhenakiError(
-            f"'{path}' is not a metrics file written by `phenaki evaluate --out`: choose another file"
-        ) from error
+        found = parse_json_object(path.read_bytes(), f"'{path}'")
+    except PhenakiError as error:
+        raise PhenakiError(f"{error} {_OTHER_FILE}") from error
+    if not all(name in SUITES and _is_block(block) for name, block in found.items()):
+        raise PhenakiError(f"'{path}' has other things than metrics. {_OTHER_FILE}")
     return found
+
+
+def _is_block(block: Any) -> bool:
+    """Whether it has a protocol that names its model."""
+    protocol = block.get("protocol") if isinstance(block, dict) else None
+    return isinstance(protocol, dict) and isinstance(protocol.get("model"), dict)
 
 
 class _OnlyChecked(Exception):

@@ -36,6 +36,10 @@ _UNFINISHED = ".phenaki-*.tmp"  # left by a kill in the middle of a write
 Value = TypeVar("Value")
 
 
+class NewerVersionError(PhenakiError):
+    """A checkpoint of a version to come: it is not passed over for an older one, as it is not damaged."""
+
+
 @dataclass(frozen=True)
 class Content:
     """A complete checkpoint: its path, and the size of its file, or of state.pt in its folder."""
@@ -73,20 +77,31 @@ class Checkpoints:
     def newest(self) -> Content | None:
         """The newest complete one, None if there is none. Broken ones are named and skipped.
 
-        Raises PhenakiError if all are broken.
+        Raises PhenakiError if all are broken, and for one that a newer version wrote.
         """
-        files = self.found()
+        return next(self.intact(), None)
+
+    def intact(self) -> Iterator[Content]:
+        """All complete ones, as `newest` finds them: whoever cannot use one may take the next.
+
+        Raises PhenakiError after the last one if any was broken.
+        """
+        files, broken = self.found(), ""
         for path in files:
             try:
-                return read(path)
+                content = read(path)
+                _check_step(_unpickled(content), path)
+            except NewerVersionError:
+                raise
             except PhenakiError as error:
                 broken = str(error)
                 self._say(f"skipped: {broken}")
-        if files:
+            else:
+                yield content
+        if broken:
             raise PhenakiError(
                 f"no checkpoint in '{self.folder}' is complete ({broken}): start over with --resume never --overwrite"
             )
-        return None
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Copy the state, and write it in the background; one at a time."""
@@ -178,7 +193,9 @@ def read(path: Path) -> Content:
     if not path.is_dir():
         return Content(path, _check_archive(path))
     content = Content(path, _check_archive(path / _STATE))
-    sums = _unpickled(content.state)["shards"]
+    sums = _unpickled(content).get("shards")
+    if not isinstance(sums, dict) or not all(isinstance(name, str) and Path(name).name == name for name in sums):
+        raise PhenakiError(f"the checkpoint '{path}' does not name its shards")
     for name, checksum in sums.items():
         try:
             same = _checksum(path / name) == checksum
@@ -208,7 +225,7 @@ def load(content: Content, device: torch.device, mesh: DeviceMesh | None = None)
 
     Other tensors are mapped from the file. Raises PhenakiError for one of a newer version, and for other files.
     """
-    saved, shards = _unpickled(content.state), {}
+    saved, shards = _unpickled(content), {}
     if "shards" not in saved:
         return saved
 
@@ -231,12 +248,12 @@ def items(content: Content, saved: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     if is_mapped:
         saved["state"].clear()
     for name in names:
-        yield name, _unpickled(content.state)["state"][name] if is_mapped else saved["state"].pop(name)
+        yield name, _unpickled(content)["state"][name] if is_mapped else saved["state"].pop(name)
 
 
 def receive(content: Content, processes: Processes) -> dict[str, Any]:
     """`load` where only the main process sees the file, which sends it tensor by tensor; all call."""
-    saved = _unpickled(content.state) if processes.is_main else None
+    saved = _unpickled(content) if processes.is_main else None
     outline = saved and _mapped(saved, lambda _, tensor: torch.empty_like(tensor, device="meta"))
     outline = processes.from_main(outline)
     if "shards" in outline:
@@ -247,28 +264,39 @@ def receive(content: Content, processes: Processes) -> dict[str, Any]:
     return saved
 
 
-def _unpickled(path: Path) -> dict[str, Any]:
-    """Mapped into memory: what is not copied from it takes none."""
+def _unpickled(content: Content) -> dict[str, Any]:
+    """Mapped into memory: what is not copied from it takes none.
+
+    Raises PhenakiError for one of a newer version, and for files with other contents than a run's.
+    """
+    other = f"'{content.path}' is no checkpoint of a run: name one, as RUN/checkpoints/step_0000250.pt"
     try:
-        saved = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        saved = torch.load(content.state, map_location="cpu", mmap=True, weights_only=True)
     except Exception as error:  # torch has many errors for files that it cannot read
-        raise PhenakiError("this is no checkpoint of a run: name one, as RUN/checkpoints/step_0000250.pt") from error
-    if not isinstance(saved, dict) or "format" not in saved:
-        raise PhenakiError("this is no checkpoint of a run: name one, as RUN/checkpoints/step_0000250.pt")
+        raise PhenakiError(other) from error
+    if not isinstance(saved, dict) or not isinstance(saved.get("format"), int):
+        raise PhenakiError(other)
     if saved["format"] > _FORMAT:
-        raise PhenakiError(
-            f"the checkpoint was written by phenaki {saved['version']}, which is newer than this one ({__version__}): "
-            "resume with that version"
+        raise NewerVersionError(
+            f"the checkpoint was written by phenaki {saved.get('version')}, which is newer than this one "
+            f"({__version__}): resume with that version"
         )
     return saved
 
 
+def _check_step(saved: dict[str, Any], path: Path) -> None:
+    """Raise PhenakiError unless a file of this run holds the step of its name."""
+    if saved.get("step") != step_of(path):
+        raise PhenakiError(f"the checkpoint '{path}' holds step {saved.get('step')}, not that of its name")
+
+
 def _is_intact(file: str | Path) -> bool:
-    """Whether it is a complete archive of torch.save whose parts have the right checksums."""
+    """Whether it is a complete archive of torch.save whose files have the right checksums."""
     try:
         with zipfile.ZipFile(file) as archive:
-            return archive.testzip() is None
-    except (zipfile.BadZipFile, EOFError):
+            stored = all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+            return stored and archive.testzip() is None  # compressed ones, which torch never writes, can inflate
+    except Exception:  # zipfile has many errors for a damaged directory
         return False
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from phenaki.core.config import changes, to_dict
 from phenaki.core.errors import PhenakiError
+from phenaki.core.files import parse_json_object
 from phenaki.training import checkpoints
 from phenaki.training.checkpoints import Checkpoints
 
@@ -50,7 +51,7 @@ class ResumePolicy:
         try:
             if self._resume == "never" or (self._named and not own):
                 raise PhenakiError(f"the folder '{self._folder}' already holds a run: name another one")
-            if changed := self._changed(json.loads(path.read_text())):
+            if changed := self._changed(_read_recipe(path)):
                 raise PhenakiError(
                     f"the run in {self._folder} was started with another recipe (changed: {'; '.join(changed)}): "
                     "name another folder, or keep the recipe"
@@ -65,15 +66,16 @@ class ResumePolicy:
             return True
         return False
 
-    def find(self, found: Checkpoints) -> checkpoints.Content | None:
-        """The checkpoint to resume from, if there is one."""
+    def find(self, found: Checkpoints) -> Iterator[checkpoints.Content]:
+        """The checkpoints to resume from, of which the first that can be used is taken."""
         if self._named:
-            return checkpoints.read(Path(self._resume))
-        return None if self.replaces else found.newest()
+            yield checkpoints.read(Path(self._resume))
+        elif not self.replaces:
+            yield from found.intact()
 
     def check(self, saved: dict[str, Any], state: Mapping[str, Any]) -> None:
         """Raise PhenakiError for the checkpoint of another recipe, or of a run that builds on other networks."""
-        strategy, own = saved["recipe"]["run"].get("strategy", "ddp"), self.recipe["run"]["strategy"]
+        strategy, own = _section(saved["recipe"], "run").get("strategy", "ddp"), self.recipe["run"]["strategy"]
         if strategy != own:
             self.refuse(f"it was written with run.strategy={strategy}")
         if saved["frozen"].keys() != self.frozen.keys():
@@ -88,6 +90,11 @@ class ResumePolicy:
         if saved["state"].keys() != state.keys():
             self.refuse("it has other networks")
 
+    @property
+    def takes_older(self) -> bool:
+        """Whether a checkpoint that cannot be used is passed over for an older one."""
+        return not self._named
+
     def refuse(self, why: str, error: Exception | None = None) -> NoReturn:
         path = self._folder if self._resume == "auto" else self._resume
         raise PhenakiError(
@@ -96,6 +103,8 @@ class ResumePolicy:
 
     def _changed(self, before: dict[str, Any], free: Sequence[str] = ()) -> list[str]:
         """How this recipe differs from an earlier one, keys that are free to change aside."""
+        if not all(isinstance(before.get(section, {}), dict) for section in self.recipe):
+            return ["its sections are damaged"]
         before = _completed(before, self._config)
         return [
             f"{name} from {old} to {new}"
@@ -103,8 +112,24 @@ class ResumePolicy:
             if section not in free
             for key, value in values.items()
             if f"{section}.{key}" not in _FREE
-            for name, old, new in changes(before[section].get(key), value, f"{section}.{key}")
+            for name, old, new in changes((before[section] or {}).get(key), value, f"{section}.{key}")
         ]
+
+
+def _section(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
+    section = recipe.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    """The recipe.json of a run."""
+    try:
+        recipe = parse_json_object(path.read_bytes(), f"'{path}'")
+        if not all(isinstance(section, dict) for section in recipe.values()):
+            raise PhenakiError(f"'{path}' is not the recipe of a run")
+    except PhenakiError as error:
+        raise PhenakiError(f"{error} Remove it to resume: the checkpoints hold the recipe too") from error
+    return recipe
 
 
 def remove_run(folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from phenaki.core.errors import PhenakiError
+from phenaki.core.errors import PhenakiError, shortened
 from phenaki.core.files import write_atomic, writing
 from phenaki.core.memory import lay_out
 from phenaki.core.precision import resolve_device
@@ -29,6 +29,12 @@ from phenaki.training.resume import ResumePolicy, remove_run
 from phenaki.training.runs import write_state
 from phenaki.training.sharding import check_shardable, local, mesh_of_all, partition_sharded
 from phenaki.training.track import Preview, check_trackers
+
+_CONTENTS = {"step": int, "recipe": dict, "frozen": dict, "processes": int, "skipped": int, "state": dict}
+
+
+class _UnusableError(PhenakiError):
+    """A checkpoint of this run has other contents than the run's networks, optimizers and data."""
 
 
 class Run:
@@ -132,16 +138,31 @@ class Run:
     def restore(self, state: dict[str, Any]) -> None:
         """Load the checkpoint to resume from, if there is one, into the state (each item with load_state_dict).
 
-        The main process finds it; the others open it too, or, if they do not see its disk, receive it.
+        The main process finds it; the others open it too, or, if they do not see its disk, receive it. One whose
+        contents are damaged is named and passed over for an older one.
         """
-        content = self.processes.from_main(self._policy.find(self._checkpoints) if self.is_main else None)
-        if content is None:
-            return
+        unusable = None
+        found = self._policy.find(self._checkpoints) if self.is_main else iter(())
+        while (content := self.processes.from_main(next(found, None))) is not None:
+            try:
+                return self._restore_from(content, state)
+            except _UnusableError as error:
+                if not self._policy.takes_older:
+                    raise
+                unusable = error
+                if self.is_main:
+                    self._logger.say(f"skipped: {error}")
+        if unusable is not None:
+            raise unusable
+
+    def _restore_from(self, content: checkpoints.Content, state: dict[str, Any]) -> None:
         mesh = mesh_of_all(self.device) if self.config.strategy == "fsdp" else None
         if self.processes.any(not content.is_here()):
             saved = checkpoints.receive(content, self.processes)
         else:
             saved = checkpoints.load(content, self.device, mesh)
+        if wrong := [name for name, kind in _CONTENTS.items() if not isinstance(saved.get(name), kind)]:
+            raise _UnusableError(f"the checkpoint '{content.path}' is damaged: it has no {shortened(wrong)} of a run")
         self._policy.check(saved, state)
         if saved["processes"] != self.world_size and self.is_main:
             self._logger.say(
@@ -153,8 +174,11 @@ class Run:
                 state[name].load_state_dict(value)
             except PhenakiError:
                 raise
-            except (RuntimeError, ValueError, KeyError) as error:
-                self._policy.refuse(f"its {name} has other tensors or sizes", error)
+            except Exception as error:  # it depends on what is damaged
+                raise _UnusableError(
+                    f"the checkpoint '{content.path}' does not fit this run: its {name} has other tensors or sizes. "
+                    "Keep its recipe, or name another checkpoint"
+                ) from error
         self.step, self.skipped = saved["step"], saved["skipped"]
 
     def save(self, state: dict[str, Any]) -> None:

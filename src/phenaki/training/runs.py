@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from phenaki.core.errors import PhenakiError
-from phenaki.core.files import write_atomic
+from phenaki.core.files import parse_json_object, write_atomic
 
 State = Literal["running", "stopped", "finished", "failed"]
 Curve = list[tuple[int, float]]
 
 STATE, RECIPE, METRICS = "state.json", "recipe.json", "metrics.jsonl"
 _SILENT = 1800.0  # seconds without a record after which a run on another machine counts as dead
+_STATE_KEYS = {"state": str, "sentence": str, "host": str, "pid": int, "time": float}
 _GONE = "it ended without a message: killed, or its machine went down"
 # Evaluation metrics (test/psnr) whose best value is shown.
 _BEST = {"psnr": max, "fulfilled": max, "loss_rest": min, "loss_first": min}
@@ -81,12 +82,15 @@ def find_runs(folder: Path) -> list[Summary]:
 
 
 def _read(folder: Path) -> Summary | None:
-    """None if recipe.json is something else."""
+    """None if recipe.json is something else; damaged records are left out."""
     recipe = _json(folder / RECIPE)
-    steps = recipe.get("run", {}).get("steps")
-    if steps is None:
+    section = recipe.get("run")
+    steps = section.get("steps") if isinstance(section, dict) else None
+    if not isinstance(steps, int):
         return None
     known = _json(folder / STATE)
+    if any(not isinstance(known.get(key), kind) for key, kind in _STATE_KEYS.items()):
+        known = {}  # of an older version, or damaged
     curves, alarms, step, last = _records(folder / METRICS)
     last = max(last, known.get("time", 0.0))
     state, sentence = _state(known, last, step, steps)
@@ -96,33 +100,38 @@ def _read(folder: Path) -> Summary | None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return parse_json_object(path.read_bytes(), f"'{path}'")
+    except (OSError, PhenakiError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def read_record(line: str) -> dict[str, Any] | None:
     """A line of metrics.jsonl; None for an incomplete one."""
     try:
         record = json.loads(line) if line.endswith("\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _records(path: Path) -> tuple[dict[str, Curve], list[str], int, float]:
     """Curves, alarms, the last step and its time."""
     curves: dict[str, Curve] = {}
     alarms, step, last = [], 0, 0.0
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    for line in filter(None, map(read_record, lines)):
-        step, last = line.pop("step"), line.pop("time", last)
-        if "alarm" in line:
-            alarms.append(f"step {step}: {line['alarm']}: {line['sentence']}")
+    text = path.read_bytes().decode(errors="replace") if path.is_file() else ""
+    for record in filter(None, map(read_record, text.splitlines(keepends=True))):
+        step, time_of = record.pop("step"), record.pop("time", last)
+        last = time_of if _number(time_of) else last
+        if "alarm" in record:
+            alarms.append(f"step {step}: {record['alarm']}: {record.get('sentence', '')}")
             continue
-        for name, value in line.items():
-            curves.setdefault(name, []).append((step, value))
+        for name, value in record.items():
+            if _number(value):
+                curves.setdefault(name, []).append((step, value))
     return curves, alarms, step, last
 
 

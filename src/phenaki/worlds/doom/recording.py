@@ -25,7 +25,7 @@ import numpy as np
 
 from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError, did_you_mean
-from phenaki.core.files import write_atomic
+from phenaki.core.files import parse_json_object, write_atomic
 from phenaki.core.progress import track
 from phenaki.media.writer import encode_mp4
 from phenaki.worlds.doom.captions import timed_captions
@@ -238,8 +238,8 @@ def _write_spec(folder: Path, config: RecordingConfig, version: str) -> None:
         _write_bytes(path, json.dumps(spec, indent=1).encode())
         return
     try:
-        existing = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        existing = parse_json_object(path.read_bytes(), f"'{path}'")
+    except (OSError, PhenakiError) as error:
         raise PhenakiError(f"'{path}' cannot be read: {error}. Record into another folder.") from error
     for key, value in spec.items():
         if existing.get(key) != value:
