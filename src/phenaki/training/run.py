@@ -30,7 +30,7 @@ from phenaki.training.runs import write_state
 from phenaki.training.sharding import check_shardable, local, mesh_of_all, partition_sharded
 from phenaki.training.track import Preview, check_trackers
 
-_CONTENTS = {"step": int, "recipe": dict, "frozen": dict, "processes": int, "skipped": int, "state": dict}
+_SAVED_TYPES = {"step": int, "recipe": dict, "frozen": dict, "processes": int, "skipped": int, "state": dict}
 
 
 class _UnusableError(PhenakiError):
@@ -161,7 +161,7 @@ class Run:
             saved = checkpoints.receive(content, self.processes)
         else:
             saved = checkpoints.load(content, self.device, mesh)
-        if wrong := [name for name, kind in _CONTENTS.items() if not isinstance(saved.get(name), kind)]:
+        if wrong := [name for name, kind in _SAVED_TYPES.items() if not isinstance(saved.get(name), kind)]:
             raise _UnusableError(f"the checkpoint '{content.path}' is damaged: it has no {shortened(wrong)} of a run")
         self._policy.check(saved, state)
         if saved["processes"] != self.world_size and self.is_main:
