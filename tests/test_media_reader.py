@@ -91,8 +91,8 @@ def test_variable_frame_rates_go_by_time_stamps(form: str) -> None:
     gaps = np.random.default_rng(1).choice([0.02, 0.035, 0.15, 0.4], 40)
     stamps = [round(float(stamp), 3) for stamp in np.concatenate([[0], np.cumsum(gaps)])]
     data = video(stamps, form, codec="libvpx-vp9" if form == "webm" else "libx264")
-    with av.open(io.BytesIO(data)) as container:
-        spare = streams._span(container, container.streams.video[0])[1] - 10 / 8
+    with streams._open_video(io.BytesIO(data)) as opened:
+        spare = opened.span()[1] - 10 / 8
     for place in np.linspace(0, 0.99999, 9):
         assert clip_at(data, place, 11) == expected(stamps, place * spare, 11, 8)
 
@@ -126,9 +126,9 @@ def test_the_end_of_a_matroska_video_is_found_without_reading_all_of_it() -> Non
         container.mux(sound.encode(samples))
         container.mux(sound.encode())
     data = file.getvalue()
-    with av.open(io.BytesIO(data)) as container:
-        assert container.duration > 2_900_000  # that of the sound
-        assert streams._span(container, container.streams.video[0]) == (0, pytest.approx(2, abs=0.002))
+    with streams._open_video(io.BytesIO(data)) as opened:
+        assert opened.container.duration > 2_900_000  # that of the sound
+        assert opened.span() == (0, pytest.approx(2, abs=0.002))
     read = 0
 
     class Counted(io.BytesIO):
@@ -138,10 +138,9 @@ def test_the_end_of_a_matroska_video_is_found_without_reading_all_of_it() -> Non
             read += len(part)
             return part
 
-    with av.open(Counted(data)) as container:
-        stream = container.streams.video[0]
+    with streams._open_video(Counted(data)) as opened:
         read = 0
-        streams._span(container, stream)
+        opened.span()
     assert 0 < read < len(data) / 2
 
 
@@ -164,14 +163,14 @@ def test_animations_go_by_their_durations(form: str, ending: str) -> None:
 
 def test_only_what_is_needed_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
-    original = streams._decode
+    original = streams._Video.decode
 
     def counting(*arguments: object) -> object:
         for pair in original(*arguments):
             decoded.append(pair)
             yield pair
 
-    monkeypatch.setattr(streams, "_decode", counting)
+    monkeypatch.setattr(streams._Video, "decode", counting)
     data = video(even(300), paint=lambda index, size: media_files.grey(index % 60, size))
     for place in (0.0, 0.5, 0.999):
         decoded.clear()
@@ -414,7 +413,7 @@ def test_the_last_frame_is_shown_to_the_end() -> None:
 def test_a_picture_that_promises_too_much_is_not_begun() -> None:
     header = bytearray(media_files.picture(media_files.grey(0, (8, 8)), "BMP"))
     header[18:26] = (11_000).to_bytes(4, "little") * 2
-    with pytest.raises(BadSample, match="11000x11000 pixels, more than the limit of 100000000"):
+    with pytest.raises(BadSample, match="11000x11000 pixels, more than the limit of 100,000,000"):
         read(bytes(header), ".bmp")
 
 

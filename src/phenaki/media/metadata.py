@@ -6,21 +6,23 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import av
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from phenaki.core.errors import PhenakiError
+from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.core.reading import open_regular
 from phenaki.core.version import __version__
+from phenaki.media.pictures import open_image
+from phenaki.media.streams import open_container
+from phenaki.media.view import reading_errors
 
 Metadata = Mapping[str, Any]
 """JSON-serialisable, such as prompts, seed and settings."""
 
 VERSION = "phenaki"  # the key that marks a comment as ours, and holds the version that wrote it
 _DESCRIPTION = 0x010E  # EXIF: ImageDescription
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, av.error.FFmpegError)
 
 
 def to_comment(metadata: Metadata) -> str:
@@ -65,13 +67,16 @@ def read_metadata(path: str | Path) -> dict[str, Any] | None:
         pictures = sorted(path.glob("*.png"))
         return read_metadata(pictures[0]) if pictures else None
     try:
-        if path.suffix.lower() in (".gif", ".webp", ".png"):
-            with Image.open(path) as image:
-                comments = (image.info.get("Comment"), image.info.get("comment"), image.getexif().get(_DESCRIPTION))
-        else:
-            with av.open(str(path)) as container:
-                comments = (container.metadata.get("comment"),)
-    except _BROKEN as error:
-        reason = getattr(error, "strerror", None) or error
-        raise PhenakiError(f"'{path}' cannot be read as a video or a picture: {reason}.") from error
+        with reading_errors(), open_regular(path) as file:
+            comments = _comments(file, path.suffix.lower())
+    except BadSample as error:
+        raise PhenakiError(f"'{path}' is no video or picture: {error}.") from error
     return next(filter(None, map(from_comment, comments)), None)
+
+
+def _comments(file: BinaryIO, ending: str) -> tuple[Any, ...]:
+    if ending in (".gif", ".webp", ".png"):
+        with open_image(file) as image:
+            return image.info.get("Comment"), image.info.get("comment"), image.getexif().get(_DESCRIPTION)
+    with open_container(file) as container:
+        return (container.metadata.get("comment"),)

@@ -2,47 +2,61 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from phenaki.core.errors import BadSample
 from phenaki.media.convert import Frames
+from phenaki.media.timing import Timeline, make_timeline
 from phenaki.media.view import (
-    FPS,
+    MAX_ANIMATION_PIXELS,
+    MAX_PICTURE_PIXELS,
+    MAX_VIDEO_PIXELS,
     ClipView,
     Framing,
     MediaInfo,
     StillPicture,
     Timed,
     TimedClip,
+    check_clip,
+    check_pixels,
     clip_frames,
     clip_instants,
     over_black,
-    unreadable,
 )
 
-_ANIMATIONS = frozenset({"GIF", "PNG", "WEBP"})  # names of Pillow; further pictures in other formats are not frames
+# names of Pillow. No other format is opened: for a PostScript file, Pillow would start Ghostscript
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+_HEIF = "HEIF"
+_ANIMATIONS = frozenset({"AVIF", "GIF", "PNG", "WEBP"})
 
-# what Pillow raises on broken pictures, besides OSError
-_BROKEN = (EOFError, IndexError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
-_LARGEST_PICTURE, _LARGEST_ANIMATION = 100_000_000, 16_000_000  # pixels; a few broken bytes can promise gigabytes
+_TICKS = {"GIF": 0.01}  # seconds; of others, milliseconds
+_SHORTEST, _DEFAULT = 0.01, 0.1  # seconds: browsers show a frame that is to last 10 ms or less for 100 ms
+_ORIENTATION = 0x0112  # of Exif
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_clip(file: BinaryIO, view: ClipView, rng: np.random.Generator) -> TimedClip:
-    with _open_image(file) as image:
-        if view.frames > 1 and _count(image) == 1:  # before decoding: a folder of videos may hold many
+    with open_image(file) as image:
+        if view.frames > 1 and len(_indices(image)) == 1:  # before decoding: a folder of videos may hold many
             raise StillPicture(f"a still picture, where {view.frames} frames are requested")
-        starts = _start_times(image)
-        instants = clip_instants(0.0, starts[-1], view, rng)
+        starts = _timeline(image).starts
+        instants = clip_instants(starts[0], starts[-1], view, rng)
         framing = Framing(view, rng)
-        order = [*range(len(starts) - 1), None]
+        order = [*_indices(image), None]
         clip: list[Frames] = []
         for index, times in groupby(clip_frames(zip(starts, order, strict=True), instants)):
             image.seek(index)
@@ -51,56 +65,76 @@ def read_clip(file: BinaryIO, view: ClipView, rng: np.random.Generator) -> Timed
 
 
 def read_frames(file: BinaryIO, framing: Framing) -> Iterator[Timed]:
-    with _open_image(file) as image:
-        starts = _start_times(image)
-        for index, start in enumerate(starts[:-1]):
+    with open_image(file) as image:
+        *starts, end = _timeline(image).starts.tolist()
+        for index, start in zip(_indices(image), starts, strict=True):
             image.seek(index)
             picture = _render_picture(image, framing)
             yield start, lambda picture=picture: picture
-        yield starts[-1], None
+        yield end, None
 
 
-def read_starts(file: BinaryIO) -> NDArray[np.float64]:
-    with _open_image(file) as image:
-        return np.array(_start_times(image))
+def read_timeline(file: BinaryIO) -> Timeline:
+    with open_image(file) as image:
+        return _timeline(image)
 
 
 def probe(file: BinaryIO) -> MediaInfo:
-    with _open_image(file) as image:
-        starts = _start_times(image)
-        width, height = ImageOps.exif_transpose(image).size
-        if len(starts) == 2:
+    with open_image(file) as image:
+        timeline = _timeline(image)
+        width, height = _upright(image).size
+        if timeline.frames == 1:
             return MediaInfo(1, 0.0, width, height, 0.0)
-        return MediaInfo(len(starts) - 1, (len(starts) - 1) / starts[-1], width, height, starts[-1])
+        return MediaInfo(timeline.frames, timeline.mean_rate, width, height, timeline.seconds)
+
+
+def is_interlaced(file: BinaryIO) -> bool:
+    return False
 
 
 @contextmanager
-def _open_image(file: BinaryIO) -> Iterator[Image.Image]:
+def open_image(file: BinaryIO) -> Iterator[Image.Image]:
+    """A picture or an animation of a known format and a bounded size. Raises BadSample for any other."""
+    formats = [*_FORMATS, _HEIF] if _is_heif(file) else _FORMATS
+    with Image.open(file, formats=formats) as image:
+        count = len(_indices(image))
+        check_pixels(image.width, image.height, MAX_VIDEO_PIXELS if count > 1 else MAX_PICTURE_PIXELS)
+        check_clip(count, image.width, image.height, MAX_ANIMATION_PIXELS)
+        if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
+            raise BadSample(f"it has {image.n_frames} pages, where one picture is expected")
+        yield image
+
+
+def _is_heif(file: BinaryIO) -> bool:
+    """Whether it is HEIC, whose decoder is then registered. Raises BadSample if that is not installed."""
+    head = file.read(12)
+    file.seek(0)
+    if head[4:8] != b"ftyp" or head[8:12] in (b"avif", b"avis"):
+        return False
     try:
-        with Image.open(file) as image:
-            largest = _LARGEST_ANIMATION if getattr(image, "is_animated", False) else _LARGEST_PICTURE
-            if image.width * image.height > largest:
-                raise BadSample(f"{image.width}x{image.height} pixels, more than the limit of {largest}")
-            yield image
-    except BadSample:
-        raise
-    except _BROKEN as error:
-        raise unreadable(error) from error
+        from pi_heif import register_heif_opener
+    except ImportError as error:
+        raise BadSample('it is HEIC, for which pip install "phenaki[heic]" is needed') from error
+    register_heif_opener()
+    return True
 
 
-def _count(image: Image.Image) -> int:
-    return getattr(image, "n_frames", 1) if image.format in _ANIMATIONS else 1
+def _indices(image: Image.Image) -> Sequence[int]:
+    """Of the frames among the pictures of a file; further pictures in other formats are not frames."""
+    count = getattr(image, "n_frames", 1) if image.format in _ANIMATIONS else 1
+    # an APNG's still picture, which is only for programs that cannot play it
+    return range(1 if count > 1 and image.info.get("default_image") else 0, count)
 
 
-def _start_times(image: Image.Image) -> Sequence[float]:
-    """When each picture starts and the last one ends, in seconds."""
+def _timeline(image: Image.Image) -> Timeline:
     starts = [0.0]
-    for index in range(_count(image)):
+    for index in _indices(image):
         image.seek(index)
         image.load()  # only then does WebP know its duration
-        starts.append(starts[-1] + (image.info.get("duration", 0) / 1000 or 1 / FPS))
+        duration = image.info.get("duration", 0) / 1000
+        starts.append(starts[-1] + (duration if duration > _SHORTEST else _DEFAULT))
     image.seek(0)
-    return starts
+    return make_timeline(np.array(starts), _TICKS.get(image.format, 0.001))
 
 
 def render(image: Image.Image, size: tuple[int, int] | None = None) -> Frames:
@@ -111,10 +145,21 @@ def render(image: Image.Image, size: tuple[int, int] | None = None) -> Frames:
 
 
 def _render_picture(image: Image.Image, framing: Framing) -> Frames:
-    picture = ImageOps.exif_transpose(image)
+    picture = _upright(image)
     if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip
         picture = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
-    transparent = picture.has_transparency_data
-    picture = picture.convert("RGBA" if transparent else "RGB")
-    pixels = np.asarray(picture.resize(framing.scaled(*picture.size), Image.Resampling.BICUBIC))
-    return framing.crop(over_black(pixels) if transparent else pixels)
+    if picture.mode == "F":
+        raise BadSample("its pixels are fractions, whose range is unknown")
+    if picture.has_transparency_data:  # before scaling, which would mix in what is hidden
+        picture = Image.fromarray(over_black(np.asarray(picture.convert("RGBA"))))
+    picture = picture.convert("RGB")
+    return framing.crop(np.asarray(picture.resize(framing.scaled(*picture.size), Image.Resampling.BICUBIC)))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # Exif is often malformed, which says nothing about the picture
+        orientation = None
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)

@@ -15,18 +15,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO, NamedTuple
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
 from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.core.reading import open_regular
 from phenaki.media import pictures, streams
 from phenaki.media.convert import Frames
-from phenaki.media.view import FPS, ClipView, Framing, MediaInfo, Timed, TimedClip, unreadable
+from phenaki.media.timing import Timeline
+from phenaki.media.view import FPS, ClipView, Framing, MediaInfo, Timed, TimedClip, check_clip, reading_errors
 
-PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})  # read by Pillow, all others by FFmpeg
+# read by Pillow, all others by FFmpeg
+PICTURES = frozenset(".apng .avif .bmp .gif .heic .heif .jfif .jpeg .jpg .png .tif .tiff .webp".split())
 VIDEOS = frozenset(
-    {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"}
+    ".3g2 .3gp .asf .avi .f4v .flv .m2ts .m4v .mkv .mov .mp4 .mpe .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
 )
 
 
@@ -54,13 +56,25 @@ def read_timed_clip(media: bytes | Path, ending: str, view: ClipView, rng: np.ra
         return _decoder(ending).read_clip(file, view, rng)
 
 
-def read_starts(media: bytes | Path, ending: str) -> NDArray[np.float64]:
-    """When each of the N frames of a file starts, and the last one ends, (N + 1,), in seconds as the file counts them.
+def read_timeline(media: bytes | Path, ending: str) -> Timeline:
+    """When each of the N frames of a file starts, and the last one ends, in seconds as the file counts them.
 
-    Nothing is decoded. Raises BadSample for a file that cannot be read.
+    Where they are those of a constant rate, the rounding of the container is undone. Nothing is decoded of a video.
+    Raises BadSample for a file that cannot be read.
     """
     with _opened(media) as file:
-        return _decoder(ending).read_starts(file)
+        return _decoder(ending).read_timeline(file)
+
+
+def read_starts(media: bytes | Path, ending: str) -> NDArray[np.float64]:
+    """The starts (N + 1,) of `read_timeline`."""
+    return read_timeline(media, ending).starts
+
+
+def is_interlaced(media: bytes | Path, ending: str) -> bool:
+    """Whether its frames consist of two half pictures of different instants, which show as combs where things move."""
+    with _opened(media) as file:
+        return _decoder(ending).is_interlaced(file)
 
 
 def read_frames(media: bytes | Path, ending: str, size: tuple[int, int]) -> Iterator[Timed]:
@@ -92,19 +106,21 @@ def read_video(path: str | Path) -> Clip:
         return _read_folder(path)
     ending = path.suffix.lower()
     try:
-        info = probe(path, ending)
-        *timed, (end, _) = [
-            (start, render and render()) for start, render in read_frames(path, ending, (info.height, info.width))
-        ]
+        return _read_all(path, ending)
     except BadSample as error:
         raise PhenakiError(f"'{path}': {error}.") from error
-    frames = np.stack([frame for _, frame in timed])
-    if ending not in PICTURES or len(frames) == 1:
-        return Clip(frames, info.fps or FPS)
-    durations = np.diff([*(start for start, _ in timed), end])
-    # GIF counts in hundredths of a second: 8 frames per second alternate between 120 and 130 ms, hence the mean
-    step = durations[durations < 1.5 * durations.min()].mean()
-    return Clip(frames.repeat(np.maximum(1, (durations / step).round().astype(int)), axis=0), float(1 / step))
+
+
+def _read_all(path: Path, ending: str) -> Clip:
+    info, timeline = probe(path, ending), read_timeline(path, ending)
+    repeats, fps = np.ones(timeline.frames, int), info.fps or FPS
+    if ending in PICTURES and timeline.rate is None and timeline.frames > 1:
+        durations = np.diff(timeline.starts)
+        step = durations[durations < 1.5 * durations.min()].mean()
+        repeats, fps = np.maximum(1, (durations / step).round().astype(int)), float(1 / step)
+    check_clip(int(repeats.sum()), info.width, info.height)
+    frames = [render() for _, render in read_frames(path, ending, (info.height, info.width)) if render]
+    return Clip(np.stack(frames).repeat(repeats, axis=0), fps)
 
 
 def _read_folder(path: Path) -> Clip:
@@ -128,8 +144,5 @@ def _decoder(ending: str) -> ModuleType:
 
 @contextmanager
 def _opened(media: bytes | Path) -> Iterator[BinaryIO]:
-    try:
-        with io.BytesIO(media) if isinstance(media, bytes) else open(media, "rb") as file:
-            yield file
-    except (av.error.FFmpegError, OSError) as error:
-        raise unreadable(error) from error
+    with reading_errors(), io.BytesIO(media) if isinstance(media, bytes) else open_regular(media) as file:
+        yield file

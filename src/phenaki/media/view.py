@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -15,6 +16,10 @@ from phenaki.media.convert import Frames
 
 FPS = 8.0  # of pictures that carry no rate of their own
 TOLERANCE = 0.0005  # seconds: Matroska's time stamps are rounded to milliseconds
+MAX_PICTURE_PIXELS = 100_000_000
+MAX_VIDEO_PIXELS = 40_000_000  # of a frame, of which several are in memory; 8K has 33 million
+MAX_ANIMATION_PIXELS = 4_000_000_000  # of all frames, of which each is decoded before any is used
+MAX_CLIP_PIXELS = 250_000_000  # of all frames of a clip that is read into memory
 _LONGEST_HOLD = 10.0  # seconds; a longer gap between frames is a jump of the time stamps
 _LARGEST_LOSS = 16  # pixels of the scaled picture per pixel of the crop; beyond, the picture is a thin strip
 
@@ -60,9 +65,9 @@ class ClipView:
 
 
 class MediaInfo(NamedTuple):
-    """Frames of a file, their mean rate, their display size (upright, square pixels), and its duration.
+    """Frames of a file, their rate, their display size (upright, square pixels), and its duration.
 
-    A still picture has 1 frame at rate 0 and lasts 0 seconds.
+    A still picture has 1 frame at rate 0 and lasts 0 seconds. fps: the mean, if the rate is not constant.
     """
 
     frames: int
@@ -72,8 +77,31 @@ class MediaInfo(NamedTuple):
     seconds: float
 
 
-def unreadable(error: Exception) -> BadSample:
-    return BadSample(f"it cannot be read: {getattr(error, 'strerror', None) or error}")
+@contextmanager
+def reading_errors() -> Iterator[None]:
+    """Turns whatever a decoder or a parser raises into a BadSample: it is a fault of the file."""
+    try:
+        yield
+    except PhenakiError:
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+        raise BadSample(f"it cannot be read: {reason}") from error
+
+
+def check_pixels(width: int, height: int, most: int) -> None:
+    """Raise BadSample for a picture or a frame of more than `most` pixels: a few broken bytes can promise gigabytes."""
+    if width * height > most:
+        raise BadSample(f"{width}x{height} pixels, more than the limit of {most:,}")
+
+
+def check_clip(frames: int, width: int, height: int, most: int = MAX_CLIP_PIXELS) -> None:
+    """Raise BadSample for a clip of more than `most` pixels in all."""
+    if frames * width * height > most:
+        raise BadSample(
+            f"{frames:,} frames of {width}x{height}, more than the limit of {most:,} pixels in all: cut a piece out of "
+            "it, or make it smaller"
+        )
 
 
 def clip_instants(first: float, end: float, view: ClipView, rng: np.random.Generator) -> NDArray[np.float64]:
