@@ -18,9 +18,11 @@ from phenaki.cli import app
 from phenaki.cli.inputs import read_size
 from phenaki.conditioning import WordEncoder
 from phenaki.core import hub
+from phenaki.core.config import from_dict
 from phenaki.core.errors import PhenakiError
 from phenaki.generators import Components, MaskedTransformer
 from phenaki.media.convert import Frames, to_float
+from phenaki.media.metadata import read_metadata
 from phenaki.media.reader import read_video
 from phenaki.media.writer import write_image, write_video
 from phenaki.pipeline import Phenaki
@@ -243,7 +245,9 @@ def test_sampling_options_reach_the_model(command: str, model: Phenaki, monkeypa
     )
     flags = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
     made(command, *COMMANDS[command], "-o", "a.webp", *flags)
-    assert received == [with_options(model.sampling, options)]
+    expected = with_options(model.sampling, options)
+    assert received and all(sampling == expected for sampling in received)  # checked, used, and kept in the file
+    assert from_dict(SamplingConfig, read_metadata("a.webp")["sampling"]) == expected
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -381,7 +385,9 @@ def test_a_resumed_story_is_the_uninterrupted_one(windows: int, monkeypatch: pyt
     made(*STORY_ARGS, *extras, "-o", "a.mp4", "--resume")
     assert np.array_equal(frames_of("a.mp4"), frames_of("complete.mp4"))
     assert not list(Path().glob("a.part.*"))
-    assert "'a.mp4' is complete" in refused(*STORY_ARGS, *extras, "-o", "a.mp4", "--resume")
+    before = Path("a.mp4").read_bytes()
+    assert "'a.mp4' is complete" in made(*STORY_ARGS, *extras, "-o", "a.mp4", "--resume").output
+    assert Path("a.mp4").read_bytes() == before
 
 
 @pytest.mark.usefixtures("story")
@@ -398,7 +404,7 @@ def test_an_interrupted_first_scene_leaves_nothing(monkeypatch: pytest.MonkeyPat
 @pytest.mark.usefixtures("story")
 def test_bad_paths_and_rates_are_refused() -> None:
     assert "rate between" in refused(*STORY_ARGS, "-o", "a.mp4", "--fps", 0)
-    assert "No such file" in refused(*STORY_ARGS, "-o", "nowhere/a.mp4")
+    assert "the folder 'nowhere' does not exist" in refused(*STORY_ARGS, "-o", "nowhere/a.mp4")
 
 
 @pytest.mark.usefixtures("story")

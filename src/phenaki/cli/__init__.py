@@ -1,5 +1,5 @@
-"""The command line: `phenaki generate | extend | interpolate | inpaint | demo | models | data | train | evaluate |
-compare | reconstruct | import | runs | recipes | plan | doctor`.
+"""The command line: `phenaki generate | extend | interpolate | inpaint | demo | models | info | data | train |
+evaluate | compare | reconstruct | import | runs | recipes | plan | doctor`.
 
 Nothing here imports torch before a command runs, so that help and usage errors are instant.
 """
@@ -11,6 +11,7 @@ from phenaki.cli import (  # noqa: F401  each registers its commands
     evaluate,
     generate,
     imports,
+    info,
     plan,
     recipes,
     reconstruct,

@@ -10,8 +10,8 @@ import warnings
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
+from phenaki.cli.help import App, Group
 from phenaki.core.errors import PhenakiError, PhenakiWarning
 from phenaki.core.version import __version__
 
@@ -20,12 +20,12 @@ _NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory",
 
 
 _ORDER = (
-    *("generate", "extend", "interpolate", "inpaint", "demo", "models"),
+    *("generate", "extend", "interpolate", "inpaint", "demo", "models", "info"),
     *("data", "train", "recipes", "plan", "runs", "evaluate", "compare", "reconstruct", "import", "doctor"),
 )
 
 
-class _Commands(TyperGroup):
+class _Commands(Group):
     """Ends a command with a sentence and an exit code, not a traceback, where the user can fix the error."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:
@@ -62,12 +62,10 @@ def _fail(sentence: str, code: int = BAD_INPUT) -> NoReturn:
     raise typer.Exit(code)
 
 
-app = typer.Typer(
+app = App(
     cls=_Commands,
     help="Text to video: generate videos, train models, evaluate them.",
     epilog="Help for a command: phenaki generate --help",
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

@@ -10,15 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from phenaki.cli.app import app
+from phenaki.cli.help import App
 from phenaki.cli.inputs import read_size
 from phenaki.core.errors import PhenakiError
 
-data_app = typer.Typer(
-    help="Pack videos into shards, inspect datasets, precompute tokens, record simulators.",
-    no_args_is_help=True,
-)
+data_app = App(help="Pack videos into shards, inspect datasets, precompute tokens, record simulators.")
 app.add_typer(data_app, name="data", rich_help_panel="Train")
-record_app = typer.Typer(help="Record a simulator: video with actions, timed captions and poses.", no_args_is_help=True)
+record_app = App(help="Record a simulator: video with actions, timed captions and poses.")
 data_app.add_typer(record_app, name="record")
 
 

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from phenaki.cli.app import app
-from phenaki.cli.inputs import read_clip, read_mask
+from phenaki.cli.job import Job
 from phenaki.cli.options import FirstFrameStepsOption, FramesOption, SamplingArgs, VideoArgs, flatten_args
-from phenaki.core.errors import PhenakiError
 
 MEDIA = "a video, animation or picture. It is resized, cropped and resampled to the model's frame size and rate."
 
@@ -33,14 +32,7 @@ def extend(
 
     phenaki extend circle.mp4 "now it turns yellow" "now it moves up" -o longer.mp4
     """
-    from phenaki.pipeline import sampling_progress
-
-    model, size, output = video.load()
-    start = read_clip(clip, size, model.fps)
-    with sampling_progress() as on_progress, output.writing() as add:
-        options = {"frames": frames, "seed": video.seed, "samples": video.samples, "on_progress": on_progress}
-        for piece in model.stream(prompts, start=start, **options, **asdict(sampling)):
-            add(piece)
+    Job("extend", tuple(prompts), video, frames, {"clip": clip}, asdict(sampling)).make()
 
 
 @app.command(rich_help_panel="Generate")
@@ -66,11 +58,7 @@ def interpolate(
 
     phenaki interpolate left.png right.png "a red circle moves to the right" -o between.mp4
     """
-    model, size, output = video.load()
-    ends = [read_clip(end, size, model.fps) for end in (first, last)]
-    options = {"frames": frames, "seed": video.seed, "samples": video.samples, "progress": True}
-    with output.writing() as add:
-        add(model.interpolate(*ends, prompt, **options, **asdict(sampling)).video)
+    Job("interpolate", (prompt,), video, frames, {"first": first, "last": last}, asdict(sampling)).make()
 
 
 @app.command(rich_help_panel="Generate")
@@ -109,21 +97,5 @@ def inpaint(
 
     phenaki inpaint circle.mp4 "a large blue star moves to the right" --mask mask.png -o star.mp4
     """
-    from phenaki.core.grid import floor_frames
-
-    model, size, output = video.load()
-    known, hole = read_clip(clip, size, model.fps), read_mask(mask, clip, size, model.fps)
-    count, period = known.shape[2], model.tokenizer.patch[0]
-    fits = floor_frames(count, period)
-    if frames is None and fits != count:
-        raise PhenakiError(
-            f"'{clip}' has {count} frames, but the model needs 1 + {period}k: --frames {fits} drops the last"
-        )
-    if frames is not None and frames > count:
-        raise PhenakiError(f"--frames {frames}, but '{clip}' has {count} frames: use at most {fits}")
-    if len(hole) not in (1, count):
-        raise PhenakiError(f"the mask '{mask}' has {len(hole)} frames, but '{clip}' has {count}: give one, or {count}")
     options = asdict(sampling) | {"first_frame_steps": first_frame_steps}
-    options |= {"blend": blend, "seed": video.seed, "samples": video.samples, "progress": True}
-    with output.writing() as add:
-        add(model.inpaint(known[:, :, :frames], hole[:frames], prompt, **options).video)
+    Job("inpaint", (prompt,), video, frames, {"clip": clip, "mask": mask}, options, blend).make()

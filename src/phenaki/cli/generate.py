@@ -1,4 +1,4 @@
-"""Text to video: `phenaki generate`, `demo` and `models`."""
+"""Text to video: `phenaki generate` and `demo`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from phenaki.cli.app import app
-from phenaki.cli.inputs import read_picture
+from phenaki.cli.job import Job, replayed
 from phenaki.cli.options import (
     DEFAULT_MODEL,
     FirstFrameStepsOption,
@@ -19,6 +19,7 @@ from phenaki.cli.options import (
     VideoArgs,
     flatten_args,
 )
+from phenaki.cli.output import output_path
 from phenaki.cli.story import write_story
 from phenaki.core.errors import PhenakiError
 
@@ -60,33 +61,40 @@ def generate(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted --story, or start it; .mp4 only.")
     ] = False,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Make the video of this file again, as its metadata says.", show_default=False
+        ),
+    ] = None,
     sampling: SamplingArgs,
     first_frame_steps: FirstFrameStepsOption = None,
 ) -> None:
     """Generate a video from a prompt, or from several.
 
-    phenaki generate "a small blue star spins" -o star.mp4
+    phenaki generate "a small blue star spins"
 
     phenaki generate "a red circle moves up" "now it turns yellow" --seed 3 -o story.gif
     """
-    if bool(prompts) == bool(story):
-        raise PhenakiError("give either prompts or --story FILE")
-    if resume and not (story and video.out.suffix.lower() == ".mp4"):
-        raise PhenakiError("--resume continues a --story that is written to an .mp4: give --story FILE and -o NAME.mp4")
-
-    from phenaki.pipeline import sampling_progress
-
-    model, size, output = video.load()
-    start = None if image is None else read_picture(image, size, model.fps)
-    begin = {"start": start, "size": size, "seed": video.seed, "samples": video.samples}
     options = asdict(sampling) | {"first_frame_steps": first_frame_steps}
-    with sampling_progress() as on_progress:
-        if story:
-            write_story(story, output, model, resume, frames, begin, options, on_progress)
-            return
-        with output.writing() as add:
-            for piece in model.stream(prompts, frames=frames, **begin, on_progress=on_progress, **options):
-                add(piece)
+    options = {name: value for name, value in options.items() if value is not None}
+    if replay:
+        if prompts or story or image or frames or resume or options:
+            raise PhenakiError(f"--replay repeats what '{replay}' says: leave out prompts and settings")
+        replayed(replay, video).make()
+        return
+    if not prompts and not story:
+        raise PhenakiError(f'there is no prompt: say what the video shows, as in phenaki generate "{DEMO[0]}"')
+    if prompts and story:
+        raise PhenakiError("give either prompts or --story FILE")
+    if resume and not (story and video.out and output_path(video.out, "").lower().endswith(".mp4")):
+        raise PhenakiError("--resume continues a --story that is written to an .mp4: give --story FILE and -o NAME.mp4")
+    inputs = {} if image is None else {"image": image}
+    job = Job("generate", tuple(prompts or ()), video, frames, inputs, options)
+    if story:
+        write_story(story, job, resume)
+    else:
+        job.make()
 
 
 @app.command(rich_help_panel="Generate")
@@ -119,23 +127,3 @@ def demo(
     print(f"{count} frames in {made:.1f} s, {count / made:.1f} frames per second; ", end="")
     print(f"{time.monotonic() - began:.1f} s including imports, loading and writing")
     print(f"video          {video}\nanimation      {animation}\ncontact sheet  {sheet}")
-
-
-@app.command(rich_help_panel="Generate")
-def models() -> None:
-    """List the models in the package."""
-    from phenaki.core import hub
-    from phenaki.core.components import read_config
-
-    if not hub.model_names():
-        print("This installation has no models.")
-    for name in hub.model_names():
-        folder = hub.ZOO / name
-        _, generator = read_config(folder / "generator")
-        spec = generator["tokenizer"]
-        height, width = spec["image_size"]
-        megabytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
-        print(
-            f"{name}: {width}x{height} pixels, {spec['fps']:g} fps, "
-            f"scenes of {generator['frames']} frames, {megabytes:.1f} MB"
-        )

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from phenaki.cli.inputs import read_size
-from phenaki.cli.output import Output
+from phenaki.cli.output import PIPE, Output, output_path
+from phenaki.core.errors import PhenakiError
 
 if TYPE_CHECKING:
     from phenaki.pipeline import Phenaki
 
 DEFAULT_MODEL = "shapes-64"
+
+
+def _complete_model(incomplete: str) -> list[str]:
+    from phenaki.core import hub
+
+    return [name for name in hub.model_names() if name.startswith(incomplete)]
+
 
 ModelOption = Annotated[
     str,
@@ -26,6 +35,7 @@ ModelOption = Annotated[
         "-m",
         metavar="MODEL",
         help="A model in the package (see `phenaki models`), a folder, or owner/name on the Hugging Face Hub.",
+        autocompletion=_complete_model,
     ),
 ]
 
@@ -100,33 +110,41 @@ FramesOption = Annotated[
 ]
 
 
+def _frame_size(metavar: str, help: str) -> Any:
+    return typer.Option(metavar=metavar, help=help, show_default=False)
+
+
 @dataclass(frozen=True)
 class VideoArgs:
     """The model and the video to write."""
 
     out: Annotated[
-        Path,
+        str | None,
         typer.Option(
             "--out",
             "-o",
             metavar="FILE",
             help="Output file: .mp4, .gif, .webp (animated) or .png (a contact sheet; one frame is a plain picture). "
-            "Without a suffix: a folder of numbered pictures. -: an mp4 to standard output.",
-            show_default=False,
+            "A name that ends in / is a folder of numbered pictures. -: an mp4 to standard output.",
+            show_default="an mp4 named after the prompt",
         ),
-    ]
+    ] = None
     model: ModelOption = DEFAULT_MODEL
     size: Annotated[
         str | None,
-        typer.Option(
-            metavar="WxH",
-            help="Frame size in pixels, in multiples of the model's patch (8 for shapes-64). Models are best at the "
-            "size they were trained on, which is the default.",
-            show_default=False,
+        _frame_size(
+            "WxH",
+            "Frame size in pixels, in multiples of the model's patch (8 for shapes-64). Models are best at the size "
+            "they were trained on, which is the default.",
         ),
     ] = None
+    width: Annotated[int | None, _frame_size("N", "Width of the frames, in place of --size.")] = None
+    height: Annotated[int | None, _frame_size("N", "Height of the frames, in place of --size.")] = None
     samples: Annotated[
-        int, typer.Option(min=1, max=64, metavar="N", help="Number of videos to generate, written side by side.")
+        int,
+        typer.Option(
+            "--samples", "-n", min=1, max=64, metavar="N", help="Number of videos to generate, written side by side."
+        ),
     ] = 1
     seed: Annotated[
         int, typer.Option(min=0, metavar="N", help="Random seed: the same seed gives the same video on one machine.")
@@ -136,14 +154,77 @@ class VideoArgs:
         typer.Option(metavar="FPS", help="Frame rate of the file.", show_default="the model's"),
     ] = None
     upscale: Annotated[int, typer.Option(min=1, max=32, metavar="N", help="Enlarge every pixel by this factor.")] = 4
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse prompts with words that the model has never read.")
+    ] = False
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 and so on. auto: CUDA if there is any.")
+    ] = "auto"
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Of matrix products: float32 or bfloat16. auto: bfloat16 where it is faster."
+        ),
+    ] = "auto"
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print neither progress nor a summary.")] = False
 
-    def load(self) -> tuple[Phenaki, tuple[int, int], Output]:
-        """The model, height and width of its frames, and where they are written."""
-        from phenaki.pipeline import Phenaki
+    def check(self, title: str, frames: int | Sequence[int] | None) -> str:
+        """Where the video goes; `title` names it if --out does not. Raises PhenakiError for what can be refused at
+        once, without torch: paths, lengths, sizes, unknown models."""
+        from phenaki.core import hub
+        from phenaki.core.grid import latent_frames, patch_rows
+        from phenaki.media.writer import check_path
 
-        model = Phenaki.from_pretrained(self.model)
-        size = read_size(self.size) if self.size else model.image_size
-        return model, size, Output(self.out, model, size, self.samples, self.upscale, self.fps, self.seed)
+        path = output_path(self.out, title)
+        if path != str(PIPE):
+            check_path(path)
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise PhenakiError(f"--precision '{self.precision}': use auto, float32 or bfloat16")
+        if "/" in self.model and not os.path.isdir(self.model):  # of the hub
+            return path
+        config = hub.resolve(self.model) / "generator" / "config.json"
+        try:
+            spec = json.loads(config.read_text("utf-8"))["config"]["tokenizer"]
+            patch, image_size = spec["patch"], spec["image_size"]
+        except (OSError, ValueError, KeyError, TypeError):  # loading the model says what is wrong with it
+            return path
+        for length in [frames] if isinstance(frames, int) else frames or ():
+            latent_frames(length, patch[0])
+        patch_rows(*self.frame_size(image_size), tuple(patch[1:]))
+        return path
+
+    def frame_size(self, trained: Sequence[int]) -> tuple[int, int]:
+        """Height and width of the frames, those of training where no option says."""
+        if self.size and (self.width or self.height):
+            raise PhenakiError("--size and --width or --height: give one of the two")
+        height, width = read_size(self.size) if self.size else trained
+        return (height if self.height is None else self.height), (width if self.width is None else self.width)
+
+    def load(
+        self, prompts: Sequence[str], frames: int | Sequence[int] | None, options: Mapping[str, Any]
+    ) -> tuple[Phenaki, tuple[int, int]]:
+        """The model, and height and width of its frames. What the model will refuse is refused before its weights are
+        loaded."""
+        import torch
+
+        from phenaki.core import hub
+        from phenaki.core.precision import resolve_device
+        from phenaki.pipeline import Phenaki, read_outline
+
+        device = resolve_device(self.device)
+        outline = read_outline(hub.resolve(self.model))
+        outline.check(prompts, frames, self.frame_size(outline.tokenizer.image_size), options)
+        model = Phenaki.from_pretrained(self.model, device)
+        model.strict = self.strict
+        if self.precision != "auto":
+            model.to(dtype=getattr(torch, self.precision))
+        return model, self.frame_size(model.image_size)
+
+    def output(self, path: str, metadata: dict[str, Any], size: tuple[int, int], fps: float) -> Output:
+        """`fps`: the model's."""
+        rate = fps if self.fps is None else self.fps
+        options = {"samples": self.samples, "upscale": self.upscale, "quiet": self.quiet}
+        return Output(path, size, fps=rate, metadata=metadata, **options)
 
 
 def flatten_args(command: Callable[..., None]) -> Callable[..., None]:

@@ -15,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from phenaki.cli.job import Job
 from phenaki.cli.output import PIPE, Output
 from phenaki.core.errors import PhenakiError, pluralize, shortened
 from phenaki.core.files import parse_json_object
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from phenaki.media.writer import Fragments
-    from phenaki.pipeline import OnProgress, Phenaki
+    from phenaki.pipeline import Phenaki
     from phenaki.sampling import Rollout, Scene
 
 _SETTINGS = {"frames", "prime_frames"}
@@ -114,8 +115,6 @@ class PartialVideo:
             )
         if self._state.exists():
             self._read()
-        elif resume and out.exists():
-            raise PhenakiError(f"'{out}' is complete: there is nothing to resume")
 
     @property
     def finished(self) -> int:
@@ -153,9 +152,9 @@ class PartialVideo:
             )
 
     @contextmanager
-    def writing(self, rate: float, rollout: Rollout) -> Iterator[Fragments]:
+    def writing(self, rate: float, rollout: Rollout, metadata: dict[str, Any]) -> Iterator[Fragments]:
         """A writer of the video; it and the rollout continue after the last complete scene. When the block ends the
-        video gets its final name; if it raises, the complete scenes stay."""
+        video gets its final name, and the metadata as they are then; if it raises, the complete scenes stay."""
         from phenaki.core.files import writing
         from phenaki.media.writer import Fragments, remux_mp4
 
@@ -165,7 +164,7 @@ class PartialVideo:
             self._file.truncate(self._progress["bytes"])  # an interrupted scene is generated again
             self._file.seek(0, os.SEEK_END)
             try:
-                writer = Fragments(self._file, rate, self.frames)
+                writer = Fragments(self._file, rate, self.frames, metadata)
                 yield writer
                 if self._read_scenes < self.finished:
                     raise PhenakiError(
@@ -179,7 +178,7 @@ class PartialVideo:
                 else:
                     self.video.unlink()
                 raise
-        remux_mp4(self.video, self.out)
+        remux_mp4(self.video, self.out, metadata)
         self._state.unlink()
         self.video.unlink()
 
@@ -213,60 +212,75 @@ class PartialVideo:
             file.write(save(state, {"story": json.dumps(story)}))
 
 
-def write_story(
-    story: Path,
-    output: Output,
-    model: Phenaki,
-    resume: bool,
-    frames: int | None,
-    begin: dict[str, Any],
-    sampling: dict[str, Any],
-    on_progress: OnProgress,
-) -> None:
-    """Write a story scene by scene. `frames`: of scenes that do not set them. `begin`: arguments of `Phenaki.rollout`.
+def write_story(story: Path, job: Job, resume: bool) -> None:
+    """Write a story scene by scene. `job`: without prompts; its frames are of scenes that do not set them.
 
     The scenes of a file are checked before the first is generated, those of a pipe as they arrive.
     """
-    start, lines = begin["start"], read_story(story)
-    scenes = (line.scene(model, frames, start is None and not number) for number, line in enumerate(lines))
-    scenes = scenes if story == PIPE else iter(list(scenes))
-    rollout = model.rollout(**begin, **sampling, on_progress=on_progress)
-    known = [] if start is None else [start.expand(rollout.samples, -1, -1, -1, -1)]
-    if output.path.suffix.lower() != ".mp4":
-        with output.writing() as add:
-            for piece in chain(known, chain.from_iterable(map(rollout.generate, scenes))):
-                add(piece)
+    video = job.video
+    path = video.check("story" if story == PIPE else story.stem, job.frames)
+    if resume and Path(path).exists() and not Path(path).with_suffix(".part.safetensors").exists():
+        print(f"'{path}' is complete: there is nothing to resume")
         return
-    partial = PartialVideo(output.path, _settings(output, model, rollout, frames, begin), resume)
-    started, before = time.monotonic(), partial.frames
-    with partial.writing(output.rate, rollout) as writer:
-        for video in known if not partial.finished else ():
-            writer.add(output.layout(video))
-        for scene in scenes:
-            if partial.has(scene):
-                continue
-            for piece in rollout.generate(scene):
+
+    from phenaki.pipeline import sampling_progress
+
+    model, size = video.load((), job.frames, job.options)
+    inputs, files = job.read_inputs(model, size)
+    start = inputs.get("image")
+    output = video.output(path, job.metadata(model, size, files), size, model.fps)
+    lines = _recorded(read_story(story), output.metadata)
+    scenes = (line.scene(model, job.frames, start is None and not number) for number, line in enumerate(lines))
+    scenes = scenes if story == PIPE else iter(list(scenes))
+    begin = {"start": start, "size": size, "seed": video.seed, "samples": video.samples}
+    with sampling_progress(not video.quiet) as on_progress:
+        rollout = model.rollout(**begin, **job.options, on_progress=on_progress)
+        known = [] if start is None else [start.expand(rollout.samples, -1, -1, -1, -1)]
+        if output.path.suffix.lower() != ".mp4":
+            with output.writing() as add:
+                for piece in chain(known, chain.from_iterable(map(rollout.generate, scenes))):
+                    add(piece)
+            return
+        partial = PartialVideo(output.path, _settings(output, model, rollout, job.frames, start), resume)
+        started, before = time.monotonic(), partial.frames
+        with partial.writing(output.rate, rollout, output.metadata) as writer:
+            for piece in known if not partial.finished else ():
                 writer.add(output.layout(piece))
-            partial.keep(rollout, writer.frames)
-    output.say(writer.frames, time.monotonic() - started, writer.frames - before)
+            for scene in scenes:
+                if partial.has(scene):
+                    continue
+                for piece in rollout.generate(scene):
+                    writer.add(output.layout(piece))
+                partial.keep(rollout, writer.frames)
+        output.say(writer.frames, time.monotonic() - started, writer.frames - before)
+
+
+def _recorded(lines: Iterator[Line], metadata: dict[str, Any]) -> Iterator[Line]:
+    """The lines, each noted in the metadata of the video as it is read."""
+    default = metadata["frames"]
+    metadata |= {"prompts": [], "frames": [], "prime_frames": []}
+    for line in lines:
+        metadata["prompts"].append(line.prompt)
+        metadata["frames"].append(default if line.frames is None else line.frames)
+        metadata["prime_frames"].append(line.prime_frames)
+        yield line
 
 
 def _settings(
-    output: Output, model: Phenaki, rollout: Rollout, frames: int | None, begin: dict[str, Any]
+    output: Output, model: Phenaki, rollout: Rollout, frames: int | None, start: Tensor | None
 ) -> dict[str, Any]:
     """All that the frames of a story depend on, except its scenes."""
     from phenaki.core.components import CRITIC, REQUIRED, fingerprint
     from phenaki.core.config import to_dict
 
     parts = zip((*REQUIRED, CRITIC), (model.tokenizer, model.generator, model.text_encoder, model.critic), strict=True)
-    image = begin["start"]
     return {
         "model": {kind: fingerprint(part) for kind, part in parts if part is not None},
         "sampling": to_dict(rollout.sampling),
-        "seed": output.seed,
+        "seed": output.metadata["seed"],
         "samples": rollout.samples,
         "size": list(output.size),
         "fps": output.rate,
         "frames": frames,
-        "image": None if image is None else hashlib.sha256(image.numpy().tobytes()).hexdigest(),
+        "image": None if start is None else hashlib.sha256(start.numpy().tobytes()).hexdigest(),
     }

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 
 from phenaki.cli.app import app
+from phenaki.cli.help import App, Group
 from phenaki.core.errors import PhenakiError
 
 Recipe = TypeVar("Recipe")
 
-train_app = typer.Typer(help="Train a tokenizer, a generator, a critic.", no_args_is_help=True)
+
+class _Stages(Group):
+    """Options belong to the stages: `phenaki train --recipe NAME` asks which one."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
+            from phenaki.training.recipes import stage_of
+
+            named = [word for option, word in pairwise(args) if option in ("--recipe", "-r")]
+            stage = stage_of(named[0]) if named else None
+            known = f"; '{named[0]}' is a {stage} recipe: phenaki train {stage} {shlex.join(args)}" if stage else ""
+            raise PhenakiError(f"train what? Say tokenizer, generator or critic after `phenaki train`{known}")
+        return super().parse_args(ctx, args)
+
+
+train_app = App(cls=_Stages, help="Train a tokenizer, a generator, a critic.")
 app.add_typer(train_app, name="train", rich_help_panel="Train")
 
 RecipeOption = Annotated[

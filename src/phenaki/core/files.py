@@ -69,9 +69,16 @@ def parse_json_object(data: str | bytes, where: str) -> dict[str, Any]:
     return parsed
 
 
-def _temporary_beside(path: Path) -> Path:
+def check_folder(path: str | Path) -> None:
+    """Raise PhenakiError unless the folder that `path` lies in exists."""
+    path = Path(path)
     if not path.parent.is_dir():
-        raise PhenakiError(f"Cannot write '{path}': the folder '{path.parent}' does not exist. Create it first.")
+        reason = "is a file" if path.parent.is_file() else "does not exist. Create it first"
+        raise PhenakiError(f"Cannot write '{path}': the folder '{path.parent}' {reason}.")
+
+
+def _temporary_beside(path: Path) -> Path:
+    check_folder(path)
     return path.parent / f".phenaki-{secrets.token_hex(6)}.tmp"  # of constant length, so that long names work
 
 

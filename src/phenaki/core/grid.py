@@ -1,4 +1,7 @@
-"""Lengths of clips: T = 1 + p k frames are t = 1 + k latent frames, the first of 1 frame, all others of p."""
+"""Lengths of clips: T = 1 + p k frames are t = 1 + k latent frames, the first of 1 frame, all others of p; and sizes.
+
+Nothing here imports torch, so that the command line can refuse what does not fit at once.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,21 @@ def latent_index(frame: int, period: int) -> int:
 def floor_frames(frames: int, period: int) -> int:
     """The longest valid clip length, 1 + p k, of at most `frames` (1 or more)."""
     return 1 + (frames - 1) // period * period
+
+
+def patch_rows(height: int, width: int, patch: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of patches (height, width) in a frame.
+
+    Raises PhenakiError, naming the nearest sides, for a size that does not fit.
+    """
+    ph, pw = patch
+    if height < ph or width < pw or height % ph or width % pw:
+        raise PhenakiError(
+            f"frames of height {height} and width {width} do not fit this tokenizer, whose patches are {ph}x{pw}: "
+            f"height must be a multiple of {ph}, width of {pw}; the nearest are {nearest_multiple(height, ph)} and "
+            f"{nearest_multiple(width, pw)}"
+        )
+    return height // ph, width // pw
 
 
 def nearest_multiple(side: int, patch: int) -> int:

@@ -31,7 +31,7 @@ def resolve_device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # depends on how torch was built
-        raise PhenakiError(f"run.device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
+        raise PhenakiError(f"the device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def move(networks: Sequence[nn.Module], device: str | int | torch.device) -> None:

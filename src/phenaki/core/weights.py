@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -38,10 +38,23 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        size = path.stat().st_size
-        raise PhenakiError(
-            f"'{path}' ({size:,} bytes) is not a complete safetensors file: {error}. Copy or download it again."
-        ) from error
+        raise _incomplete(path, error) from error
+
+
+def _incomplete(path: Path, error: Exception) -> PhenakiError:
+    size = path.stat().st_size
+    return PhenakiError(
+        f"'{path}' ({size:,} bytes) is not a complete safetensors file: {error}. Copy or download it again."
+    )
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in a .safetensors file, without reading the tensors. Raises as `read_safetensors`."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _incomplete(path, error) from error
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], where: str | Path) -> None:

@@ -20,7 +20,7 @@ from av.container import OutputContainer
 from PIL import Image
 
 from phenaki.core.errors import BadSample, PhenakiError
-from phenaki.core.files import write_atomic, write_folder_atomic
+from phenaki.core.files import check_folder, write_atomic, write_folder_atomic
 from phenaki.media.convert import Frames
 from phenaki.media.metadata import Metadata, picture_options, to_comment
 from phenaki.media.montage import contact_sheet
@@ -65,6 +65,12 @@ def open_writer(path: str | Path, fps: float, size: Size, metadata: Metadata | N
         yield writer
         if not writer.frames:
             raise PhenakiError(f"There are no frames to write to '{path}'.")
+
+
+def check_path(path: str | Path) -> None:
+    """Raise PhenakiError for a path that no video can be written to: an unknown ending, or a missing folder."""
+    _writing_for(path)
+    check_folder(path)
 
 
 def write_video(path: str | Path, clip: Frames, fps: float, metadata: Metadata | None = None) -> None:

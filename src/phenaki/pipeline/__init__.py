@@ -11,7 +11,9 @@ from phenaki.pipeline.loading import (
     save_model,
 )
 from phenaki.pipeline.model import Phenaki, load
+from phenaki.pipeline.outline import Outline, read_outline
 from phenaki.pipeline.progress import OnProgress, sampling_progress
+from phenaki.pipeline.provenance import provenance
 from phenaki.pipeline.results import Generation, sample_grid
 from phenaki.pipeline.world import Event, LiveWorld
 from phenaki.tokenizers import Tokenizer

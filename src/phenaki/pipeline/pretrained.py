@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Self, Unpack
 
 import torch
 
 from phenaki.core import hub
+from phenaki.core.components import fingerprint
 from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import best_device, move, precision_of
 from phenaki.generators import Components
@@ -53,6 +55,11 @@ class PretrainedModel:
     @property
     def device(self) -> torch.device:
         return self.components.device
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of tokenizer, generator and text encoder: configurations and weights."""
+        return "-".join(fingerprint(network)[:12] for network in (self.tokenizer, self.generator, self.text_encoder))
 
     def to(
         self,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from phenaki.core.errors import PhenakiError
-from phenaki.core.grid import latent_frames, nearest_multiple
+from phenaki.core.grid import latent_frames, patch_rows
 
 
 class Grid(NamedTuple):
@@ -32,15 +32,9 @@ class TokenizerSpec:
 
     def grid(self, frames: int, height: int, width: int) -> Grid:
         """The token grid of a clip. Raises PhenakiError for lengths and sizes that do not fit the patches."""
-        p, ph, pw = self.patch
-        t = latent_frames(frames, p)
-        if height < ph or width < pw or height % ph or width % pw:
-            raise PhenakiError(
-                f"frames of height {height} and width {width} do not fit this tokenizer, whose patches are {ph}x{pw}: "
-                f"height must be a multiple of {ph}, width of {pw}; the nearest are {nearest_multiple(height, ph)} and "
-                f"{nearest_multiple(width, pw)}"
-            )
-        return Grid(t, height // ph, width // pw * self.num_codebooks)
+        period, *patch = self.patch
+        rows, columns = patch_rows(height, width, tuple(patch))
+        return Grid(latent_frames(frames, period), rows, columns * self.num_codebooks)
 
     def check_video(self, video: Tensor) -> None:
         """Raise PhenakiError unless `video` is float (B, 3, n, H, W) in [0, 1] of a size that fits the patches."""

@@ -41,10 +41,15 @@ CRITIC_RECIPES: dict[str, Callable[[], CriticRecipe]] = {f.__name__: f for f in 
 STAGES = {"tokenizer": TOKENIZER_RECIPES, "generator": GENERATOR_RECIPES, "critic": CRITIC_RECIPES}
 
 
+def stage_of(name: str) -> str | None:
+    """The stage that a recipe trains; None if there is no recipe of that name."""
+    return next((stage for stage, recipes in STAGES.items() if name in recipes), None)
+
+
 def recipe(name: str, recipes: dict[str, Callable[[], Recipe]]) -> Recipe:
     """The recipe of that name. Raises PhenakiError, listing those that exist, for any other."""
     if name not in recipes:
-        stage = next((stage for stage, others in STAGES.items() if name in others), None)
+        stage = stage_of(name)
         problem = f"there is no recipe '{name}'.{did_you_mean(name, recipes)}"
         if stage:
             problem = f"'{name}' is a {stage} recipe, for `phenaki train {stage}`."

@@ -1,0 +1,46 @@
+"""How a generated video was made, as files keep it (`media/metadata.py`) and `phenaki generate --replay` reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from phenaki.core.config import to_dict
+from phenaki.pipeline.pretrained import PretrainedModel
+from phenaki.sampling import SamplingConfig
+
+
+def provenance(
+    model: PretrainedModel,
+    command: str,
+    prompts: Sequence[str | None],
+    sampling: SamplingConfig,
+    *,
+    seed: int,
+    samples: int,
+    size: tuple[int, int],
+    frames: int | Sequence[int] | None,
+    inputs: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """JSON-serialisable metadata.
+
+    command: generate, extend, interpolate or inpaint. prompts: of the scenes; None for embeddings. size: (H, W) before
+    enlarging. inputs: of the files that it began with, by what they are, the path and the SHA-256 of the content.
+    """
+    return {
+        "command": command,
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        "prompts": list(prompts),
+        "frames": frames if frames is None or isinstance(frames, int) else list(frames),
+        "seed": seed,
+        "samples": samples,
+        "size": list(size),
+        "fps": model.fps,
+        "sampling": to_dict(sampling),
+        "device": model.device.type,
+        "torch": torch.__version__,
+        **({"inputs": dict(inputs)} if inputs else {}),
+    }
