@@ -225,3 +225,14 @@ def test_help_is_quick() -> None:
     began = time.process_time()
     run("generate", "-h")
     assert time.process_time() - began < 1.5
+
+
+def test_what_python_saves_is_made_again(model: Phenaki) -> None:
+    model = Phenaki.from_pretrained("shapes-64")
+    model.generate(["a", "b"], frames=3, seed=5, samples=2, steps=2).save("a.webp", upscale=2)
+    model(["a", "b"], frames=3, seed=5).save("batch.webp")
+    for name in ("a.webp", "batch.webp"):
+        run("generate", "--replay", name, "-o", f"again_{name}")
+        assert np.array_equal(read_video(name).frames, read_video(f"again_{name}").frames)
+    model.generate("a", frames=3, start=model.generate("a", frames=3)).save("c.webp")
+    assert "came from no file" in run("generate", "--replay", "c.webp", code=2).output

@@ -237,7 +237,9 @@ def test_a_model_says_what_it_is(model: Phenaki) -> None:
 
 def test_precision_is_that_of_the_products(model: Phenaki, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[torch.dtype] = set()
-    layers = [m for name, m in model.tokenizer.named_modules() if type(m) is torch.nn.Linear and "quantizer" not in name]
+    layers = [
+        m for name, m in model.tokenizer.named_modules() if type(m) is torch.nn.Linear and "quantizer" not in name
+    ]
     for block in (model.generator.head, *layers):
         block.register_forward_hook(lambda _, __, output: seen.add(output.dtype))
     for dtype in (torch.bfloat16, torch.float32):

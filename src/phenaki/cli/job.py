@@ -25,12 +25,13 @@ _OF_REPLAY = {"out", "model", "device", "precision", "quiet"}  # options that do
 
 @dataclass(frozen=True)
 class Job:
-    """command: generate, extend, interpolate or inpaint. inputs: the files it begins with, by what they are: image,
+    """command: generate, extend, interpolate or inpaint. prompts: of the scenes, a list where each sample has its own.
+    inputs: the files it begins with, by what they are: image,
     clip, first, last, mask. options: sampling options of the call. sampling: all settings, and fingerprint that of the
     model, of a file that is made again. prime_frames: of each scene, None is the model's."""
 
     command: str
-    prompts: tuple[str, ...]
+    prompts: tuple[str | list[str], ...]
     video: VideoArgs
     frames: int | list[int] | None = None
     inputs: Mapping[str, Path] = field(default_factory=dict)
@@ -42,7 +43,7 @@ class Job:
 
     def make(self) -> None:
         """Generate and write the video."""
-        path = self.video.check(" ".join(self.prompts[:1]), self.frames)
+        path = self.video.check(str(self.prompts[0]), self.frames)
 
         from phenaki.pipeline import sampling_progress
 
@@ -66,12 +67,12 @@ class Job:
             model,
             self.command,
             self.prompts,
-            model.sampling.with_options(self.options),
-            seed=self.video.seed,
-            samples=self.video.samples,
-            size=size,
-            frames=self.frames,
-            inputs=files,
+            self.options,
+            self.video.seed,
+            self.video.samples,
+            size,
+            self.frames,
+            files,
         )
         made |= {"blend": True} if self.blend else {}
         return made | ({"prime_frames": list(self.prime_frames)} if self.prime_frames else {})

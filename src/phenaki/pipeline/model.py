@@ -37,6 +37,7 @@ from phenaki.pipeline.checks import (
 from phenaki.pipeline.loading import no_model_error
 from phenaki.pipeline.pretrained import PretrainedModel
 from phenaki.pipeline.progress import OnProgress, counting, sampling_progress
+from phenaki.pipeline.provenance import provenance
 from phenaki.pipeline.results import Generation, OutputType
 from phenaki.pipeline.words import CallOptions, LoadOptions, other_words
 from phenaki.pipeline.world import Event, LiveWorld
@@ -152,7 +153,9 @@ class Phenaki(PretrainedModel):
             new = torch.cat([piece.cpu() for piece in pieces], dim=2)
         texts = tuple(None if isinstance(scene.prompt, Text) else scene.prompt for scene in scenes)
         *starts, _ = accumulate((scene.frames for scene in scenes), initial=0 if video is None else video.shape[2])
-        return Generation(new, texts, tuple(starts), self.fps, seed)
+        inputs = {} if video is None else {"image": {}}
+        made = provenance(self, "generate", texts, options, seed, samples, size, frames, inputs)
+        return Generation(new, texts, tuple(starts), self.fps, seed, metadata=made)
 
     @other_words
     def stream(
@@ -299,7 +302,10 @@ class Phenaki(PretrainedModel):
         with sampling_progress(progress) as on_progress:
             on_step, rng = counting(on_progress, sampling.decoding.steps), self._rng(seed)
             new = interpolate(self.components, first, last, prompt, scene.frames, sampling, rng, samples, on_step)
-        return Generation(torch.cat((first, new, last), 2).cpu(), (prompt,), (first.shape[2],), self.fps, seed)
+        size, inputs = first.shape[-2:], {"first": {}, "last": {}}
+        made = provenance(self, "interpolate", (prompt,), options, seed, samples, size, frames, inputs)
+        joined = torch.cat((first, new, last), 2).cpu()
+        return Generation(joined, (prompt,), (first.shape[2],), self.fps, seed, metadata=made)
 
     @other_words
     def inpaint(
@@ -336,7 +342,9 @@ class Phenaki(PretrainedModel):
             on_step, rng = counting(on_progress, steps), self._rng(seed)
             pieces = inpaint(self.components, video, hole, prompt, sampling, rng, blend, on_step)
             new = torch.cat([piece.cpu() for piece in pieces], dim=2)
-        return Generation(new, (prompt,), (0,), self.fps, seed)
+        (frames, *size), inputs = video.shape[2:], {"clip": {}, "mask": {}}
+        made = provenance(self, "inpaint", (prompt,), options, seed, samples, size, frames, inputs)
+        return Generation(new, (prompt,), (0,), self.fps, seed, metadata=made)
 
     # ---- checks
 

@@ -42,7 +42,7 @@ class Outline:
 
     def check(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Sequence[str]],
         frames: int | Sequence[int] | None,
         size: tuple[int, int],
         options: Mapping[str, Any],
@@ -51,8 +51,9 @@ class Outline:
         cannot read, lengths and sizes that do not fit, settings out of range."""
         for number, prompt in enumerate(prompts, start=1):
             try:
-                if self.text is not None:
-                    self.text.check(prompt)
+                for text in [prompt] if isinstance(prompt, str) else prompt:
+                    if self.text is not None:
+                        self.text.check(text)
             except PhenakiError as error:
                 raise PhenakiError(f"scene {number}: {error}" if len(prompts) > 1 else str(error)) from error
         for length in [frames] if isinstance(frames, int) else frames or ():

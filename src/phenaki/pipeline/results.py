@@ -6,6 +6,7 @@ import base64
 import io
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +35,7 @@ class Generation:
     prompts: of the scenes, in order; a tuple where each sample has its own, None where embeddings were passed.
     scene_starts: index of the first new frame of each scene; conditioning frames come before.
     fps: frames per second at which the motion has its natural speed.
-    output_type: of `frames`.
+    output_type: of `frames`. metadata: how it was made (`pipeline/provenance.py`), which `save` keeps in the file.
     """
 
     video: Tensor = field(repr=False)
@@ -43,6 +44,7 @@ class Generation:
     fps: float
     seed: int
     output_type: OutputType = "pil"
+    metadata: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def clips(self) -> Frames:
@@ -72,13 +74,16 @@ class Generation:
         if isinstance(path, (str, os.PathLike)):
             if format is not None:
                 raise PhenakiError(f"format {format!r} is for streams: the ending of '{path}' decides")
-            write_video(path, clip, self.fps)
+            write_video(path, clip, self.fps, self._metadata(upscale))
             return
         if not hasattr(path, "write"):
             raise PhenakiError(f"a video cannot be saved to {path!r}: pass a path, or a binary stream and format='mp4'")
         if format is None:
             raise PhenakiError("a stream has no ending: pass format='mp4', 'gif', 'webp' or 'png'")
-        path.write(encode(clip, self.fps, format))
+        path.write(encode(clip, self.fps, format, self._metadata(upscale)))
+
+    def _metadata(self, upscale: int) -> dict[str, Any] | None:
+        return {**self.metadata, "upscale": upscale} if self.metadata else None
 
     def _repr_html_(self) -> str:
         """Plays in Jupyter and marimo."""
@@ -91,12 +96,12 @@ class Generation:
         return f'<video controls autoplay loop muted src="data:video/mp4;base64,{source}"></video>'
 
 
-def encode(clip: Frames, fps: float, format: str) -> bytes:
+def encode(clip: Frames, fps: float, format: str, metadata: Mapping[str, Any] | None = None) -> bytes:
     """A clip uint8 (T, H, W, 3) as the bytes of a file of that format, such as "mp4"."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"video.{format.lower().lstrip('.')}"
         with writing(file):
-            write_video(file, clip, fps)
+            write_video(file, clip, fps, metadata)
             return file.read_bytes()
 
 
