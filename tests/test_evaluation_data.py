@@ -19,7 +19,7 @@ from phenaki.cli import app
 from phenaki.core.components import save_component
 from phenaki.core.errors import PhenakiError
 from phenaki.evaluation import Clips, PerceptualNetworks, compare, evaluate, write_metrics
-from phenaki.evaluation.pixels import psnr, ssim
+from phenaki.evaluation.pixels import edge_energy, psnr, sharpness, ssim
 from phenaki.evaluation.reconstruction import reconstruction
 from phenaki.generators import MaskedTransformer
 from phenaki.media.convert import to_float
@@ -82,6 +82,21 @@ def test_psnr_and_ssim_equal_torchmetrics() -> None:
         ssim(a[:, :, :, :10, :16], a[:, :, :, :10, :16])
 
 
+def test_sharpness_tells_blur_from_blocks() -> None:
+    rng = torch.Generator().manual_seed(0)
+    real = torch.rand(3, 3, 2, 48, 64, generator=rng)
+    blurred = torch.nn.functional.avg_pool3d(real, (1, 3, 3), 1, (0, 1, 1), count_include_pad=False)
+    colours = torch.nn.functional.avg_pool3d(real, (1, 8, 8)).repeat_interleave(8, 3).repeat_interleave(8, 4)
+    energy = {name: edge_energy(x, (2, 8, 8)) for name, x in (("blur", blurred), ("real", real), ("flat", real * 0))}
+    energy["blocks"] = edge_energy(0.5 * real + colours, (2, 8, 8))
+    assert sharpness(energy["real"], energy["real"]) == pytest.approx({"gradient_energy": 1, "blockiness": 1})
+    blur, blocks = sharpness(energy["blur"], energy["real"]), sharpness(energy["blocks"], energy["real"])
+    assert blur["gradient_energy"] < 0.3 and blur["blockiness"] == pytest.approx(1, abs=0.2)
+    assert blocks["blockiness"] > 1.03
+    assert sharpness(energy["real"], energy["flat"]) == {}
+    assert energy["real"].shape == (3, 3)
+
+
 def test_a_perfect_reconstruction_has_no_distance(
     perfect: Perfect, clips: Path, perceptual: PerceptualNetworks
 ) -> None:
@@ -89,6 +104,7 @@ def test_a_perfect_reconstruction_has_no_distance(
     metrics = measured(perfect, clips, perceptual=perceptual, clips=2)
     assert (metrics["psnr"], metrics["psnr_first"], metrics["first_minus_rest"]) == (100, 100, 0)
     assert metrics["ssim"] == pytest.approx(1)
+    assert (metrics["gradient_energy"], metrics["blockiness"]) == pytest.approx((1, 1), rel=1e-4)
     assert metrics["lpips"] == 0
     assert metrics["rfvd"] == pytest.approx(0, abs=1e-3)
     assert 0 < metrics["codes_used"] <= 1 <= metrics["perplexity"]

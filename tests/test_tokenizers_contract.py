@@ -17,7 +17,7 @@ def small(config: TokenizerConfig) -> TokenizerConfig:
     sizes = (
         {"widths": (8, 16, 16), "blocks": (1, 1, 2)}
         if isinstance(config, Conv3DConfig)
-        else {"width": 64, "spatial_layers": 2, "temporal_layers": 2}
+        else {"patch": (2, 8, 8), "width": 64, "spatial_layers": 2, "temporal_layers": 2}
     )
     return replace(config, image_size=(16, 24), **sizes)
 
@@ -65,7 +65,8 @@ def test_latents_of_a_prefix_are_a_prefix_of_the_latents(tokenizer: Tokenizer) -
 
 @torch.no_grad()
 def test_decoding_is_causal(tokenizer: Tokenizer) -> None:
-    ids = torch.randint(tokenizer.vocab_size, (2, 6, 2, 3), generator=torch.Generator().manual_seed(0))
+    grid, rng = tokenizer.grid(11, 16, 24), torch.Generator().manual_seed(0)
+    ids = torch.randint(tokenizer.vocab_size, (2, *grid), generator=rng)
     decoded = tokenizer.decode(ids)
     changed = ids.clone()
     changed[:, 3:] = (changed[:, 3:] + 1) % tokenizer.vocab_size
@@ -78,7 +79,7 @@ def test_decoding_is_causal(tokenizer: Tokenizer) -> None:
 def test_shapes_of_images_rectangles_and_any_length(tokenizer: Tokenizer, frames: int, height: int, width: int) -> None:
     for batch in (1, 3):
         ids = tokenizer.encode(video(batch, 3, frames, height, width))
-        assert ids.shape == (batch, 1 + (frames - 1) // 2, height // 8, width // 8)
+        assert ids.shape == (batch, 1 + (frames - 1) // 2, height // 8, width // 8 * tokenizer.num_codebooks)
         assert tokenizer.frames(ids.shape[1]) == frames
         decoded = tokenizer.decode(ids)
         assert decoded.shape == (batch, 3, frames, height, width)

@@ -1,4 +1,4 @@
-"""Pixel metrics of two videos: PSNR and SSIM."""
+"""Pixel metrics of two videos: PSNR, SSIM, sharpness, blocks."""
 
 from __future__ import annotations
 
@@ -21,6 +21,28 @@ def psnr(error: Tensor) -> list[float]:
 def decibels(mean_squared_error: Tensor) -> Tensor:
     """PSNR in dB, at most 100, of values in 0..1."""
     return -10 * mean_squared_error.clamp_min(10 ** (-MAX_PSNR / 10)).log10()
+
+
+def edge_energy(video: Tensor, patch: tuple[int, int, int]) -> Tensor:
+    """Mean squared differences of neighbouring pixels of videos (B, 3, T, H, W): float64 (3, B), of all, of those
+    across a border of patches, and of those inside a patch."""
+    across, inside = [], []
+    for dim, size in zip((3, 4), patch[1:], strict=True):
+        squared = video.float().diff(dim=dim).square().movedim(dim, -1)
+        border = torch.arange(1, squared.shape[-1] + 1, device=video.device) % size == 0
+        across.append(squared[..., border].flatten(1))
+        inside.append(squared[..., ~border].flatten(1))
+    kinds = torch.cat(across + inside, 1), torch.cat(across, 1), torch.cat(inside, 1)
+    return torch.stack([kind.cpu().double().mean(1) for kind in kinds])
+
+
+def sharpness(decoded: Tensor, video: Tensor) -> dict[str, float]:
+    """From the `edge_energy` (3, N) of reconstructions and of originals. `gradient_energy`: 1 for edges as strong as
+    the originals', less for blurred ones. `blockiness`: energy across borders of patches over that inside, relative to
+    the originals'; 1 where no grid of patches shows. Left out where undefined, as in clips of one colour."""
+    (made, made_across, made_inside), (real, across, inside) = decoded.mean(1).tolist(), video.mean(1).tolist()
+    ratios = {"gradient_energy": (made, real), "blockiness": (made_across * inside, made_inside * across)}
+    return {name: value / reference for name, (value, reference) in ratios.items() if reference > 0}
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from phenaki.core.errors import PhenakiError
 from phenaki.evaluation.clips import Clips
 from phenaki.evaluation.generate import Advance, batches
-from phenaki.evaluation.pixels import psnr, ssim
+from phenaki.evaluation.pixels import edge_energy, psnr, sharpness, ssim
 from phenaki.evaluation.rates import claim_rates, success_rate
 from phenaki.evaluation.world import Report
 from phenaki.media.convert import to_float, to_uint8
@@ -31,8 +31,9 @@ def reconstruction(
     """Distances between `clips` and their reconstructions, and codebook usage.
 
     `psnr`: dB over a clip, RGB in 0..1; also over its first frame and over its other frames; each at most 100, averaged
-    over clips. `ssim`, `lpips`: averaged over frames. `rfvd`: Frechet distance between the I3D logits of clips and
-    reconstructions. `codes_used`: fraction of the vocabulary that occurs. `bits_per_pixel`: of uncompressed ids.
+    over clips. `ssim`, `lpips`: averaged over frames. `gradient_energy`, `blockiness`: see `sharpness`. `rfvd`: Frechet
+    distance between the I3D logits of clips and reconstructions. `codes_used`: fraction of the vocabulary that occurs.
+    `bits_per_pixel`: of uncompressed ids.
     `fulfilled`: for clips of a world, the rate of reconstructions in which its checker still finds everything that the
     caption claims, an upper bound for any generator of these ids.
     """
@@ -42,6 +43,7 @@ def reconstruction(
     height, width = tokenizer.config.image_size
     pixels = clips.frames * height * width
     distances: dict[str, list[float]] = defaultdict(list)
+    edges: list[Tensor] = []
     ids: list[Tensor] = []
     reports: dict[str, list[Report]] = defaultdict(list)
     for samples in batches(clips, max(1, MAX_PIXELS // pixels)):
@@ -50,6 +52,7 @@ def reconstruction(
         decoded = tokenizer.decode(ids[-1])
         for name, values in _distances(decoded, video, lpips).items():
             distances[name] += values
+        edges.append(torch.stack([edge_energy(x, tokenizer.patch) for x in (decoded, video)]))
         if frechet is not None:
             for real, batch in ((True, video), (False, decoded)):
                 for few in batch.split(_I3D_BATCH):
@@ -63,6 +66,7 @@ def reconstruction(
     means = {name: float(np.mean(values)) for name, values in distances.items()}
     if "psnr_rest" in means:
         means["first_minus_rest"] = means["psnr_first"] - means["psnr_rest"]
+    means |= sharpness(*torch.cat(edges, dim=-1))
     if frechet is not None:
         means["rfvd"] = _frechet_distance(frechet, clips)
     metrics = {

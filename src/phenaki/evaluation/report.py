@@ -44,6 +44,8 @@ ROWS = {
         Row("other frames", ("psnr_rest",), _DB),
         Row("first minus others", ("first_minus_rest",), _DIFFERENCE, -1.0),
         Row("SSIM", ("ssim",), _PLAIN),
+        Row("gradient energy, of the clips'", ("gradient_energy",), _percent, 0.80),
+        Row("blockiness", ("blockiness",), _DISTANCE),
         Row("LPIPS", ("lpips",), _PLAIN),
         Row("rFVD", ("rfvd",), _DISTANCE),
         Row("codebook usage", ("codes_used",), _percent, 0.70),

@@ -10,6 +10,8 @@ from phenaki.training.recipes.critics import critic_debug, critic_shapes_64
 from phenaki.training.recipes.generators import (
     base_128,
     causal_debug,
+    causal_laptop_64,
+    causal_laptop_128,
     causal_shapes_64,
     masked_debug,
     masked_shapes_64,
@@ -23,6 +25,8 @@ from phenaki.training.recipes.tokenizers import (
     cvivit_128,
     cvivit_debug,
     cvivit_debug_codebook,
+    cvivit_laptop_64,
+    cvivit_laptop_128,
     cvivit_shapes_64,
     cvivit_shapes_64_streaming,
 )
@@ -30,12 +34,22 @@ from phenaki.training.tokenizer import TokenizerRecipe
 
 Recipe = TypeVar("Recipe")
 _FIRST_STAGE = (cvivit_debug, cvivit_debug_codebook, cvivit_shapes_64, cvivit_shapes_64_streaming)
-_FIRST_STAGE += (cvivit_64, cvivit_128, conv3d_debug, conv3d_64, conv3d_128)
+_FIRST_STAGE += (cvivit_laptop_64, cvivit_laptop_128, cvivit_64, cvivit_128, conv3d_debug, conv3d_64, conv3d_128)
 
 TOKENIZER_RECIPES: dict[str, Callable[[], TokenizerRecipe]] = {f.__name__: f for f in _FIRST_STAGE}
 TOKENIZER_RECIPES["cvivit_paper"] = cvivit_128
 GENERATOR_RECIPES: dict[str, Callable[[], GeneratorRecipe]] = {
-    f.__name__: f for f in (masked_debug, masked_shapes_64, causal_debug, causal_shapes_64, base_128, paper)
+    f.__name__: f
+    for f in (
+        masked_debug,
+        masked_shapes_64,
+        causal_debug,
+        causal_shapes_64,
+        causal_laptop_64,
+        causal_laptop_128,
+        base_128,
+        paper,
+    )
 }
 CRITIC_RECIPES: dict[str, Callable[[], CriticRecipe]] = {f.__name__: f for f in (critic_debug, critic_shapes_64)}
 STAGES = {"tokenizer": TOKENIZER_RECIPES, "generator": GENERATOR_RECIPES, "critic": CRITIC_RECIPES}

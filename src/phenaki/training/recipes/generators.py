@@ -83,6 +83,31 @@ def causal_shapes_64() -> GeneratorRecipe:
     )
 
 
+def causal_laptop_64() -> GeneratorRecipe:
+    """A causal second stage for your own recordings, with their actions if they have any, on the ids of
+    `cvivit_laptop_64`. Some ids of the past are wrong in training, against drift."""
+    return GeneratorRecipe(
+        generator=CausalTransformerSizes(frames=17, width=256, layers=6, window=6),
+        text=WordEncoderConfig(width=192, layers=2),
+        data=DataConfig(RECORDINGS, batch=4, lengths=(1, 17), length_weights=(0.1, 0.9), seed=1),
+        loss=GeneratorLossConfig(label_smoothing=0.02, first_frame_weight=2.0, history_noise=0.06),
+        optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=50, cooldown_fraction=0.5, clip=1.0),
+        sampling=SamplingConfig(
+            DecodingConfig(steps=6, temperature=0.8, choice_temperature=4.0),
+            GuidanceConfig(scale=1.5),
+            RolloutConfig(scene_frames=17, first_frame_steps=24),
+        ),
+        run=RunConfig(steps=20_000, log_every=25, eval_every=500, checkpoint_every=250),
+    )
+
+
+def causal_laptop_128() -> GeneratorRecipe:
+    """`causal_laptop_64`, larger, on the ids of `cvivit_laptop_128`."""
+    recipe = causal_laptop_64()
+    sizes = replace(recipe.generator, width=384, layers=8)
+    return replace(recipe, generator=sizes, data=replace(recipe.data, size=128))
+
+
 def base_128() -> GeneratorRecipe:
     """A second stage of 126 M parameters for one GPU, on ids of 11 frames of 128 x 128 (a grid of 6 x 16 x 16), with
     T5's text. A fifth of the steps see images alone."""

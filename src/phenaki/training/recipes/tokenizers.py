@@ -67,6 +67,33 @@ def cvivit_shapes_64_streaming() -> TokenizerRecipe:
     )
 
 
+def cvivit_laptop_64() -> TokenizerRecipe:
+    """A first stage for your own videos on a laptop or a small GPU: sharp edges by a convolutional stem, 48 bits per
+    patch as four ids of 4096 codes, and a temporal window of which clips of 17 frames hold three."""
+    return TokenizerRecipe(
+        tokenizer=CViViTConfig(
+            image_size=(64, 64),
+            width=128,
+            spatial_layers=2,
+            temporal_layers=2,
+            stem=(24, 48),
+            window=3,
+            quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 4, 4, 4) * 4, num_codebooks=4),
+        ),
+        data=DataConfig(SHAPES, batch=4, lengths=(1, 7, 17), length_weights=(0.1, 0.3, 0.6)),
+        loss=TokenizerLossConfig(first_frame_fraction=0.15),
+        optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=100, cooldown_fraction=0.5, clip=0.03),
+        run=RunConfig(steps=12_000, log_every=25, eval_every=500, checkpoint_every=250),
+    )
+
+
+def cvivit_laptop_128() -> TokenizerRecipe:
+    """`cvivit_laptop_64` for frames of 128 x 128: patches of 16 x 16, so that a generator has as many ids to write."""
+    recipe = cvivit_laptop_64()
+    sizes = {"image_size": (128, 128), "patch": (2, 16, 16), "width": 192, "stem": (24, 48, 96)}
+    return replace(recipe, tokenizer=replace(recipe.tokenizer, **sizes), data=replace(recipe.data, size=128))
+
+
 def cvivit_128() -> TokenizerRecipe:
     """The paper's first stage (appendix B.1): 11 frames of 128 x 128, 50 M parameters, 8192 codes, 1 M steps.
 
