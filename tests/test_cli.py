@@ -477,7 +477,7 @@ def test_tokens_with_embeddings_of_a_complete_model() -> None:
     assert "7 samples in 1 shards at tokens; 1 skipped" in tokens.output
     trained = run("train", "generator", "-r", "masked_debug", *DEBUG[2:], "--data", "tokens", "--out", "two")
     assert trained.exit_code == 0, trained.output
-    assert sorted(os.listdir("two/model")) == ["generator", "model.json"]
+    assert sorted(os.listdir("two/model")) == ["README.md", "generator", "model.json"]
 
 
 BAD_DATA = [

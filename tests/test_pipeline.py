@@ -224,7 +224,7 @@ def test_a_picture_larger_than_a_video_can_be(model: Phenaki, tmp_path: Path) ->
 
 
 def test_the_folder_alone_rebuilds_the_model(model: Phenaki, folder: Path) -> None:
-    assert sorted(os.listdir(folder)) == ["generator", "model.json", "text", "tokenizer"]
+    assert sorted(os.listdir(folder)) == ["README.md", "generator", "model.json", "text", "tokenizer"]
     loaded = Phenaki.from_pretrained(folder, device="cpu")
     assert loaded.sampling == FAST and loaded.image_size == (32, 32)
     for part in (loaded.tokenizer, loaded.generator, loaded.text_encoder):

@@ -105,7 +105,7 @@ def test_ids_alone_need_no_tokenizer_and_train_a_text_encoder(
     place = tokens()
     monkeypatch.setattr(CViViT, "__init__", lambda self, config: pytest.fail("a tokenizer was made"))
     model = train_generator(generator_recipe(place), tmp_path / "run")
-    assert sorted(entry.name for entry in model.iterdir()) == ["generator", "model.json", "text"]
+    assert sorted(entry.name for entry in model.iterdir()) == ["README.md", "generator", "model.json", "text"]
 
 
 def test_training_from_tokens_is_training_on_the_clips(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from phenaki.core.errors import PhenakiError
+from phenaki.core.pretrained import PretrainedComponent
 
 
 class Text(NamedTuple):
@@ -77,7 +78,7 @@ def _describe(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
-class TextEncoder(nn.Module, ABC):
+class TextEncoder(PretrainedComponent, ABC):
     """Base class of text encoders.
 
     Subclasses set `config` (which has `width` and `check`) and `width` (D). `tokenize` is plain Python and may run in

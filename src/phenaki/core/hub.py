@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 from phenaki.core.errors import PhenakiError, did_you_mean
 
+CARD_FILE, METRICS_FILE = "README.md", "metrics.json"
 MODEL_FILE = "model.json"  # in the folder of a complete model
+_PUSHED = (".json", ".safetensors", ".md", ".png", ".gif", ".webp", ".mp4")
 ZOO = Path(__file__).parents[1] / "zoo"
 _REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"
 _HUB_NAME = rf"(?P<repository>{_REPOSITORY})(?:/(?P<subfolder>\w[\w./-]*))?"
@@ -52,7 +55,8 @@ def resolve(name_or_folder: str | Path, **options: Unpack[HubOptions]) -> Path:
             "You can also pass a folder, or owner/name on the Hugging Face hub."
         )
     if not (folder / subfolder).is_dir():
-        inside = ", ".join(sorted(entry.name for entry in folder.iterdir() if entry.is_dir())) or "no folder"
+        entries = folder.iterdir() if folder.is_dir() else ()  # an empty repository has no folder
+        inside = ", ".join(sorted(entry.name for entry in entries if entry.is_dir())) or "no folder"
         raise PhenakiError(f"'{name}' has no folder '{subfolder}': it holds {inside}")
     return folder / subfolder
 
@@ -115,3 +119,49 @@ def local_folder(name: str, revision: str = "") -> Path:
             f"automatically. Run `hf download {wanted}` to put it into the cache, {constants.HF_HUB_CACHE}, or "
             f"`hf download {wanted} --local-dir DIR` on any machine, copy DIR here and pass it instead"
         ) from error
+
+
+class PushOptions(TypedDict, total=False):
+    """`private`: of a repository that is created. `revision`: a branch, created if it is not there; None: main."""
+
+    private: bool | None
+    token: str | bool | None
+    revision: str | None
+    commit_message: str | None
+
+
+def model_files(folder: Path) -> dict[str, bytes | Path]:
+    """The files of a model or a component, by their names in a repository."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix.lower() in _PUSHED)
+    names = ((path.relative_to(folder), path) for path in files)
+    return {name.as_posix(): path for name, path in names if not any(part[0] == "." for part in name.parts)}
+
+
+def push(files: Mapping[str, bytes | Path], repository: str, **options: Unpack[PushOptions]) -> str:
+    """Upload files to `owner/name` on the Hugging Face hub in one commit, and return its address.
+
+    Raises PhenakiError if the hub refuses, or cannot be reached.
+    """
+    if not isinstance(repository, str) or not re.fullmatch(_REPOSITORY, repository):
+        raise PhenakiError(f"{repository!r} is no repository on the Hugging Face hub: pass owner/name")
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    revision = options.get("revision")
+    try:
+        api = HfApi(token=options.get("token"))
+        api.create_repo(repository, private=options.get("private"), exist_ok=True)
+        if revision:
+            api.create_branch(repository, branch=revision, exist_ok=True)
+        additions = [
+            CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
+            for name, content in files.items()
+        ]
+        message = options.get("commit_message") or "Upload with phenaki"
+        return str(api.create_commit(repository, additions, commit_message=message, revision=revision).commit_url)
+    except (HfHubHTTPError, LocalTokenNotFoundError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", 401)
+        advice = ": run `hf auth login` with a token that may write there" if status in (401, 403) else ""
+        raise PhenakiError(f"the Hugging Face hub refuses to write to '{repository}' ({status}){advice}") from error
+    except Exception as error:  # network errors depend on the hub's HTTP client
+        raise PhenakiError(f"the Hugging Face hub cannot be reached ({type(error).__name__}): {error}") from error

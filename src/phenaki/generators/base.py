@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from phenaki.conditioning.base import Text
 from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import Precision
+from phenaki.core.pretrained import PretrainedComponent
 from phenaki.tokenizers.base import Tokenizer
 
 FORWARD_METHODS = ("condition", "logits", "features", "commit")
@@ -90,7 +91,7 @@ class Condition:
         return (self.mask[:, None] & (first <= frame) & (frame < end)).repeat_interleave(h * w, dim=1)
 
 
-class Generator(nn.Module, ABC):
+class Generator(PretrainedComponent, ABC):
     """ids int64 (B, t, h, w), `mask_id` where unknown, and a condition -> logits (B, t, h, w, V). With C codebooks,
     C neighbouring ids of a row are of one position; features and head are those of positions.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from torch import nn
 import phenaki.compat  # noqa: F401, registers its types, as the imports below register theirs
 from phenaki.conditioning import TextEncoder, encoder_class, named_config
 from phenaki.core import hub
+from phenaki.core.card import component_card, with_metadata
 from phenaki.core.components import (
     CONFIG_FILE,
     CRITIC,
@@ -25,10 +27,11 @@ from phenaki.core.components import (
 from phenaki.core.config import from_dict, to_dict
 from phenaki.core.errors import PhenakiError
 from phenaki.core.files import write_folder_atomic, writing
-from phenaki.core.hub import MODEL_FILE
+from phenaki.core.hub import CARD_FILE, METRICS_FILE, MODEL_FILE, PushOptions
 from phenaki.core.version import __version__
 from phenaki.generators import Components
 from phenaki.generators.critic import Critic
+from phenaki.pipeline.card import model_card, model_metadata
 from phenaki.pipeline.domain import Domain
 from phenaki.sampling import SamplingConfig
 
@@ -103,7 +106,8 @@ def save_model(
     """Write a model as a folder that `load_model` reads, completely or not at all; other files in it stay.
 
     Components without a tokenizer, whose `tokenizer_fingerprint` is recorded then, or without a text encoder are
-    written too: with these copied into the folder as tokenizer/ and text/ it is complete. `dtype`: of the stored
+    written too: with these copied into the folder as tokenizer/ and text/ it is complete. A card is added to a folder
+    without one. `dtype`: of the stored
     weights (torch.float16: half the size).
     """
     folder, networks = Path(folder), components.networks
@@ -116,6 +120,29 @@ def save_model(
         critic = fingerprint(new / CRITIC) if CRITIC in networks else ""
         file = ModelFile(__version__, sampling, tokenizer, critic, domain or Domain())
         (new / MODEL_FILE).write_text(json.dumps(to_dict(file), indent=2) + "\n", encoding="utf-8")
+        if not (folder / CARD_FILE).exists():
+            (new / CARD_FILE).write_text(model_card(folder.name, components, file.domain), encoding="utf-8")
+
+
+def push_folder(folder: Path, repository: str, **options: Unpack[PushOptions]) -> str:
+    """Upload the model or the component in `folder` to `owner/name` on the hub, and return the address of the commit.
+
+    Its card gets the metadata that it lacks, metrics.json included. Raises PhenakiError as `hub.push` does, and for a
+    folder that holds neither.
+    """
+    files, card = hub.model_files(folder), folder / CARD_FILE
+    name = repository.rpartition("/")[2]
+    if (folder / MODEL_FILE).is_file():
+        components, _, domain = load_model(folder)
+        metrics = read_json(folder / METRICS_FILE) if (folder / METRICS_FILE).is_file() else {}
+        text, values = model_card(repository, components, domain), model_metadata(domain, name, metrics)
+    elif (folder / CONFIG_FILE).is_file():
+        text, values = component_card(repository, load_component(folder)), {}
+    else:
+        raise no_model_error(folder)
+    text = card.read_text(encoding="utf-8") if card.is_file() else text
+    files[CARD_FILE] = with_metadata(text, values).encode()
+    return hub.push(files, repository, **options)
 
 
 def load_part(name_or_folder: str | Path, kind: str) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from functools import cached_property
 from pathlib import Path
 from typing import Self, Unpack
@@ -11,6 +12,7 @@ import torch
 from phenaki.core import hub
 from phenaki.core.components import fingerprint
 from phenaki.core.errors import PhenakiError
+from phenaki.core.hub import PushOptions
 from phenaki.core.precision import best_device, move, precision_of
 from phenaki.generators import Components
 from phenaki.pipeline.domain import Domain
@@ -133,3 +135,14 @@ class PretrainedModel:
         PhenakiError where it cannot write.
         """
         save_model(folder, self.components, self.sampling, dtype=dtype, domain=self.domain)
+
+    def push_to_hub(self, repository: str, **options: Unpack[PushOptions]) -> str:
+        """Upload the model to `owner/name` on the Hugging Face hub, and return the address of the commit.
+
+        The repository is created if it is not there; options are `private`, `token`, `revision` and `commit_message`.
+        Raises PhenakiError if the hub refuses, or cannot be reached.
+        """
+        with tempfile.TemporaryDirectory() as parent:
+            folder = Path(parent) / str(repository).rpartition("/")[2]
+            self.save_pretrained(folder)
+            return hub.push(hub.model_files(folder), repository, **options)

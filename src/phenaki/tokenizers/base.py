@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import frame_count
 from phenaki.core.precision import Precision, autocast
+from phenaki.core.pretrained import PretrainedComponent
 from phenaki.media.inputs import VideoInput, as_video
 from phenaki.nn.state import StreamState
 from phenaki.tokenizers.quantizers import Quantized
@@ -26,7 +27,7 @@ class Reconstruction(NamedTuple):
     quantized: Quantized
 
 
-class Tokenizer(nn.Module, ABC):
+class Tokenizer(PretrainedComponent, ABC):
     """Video float (B, 3, T, H, W) in [0, 1] <-> ids int64 (B, t, h, w) with t = 1 + (T - 1) / p. With C codebooks there
     are C ids for each column of patches.
 
