@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,15 @@ def test_transparency_grey_and_palettes_become_rgb() -> None:
     assert not as_video(clear).any()
     for mode in ("L", "1", "P"):
         assert (as_video(Image.new("RGB", (8, 8), "white").convert(mode)) == 1).all()
+
+
+def test_photos_are_turned_upright_once() -> None:
+    photo, file = Image.fromarray(CLIP[0]), io.BytesIO()
+    exif = photo.getexif()
+    exif[274] = 6  # to be turned clockwise
+    photo.save(file, "PNG", exif=exif)
+    upright = torch.rot90(VIDEO[:, :, :1], -1, (3, 4))
+    assert torch.equal(as_video(Image.open(file)), upright)
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,9 @@ def _timeline(image: Image.Image) -> Timeline:
 
 def render(image: Image.Image, size: tuple[int, int] | None = None) -> Frames:
     """A picture uint8 (H, W, 3), RGB, upright; `size`: resized by its short side and center-cropped to it."""
-    picture = ImageOps.exif_transpose(image)
+    picture = _upright(image)
+    if picture is not image:
+        picture.getexif().pop(_ORIENTATION)  # it was applied
     view = ClipView(1, 1.0, size or (picture.height, picture.width), random=False)
     return _render_picture(picture, Framing(view, np.random.default_rng(0)))
 

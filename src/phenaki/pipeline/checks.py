@@ -95,8 +95,7 @@ def check_lengths(frames: int | Sequence[int] | None, scenes: int) -> list[int |
 
 def check_sampling(sampling: SamplingConfig, options: SamplingOptions, components: Components) -> SamplingConfig:
     """The settings of a model with the options of a call."""
-    plain: Any = {name: _plain(value) for name, value in options.items()}
-    sampling = sampling.with_options(plain)
+    sampling = sampling.with_options(options)
     sampling.decoding.check_critic(components.critic is not None)
     if options.get("prime_frames") is not None:
         check_prime_frames(sampling.rollout.prime_frames, components)
@@ -126,11 +125,6 @@ def as_int(value: Any, name: str) -> int:
         return operator.index(value)
     except TypeError as error:
         raise PhenakiError(f"{name} {value!r}: give a whole number") from error
-
-
-def _plain(value: Any) -> Any:
-    """Scalars of numpy and torch as Python's."""
-    return value.item() if isinstance(value, (np.generic, Tensor)) and value.ndim == 0 else value
 
 
 def check_size(size: Any) -> tuple[int, int]:

@@ -13,13 +13,12 @@ from phenaki.core.components import CRITIC, REQUIRED, WEIGHTS_FILE, read_config
 from phenaki.core.config import from_dict
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import latent_frames
+from phenaki.core.hub import METRICS_FILE
 from phenaki.core.registry import REGISTRIES
 from phenaki.core.weights import read_shapes
 from phenaki.pipeline.loading import ModelFile, read_model_file
 from phenaki.sampling import SamplingConfig
 from phenaki.tokenizers import TokenizerSpec
-
-METRICS_FILE = "metrics.json"
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def provenance(
         "model": model.name,
         "fingerprint": model.fingerprint,
         "prompts": [list(prompt) if isinstance(prompt, tuple) else prompt for prompt in prompts],
-        "frames": frames if frames is None or isinstance(frames, int) else list(frames),
+        "frames": frames if frames is None or isinstance(frames, int) else [int(length) for length in frames],
         "seed": seed,
         "samples": samples,
         "size": list(size),

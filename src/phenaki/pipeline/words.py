@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, TypedDict, TypeVar
 
+import numpy as np
 import torch
 
 from phenaki.conditioning import Text
@@ -109,7 +110,8 @@ def other_words(method: Callable[Arguments, Result]) -> Callable[Arguments, Resu
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         positional = signature.bind_partial(*args).arguments
         size = getattr(args[0], "image_size", None)
-        return method(*args, **translate(kwargs, own, method.__name__, positional, size))
+        ours = translate(kwargs, own, method.__name__, positional, size)
+        return method(*args, **{name: _plain(value) for name, value in ours.items()})
 
     return call
 
@@ -143,6 +145,11 @@ def translate(
             value = _seed(value)
         ours[word.ours] = value
     return ours
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy and torch as Python's."""
+    return value.item() if isinstance(value, (np.generic, np.ndarray, torch.Tensor)) and value.ndim == 0 else value
 
 
 def _seed(rng: Any) -> int:
