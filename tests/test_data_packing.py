@@ -486,7 +486,7 @@ def test_two_at_once_are_refused(ten: Path, tmp_path: Path, monkeypatch: pytest.
 
     def packing_again(*arguments: object) -> object:
         monkeypatch.setattr(pack_module, "_make", real)
-        with pytest.raises(PhenakiError, match="Another process is packing into"):
+        with pytest.raises(PhenakiError, match="is in use: packing in process"):
             pack(config)
         return real(*arguments)
 
@@ -508,3 +508,25 @@ def test_packs_to_s3_over_connections_that_drop(ten: Path, tmp_path: Path, monke
     here = pack(replace(config, out=str(tmp_path / "here")))
     assert len(packed) == here.train.samples + here.validation.samples == 10
     assert packed == samples(str(tmp_path / "here"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"{", b"3", b'["train"]', b"[0, 1, 2, 3, 4, 5, 6]", b"[" * 5000, b'["train", "../x", "1", 2]', b"\xff"],
+)
+def test_a_damaged_line_of_the_journal_is_work_to_repeat(clips: Path, tmp_path: Path, line: bytes) -> None:
+    def outcomes(folder: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in folder.rglob("*.*") if path.suffix in (".tar", ".json")}
+
+    config = PackConfig((str(clips),), str(tmp_path / "out"), processes=1, shard_samples=2)
+    pack(config, progress=False)
+    expected = outcomes(tmp_path / "out")
+    journal = tmp_path / "out" / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    for at in (2, len(lines) - 1):
+        journal.write_bytes(b"".join([*lines[:at], line + b"\n", *lines[at + 1 :]]))
+        pack(config, progress=False)
+        assert outcomes(tmp_path / "out") == expected
+    journal.write_bytes(line + b"\n" + b"".join(lines[1:]))
+    with pytest.raises(PhenakiError, match="journal.jsonl' is damaged .*remove it"):
+        pack(config, progress=False)

@@ -19,6 +19,7 @@ from phenaki.cli.job import Job
 from phenaki.cli.output import PIPE, Output
 from phenaki.core.errors import PhenakiError, pluralize, shortened
 from phenaki.core.files import parse_json_object
+from phenaki.core.locks import lock
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -241,18 +242,19 @@ def write_story(story: Path, job: Job, resume: bool) -> None:
                 for piece in chain(known, chain.from_iterable(map(rollout.generate, scenes))):
                     add(piece)
             return
-        partial = PartialVideo(output.path, _settings(output, model, rollout, job.frames, start), resume)
-        started, before = time.monotonic(), partial.frames
-        with partial.writing(output.rate, rollout, output.metadata) as writer:
-            for piece in known if not partial.finished else ():
-                writer.add(output.layout(piece))
-            for scene in scenes:
-                if partial.has(scene):
-                    continue
-                for piece in rollout.generate(scene):
+        with lock(output.path.with_suffix(".part.lock"), output.path, "a story"):
+            partial = PartialVideo(output.path, _settings(output, model, rollout, job.frames, start), resume)
+            started, before = time.monotonic(), partial.frames
+            with partial.writing(output.rate, rollout, output.metadata) as writer:
+                for piece in known if not partial.finished else ():
                     writer.add(output.layout(piece))
-                partial.keep(rollout, writer.frames)
-        output.say(writer.frames, time.monotonic() - started, writer.frames - before)
+                for scene in scenes:
+                    if partial.has(scene):
+                        continue
+                    for piece in rollout.generate(scene):
+                        writer.add(output.layout(piece))
+                    partial.keep(rollout, writer.frames)
+            output.say(writer.frames, time.monotonic() - started, writer.frames - before)
 
 
 def _recorded(lines: Iterator[Line], metadata: dict[str, Any]) -> Iterator[Line]:

@@ -7,13 +7,22 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from phenaki.core.errors import PhenakiError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+UNFINISHED = ".phenaki-*.tmp"
+"""Names of files and folders that are being written, or were when their process was killed."""
+
+_swept: set[str] = set()  # folders without unfinished files of processes that were killed
 _DEEPEST = 100  # levels of JSON; what walks through it recurses
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or write elsewhere",
@@ -77,9 +86,66 @@ def check_folder(path: str | Path) -> None:
         raise PhenakiError(f"Cannot write '{path}': the folder '{path.parent}' {reason}.")
 
 
-def _temporary_beside(path: Path) -> Path:
+@contextmanager
+def _temporary_beside(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """A temporary file or folder, which `make` creates, in the folder of `path`; removed at the end if it is there.
+
+    It is locked, so that those of processes that were killed can be told from it: the first write of a process into a
+    folder removes these.
+    """
     check_folder(path)
-    return path.parent / f".phenaki-{secrets.token_hex(6)}.tmp"  # of constant length, so that long names work
+    _remove_abandoned(path.parent)
+    temporary, lock = _created(path.parent, make)
+    try:
+        yield temporary
+    finally:
+        _remove(temporary)
+        if lock is not None:
+            os.close(lock)
+
+
+def _created(folder: Path, make: Callable[[Path], None]) -> tuple[Path, int | None]:
+    while True:
+        temporary = folder / f".phenaki-{secrets.token_hex(6)}.tmp"  # of constant length, so that long names work
+        make(temporary)
+        if (lock := _flock(temporary, wait=True)) is None or temporary.exists():
+            return temporary, lock
+        os.close(lock)  # another process took it for an abandoned one before it was locked
+
+
+def _flock(path: Path, wait: bool = False) -> int | None:
+    """A descriptor that holds a lock on a file or folder; None if another one does, or the system has no such locks."""
+    if fcntl is None:
+        return None
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what processes that were killed had not finished; once for each folder that a process writes into."""
+    if str(folder) in _swept:
+        return
+    _swept.add(str(folder))
+    for temporary in folder.glob(UNFINISHED):
+        if (lock := _flock(temporary)) is not None:
+            _remove(temporary)
+            os.close(lock)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -94,15 +160,12 @@ def write_atomic(path: str | Path, mode: str = "wb") -> Iterator[IO]:
     with writing(path):
         if path.exists() and not path.is_file():  # a rename would replace /dev/null
             raise PhenakiError(f"Cannot write '{path}': it is {'a folder' if path.is_dir() else 'not a regular file'}.")
-        temporary = _temporary_beside(path)
-        try:
-            with open(temporary, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
+        with _temporary_beside(path, Path.touch) as temporary:
+            with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -117,9 +180,7 @@ def write_folder_atomic(path: str | Path) -> Iterator[Path]:
     with writing(path):
         if path.exists() and not path.is_dir():
             raise PhenakiError(f"Cannot write the folder '{path}': it is a file.")
-        temporary = _temporary_beside(path)
-        try:
-            temporary.mkdir()
+        with _temporary_beside(path, Path.mkdir) as temporary:
             yield temporary
             files = [file for file in sorted(temporary.rglob("*")) if file.is_file()]
             for file in files:
@@ -129,26 +190,20 @@ def write_folder_atomic(path: str | Path) -> Iterator[Path]:
                 os.rename(temporary, path)
                 return
             _replace(path, temporary, [file.relative_to(temporary) for file in files])
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _replace(folder: Path, new: Path, names: list[Path]) -> None:
     """Move the named files from `new` to `folder`: all of them or, on an error, none."""
-    old = _temporary_beside(folder)
-    try:
-        with ExitStack() as undo:
-            for name in names:
-                current, backup = folder / name, old / name
-                current.parent.mkdir(parents=True, exist_ok=True)
-                if current.exists():
-                    backup.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(current, backup)
-                    undo.callback(os.replace, backup, current)
-                else:
-                    undo.callback(current.unlink, missing_ok=True)
-            for name in names:
-                os.replace(new / name, folder / name)
-            undo.pop_all()
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    with _temporary_beside(folder, Path.mkdir) as old, ExitStack() as undo:
+        for name in names:
+            current, backup = folder / name, old / name
+            current.parent.mkdir(parents=True, exist_ok=True)
+            if current.exists():
+                backup.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(current, backup)
+                undo.callback(os.replace, backup, current)
+            else:
+                undo.callback(current.unlink, missing_ok=True)
+        for name in names:
+            os.replace(new / name, folder / name)
+        undo.pop_all()

@@ -7,12 +7,14 @@ import json
 import os
 import posixpath
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 from phenaki.core.config import changes
 from phenaki.core.errors import PhenakiError
-from phenaki.core.files import writing
+from phenaki.core.files import parse_json, parse_json_object, writing
+from phenaki.core.locks import LOCK, lock
 from phenaki.data.shards import Shard
 from phenaki.data.storage import is_remote, join, open_from, to_json
 
@@ -40,22 +42,24 @@ class Journal:
         self.outcomes: dict[int, Outcome] = {}
         self.shards: dict[str, list[Shard]] = {name: [] for name in SPLITS}
         self.path = _journal_path(out)
-        with writing(self.path):
-            self._file = open(self.path, "r+b" if self.path.exists() else "x+b", buffering=0)
+        self._closing = ExitStack()
         try:
-            self._lock(out)
+            self._closing.enter_context(lock(_lock_path(self.path), out, "packing"))
+            with writing(self.path):
+                mode = "r+b" if self.path.exists() else "x+b"
+                self._file = self._closing.enter_context(open(self.path, mode, buffering=0))
             head = json.loads(to_json({"options": options, "sources": fingerprint}))
             self._read(out, head)
             self._check_shards(out)
         except BaseException:
-            self._file.close()
+            self._closing.close()
             raise
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._closing.close()
 
     def todo(self, indices: Iterable[int]) -> list[int]:
         """The sources that are not completely in finished shards."""
@@ -87,26 +91,18 @@ class Journal:
             while data:
                 data = data[self._file.write(data) :]
 
-    def _lock(self, out: str) -> None:
-        if os.name != "posix":
-            return
-        import fcntl
-
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise PhenakiError(f"Another process is packing into '{out}'.") from error
-
     def _read(self, out: str, head: dict[str, Any]) -> None:
         lines = self._file.read().split(b"\n")
-        torn = len(lines.pop())
-        self._file.truncate(self._file.seek(-torn, os.SEEK_END))
-        for line in map(json.loads, lines[1:]):
-            if isinstance(line[0], int):
-                self.outcomes[line[0]] = Outcome(*line[1:])
-            else:
-                self.shards[line[0]].append(Shard(*line[1:]))
-        begun = json.loads(lines[0]) if lines else None
+        lines.pop()  # cut off, or empty
+        size = len(lines[0]) + 1 if lines else 0
+        for line in lines[1:]:
+            try:
+                self._take(parse_json(line, "the line"))
+            except PhenakiError:
+                break
+            size += len(line) + 1
+        self._file.truncate(self._file.seek(size))
+        begun = self._read_head(lines[0]) if lines else None
         if begun == head:
             return
         if any(self.shards.values()):
@@ -115,6 +111,30 @@ class Journal:
         self._file.truncate(0)
         self._file.seek(0)
         self._append(head)
+
+    def _take(self, line: Any) -> None:
+        """Take in a line after the first. Raises PhenakiError for one that is damaged."""
+        kind, *values = line if isinstance(line, list) and line else (None,)
+        if isinstance(kind, int) and not isinstance(kind, bool) and kind >= 0:
+            outcome = _typed(Outcome, values)
+            if outcome.split not in (*SPLITS, ""):
+                raise PhenakiError(f"'{outcome.split}' is no split")
+            self.outcomes[kind] = outcome
+        elif kind in SPLITS:
+            self.shards[kind].append(_typed(Shard, values))
+        else:
+            raise PhenakiError("it is neither an outcome nor a shard")
+
+    def _read_head(self, line: bytes) -> dict[str, Any]:
+        try:
+            begun = parse_json_object(line, "its first line")
+            if not isinstance(begun.get("options"), dict):
+                raise PhenakiError("its first line has no options")
+        except PhenakiError as error:
+            raise PhenakiError(
+                f"The journal '{self.path}' is damaged ({error}): remove it and the shards beside it to pack again."
+            ) from error
+        return begun
 
     def _check_shards(self, out: str) -> None:
         """Raise PhenakiError if the last shard of a split is missing: its samples would not be packed again."""
@@ -127,10 +147,33 @@ class Journal:
                     raise PhenakiError(f"{error} {way_out}") from error
 
 
+def _typed(kind: type, values: list[Any]) -> Any:
+    """A NamedTuple of plain values of the annotated types. Raises PhenakiError for others."""
+    types = get_type_hints(kind)
+    if len(values) > len(types) or not all(
+        type(value) is wanted or (wanted is float and type(value) is int)
+        for value, wanted in zip(values, types.values(), strict=False)
+    ):
+        raise PhenakiError(f"{values} is no {kind.__name__}")
+    try:
+        return kind(*values)
+    except TypeError as error:  # too few
+        raise PhenakiError(f"{values} is no {kind.__name__}") from error
+
+
+def _lock_path(journal: Path) -> Path:
+    return journal.with_name(LOCK if journal.name == JOURNAL else f".{journal.name}.lock")
+
+
 def _difference(out: str, begun: dict[str, Any], head: dict[str, Any]) -> str:
     for name, old, value in changes(begun["options"], head["options"], ""):
         return f"Packing into '{out}' began with {name} {json.dumps(old)}, not {json.dumps(value)}."
     return f"The sources have changed since packing into '{out}' began."
+
+
+def _other_than_ours(folder: Path) -> Path | None:
+    """A file that is no trace of a pack that was killed at its start."""
+    return next((path for path in folder.iterdir() if not path.name.startswith(".phenaki")), None)
 
 
 def _journal_path(out: str) -> Path:
@@ -144,6 +187,6 @@ def _journal_path(out: str) -> Path:
         raise PhenakiError(f"'{out}' is a file: name a new or an empty folder.")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    if not is_remote(out) and not (folder / name).exists() and (other := next(folder.iterdir(), None)):
+    if not is_remote(out) and not (folder / name).exists() and (other := _other_than_ours(folder)):
         raise PhenakiError(f"'{out}' already holds other things ('{other.name}'): name a new or an empty folder.")
     return folder / name

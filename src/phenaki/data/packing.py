@@ -17,6 +17,7 @@ from pathlib import Path
 
 from phenaki.core.config import to_dict
 from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.core.files import UNFINISHED
 from phenaki.core.progress import track
 from phenaki.data.actions import DATASET
 from phenaki.data.actions import FIELD as ACTIONS
@@ -69,7 +70,7 @@ def pack(config: PackConfig, progress: bool = True) -> PackReport:
 
 def _remove_leftovers(folder: Path) -> None:
     """Files that a killed process was writing."""
-    for leftover in (*folder.glob(".phenaki-*.tmp"), *folder.glob("*/.phenaki-*.tmp")):
+    for leftover in (*folder.glob(UNFINISHED), *folder.glob(f"*/{UNFINISHED}")):
         leftover.unlink()
 
 

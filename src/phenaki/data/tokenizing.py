@@ -6,8 +6,10 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +23,7 @@ from phenaki.core.config import bounded, configclass, from_dict, to_dict
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.files import parse_json_object
 from phenaki.core.grid import floor_frames
+from phenaki.core.locks import lock_folder
 from phenaki.core.precision import autocast
 from phenaki.data.actions import compact
 from phenaki.data.captions import TimedCaption
@@ -29,7 +32,7 @@ from phenaki.data.opening import Split, check_has_clips, open_source
 from phenaki.data.sample import EncodedSample, check_bad_fraction
 from phenaki.data.shards import ShardWriter
 from phenaki.data.sources import Position, ProceduralSource, Sample, Source, StreamConfig
-from phenaki.data.storage import check_outside, join, make_folder, open_atomic, read_optional, write_json
+from phenaki.data.storage import check_outside, is_remote, join, make_folder, open_atomic, read_optional, write_json
 from phenaki.data.tokens import FIELD, TOKENS, TokenSet, rank_prefix
 from phenaki.media.convert import to_float
 from phenaki.media.reader import probe
@@ -153,40 +156,48 @@ def tokenize(
         size=config.source.size,
         actions=source.actions,
     )
-    writer = _RankWriter(out, rank, made_by)
-    done = writer.done
-    if done.finished:
+    with _locked(out, rank):
+        writer = _RankWriter(out, rank, made_by)
+        done = writer.done
+        if done.finished:
+            return done
+        wanted = len(range(rank, config.samples, world_size)) if config.samples else None
+        stream = StreamConfig(config.seed, rank, world_size, shuffle=0, epochs=config.passes)
+        check_caption = text_encoder.check if text_encoder else None
+        bad = f"named in {out}"
+        with writer.writer, ThreadPoolExecutor(1 + _DECODERS) as threads:
+            groups = _groups(source, stream, done, view, check_caption, config, period, threads)
+            for group in _ahead(groups, threads):
+                good = [decoded for decoded in group if isinstance(decoded.sample, Sample)]
+                fields = iter(_encoded(good, tokenizer, text_encoder, source.actions) if good else [])
+                for decoded in group:
+                    done.taken, done.position = done.taken + 1, decoded.position
+                    if isinstance(decoded.sample, BadSample):
+                        bad = str(decoded.sample)
+                        writer.skip(bad)
+                        on_bad(bad)
+                    elif decoded.sample is None:
+                        done.stills += 1
+                    elif done.written != wanted:
+                        writer.write(next(fields))
+                on_written(done.written)
+                check_bad_fraction(done.bad, done.taken, config.max_bad_fraction, "--max-bad-fraction", bad)
+                if done.written == wanted:
+                    break
+                writer.finish_full_shard()
+            if not done.written and (done.bad or world_size == 1):  # else this process may simply have no samples
+                raise PhenakiError(_nothing_usable(config, done, bad))
+            check_bad_fraction(done.bad, done.taken, config.max_bad_fraction, "--max-bad-fraction", bad, final=True)
+            done.finished = True
+            writer.finish_shard()
         return done
-    wanted = len(range(rank, config.samples, world_size)) if config.samples else None
-    stream = StreamConfig(config.seed, rank, world_size, shuffle=0, epochs=config.passes)
-    check_caption = text_encoder.check if text_encoder else None
-    bad = f"named in {out}"
-    with writer.writer, ThreadPoolExecutor(1 + _DECODERS) as threads:
-        groups = _groups(source, stream, done, view, check_caption, config, period, threads)
-        for group in _ahead(groups, threads):
-            good = [decoded for decoded in group if isinstance(decoded.sample, Sample)]
-            fields = iter(_encoded(good, tokenizer, text_encoder, source.actions) if good else [])
-            for decoded in group:
-                done.taken, done.position = done.taken + 1, decoded.position
-                if isinstance(decoded.sample, BadSample):
-                    bad = str(decoded.sample)
-                    writer.skip(bad)
-                    on_bad(bad)
-                elif decoded.sample is None:
-                    done.stills += 1
-                elif done.written != wanted:
-                    writer.write(next(fields))
-            on_written(done.written)
-            check_bad_fraction(done.bad, done.taken, config.max_bad_fraction, "--max-bad-fraction", bad)
-            if done.written == wanted:
-                break
-            writer.finish_full_shard()
-        if not done.written and (done.bad or world_size == 1):  # else this process may simply have no samples
-            raise PhenakiError(_nothing_usable(config, done, bad))
-        check_bad_fraction(done.bad, done.taken, config.max_bad_fraction, "--max-bad-fraction", bad, final=True)
-        done.finished = True
-        writer.finish_shard()
-    return done
+
+
+def _locked(out: str, rank: int) -> AbstractContextManager[None]:
+    """The part of a process in a local folder, which no other process may write."""
+    if is_remote(out):
+        return nullcontext()
+    return lock_folder(Path(out.removeprefix("file://")), "tokenizing", f".{rank_prefix(rank)}.lock")
 
 
 def _nothing_usable(config: TokenizeConfig, done: Tokenized, bad: str) -> str:

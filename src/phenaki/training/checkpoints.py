@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.device_mesh import DeviceMesh
 
 from phenaki.core.errors import PhenakiError
-from phenaki.core.files import write_atomic, writing
+from phenaki.core.files import UNFINISHED, write_atomic, writing
 from phenaki.core.version import __version__
 from phenaki.training.processes import Processes
 from phenaki.training.sharding import empty_shard, is_sharded
@@ -31,7 +31,6 @@ FOLDER = "checkpoints"
 _FORMAT = 2
 _NAME = re.compile(r"step_(\d+)(\.pt)?")  # sharded checkpoints are folders
 _STATE = "state.pt"  # in such a folder: everything but the values of sharded tensors
-_UNFINISHED = ".phenaki-*.tmp"  # left by a kill in the middle of a write
 
 Value = TypeVar("Value")
 
@@ -114,7 +113,7 @@ class Checkpoints:
     def save_sharded(self, step: int, state: dict[str, Any], processes: Processes) -> None:
         """Write the state and the shards of all processes, which all call, and wait."""
         path = self.folder / f"step_{step:07d}"
-        temporary = self.folder / processes.from_main(_UNFINISHED.replace("*", secrets.token_hex(6)))
+        temporary = self.folder / processes.from_main(UNFINISHED.replace("*", secrets.token_hex(6)))
         self._failure = None
         try:
             written = _in_all(processes, lambda: _write_shards(temporary, path, state, processes.rank))
@@ -144,7 +143,7 @@ class Checkpoints:
 
     def forget(self, after: int) -> None:
         """Remove those of later steps, which will run again, and unfinished writes."""
-        for path in [path for path in self.found() if step_of(path) > after] + [*self.folder.glob(_UNFINISHED)]:
+        for path in [path for path in self.found() if step_of(path) > after] + [*self.folder.glob(UNFINISHED)]:
             _remove(path)
 
     def _write(self, step: int, state: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from phenaki.core.errors import PhenakiError, shortened
-from phenaki.core.files import write_atomic, writing
+from phenaki.core.files import write_atomic
+from phenaki.core.locks import lock_folder
 from phenaki.core.memory import lay_out
 from phenaki.core.precision import resolve_device
 from phenaki.training import checkpoints
@@ -63,6 +64,7 @@ class Run:
         self.is_main = self.processes.is_main
         self.step = self.skipped = self._skipped_in_a_row = 0
         self._saved = -1
+        self._lock = ExitStack()
         self._stop = False
         self._failure = ""
         if config.strategy == "fsdp":
@@ -75,16 +77,19 @@ class Run:
             check_trackers(config.trackers)
 
     def __enter__(self) -> Run:
-        self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         if self.is_main:
-            with writing(self.folder):
-                self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.enter_context(lock_folder(self.folder, "training"))
+        self._handlers = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         self.processes.join()
         self._logger.start()
         self._bad_samples.reset(remove=self._policy.replaces and self.is_main)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self._lock:
+            self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
         self._checkpoints.join()
         self._logger.stop()
         for number, handler in self._handlers.items():

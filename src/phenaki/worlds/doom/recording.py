@@ -26,6 +26,7 @@ import numpy as np
 from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError, did_you_mean
 from phenaki.core.files import parse_json_object, write_atomic
+from phenaki.core.locks import lock_folder
 from phenaki.core.progress import track
 from phenaki.media.writer import encode_mp4
 from phenaki.worlds.doom.captions import timed_captions
@@ -120,7 +121,13 @@ def record_doom(config: RecordingConfig) -> RecordingReport:
     Raises PhenakiError if vizdoom is missing, the folder cannot be written or holds a recording of another
     configuration, or the disk is full; the same call resumes.
     """
-    version, report = engine_version(), RecordingReport()
+    version = engine_version()
+    with lock_folder(config.out, "recording"):
+        return _record(config, version)
+
+
+def _record(config: RecordingConfig, version: str) -> RecordingReport:
+    report = RecordingReport()
     for episode in track(list_episodes(config), "episodes recorded"):
         folder = config.out / episode.split
         video = folder / f"{episode.name}.mp4"
