@@ -10,10 +10,13 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check install
 # Waiting threads spin for a moment only: beside another busy process, spinning makes PyTorch many times slower.
 export GOMP_SPINCOUNT = 2000
 
-.PHONY: demo test slow lint format clean
+.PHONY: demo play test slow lint format clean
 
 demo: .venv/installed
 	.venv/bin/python -m phenaki demo
+
+play: .venv/installed-play
+	.venv/bin/python -m phenaki play
 
 test: lint
 	.venv/bin/python -m pytest -n auto --dist worksteal
@@ -37,6 +40,10 @@ format: .venv/installed-dev
 
 .venv/installed: .venv/torch pyproject.toml
 	$(PIP) --editable .
+	touch $@
+
+.venv/installed-play: .venv/installed
+	$(PIP) --editable ".[play]"
 	touch $@
 
 .venv/installed-dev: .venv/installed

@@ -31,6 +31,7 @@ LAYERS = (
     {"pipeline"},
     {"evaluation"},
     {"training"},
+    {"play"},
     {"cli"},
     {"__main__"},
 )
@@ -43,6 +44,7 @@ ONLY_IN = {
     "torch.utils.tensorboard": {"training"},
     "torch.optim": {"training"},
     "typer": {"cli"},
+    "fastapi": {"play", "cli"},
     "av": {"media"},
     "huggingface_hub": {"core"},
     "transformers": {"conditioning"},

@@ -69,6 +69,53 @@ def test_a_recorded_session_comes_again(tokenizer: CViViT, text_encoder: WordEnc
     assert again.prompt == "a green square" and again.events == world.events
 
 
+def test_adjusted_sampling_comes_again(model: Phenaki) -> None:
+    """Guidance that begins or ends changes the branches of the cache."""
+    world, frames = play(model), []
+    for number in range(8):
+        if number in (2, 5):
+            world.adjust("guidance_scale", 1.0 if number == 2 else 2.5)
+            world.adjust("steps", 3)
+        frames.append(world.step())
+        if number == 4:
+            state = world.state()
+    again, resumed, plain = play(model, events=world.events), play(model), play(model)
+    assert all(np.array_equal(again.step(), clip) for clip in frames)
+    assert not all(np.array_equal(plain.step(), clip) for clip in frames)
+    resumed.restore(state)
+    resumed.adjust("guidance_scale", 2.5)
+    assert all(np.array_equal(resumed.step(), clip) for clip in frames[5:])
+
+
+def test_a_picture_is_continued(model: Phenaki, tokenizer: CViViT, text_encoder: WordEncoder) -> None:
+    start, other = torch.rand(2, 1, 3, 1, 32, 32)
+    torch.nn.init.normal_(model.generator.actions.weight)
+    frames = {name: play(model, start=clip).step() for name, clip in (("a", start), ("again", start), ("b", other))}
+    assert frames["a"].shape == (2, 32, 32, 3)
+    assert np.array_equal(frames["a"], frames["again"]) and not np.array_equal(frames["a"], frames["b"])
+    world = play(model, start=start)
+    world.press("left")  # a row acts between the picture and the first frame
+    assert not np.array_equal(world.step(), frames["a"])
+
+
+@pytest.mark.parametrize("start", [None, torch.full((1, 3, 1, 32, 32), 0.5)])
+def test_a_bidirectional_model_plays_scene_by_scene(
+    tokenizer: CViViT, text_encoder: WordEncoder, generator: MaskedTransformer, start: torch.Tensor | None
+) -> None:
+    model = Phenaki(Components(generator, tokenizer, text_encoder))
+    world = play(model, start=start, prime_frames=1)
+    frames = [world.step()]
+    world.say("a green square")
+    world.adjust("guidance_scale", 2.0)
+    frames += [world.step() for _ in range(2)]
+    assert [len(clip) for clip in frames] == [11 if start is None else 10, 10, 10]
+    assert [event.latent_frame for event in world.events] == [world.latent_frames - 10] * 2
+    again = play(model, start=start, prime_frames=1, events=world.events)
+    assert all(np.array_equal(again.step(), clip) for clip in frames)
+    unchanged = play(model, start=start, prime_frames=1)
+    assert np.array_equal(unchanged.step(), frames[0]) and not np.array_equal(unchanged.step(), frames[1])
+
+
 def test_a_state_goes_on_with_the_same_frames(model: Phenaki) -> None:
     world = play(model)
     world.press("right")
@@ -187,9 +234,12 @@ def test_mistakes_are_named(
         (lambda: world.restore(play(wider, steps=2).state()), "this state is of another model"),
         (lambda: play(make_model(tokenizer, text_encoder, None)).press("left"), "trained without actions"),
         (
-            lambda: play(Phenaki(Components(generator, tokenizer, text_encoder))),
-            "writes whole clips.*causal generator",
+            lambda: play(Phenaki(Components(generator, tokenizer, text_encoder))).press("left"),
+            "no action 'left': a bidirectional model writes whole scenes",
         ),
+        (lambda: world.adjust("step", 2), "'step' cannot be adjusted.*Did you mean 'steps'"),
+        (lambda: world.adjust("steps", 0), "steps 0.*at least 1"),
+        (lambda: world.adjust("temperature", "hot"), "temperature 'hot': give a number"),
         (lambda: model.play(PROMPT, seed=-1), "seed -1"),
     ):
         with pytest.raises(PhenakiError, match=sentence):

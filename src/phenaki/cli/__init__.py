@@ -1,5 +1,5 @@
-"""The command line: `phenaki generate | extend | interpolate | inpaint | demo | models | info | push | data | train |
-evaluate | compare | reconstruct | import | runs | recipes | plan | doctor`.
+"""The command line: `phenaki generate | extend | interpolate | inpaint | play | demo | models | info | push | data |
+train | evaluate | compare | reconstruct | import | runs | recipes | plan | doctor`.
 
 Nothing here imports torch before a command runs, so that help and usage errors are instant.
 """
@@ -13,6 +13,7 @@ from phenaki.cli import (  # noqa: F401  each registers its commands
     imports,
     info,
     plan,
+    play,
     push,
     recipes,
     reconstruct,

@@ -28,6 +28,7 @@ _EXTRAS = {  # purpose and packages
     "data": ("captions in Parquet", ("pyarrow",)),
     "text": ("T5 and CLIP", ("transformers", "sentencepiece")),
     "s3": ("data in buckets", ("s3fs",)),
+    "play": ("the page of `phenaki play`", ("fastapi", "uvicorn", "websockets")),
     "metrics": ("FVD and the like", ("torchmetrics",)),
 }
 _CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4")

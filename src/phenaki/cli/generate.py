@@ -20,6 +20,7 @@ from phenaki.cli.options import (
     flatten_args,
 )
 from phenaki.cli.output import output_path
+from phenaki.cli.replay import read_recording, write_replay
 from phenaki.cli.story import write_story
 from phenaki.core.errors import PhenakiError
 
@@ -58,6 +59,14 @@ def generate(
             show_default=False,
         ),
     ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Repeat a video that was saved in `phenaki play`, from the prompts, keys and seed in the file.",
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted --story, or start it; .mp4 only.")
     ] = False,
@@ -81,7 +90,10 @@ def generate(
     if replay:
         if prompts or story or image or frames or resume or options:
             raise PhenakiError(f"--replay repeats what '{replay}' says: leave out prompts and settings")
-        replayed(replay, video).make()
+        if (recording := read_recording(replay)) is None:
+            replayed(replay, video).make()
+        else:
+            write_replay(replay, recording, video)
         return
     if not prompts and not story:
         raise PhenakiError(f'there is no prompt: say what the video shows, as in phenaki generate "{DEMO[0]}"')

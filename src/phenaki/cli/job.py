@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from phenaki.pipeline import OnProgress, Phenaki
     from phenaki.sampling import SamplingConfig
 
-_OF_REPLAY = {"out", "model", "device", "precision", "quiet"}  # options that do not change what is repeated
+OF_REPLAY = {"out", "model", "device", "precision", "quiet"}  # options that do not change what is repeated
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def replayed(file: Path, video: VideoArgs) -> Job:
     changed = [
         f"--{option.name.replace('_', '-')}"
         for option in fields(VideoArgs)
-        if option.name not in _OF_REPLAY and getattr(video, option.name) != option.default
+        if option.name not in OF_REPLAY and getattr(video, option.name) != option.default
     ]
     if changed:
         raise PhenakiError(f"--replay repeats what '{file}' says: leave out {', '.join(changed)}")

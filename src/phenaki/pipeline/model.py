@@ -40,7 +40,7 @@ from phenaki.pipeline.progress import OnProgress, counting, sampling_progress
 from phenaki.pipeline.provenance import provenance
 from phenaki.pipeline.results import Generation, OutputType
 from phenaki.pipeline.words import CallOptions, LoadOptions, other_words
-from phenaki.pipeline.world import Event, LiveWorld
+from phenaki.pipeline.world import Event, LiveWorld, SceneWorld, World
 from phenaki.sampling import (
     AnyRollout,
     Scene,
@@ -246,16 +246,26 @@ class Phenaki(PretrainedModel):
 
     @other_words
     def play(
-        self, prompt: str, *, seed: int | None = 0, events: Sequence[Event] = (), **options: Unpack[CallOptions]
-    ) -> LiveWorld:
-        """A video without end that is steered while it runs, by prompts and actions; see `LiveWorld`.
+        self,
+        prompt: str,
+        *,
+        start: VideoInput | Generation | None = None,
+        seed: int | None = 0,
+        events: Sequence[Event] = (),
+        **options: Unpack[CallOptions],
+    ) -> World:
+        """A video without end that is steered while it runs, by prompts and actions.
 
-        `events`: of an earlier world with the same prompt, seed and options, whose frames come again. Raises
-        PhenakiError for a model that writes whole clips, and as `generate` does.
+        A causal model obeys from one latent frame to the next (`LiveWorld`), another from scene to scene
+        (`SceneWorld`). `start`: frames that it continues, as in `generate`; they are not yielded. `events`: of an
+        earlier world with the same prompt, start, seed and options, whose frames come again. Raises PhenakiError as
+        `generate` does.
         """
         sampling, seed = check_sampling(self.sampling, options, self.components), check_seed(seed)
         self._check_words([prompt])
-        return LiveWorld(self.components, sampling, prompt, seed, events)
+        video, _ = check_start(start, None, 1, options, self.components)
+        kind = LiveWorld if self.generator.has_cache else SceneWorld
+        return kind(self.components, sampling, prompt, seed, events, video)
 
     # ---- editing
 

@@ -68,10 +68,15 @@ class CausalRollout:
         """Generated so far."""
         return self.cache.frames
 
+    @property
+    def begun(self) -> bool:
+        """Whether the video has a frame, generated or to be continued."""
+        return self._start is not None or self.latent_frames > 0
+
     def generate(self, scene: Scene) -> Iterator[Tensor]:
         """As `Rollout.generate`, in windows of one latent frame."""
-        period, begun = self.components.tokenizer.patch[0], self._start is not None or self.latent_frames > 0
-        windows = plan_windows([scene], None, period, self.sampling.rollout, primed=begun)
+        period = self.components.tokenizer.patch[0]
+        windows = plan_windows([scene], None, period, self.sampling.rollout, primed=self.begun)
         text = self.components.encode_text(scene.prompt, self.samples)
         for _ in windows:
             yield self.step(text)

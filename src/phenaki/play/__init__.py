@@ -1,0 +1,1 @@
+"""Videos that are steered in a browser: the server behind `phenaki play`, its protocol, its page, and replays."""

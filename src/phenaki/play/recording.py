@@ -1,0 +1,142 @@
+"""What was played, kept in the saved mp4, and made again from it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phenaki.core.config import bounded, configclass, from_dict
+from phenaki.core.errors import PhenakiError
+from phenaki.media.convert import Frames, to_float
+from phenaki.media.montage import upscale
+from phenaki.media.uploads import encode_png, read_picture
+from phenaki.media.writer import write_video
+from phenaki.pipeline import Event, Phenaki, World, check_adjustable
+
+SECONDS = 60  # that a recorder keeps
+_MOST_BYTES = 256 * 2**20  # of frames that a recorder keeps
+COMMAND = "play"  # in the metadata of a file
+
+
+@configclass
+class Recording:
+    """All that the frames of a saved video depend on.
+
+    skipped: frames before the first saved one. frames: how many were saved. threads: of PyTorch, on which the last bits
+    of a sum may depend. picture: PNG that the video began with, in base64; "": none. sha256: of the saved frames.
+    """
+
+    model: str
+    fingerprint: str
+    prompt: str
+    seed: int = bounded(at_least=0)
+    options: dict[str, float]
+    events: tuple[Event, ...] = ()
+    skipped: int = bounded(0, at_least=0)
+    frames: int = bounded(0, at_least=0)
+    threads: int = bounded(1, at_least=1, at_most=1024)
+    picture: str = ""
+    sha256: str = ""
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any], where: str) -> Recording:
+        """That of a file, `where`, with the command COMMAND. Raises PhenakiError for one that is not complete."""
+        fields = metadata.get(COMMAND)
+        if not isinstance(fields, dict):
+            raise PhenakiError(f"{where} does not say what was played")
+        return from_dict(cls, fields, where=where)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """For the file that is written."""
+        return {"command": COMMAND, "model": self.model, "seed": self.seed, COMMAND: asdict(self)}
+
+    def open(self, model: Phenaki, replayed: bool = True) -> World:
+        """The world at its beginning; `replayed`: in which the events come again."""
+        for option in self.options:
+            check_adjustable(option)
+        start = None
+        if self.picture:
+            start = to_float(read_picture(base64.b64decode(self.picture), model.image_size)[None])
+        events = self.events if replayed else ()
+        return model.play(self.prompt, start=start, seed=self.seed, events=events, **self.options)
+
+    def frames_of(self, model: Phenaki) -> Iterator[Frames]:
+        """The saved frames, made again, uint8 (n, H, W, 3) a step. Raises PhenakiError for another model."""
+        world = self.open(model)
+        if world.fingerprint != self.fingerprint:
+            raise PhenakiError(
+                f"this video was played with another model, '{self.model}': name its folder with --model"
+            )
+        skipped, missing = self.skipped, self.frames
+        while missing > 0:
+            clip = world.step()
+            kept = clip[skipped : skipped + missing]
+            skipped, missing = max(0, skipped - len(clip)), missing - len(kept)
+            if len(kept):
+                yield kept
+
+
+class Recorder:
+    """Keeps the last minute of what a world makes. `add` and `save` may be called from different threads."""
+
+    def __init__(self, recording: Recording, world: World, fps: float) -> None:
+        height, width = world.components.tokenizer.config.image_size
+        self.fps = fps
+        self._recording, self._world = recording, world
+        self._most = max(1, min(round(SECONDS * fps), _MOST_BYTES // (3 * height * width)))
+        self._clips: deque[Frames] = deque()
+        self._made = self._kept = 0
+        self._lock = threading.Lock()
+
+    def add(self, clip: Frames) -> None:
+        with self._lock:
+            self._clips.append(clip)
+            self._made, self._kept = self._made + len(clip), self._kept + len(clip)
+            while self._kept - len(self._clips[0]) >= self._most:
+                self._kept -= len(self._clips.popleft())
+
+    def save(self, factor: int = 4) -> bytes:
+        """The last minute as mp4, pixels enlarged `factor` times, with its recording. Raises PhenakiError if there is
+        no frame yet."""
+        with self._lock:
+            clips, made, events = list(self._clips), self._made, tuple(self._world.events)
+        if not clips:
+            raise PhenakiError("there is no frame to save yet")
+        frames = np.concatenate(clips)
+        recording = replace(
+            self._recording,
+            fingerprint=self._world.fingerprint,
+            events=events,
+            skipped=made - len(frames),
+            frames=len(frames),
+            sha256=digest(frames),
+        )
+        return to_mp4(frames, self.fps, factor, recording.metadata | {"fps": self.fps, "upscale": factor})
+
+
+def to_mp4(frames: Frames, fps: float, factor: int, metadata: dict[str, Any]) -> bytes:
+    """Frames uint8 (T, H, W, 3), enlarged, as the bytes of an mp4 file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "video.mp4")
+        write_video(path, upscale(frames, factor), fps, metadata)
+        return Path(path).read_bytes()
+
+
+def to_picture(data: bytes, size: tuple[int, int]) -> str:
+    """A picture file, fitted to `size` (H, W), as PNG in base64. Raises PhenakiError for what is no picture."""
+    return base64.b64encode(encode_png(read_picture(data, size))).decode()
+
+
+def digest(frames: Frames) -> str:
+    return hashlib.sha256(np.ascontiguousarray(frames)).hexdigest()
