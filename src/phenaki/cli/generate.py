@@ -59,21 +59,15 @@ def generate(
             show_default=False,
         ),
     ] = None,
-    replay: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Repeat a video that was saved in `phenaki play`, from the prompts, keys and seed in the file.",
-            show_default=False,
-        ),
-    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted --story, or start it; .mp4 only.")
     ] = False,
     replay: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Make the video of this file again, as its metadata says.", show_default=False
+            metavar="FILE",
+            help="Make the video of this file again, as its metadata says; also one that was saved in `phenaki play`.",
+            show_default=False,
         ),
     ] = None,
     sampling: SamplingArgs,

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from phenaki.conditioning import Text
 from phenaki.core.errors import PhenakiError
-from phenaki.core.grid import floor_frames
+from phenaki.core.grid import floor_frames, latent_frames
 from phenaki.generators import Components, Generator
 from phenaki.generators.components import check_text_width
 from phenaki.media.inputs import VideoInput, as_mask, as_video
@@ -133,6 +133,17 @@ def check_size(size: Any) -> tuple[int, int]:
         raise PhenakiError(f"size {size!r}: pass height and width, such as (64, 64)")
     height, width = (as_int(side, "size") for side in size)
     return height, width
+
+
+def check_scene_frames(frames: int, first: bool, components: Components) -> None:
+    """Raise PhenakiError for a scene whose frames do not fit, or add nothing to the `first`."""
+    period = components.tokenizer.patch[0]
+    latent_frames(frames, period)
+    if frames == 1 and not first and components.generator.config.frames > 1:
+        raise PhenakiError(
+            "a scene of 1 frame adds nothing, since it begins with the last frame of the one before: "
+            f"give at least {1 + period} frames"
+        )
 
 
 def check_prime_frames(prime_frames: int, components: Components) -> None:

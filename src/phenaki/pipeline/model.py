@@ -15,7 +15,6 @@ from phenaki.conditioning import Text
 from phenaki.core import hub
 from phenaki.core.components import CONFIG_FILE, load_component
 from phenaki.core.errors import PhenakiError
-from phenaki.core.grid import latent_frames
 from phenaki.core.hub import MODEL_FILE
 from phenaki.core.precision import best_device, move, precision_of
 from phenaki.media.inputs import VideoInput
@@ -29,6 +28,7 @@ from phenaki.pipeline.checks import (
     check_mask,
     check_prime_frames,
     check_sampling,
+    check_scene_frames,
     check_seed,
     check_start,
     check_video,
@@ -234,14 +234,9 @@ class Phenaki(PretrainedModel):
                 self.components.check_prompt(text)
         if prime_frames is not None:
             check_prime_frames(prime_frames, self.components)
-        period, longest = self.tokenizer.patch[0], self.generator.config.frames
-        frames = (self.sampling.rollout.scene_frames or longest) if frames is None else frames
-        latent_frames(frames, period)
-        if frames == 1 and not first and longest > 1:
-            raise PhenakiError(
-                "a scene of 1 frame adds nothing, since it begins with the last frame of the one before: "
-                f"give at least {1 + period} frames"
-            )
+        if frames is None:
+            frames = self.sampling.rollout.scene_frames or self.generator.config.frames
+        check_scene_frames(frames, first, self.components)
         return Scene(prompt, frames if first else frames - 1, prime_frames)
 
     @other_words
@@ -256,10 +251,9 @@ class Phenaki(PretrainedModel):
     ) -> World:
         """A video without end that is steered while it runs, by prompts and actions.
 
-        A causal model obeys from one latent frame to the next (`LiveWorld`), another from scene to scene
-        (`SceneWorld`). `start`: frames that it continues, as in `generate`; they are not yielded. `events`: of an
-        earlier world with the same prompt, start, seed and options, whose frames come again. Raises PhenakiError as
-        `generate` does.
+        A causal model obeys in the next latent frame (`LiveWorld`), another in the next scene (`SceneWorld`). `start`:
+        as in `generate`, but not yielded. `events`: of an earlier world with the same prompt, start, seed and options,
+        whose frames come again. Raises PhenakiError as `generate` does.
         """
         sampling, seed = check_sampling(self.sampling, options, self.components), check_seed(seed)
         self._check_words([prompt])
