@@ -1,4 +1,4 @@
-"""Our generator and that of `phenaki-pytorch` at one size: sampling a clip in 18 guided steps, a training step.
+"""Our generators and that of `phenaki-pytorch` at one size: sampling a clip in 18 guided steps, a training step.
 
 `pip install phenaki-pytorch`, then `python benchmarks/maskgit.py` prints, for a grid of 6 x 16 x 16 ids of 8192 codes,
 6 layers of width 512 with 8 heads and text of width 768 (36 M parameters), batch 1, in float32 and bfloat16: seconds of
@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from phenaki.conditioning import Text
 from phenaki.core.precision import autocast
-from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
+from phenaki.generators import CausalTransformer, CausalTransformerSizes, MaskedTransformer, MaskedTransformerSizes
 from phenaki.generators.losses import masked_cross_entropy
 from phenaki.generators.masking import random_mask
 from phenaki.sampling import DecodingConfig, cfg_conditions, cfg_logits_fns, decode
@@ -37,6 +37,7 @@ TEXT_WIDTH, WORDS = 768, 32  # of T5's base model
 STEPS, GUIDANCE = 18, 3.0
 MASKED = 0.6366  # mean fraction of the ids that the cosine schedule masks: 2 / pi
 BARS = {("sample", "float32"): 5, ("sample", "bfloat16"): 12, ("train", "float32"): 2, ("train", "bfloat16"): 4}
+BARS |= {("causal", "float32"): 16, ("causal", "bfloat16"): 12}
 PEAK_BAR = 0.4
 
 Run = Callable[[], object]
@@ -47,9 +48,11 @@ def precision(dtype: str) -> Any:
     return mock.patch("phenaki.core.precision.prefers_bfloat16", return_value=dtype == "bfloat16")
 
 
-def generator(grid: tuple[int, int, int] = GRID) -> MaskedTransformer:
+def generator(grid: tuple[int, int, int] = GRID, causal: bool = False) -> MaskedTransformer:
     t, h, w = grid
     spec = TokenizerSpec(CODES, patch=(2, 8, 8), image_size=(8 * h, 8 * w), fps=8)
+    if causal:
+        return CausalTransformer(CausalTransformerSizes(2 * t - 1, WIDTH, LAYERS, window=t).config(spec, TEXT_WIDTH))
     return MaskedTransformer(MaskedTransformerSizes(2 * t - 1, WIDTH, LAYERS).config(spec, TEXT_WIDTH))
 
 
@@ -71,8 +74,29 @@ def sampling(model: MaskedTransformer, steps: int = STEPS, grid: tuple[int, int,
     return sample
 
 
+def sampling_causal(model: CausalTransformer, steps: int = STEPS) -> Run:
+    """A function that samples the ids of a clip as `CausalRollout` does."""
+    frames, *grid = GRID
+    config, text = DecodingConfig(steps=steps // frames), words()
+    ids, known = torch.zeros(1, 1, *grid, dtype=torch.long), torch.zeros(1, 1, *grid, dtype=torch.bool)
+
+    def sample() -> Tensor:
+        rng, cache, clip = torch.Generator().manual_seed(0), model.make_cache(), []
+        with autocast(ids.device):
+            conditions = cfg_conditions(model, text, with_null=True)
+            for _ in range(frames):
+                logits_fns = cfg_logits_fns(model, conditions, [GUIDANCE] * config.steps, cache)
+                clip.append(decode(logits_fns, ids, known, model.mask_id, config, rng))
+                model.commit(clip[-1].repeat(2, 1, 1, 1), conditions[1], cache)
+        return torch.cat(clip, dim=1)
+
+    return sample
+
+
 def ours(task: str, dtype: str, steps: int) -> tuple[nn.Module, Run]:
-    model = generator()
+    model = generator(causal=task == "causal")
+    if task == "causal":
+        return model, sampling_causal(model, steps)
     ids, text, rng = torch.randint(CODES, (1, *GRID)), words(), torch.Generator().manual_seed(0)
     count = torch.tensor([round(MASKED * ids.numel())])
 
@@ -144,7 +168,7 @@ def matrix_rate(size: int = 2048) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--tasks", nargs="+", choices=("sample", "train"), default=["sample", "train"])
+    parser.add_argument("--tasks", nargs="+", choices=("sample", "causal", "train"), default=["sample", "causal", "train"])
     parser.add_argument("--steps", type=int, default=STEPS, help="of sampling")
     parser.add_argument("--measure", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
