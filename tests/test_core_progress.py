@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import re
+
 import pytest
+from rich.console import Console
 
 from phenaki.core import progress
-from phenaki.core.progress import track
+from phenaki.core.progress import progress_bar, track
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_step_rate_and_time_left_come_before_the_details(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    console = Console(file=written, width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr(progress, "Console", lambda **_: console)
+    with progress_bar(details=True) as bar:
+        task = bar.add_task("evaluating", total=12_000, details=" ".join(f"metric{i} 0.1234" for i in range(30)))
+        bar.update(task, completed=1500)
+    line = written.getvalue().splitlines()[-2].rpartition("\x1b[2K")[2]
+    assert len(line) <= width and re.match(r"evaluating +1500/12000 [\d.]+/s [-\d:]+ .*metric0 .*…$", line), line
 
 
 def test_without_a_terminal_progress_is_a_line_a_minute(

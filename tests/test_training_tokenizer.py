@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +25,13 @@ from phenaki.data.sources import Sample
 from phenaki.media.convert import to_float, to_uint8
 from phenaki.media.writer import write_video
 from phenaki.perceptual import I3D, LPIPS
+from phenaki.tokenizers import Tokenizer
 from phenaki.training.health import check_clips
 from phenaki.training.optim import Optimizers
 from phenaki.training.previews import evaluate_tokenizer
 from phenaki.training.recipes import cvivit_debug, cvivit_debug_codebook, cvivit_shapes_64_streaming
 from phenaki.training.run import Run
+from phenaki.training.runs import find_runs
 from phenaki.training.tokenizer import TokenizerRecipe, overfit_one, train_tokenizer
 
 
@@ -264,12 +267,26 @@ def test_a_picture_says_which_rows_are_reconstructions(tmp_path: Path) -> None:
 
 
 def test_one_clip_is_learned_by_heart(tmp_path: Path) -> None:
-    said = overfit_one(lasting(tiny_recipe(), 5), tmp_path, steps=80, goal=16.0)
-    assert said.startswith("one clip was memorised: 16 dB at step ")
+    said = overfit_one(lasting(tiny_recipe(), 5), tmp_path, steps=120, goal=16.0)
+    assert re.match(r"passed: one clip was memorised, 1[6-9]\.\d dB at step \d+; with its codes shuffled ", said)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["psnr"] >= 16 > lines[-2]["psnr"]
+    assert lines[-1]["psnr"] >= 16
+    assert [picture.stem for picture in tmp_path.glob("*.png")] == [f"overfit_one_{lines[-1]['step']:07d}"]
+    (summary,) = find_runs(tmp_path)
+    assert summary.state == "finished" and summary.sentence == said
     with pytest.raises(PhenakiError, match="name a new one"):
         overfit_one(tiny_recipe(), tmp_path)
+
+
+def test_a_decoder_that_knows_the_clip_without_its_codes_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a collapsed codebook, whose order says nothing."""
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, video: torch.zeros(1, *self.grid(*video.shape[2:])).long())
+    monkeypatch.setattr(Tokenizer, "decode", lambda self, ids: torch.full((1, 3, 3, 16, 16), 0.5))
+    with pytest.raises(PhenakiError, match=r"failed: the decoder knows the clip without its codes: [\d.]+ dB, and "):
+        overfit_one(lasting(tiny_recipe(), 5), tmp_path, steps=3, goal=1.0)
+    (summary,) = find_runs(tmp_path)
+    assert summary.state == "failed" and summary.sentence.startswith("failed: the decoder")
+    assert len(list(tmp_path.glob("overfit_one_*.png"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from dataclasses import replace
 from itertools import pairwise
@@ -279,6 +280,11 @@ def _configured(recipe: Recipe, data: list[str] | None, changes: list[str] | Non
     from phenaki.core.config import override
     from phenaki.data.config import SourceConfig
 
+    if data and (named := [change for change in changes or () if re.match(r"\s*data\.sources\s*=", change)]):
+        raise PhenakiError(
+            f"--data {data[0]} and {named[0]} both say what to train on: give all sources in one of the two (--data "
+            "may be repeated)"
+        )
     if data:
         recipe = replace(recipe, data=replace(recipe.data, sources=tuple(SourceConfig(uri) for uri in data)))
     return override(recipe, changes or [])

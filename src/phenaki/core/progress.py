@@ -14,6 +14,7 @@ from rich.text import Text
 Item = TypeVar("Item")
 
 _LINE_INTERVAL = 60  # seconds, without a terminal
+_SHORT_BAR = 10  # columns
 _RATE_PERIOD = 300  # seconds to average the rate over: one training step may take a minute
 
 
@@ -22,19 +23,32 @@ class _Rate(ProgressColumn):
         return Text(f"{task.finished_speed or task.speed or 0:.2f}/s")
 
 
-def progress_bar(*more: ProgressColumn, visible: bool = True, transient: bool = False) -> Progress:
-    """A bar on standard error: description, count, bar, rate, remaining time, `more`. Hidden without a terminal.
+class _Details(ProgressColumn):
+    """The task's field `details`, cut to the space that the columns before it leave."""
 
-    `transient`: remove it when done.
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def render(self, task: Task) -> Text:
+        text = Text(task.fields.get("details", ""), no_wrap=True)
+        counts = len(task.description) + 2 * len(str(task.total)) + len("  /  00.00/s 0:00:00 ")
+        text.truncate(max(0, self._console.width - counts - _SHORT_BAR), overflow="ellipsis")
+        return text
+
+
+def progress_bar(details: bool = False, visible: bool = True, transient: bool = False) -> Progress:
+    """A bar on standard error: description, count, rate, remaining time, bar. Hidden without a terminal.
+
+    `details`: a shorter bar, with the field `details` of a task behind it. `transient`: remove it when done.
     """
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         MofNCompleteColumn(),
-        BarColumn(),
         _Rate(),
         TimeRemainingColumn(),
-        *more,
+        *([BarColumn(_SHORT_BAR), _Details(console)] if details else [BarColumn()]),
         console=console,
         transient=transient,
         disable=not (visible and console.is_terminal),

@@ -22,6 +22,8 @@ class RunConfig:
     log_every: int = bounded(10, at_least=1)
     eval_every: int = bounded(500, at_least=1)
     """Evaluate, make previews and write the model with averaged weights."""
+    previews: bool = True
+    """False: only write the model there, without the metrics and pictures of held-out samples."""
     checkpoint_every: int = bounded(250, at_least=1)
     trackers: tuple[TrackerName, ...] = ("tensorboard",)
     """Where metrics and pictures go besides the run's folder; TensorBoard is skipped if it is not installed."""

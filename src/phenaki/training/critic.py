@@ -146,7 +146,8 @@ def train_critic(
 
         def preview(averages: Networks) -> None:
             components = replace(model.components, critic=averages["critic"])
-            run.record(previews.show(run, components, model.sampling.with_options({"order": "critic"})))
+            if recipe.run.previews:
+                run.record(previews.show(run, components, model.sampling.with_options({"order": "critic"})))
             save_model(run.folder / "model", components, model.sampling, domain=model.domain)
 
         trainer.train(inputs.batches(recipe.data, run), preview)

@@ -206,7 +206,8 @@ def train_generator(
 
         def preview(averages: Networks) -> None:
             model = inputs.components(averages)
-            run.record(previews.evaluate(run, model, recipe.sampling))
+            if recipe.run.previews:
+                run.record(previews.evaluate(run, model, recipe.sampling))
             domain = trainer.words.domain(previews.samples) if trainer.words else Domain()
             save_model(run.folder / "model", model, recipe.sampling, inputs.fingerprint, domain=domain)
 

@@ -22,6 +22,13 @@ _LEAST_GAIN, _STILL_RISING = 3.0, 0.3  # dB
 _SETTLED = 100  # steps after which the usual gradient norm is known
 
 
+_AGAINST_COLLAPSE = {
+    "codebook": "tokenizer.quantizer.kind=fsq, or a larger tokenizer.quantizer.dead_code_threshold, or a lower "
+    "optimizer.lr",
+    "fsq": "a lower optimizer.lr, more warm-up (optimizer.warmup_steps), or more varied data",
+}
+
+
 class Alarm(NamedTuple):
     """A problem, how many steps in a row it must last to be reported, and the sentence, with the step's values."""
 
@@ -33,8 +40,7 @@ class Alarm(NamedTuple):
 COLLAPSE = Alarm(
     "codebook collapse",
     50,
-    "the perplexity of the codes is {perplexity:.3g} and {used:.2%} of them are used. Take tokenizer.quantizer.kind "
-    "fsq, or a larger dead_code_threshold, or a lower optimizer.lr",
+    "the perplexity of the codes is {perplexity:.3g} and {used:.2%} of them are used. Take {advice}",
 )
 FLAT_COLOUR = Alarm(
     "one flat colour",
@@ -61,9 +67,10 @@ EXPLODING = Alarm(
 
 
 class Health:
-    """Watches the updates of a run, and reports each problem once for as long as it lasts."""
+    """Watches the updates of a run, and reports each problem once for as long as it lasts. quantizer: its kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, quantizer: str = "codebook") -> None:
+        self._advice = _AGAINST_COLLAPSE.get(quantizer, _AGAINST_COLLAPSE["codebook"])
         self._lasted: dict[str, int] = {}
         self._log_norm, self._norms = 0.0, 0
 
@@ -88,7 +95,7 @@ class Health:
             EXPLODING: exploding,
         }
         return {
-            alarm.name: alarm.sentence.format_map({**metrics, "usual": usual})
+            alarm.name: alarm.sentence.format_map({**metrics, "usual": usual, "advice": self._advice})
             for alarm, is_wrong in wrong.items()
             if self._is_due(alarm, is_wrong)
         }

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import TextColumn
 
 from phenaki.core.errors import PhenakiError
 from phenaki.core.progress import progress_bar
@@ -31,7 +30,7 @@ class MetricsLogger:
         self._folder, self._config, self._processes = folder, config, processes
         self._recent: dict[str, list[float]] = {}
         self._trackers: list[Tracker] = []
-        self._progress = progress_bar(TextColumn("{task.fields[losses]}"), visible=processes.is_main)
+        self._progress = progress_bar(details=True, visible=processes.is_main)
         self.throughput = ThroughputMeter(device, processes.count)
 
     @property
@@ -40,7 +39,7 @@ class MetricsLogger:
         return bool(self._trackers)
 
     def start(self) -> None:
-        self._task = self._progress.add_task("step", total=self._config.steps, losses="")
+        self._task = self._progress.add_task("step", total=self._config.steps, details="")
         self._progress.start()
 
     def begin(self, step: int) -> None:
@@ -64,6 +63,17 @@ class MetricsLogger:
     def say(self, sentence: str) -> None:
         """Print a line above the progress bar."""
         self._progress.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def evaluating(self, step: int) -> Iterator[None]:
+        """Says what the run does in the block, which may take a minute."""
+        self._progress.update(self._task, description="evaluating")
+        if self._progress.disable and self._processes.is_main:
+            print(f"step {step}/{self._config.steps} evaluating (run.previews=false skips it)", file=sys.stderr)
+        try:
+            yield
+        finally:
+            self._progress.update(self._task, description="step")
 
     def add(self, values: Mapping[str, float]) -> None:
         """Values of a step, for the next `flush`."""
@@ -114,7 +124,7 @@ class MetricsLogger:
 
     def _print(self, values: Mapping[str, float], step: int) -> None:
         text = " ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self._progress.update(self._task, losses=text)
+        self._progress.update(self._task, details=text)
         if self._progress.disable:
             rate = (step - self._first) / (time.monotonic() - self._began)
             left = _duration((self._config.steps - step) / rate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +16,7 @@ from phenaki.training import checkpoints
 from phenaki.training.checkpoints import Checkpoints
 
 # Keys that may change when a run resumes, as they leave its updates as they are.
-_FREE = {f"run.{key}" for key in ("steps", "device", "log_every", "eval_every", "checkpoint_every")}
+_FREE = {f"run.{key}" for key in ("steps", "device", "log_every", "eval_every", "previews", "checkpoint_every")}
 _FREE |= {f"run.{key}" for key in ("trackers", "prompts", "keep", "keep_every", "bad_steps", "timeout")}
 _FREE |= {"run.checkpointing", "run.compile"}
 _FREE |= {"data.max_bad_fraction", "data.validation", "loss.lpips_weights", "loss.i3d_weights"}
@@ -101,8 +101,16 @@ class ResumePolicy:
             f"the checkpoint in '{path}' does not fit this run: {why}. Keep its recipe, or name another checkpoint"
         ) from error
 
-    def _changed(self, before: dict[str, Any], free: Sequence[str] = ()) -> list[str]:
-        """How this recipe differs from an earlier one, keys that are free to change aside."""
+    def summary(self, path: Path, saved: Mapping[str, Any]) -> str:
+        """What the run goes on from, and the settings that differ from those of its checkpoint."""
+        changed = self._changed(saved["recipe"], keys=set())
+        note = f" with other settings ({'; '.join(changed)})" if changed else ""
+        steps = self.recipe["run"]["steps"]
+        done = f"; it is complete: raise run.steps above {steps}" if saved["step"] >= steps else ""
+        return f"resuming after step {saved['step']:,}, from '{path}'{note}{done}"
+
+    def _changed(self, before: dict[str, Any], free: Sequence[str] = (), keys: Set[str] = _FREE) -> list[str]:
+        """How this recipe differs from an earlier one, free sections and keys aside."""
         if not all(isinstance(before.get(section, {}), dict) for section in self.recipe):
             return ["its sections are damaged"]
         before = _completed(before, self._config)
@@ -111,7 +119,7 @@ class ResumePolicy:
             for section, values in self.recipe.items()
             if section not in free
             for key, value in values.items()
-            if f"{section}.{key}" not in _FREE
+            if f"{section}.{key}" not in keys
             for name, old, new in changes((before[section] or {}).get(key), value, f"{section}.{key}")
         ]
 

@@ -6,7 +6,7 @@ import json
 import math
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -66,7 +66,7 @@ class Run:
         self._saved = -1
         self._lock = ExitStack()
         self._stop = False
-        self._failure = ""
+        self._failure = self._result = ""
         if config.strategy == "fsdp":
             check_shardable(recipe.optimizer.kind, self.world_size)
         self._policy = ResumePolicy(self.folder, recipe, frozen or {}, resume, overwrite)
@@ -98,13 +98,18 @@ class Run:
             self._write_end(error)
         self.processes.leave(error)
 
+    def finish(self, sentence: str) -> None:
+        """The run reached its aim before its last step; `sentence` says so in `phenaki runs`."""
+        self._result = sentence
+
     def _write_end(self, error: BaseException | None) -> None:
         """How the run ended, for `phenaki runs`; a full disk must not hide the error that ended it."""
         with suppress(PhenakiError, OSError):
             if error is not None and not isinstance(error, KeyboardInterrupt):
                 write_state(self.folder, "failed", str(error) or type(error).__name__)
             else:
-                write_state(self.folder, "finished" if self.step >= self.config.steps else "stopped")
+                finished = bool(self._result) or self.step >= self.config.steps
+                write_state(self.folder, "finished" if finished else "stopped", self._result)
 
     def _on_lost(self, sentence: str) -> None:
         """Another process is lost, and this one is about to be ended."""
@@ -185,6 +190,8 @@ class Run:
                     "Keep its recipe, or name another checkpoint"
                 ) from error
         self.step, self.skipped = saved["step"], saved["skipped"]
+        if self.is_main:
+            self._logger.say(self._policy.summary(content.path, saved))
 
     def save(self, state: dict[str, Any]) -> None:
         """Copy the state, and write it while the training goes on; all call, as the position in the data differs."""
@@ -323,6 +330,10 @@ class Run:
     def record(self, values: Mapping[str, float]) -> None:
         """Values of this step alone; the main process calls."""
         self._logger.record(values, self.step + 1)
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """The screen says that the block evaluates; the main process calls."""
+        return self._logger.evaluating(self.step + 1)
 
     def show(self, name: str, preview: Preview, fps: float) -> None:
         """Write clips to the folder and hand them to all trackers; the main process calls."""

@@ -19,7 +19,7 @@ from phenaki.data.config import DataConfig
 from phenaki.data.eval_samples import EvalSamples, eval_samples
 from phenaki.data.loader import Batches
 from phenaki.data.opening import check_has_clips
-from phenaki.media.convert import to_float
+from phenaki.media.convert import to_float, to_uint8
 from phenaki.perceptual import PerceptualNetworks, load_i3d, load_lpips
 from phenaki.tokenizers import CViViTConfig, Tokenizer, TokenizerConfig, build_tokenizer, code_usage
 from phenaki.tokenizers.base import Reconstruction
@@ -45,9 +45,12 @@ from phenaki.training.health import Health, check_clips, contrast, diagnosis
 from phenaki.training.optim import OptimizerConfig, Optimizers
 from phenaki.training.previews import evaluate_tokenizer
 from phenaki.training.run import Run
+from phenaki.training.track import Preview
 from phenaki.training.trainer import Metrics, Networks, Trainer
 
 DISCRIMINATOR = "discriminator_optimizers"
+_PROOF_EVERY = 5  # steps, once one clip seems to be memorised
+_LEAST_CARRIED = 6.0  # dB that shuffled codes must cost a memorised clip
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,7 @@ class TokenizerTrainer(Trainer):
         self.networks = TokenizerNetworks(**networks, perceptual=load_perceptual(recipe.loss, run.device))
         self.tokenizer, self.discriminator = self.networks.tokenizer, self.networks.discriminator
         self.alarms: list[str] = []
-        self._health = Health()
+        self._health = Health(recipe.tokenizer.quantizer.kind)
 
     def load(self, batch: Batch) -> Tensor:
         return to_float(batch["video"]).to(self.run.device)
@@ -273,9 +276,10 @@ def train_tokenizer(
         data = Batches(recipe.data, period, run.rank, run.world_size, captions=False, on_bad=run.skip_sample)
 
         def preview(averages: Networks) -> None:
-            metrics, reconstructions = evaluate_tokenizer(averages["tokenizer"], clips)
-            run.record(metrics)
-            run.show("reconstruction", reconstructions, recipe.tokenizer.fps)
+            if recipe.run.previews:
+                metrics, reconstructions = evaluate_tokenizer(averages["tokenizer"], clips)
+                run.record(metrics)
+                run.show("reconstruction", reconstructions, recipe.tokenizer.fps)
             save_component(averages["tokenizer"], run.folder / "tokenizer")
 
         trainer.train(data, preview)
@@ -286,7 +290,9 @@ def overfit_one(recipe: TokenizerRecipe, folder: str | Path, steps: int = 1000, 
     """Train on one fixed clip in a new folder: a setup that cannot memorise it will learn nothing.
 
     Takes the recipe's losses and peak learning rate, with a short warm-up and no decay. Returns a sentence with the
-    step that reached `goal` dB of PSNR. Raises PhenakiError with a diagnosis if `steps` were not enough.
+    step that reached `goal` dB of PSNR, through its codes: shuffled, they must cost `_LEAST_CARRIED` dB. Writes
+    original, reconstruction and that of the shuffled codes as a picture. Raises PhenakiError with a diagnosis if
+    `steps` were not enough.
     """
     if (Path(folder) / "recipe.json").exists():
         raise PhenakiError(f"the folder '{folder}' already holds a run: name a new one for --overfit-one")
@@ -301,14 +307,52 @@ def overfit_one(recipe: TokenizerRecipe, folder: str | Path, steps: int = 1000, 
         for step in run.steps(trainer.state):
             history.append(trainer.update(video, step))
             run.log(**history[-1])
-            if history[-1].get("psnr", 0.0) >= goal:
-                return f"one clip was memorised: {goal:g} dB at step {step + 1}"
-    if len(history) < steps:
-        raise KeyboardInterrupt
+            last = step + 1 == steps
+            if not last and (history[-1].get("psnr", 0.0) < goal or step % _PROOF_EVERY):
+                continue
+            made, shuffled = _proof(trainer.tokenizer, video)
+            rows = [to_uint8(each[0]) for each in (video, made, shuffled)]
+            preview = Preview(rows, ["original", "reconstruction", "reconstruction from shuffled codes"])
+            found, unordered = (_psnr(each, video) for each in (made, shuffled))
+            if found >= goal and found - unordered >= _LEAST_CARRIED:
+                run.show("overfit_one", preview, recipe.tokenizer.fps)
+                sentence = (
+                    f"passed: one clip was memorised, {found:.1f} dB at step {step + 1}; with its codes shuffled "
+                    f"{unordered:.1f} dB, so the codes carry it. See overfit_one_{step + 1:07d}.png in '{run.folder}'"
+                )
+                run.finish(sentence)
+                return sentence
+            if last:
+                run.show("overfit_one", preview, recipe.tokenizer.fps)
+                raise PhenakiError(_failure(history, trainer.alarms, goal, found, unordered))
+    raise KeyboardInterrupt
+
+
+@torch.no_grad()
+def _proof(tokenizer: Tokenizer, video: Tensor) -> tuple[Tensor, Tensor]:
+    """The reconstruction of a clip (1, 3, T, H, W), and what its ids decode to in another order."""
+    ids = tokenizer.eval().encode(video)
+    order = torch.randperm(ids.numel(), generator=torch.Generator().manual_seed(0)).to(ids.device)
+    made = tokenizer.decode(ids), tokenizer.decode(ids.flatten()[order].view_as(ids))
+    tokenizer.train()
+    return made
+
+
+def _psnr(made: Tensor, video: Tensor) -> float:
+    return -10 * math.log10(max(1e-10, (made - video).square().mean().item()))
+
+
+def _failure(history: Sequence[Metrics], alarms: Sequence[str], goal: float, found: float, unordered: float) -> str:
+    if found >= goal:
+        perplexity = history[-1].get("perplexity", math.nan)
+        return (
+            f"failed: the decoder knows the clip without its codes: {found:.1f} dB, and {unordered:.1f} dB with them "
+            f"shuffled, at a perplexity of {perplexity:.3g}; {'; '.join(alarms) or 'take a lower optimizer.lr'}"
+        )
     best = max(metrics.get("psnr", 0.0) for metrics in history)
-    raise PhenakiError(
-        f"one clip was not memorised: {best:.1f} dB instead of {goal:g} in {steps} steps; "
-        f"{diagnosis(history, trainer.alarms)}"
+    return (
+        f"failed: one clip was not memorised: {best:.1f} dB instead of {goal:g} in {len(history)} steps; "
+        f"{diagnosis(history, alarms)}"
     )
 
 

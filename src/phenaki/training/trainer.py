@@ -81,4 +81,5 @@ class Trainer(ABC):
             if run.completes(run.config.eval_every):
                 full = {name: gather_full(average.module).eval() for name, average in self.averages.items()}
                 if run.is_main:
-                    preview(full)
+                    with run.evaluating():
+                        preview(full)
