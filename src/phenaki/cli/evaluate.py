@@ -21,6 +21,7 @@ class Suite(StrEnum):
     prompts = "prompts"
     stories = "stories"
     live = "live"
+    actions = "actions"
     all = "all"
 
 
@@ -49,7 +50,8 @@ def evaluate(
         typer.Option(
             metavar="NAME",
             help="reconstruction: quality of the tokenizer. prompts: rate of unseen prompts that are satisfied. "
-            "stories: the same for scenes of stories. live: a causal generator that is steered while it runs.",
+            "stories: the same for scenes of stories. live: a causal generator that is steered while it runs. "
+            "actions: whether one does what the keys say (needs --judge and --data).",
             show_default="all that apply",
         ),
     ] = Suite.all,
@@ -64,8 +66,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="URI",
-            help="Clips to reconstruct: a folder, a packed dataset (its validation split), tar shards, or 'shapes', "
-            "the procedural world.",
+            help="Clips to reconstruct, or to continue under actions: a folder, a packed dataset (its validation "
+            "split), tar shards, or 'shapes', the procedural world.",
             show_default="shapes",
             rich_help_panel="Reconstruction",
         ),
@@ -82,6 +84,15 @@ def evaluate(
             min=1, metavar="N", help="Frames per clip: 1 + 2k for shapes-64.", rich_help_panel="Reconstruction"
         ),
     ] = 11,
+    scorer: Annotated[
+        str | None,
+        typer.Option(
+            "--judge",
+            metavar="FOLDER",
+            help="What `phenaki train judge` made: it finds actions in frames, for the suite actions.",
+            show_default=False,
+        ),
+    ] = None,
     lpips: LpipsOption = None,
     i3d: Annotated[
         Path | None,
@@ -106,7 +117,7 @@ def evaluate(
     from phenaki.core import hub
     from phenaki.evaluation import PerceptualNetworks, evaluate, report, suites_of, write_metrics
     from phenaki.perceptual import load_i3d, load_lpips
-    from phenaki.pipeline import Phenaki, load
+    from phenaki.pipeline import Phenaki, load, load_part
     from phenaki.tokenizers import Tokenizer
     from phenaki.worlds.shapes.evaluation import ShapesEval
 
@@ -117,7 +128,8 @@ def evaluate(
             "tokenizer"
         )
     uri = None if data == "shapes" else data
-    suites = suites_of(loaded, uri) if suite is Suite.all else (suite.value,)
+    inverse_dynamics = load_part(scorer, "inverse_dynamics") if scorer else None
+    suites = suites_of(loaded, uri, inverse_dynamics) if suite is Suite.all else (suite.value,)
     if data is None and model not in hub.model_names():
         print(
             f"phenaki: '{model}' is evaluated on the procedural world of shapes, which says little about a model of "
@@ -132,6 +144,7 @@ def evaluate(
         write_metrics(out, {})  # fails before the work if it cannot be written
     for name in suites:  # each is written when done, so that Ctrl-C loses at most one
         options = {"quick": quick, "clips": clips, "frames": frames, "perceptual": perceptual}
+        options["inverse_dynamics"] = inverse_dynamics
         metrics = evaluate(loaded, (name,), ShapesEval, data=uri, **options)
         Console().print(report(metrics))
         for sentence in write_metrics(out, metrics) if out is not None else ():

@@ -29,11 +29,11 @@ class _Stages(Group):
             named = [word for option, word in pairwise(args) if option in ("--recipe", "-r")]
             stage = stage_of(named[0]) if named else None
             known = f"; '{named[0]}' is a {stage} recipe: phenaki train {stage} {shlex.join(args)}" if stage else ""
-            raise PhenakiError(f"train what? Say tokenizer, generator or critic after `phenaki train`{known}")
+            raise PhenakiError(f"train what? Say tokenizer, generator, critic or judge after `phenaki train`{known}")
         return super().parse_args(ctx, args)
 
 
-train_app = App(cls=_Stages, help="Train a tokenizer, a generator, a critic.")
+train_app = App(cls=_Stages, help="Train a tokenizer, a generator, a critic, a judge of actions.")
 app.add_typer(train_app, name="train", rich_help_panel="Train")
 
 RecipeOption = Annotated[
@@ -248,6 +248,31 @@ def train_critic(
     _say_trained(
         "model", train_critic(configured, out, Phenaki.from_pretrained(model, "cpu"), resume, overwrite, check)
     )
+
+
+@train_app.command("judge")
+def train_inverse_dynamics(
+    recipe: RecipeOption,
+    out: RunFolderOption,
+    data: DataOption = None,
+    resume: ResumeOption = "auto",
+    overwrite: OverwriteOption = False,
+    changes: ChangesArgument = None,
+) -> None:
+    """Train an inverse dynamics model, which finds pressed buttons in frames and so scores generated video.
+
+    phenaki train judge --recipe inverse_dynamics_64 --data my/recordings --out runs/out/judge
+
+    phenaki evaluate runs/out/world/model --suite actions --judge runs/out/judge/inverse_dynamics --data my/recordings
+
+    Ctrl-C saves and stops; the same command resumes.
+    """
+    from phenaki.training import recipes
+    from phenaki.training.inverse_dynamics import train_inverse_dynamics
+
+    configured = _configured(recipes.recipe(recipe, recipes.INVERSE_DYNAMICS_RECIPES), data, changes)
+    _check_run_folder(out)
+    _say_trained("inverse dynamics model", train_inverse_dynamics(configured, out, resume, overwrite))
 
 
 @train_app.command("export")

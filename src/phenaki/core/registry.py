@@ -47,5 +47,8 @@ TOKENIZERS = Registry("tokenizer")
 GENERATORS = Registry("generator")
 TEXT_ENCODERS = Registry("text")
 CRITICS = Registry("critic")
-REGISTRIES = {registry.kind: registry for registry in (TOKENIZERS, GENERATORS, TEXT_ENCODERS, CRITICS)}
+INVERSE_DYNAMICS = Registry("inverse_dynamics")
+REGISTRIES = {
+    registry.kind: registry for registry in (TOKENIZERS, GENERATORS, TEXT_ENCODERS, CRITICS, INVERSE_DYNAMICS)
+}
 """By kind of component, which is also the name of its folder in a model."""

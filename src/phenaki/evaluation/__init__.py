@@ -1,7 +1,7 @@
 """Model quality, each metric with its protocol: reconstruction of any clips; prompts and stories on a procedural world.
 
-Reading order: protocol, world, clips, pixels, reconstruction, generate, rates, prompts, live, report, metrics_file,
-compare; `files` reconstructs a user's videos.
+Reading order: protocol, world, clips, pixels, reconstruction, generate, rates, prompts, live, inverse_dynamics,
+actions, report, metrics_file, compare; `files` reconstructs a user's videos.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Any
 
 from phenaki.core.errors import PhenakiError, did_you_mean
 from phenaki.core.progress import progress_bar
+from phenaki.evaluation.actions import actions
 from phenaki.evaluation.clips import CLIPS, Clips
 from phenaki.evaluation.compare import compare
 from phenaki.evaluation.generate import FRAMES, Model
+from phenaki.evaluation.inverse_dynamics import InverseDynamics
 from phenaki.evaluation.live import live
 from phenaki.evaluation.metrics_file import SUITES, write_metrics
 from phenaki.evaluation.prompts import prompts, stories
@@ -26,14 +28,20 @@ from phenaki.evaluation.world import World
 from phenaki.perceptual import PerceptualNetworks
 from phenaki.tokenizers import Tokenizer
 
-PROMPTS, STORIES = 500, 200
+PROMPTS, STORIES, PLAYED = 500, 200, 60
+OF_DATA = ("reconstruction", "actions")
 
 
-def suites_of(model: Model | Tokenizer, data: str | None = None) -> tuple[str, ...]:
+def suites_of(
+    model: Model | Tokenizer, data: str | None = None, inverse_dynamics: InverseDynamics | None = None
+) -> tuple[str, ...]:
     """The suites that a model can be evaluated by, on a world or on `data`."""
-    if isinstance(model, Tokenizer) or data:
+    if isinstance(model, Tokenizer):
         return ("reconstruction",)
-    return SUITES if model.components.generator.has_cache else tuple(name for name in SUITES if name != "live")
+    if data:
+        return OF_DATA if inverse_dynamics else ("reconstruction",)
+    needs_more = {"actions"} if model.components.generator.has_cache else {"actions", "live"}
+    return tuple(name for name in SUITES if name not in needs_more)
 
 
 def evaluate(
@@ -48,25 +56,27 @@ def evaluate(
     clips: int = CLIPS,
     frames: int = FRAMES,
     perceptual: PerceptualNetworks = PIXELS_ONLY,
+    inverse_dynamics: InverseDynamics | None = None,
 ) -> dict[str, Any]:
     """Metrics of a model, or of a tokenizer alone, as JSON-serialisable data: a block per suite, by its name.
 
     Args:
         suites: of "reconstruction", "prompts" (500 of each kind), "stories" (200) and, of a causal generator, "live"
-            (500 of each kind); None: all that apply.
+            (500 of each kind) and "actions" (60 videos, on `data`); None: all that apply.
         world: the procedural world that the prompts, the stories and, without `data`, the clips come from, such as
             `phenaki.worlds.shapes.evaluation.ShapesEval`.
-        data: URI of the clips to reconstruct, as for training.
+        data: URI of the clips to reconstruct, or to continue under actions, as for training.
         quick: only the first tenth of the samples.
         seed: of sampling, and of the choice of clips from `data`; clips and prompts of a world are always the same.
         progress: show a progress bar, in a terminal.
         clips, frames: how many clips to reconstruct, and their length.
         perceptual: networks for further reconstruction metrics (LPIPS, rFVD).
+        inverse_dynamics: the network that scores "actions", of `phenaki train judge`.
 
     Raises PhenakiError for an unknown suite, for prompts and stories of a tokenizer or without a world, and for data
     without usable clips.
     """
-    suites = suites_of(model, data) if suites is None else suites
+    suites = suites_of(model, data, inverse_dynamics) if suites is None else suites
     for name in suites:
         if name not in SUITES:
             near = did_you_mean(name, SUITES)
@@ -74,14 +84,22 @@ def evaluate(
     tokenizer = model if isinstance(model, Tokenizer) else model.components.tokenizer
     if model is tokenizer and set(suites) != {"reconstruction"}:
         raise PhenakiError("a tokenizer alone generates nothing from text: evaluate only its reconstruction")
-    if data and set(suites) != {"reconstruction"}:
+    if data and not set(suites) <= set(OF_DATA):
         raise PhenakiError(f"prompts and stories need the procedural world: on '{data}' evaluate only reconstruction")
+    if "actions" in suites and not (data and inverse_dynamics):
+        raise PhenakiError(
+            "the suite 'actions' needs recordings to continue (--data) and a network that finds actions in frames "
+            "(--judge, made by `phenaki train judge`)"
+        )
     if not data and world is None:
         raise PhenakiError("there is nothing to evaluate on: pass a world, or data")
-    clip_count, prompt_count, story_count = (max(1, n // 10) if quick else n for n in (clips, PROMPTS, STORIES))
+    totals = clips, PROMPTS, STORIES, PLAYED
+    clip_count, prompt_count, story_count, played = (max(1, n // 10) if quick else n for n in totals)
     size = tuple(tokenizer.config.image_size)
     samples = Clips(tokenizer, data or world(size, frames), clip_count, frames, seed)
     measures = {"reconstruction": (clip_count, partial(reconstruction, tokenizer, samples, perceptual=perceptual))}
+    if "actions" in suites:
+        measures["actions"] = (played, partial(actions, model, inverse_dynamics, data, played, seed))
     if not data:
         unseen = world(size, FRAMES)
         measures["prompts"] = (prompt_count * len(unseen.kinds), partial(prompts, model, unseen, prompt_count, seed))

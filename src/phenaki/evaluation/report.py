@@ -72,12 +72,23 @@ ROWS = {
         Row("scenes of ten fulfilled", ("scenes",), _percent),
         Row("scenes 2 to 4 less scenes 8 to 10", ("drift",), _percent),
     ),
+    "actions": (
+        Row("actions found in real clips", ("real", "following"), _percent),
+        Row("after the tokenizer", ("reconstructed", "following"), _percent),
+        *(
+            Row(f"{what} after {seconds} s of play", ("generated", seconds, key), _percent)
+            for seconds in ("1", "5", "30")
+            for what, key in (("followed, relative to real clips,", "relative"), ("pass as real", "pictures"))
+        ),
+        Row("there and back: its own start among 20", ("there_and_back",), _percent),
+    ),
 }
 _MAX_SKIPPED = 10
 _TITLES = {
     "reconstruction": "Reconstruction of {clips} clips of {data}",
     "prompts": "Prompts fulfilled, {prompts_of_each_kind} unseen prompts of each kind",
     "stories": "{stories} stories of {scenes} scenes",
+    "actions": "Actions followed, {videos} videos that continue clips of {data}",
     "live": "Steered while it runs, {videos_of_each_kind} videos of each kind",
 }
 

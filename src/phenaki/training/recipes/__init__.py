@@ -6,6 +6,7 @@ from typing import TypeVar
 from phenaki.core.errors import PhenakiError, did_you_mean
 from phenaki.training.critic import CriticRecipe
 from phenaki.training.generator import GeneratorRecipe
+from phenaki.training.inverse_dynamics import InverseDynamicsRecipe
 from phenaki.training.recipes.critics import critic_debug, critic_shapes_64
 from phenaki.training.recipes.generators import (
     base_128,
@@ -17,6 +18,7 @@ from phenaki.training.recipes.generators import (
     masked_shapes_64,
     paper,
 )
+from phenaki.training.recipes.inverse_dynamics import inverse_dynamics_64, inverse_dynamics_debug
 from phenaki.training.recipes.tokenizers import (
     conv3d_64,
     conv3d_128,
@@ -51,8 +53,16 @@ GENERATOR_RECIPES: dict[str, Callable[[], GeneratorRecipe]] = {
         paper,
     )
 }
+INVERSE_DYNAMICS_RECIPES: dict[str, Callable[[], InverseDynamicsRecipe]] = {
+    f.__name__: f for f in (inverse_dynamics_debug, inverse_dynamics_64)
+}
 CRITIC_RECIPES: dict[str, Callable[[], CriticRecipe]] = {f.__name__: f for f in (critic_debug, critic_shapes_64)}
-STAGES = {"tokenizer": TOKENIZER_RECIPES, "generator": GENERATOR_RECIPES, "critic": CRITIC_RECIPES}
+STAGES = {
+    "tokenizer": TOKENIZER_RECIPES,
+    "generator": GENERATOR_RECIPES,
+    "critic": CRITIC_RECIPES,
+    "judge": INVERSE_DYNAMICS_RECIPES,
+}
 
 
 def stage_of(name: str) -> str | None:
