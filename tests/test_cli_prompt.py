@@ -205,7 +205,7 @@ def test_help_is_plain() -> None:
 
 def test_training_asks_what_to_train() -> None:
     said = run("train", "--recipe", "masked_debug", "--out", "a", code=2).output
-    assert "Say tokenizer, generator or critic" in said
+    assert "Say tokenizer, generator, critic or judge" in said
     assert "phenaki train generator --recipe masked_debug --out a" in said
     assert "Say tokenizer" in run("train", "--recipe", "nothing", code=2).output
 

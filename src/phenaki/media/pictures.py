@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from phenaki.core.errors import BadSample
 from phenaki.media.convert import Frames
