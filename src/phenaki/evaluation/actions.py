@@ -121,20 +121,20 @@ def _play(
     period, fps = tokenizer.patch[0], tokenizer.config.fps
     length = -(-round((max(SECONDS) + 0.5) * fps) // period)  # latent frames
     scores, pressed = [], []
-    for numbers in batches(range(len(video)), _BATCH):
-        held = rng.choice(columns, (len(numbers), -(-length // HELD)))
-        rows = torch.zeros(length, len(numbers), period, len(spec))
+    for indices in batches(range(len(video)), _BATCH):
+        held = rng.choice(columns, (len(indices), -(-length // HELD)))
+        rows = torch.zeros(length, len(indices), period, len(spec))
         for latent in range(length):
-            rows[latent, torch.arange(len(numbers)), :, torch.from_numpy(held[:, latent // HELD])] = 1.0
-        before, found = video[list(numbers)][:, :, -1:], []
-        captions = [batch["captions"][number] for number in numbers]
-        for frames in _rollout(model, video[list(numbers)], captions, rows.flatten(2), rng):
+            rows[latent, torch.arange(len(indices)), :, torch.from_numpy(held[:, latent // HELD])] = 1.0
+        before, found = video[list(indices)][:, :, -1:], []
+        captions = [batch["captions"][index] for index in indices]
+        for frames in _rollout(model, video[list(indices)], captions, rows.flatten(2), rng):
             both = torch.cat((before, frames), dim=2)
             found.append(inverse_dynamics.score(both))
             before = frames[:, :, -1:]
         scores.append([torch.cat([getattr(each, name).cpu() for each in found], 1) for name in ("pressed", "real")])
         pressed.append(rows.transpose(0, 1).flatten(1, 2)[..., columns].bool())
-        advance(len(numbers))
+        advance(len(indices))
     log_odds, real = (torch.cat(each) for each in zip(*scores, strict=True))
     keys, generated = torch.cat(pressed), {}
     for seconds in SECONDS:
