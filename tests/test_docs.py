@@ -126,7 +126,7 @@ def test_commands_can_be_given(document: Path) -> None:
         assert not isinstance(command, TyperGroup), f"there is no phenaki {' '.join(words)}"
         given = command.make_context(command.name, list(rest)).params
         if words[0] == "train":
-            of = getattr(recipes, f"{words[1].upper()}_RECIPES")
+            of = recipes.STAGES[words[1]]
             override(recipes.recipe(given["recipe"], of), given["changes"] or [])
 
 
