@@ -168,7 +168,9 @@ def matrix_rate(size: int = 2048) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--tasks", nargs="+", choices=("sample", "causal", "train"), default=["sample", "causal", "train"])
+    parser.add_argument(
+        "--tasks", nargs="+", choices=("sample", "causal", "train"), default=["sample", "causal", "train"]
+    )
     parser.add_argument("--steps", type=int, default=STEPS, help="of sampling")
     parser.add_argument("--measure", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()

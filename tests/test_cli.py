@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from phenaki.cli.story import read_story
 from phenaki.conditioning import WordEncoder
 from phenaki.core import files, hub
 from phenaki.core.components import save_component
-from phenaki.core.errors import PhenakiError
+from phenaki.core.errors import PhenakiError, PhenakiWarning
 from phenaki.generators import Components, MaskedTransformer
 from phenaki.media.reader import read_video
 from phenaki.pipeline import Phenaki
@@ -179,7 +180,7 @@ BAD = [
     ([], 'there is no prompt: say what the video shows, as in phenaki generate "a large red circle'),
     (["a", "--replay", "a.mp4"], "leave out prompts and settings"),
     (["--replay", "a.mp4", "--seed", "3"], "no file or folder 'a.mp4'"),
-    (["--replay", "notes.txt"], "'notes.txt' cannot be read as a video"),
+    (["--replay", "notes.txt"], "'notes.txt' is no video or picture: it cannot be read"),
 ]
 
 
@@ -339,8 +340,9 @@ def test_both_stages_are_trained_and_the_result_makes_a_video() -> None:
     smallest = ["run.steps=2", "run.eval_every=2", "run.log_every=1", "data.batch=2", "sampling.decoding.steps=1"]
     second = run("train", "generator", "-r", "masked_debug", "--tokenizer", "one/tokenizer", "--out", "two", *smallest)
     assert second.exit_code == 0 and "is in two/model" in second.output
-    known = re.search(r"try: '(.*?)'", refused(run("generate", "zebra", "-m", "two/model", "--strict")))[1]
-    assert run("generate", known, "-m", "two/model", "-o", "a.mp4", "--frames", 3).exit_code == 0
+    assert "unknown: zebra" in refused(run("generate", "zebra", "-m", "two/model", "--strict"))
+    with warnings.catch_warnings(action="ignore", category=PhenakiWarning):  # two steps teach few words
+        assert run("generate", "a red circle", "-m", "two/model", "-o", "a.mp4", "--frames", 3).exit_code == 0
     assert "perhaps you mean 'two/model'" in refused(run("generate", "a", "-m", "two", "-o", "b.mp4"))
     critic = run("train", "critic", "-r", "critic_debug", "--model", "two/model", "--out", "judged", *smallest[:-1])
     assert critic.exit_code == 0 and "is in judged/model" in critic.output
@@ -440,7 +442,7 @@ def test_videos_are_packed_inspected_tokenized_and_trained_on() -> None:
     assert "holds no tokenizer/" in refused(run("generate", "a", "-m", "two/model", "-o", "a.mp4", "--frames", 3))
     whole = run("train", "generator", *smallest, "--tokenizer", "one/tokenizer", "--out", "three")
     assert whole.exit_code == 0, whole.output
-    assert run("generate", "texture 1 moves up", "-m", "three/model", "-o", "a.mp4", "--frames", 3).exit_code == 0
+    assert run("generate", "texture moves up", "-m", "three/model", "-o", "a.mp4", "--frames", 3).exit_code == 0
 
 
 @pytest.mark.usefixtures("videos")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -201,6 +202,24 @@ def test_help_is_plain() -> None:
             assert not any(odd in text for odd in ("<bool>", "<path>", "list[", "{CLIP}", "{PROMPT")), text
     assert "extend [OPTIONS] CLIP PROMPT..." in run("extend", "-h").output
     assert "generate [OPTIONS] [PROMPT]..." in run("generate", "-h").output
+
+
+@pytest.mark.parametrize(
+    ("typed", "ours"), [("--num_frames", "--frames"), ("--guidance_scale", "--guidance-scale"), ("--cfg-scale", "--gu")]
+)
+def test_options_of_other_programs_are_answered_with_ours(typed: str, ours: str) -> None:
+    assert re.search(
+        f"No such option: {typed}.*{ours}", " ".join(run("generate", "a", typed, 3, code=2).output.split())
+    )
+
+
+def test_a_text_encoder_that_is_not_there_names_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    from phenaki.core.errors import PhenakiError
+    from phenaki.core.hub import local_folder
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(PhenakiError, match="no folder 'encoders/t5-base'. If a model .* it is google-t5/t5-base"):
+        local_folder("encoders/t5-base")
 
 
 def test_training_asks_what_to_train() -> None:

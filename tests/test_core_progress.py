@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from phenaki.core import progress
-from phenaki.core.progress import progress_bar, track
+from phenaki.core.progress import format_duration, progress_bar, track
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -22,6 +22,22 @@ def test_step_rate_and_time_left_come_before_the_details(width: int, monkeypatch
         bar.update(task, completed=1500)
     line = written.getvalue().splitlines()[-2].rpartition("\x1b[2K")[2]
     assert len(line) <= width and re.match(r"evaluating +1500/12000 [\d.]+/s [-\d:]+ .*metric0 .*…$", line), line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (59.6, "1 min"),
+        (562, "9 min 22 s"),
+        (3600, "1 h"),
+        (3605, "1 h"),
+        (8000, "2 h 13 min"),
+        (86400 * 12 + 3600 * 5 + 99, "12 d 5 h"),
+    ],
+)
+def test_durations_in_two_units(seconds: float, words: str) -> None:
+    assert format_duration(seconds) == words
 
 
 def test_without_a_terminal_progress_is_a_line_a_minute(

@@ -430,7 +430,7 @@ def test_steps_that_run_again_are_recorded_once(tmp_path: Path) -> None:
     assert recorded(tmp_path) == [3, 4, 5, 6]
 
 
-@pytest.mark.parametrize(("done", "left"), [(0, "2 h 13 min"), (3900, "3 min"), (3990, "20 s")])
+@pytest.mark.parametrize(("done", "left"), [(0, "2 h 13 min"), (3900, "3 min 20 s"), (3990, "20 s")])
 def test_lines_tell_the_rate_and_the_time_that_is_left(
     done: int, left: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

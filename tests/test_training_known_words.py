@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from phenaki.pipeline import load_model
-from phenaki.pipeline.domain import split_words
 from phenaki.tokenizers import CViViT
 from phenaki.training.generator import train_generator
 from phenaki.training.recipes import masked_debug
@@ -21,7 +20,7 @@ def test_words_of_all_steps_are_kept_with_the_model(tmp_path: Path, tokenizer: C
         data = replace(recipe.data, seed=seed, batch=2)
         changed = replace(recipe, run=run, data=data, sampling=decoding)
         domain = load_model(train_generator(changed, tmp_path / "run", tokenizer, **options))[2]
-        assert len(domain.prompts) == 4 and all(map(split_words, domain.prompts))
+        assert len(domain.prompts) <= 4 and not domain.unknown_words(domain.prompts)
         assert domain.words == tuple(sorted(domain.words))
         return set(domain.words)
 

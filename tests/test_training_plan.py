@@ -45,13 +45,13 @@ def test_the_largest_batch_is_the_largest() -> None:
     assert make_plan(RECIPE, Devices()).fits is None
 
 
-def test_days_follow_from_operations() -> None:
+def test_seconds_follow_from_operations() -> None:
     plan = make_plan(RECIPE, Devices(2, teraflops=0.5))
     assert plan.step_seconds == pytest.approx(step_cost(RECIPE, clips=2).flops / 0.5e12)
-    assert plan.days == pytest.approx(RECIPE.run.steps * plan.step_seconds / 86400)
+    assert plan.seconds == pytest.approx(RECIPE.run.steps * plan.step_seconds)
     sent = plan.cost.bytes["weights"]
     assert plan.gradient_bytes == sent  # 2 (n - 1) / n of it
-    assert make_plan(RECIPE, Devices()).days is None
+    assert make_plan(RECIPE, Devices()).seconds is None
 
 
 def test_bytes_of_a_clip() -> None:

@@ -96,6 +96,7 @@ def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
         "data:video/mp4;base64,",
     ]
     assert text.count("<polyline") == len(find_runs(tmp_path)[0].curves) > 10
+    assert text.count(">step</text>") == text.count("<polyline") and "(dB)" in text  # axes with their units
     assert text.endswith("</html>\n")
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from phenaki.cli.help import App, Group
+from phenaki.cli.help import App, Group, suggest_option
 from phenaki.core.errors import PhenakiError, PhenakiWarning
 from phenaki.core.version import __version__
 
@@ -49,6 +49,9 @@ class _Commands(Group):
             _fail("out of memory: generate fewer samples at once, or train with smaller batches")
         except KeyboardInterrupt:
             _fail("interrupted", INTERRUPTED)
+        except Exception as error:
+            suggest_option(error)
+            raise
 
 
 def _name_value(error: typer.BadParameter) -> None:

@@ -8,6 +8,32 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 
+# What other programs call our options.
+_OTHER_NAMES = {
+    "--num-frames": "--frames",
+    "--video-length": "--frames",
+    "--num-inference-steps": "--steps",
+    "--cfg-scale": "--guidance-scale",
+    "--cond-scale": "--guidance-scale",
+    "--num-samples": "--samples",
+    "--num-videos-per-prompt": "--samples",
+    "--batch-size": "--samples",
+    "--output": "--out",
+    "--outdir": "--out",
+    "--name": "--model",
+    "--start": "--image",
+    "--what": "--suite",
+}
+
+
+def suggest_option(error: Exception) -> None:
+    """Name our option in the error about an unknown one, where it is another program's or has underscores."""
+    if (name := getattr(error, "option_name", None)) and hasattr(error, "possibilities"):
+        dashed = name.replace("_", "-")
+        if dashed != name or dashed in _OTHER_NAMES:
+            error.possibilities = [_OTHER_NAMES.get(dashed, dashed)]
+
+
 def _plain(parameter: Any) -> Any:
     if getattr(parameter, "is_flag", False) or parameter.param_type_name == "argument":
         parameter.display_type_rich = lambda ctx: None

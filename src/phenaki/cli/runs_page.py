@@ -39,7 +39,7 @@ _PAGE = """<!doctype html>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #222 }}
 table {{ border-collapse: collapse }} td, th {{ text-align: left; padding: .2rem .9rem .2rem 0; vertical-align: top }}
 figure {{ display: inline-block; margin: 0 1rem 1rem 0 }} figcaption {{ font-size: 13px; color: #555 }}
-img, video {{ max-width: 100%; image-rendering: pixelated }} svg {{ background: #f6f6f6 }}
+img, video {{ max-width: 100%; image-rendering: pixelated }} svg {{ background: #f6f6f6; font-family: inherit }}
 .running {{ color: #06c }} .finished {{ color: #080 }} .failed {{ color: #c00 }} .stopped {{ color: #960 }}
 </style></head><body><h1>Runs</h1>
 <table><tr>{head}</tr>{rows}</table>{sections}</body></html>
@@ -77,6 +77,8 @@ def _media(file: Path) -> str:
 
 
 _WIDTH, _HEIGHT, _POINTS = 260, 110, 200
+_LEFT, _BELOW = 48, 28  # pixels for the labels of the axes
+_UNITS = {"psnr": "dB", "psnr_first": "dB", "psnr_rest": "dB", "waiting_for_data": "fraction", "memory_gb": "GB"}
 
 
 def _chart(name: str, curve: Curve) -> str:
@@ -91,10 +93,29 @@ def _chart(name: str, curve: Curve) -> str:
     )
     polyline = f'<polyline points="{line}" fill="none" stroke="#06c" stroke-width="1.5"/>'
     last = f"now {format_value(curve[-1][1])}, from {format_value(low)} to {format_value(high)}"
+    unit = _UNITS.get(name.rpartition("/")[2], "")
     return (
-        f'<figure><svg width="{_WIDTH}" height="{_HEIGHT}" role="img">{polyline}</svg>'
-        f"<figcaption>{html.escape(name)}: {last}</figcaption></figure>"
+        f'<figure><svg width="{_LEFT + _WIDTH + 8}" height="{_HEIGHT + _BELOW}" role="img">'
+        f"{_axes(low, high, unit, min(steps), max(steps))}"
+        f'<g transform="translate({_LEFT},0)">{polyline}</g></svg>'
+        f"<figcaption>{html.escape(name)}{f' ({unit})' if unit else ''}: {last}</figcaption></figure>"
     )
+
+
+def _axes(low: float, high: float, unit: str, first: int, last: int) -> str:
+    """Two axes with their ends, and the middle of the upright one; the other one counts steps."""
+    middle, gap = [] if low == high else [(1, (low + high) / 2), (0, high)], (_HEIGHT - 8) / 2
+    marks = "".join(
+        f'<line x1="{_LEFT - 3}" x2="{_LEFT}" y1="{4 + gap * i:.1f}" y2="{4 + gap * i:.1f}" stroke="#999"/>'
+        f'<text x="{_LEFT - 5}" y="{8 + gap * i:.1f}" text-anchor="end">{value:.3g}</text>'
+        for i, value in [(2, low), *middle]
+    )
+    ends = [(_LEFT, "start", f"{first:,}")] + ([(_LEFT + _WIDTH, "end", f"{last:,}")] if last > first else [])
+    marks += "".join(f'<text x="{x}" y="{_HEIGHT + 12}" text-anchor="{at}">{text}</text>' for x, at, text in ends)
+    frame = f'<path d="M{_LEFT},0 V{_HEIGHT} H{_LEFT + _WIDTH}" fill="none" stroke="#999"/>'
+    label = f'<text x="{_LEFT + _WIDTH / 2:.0f}" y="{_HEIGHT + 24}" text-anchor="middle">step</text>'
+    upright = f'<text x="2" y="{_HEIGHT + 12}">{html.escape(unit)}</text>' if unit else ""
+    return f'<g font-size="10" fill="#555">{frame}{marks}{label}{upright}</g>'
 
 
 def _thinned(curve: Curve) -> Curve:

@@ -15,6 +15,11 @@ MODEL_FILE = "model.json"  # in the folder of a complete model
 _PUSHED = (".json", ".safetensors", ".md", ".png", ".gif", ".webp", ".mp4")
 ZOO = Path(__file__).parents[1] / "zoo"
 _REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"
+_TEXT_ENCODERS = (
+    *("google-t5/t5-small", "google-t5/t5-base", "google-t5/t5-large"),
+    *(f"google/t5-v1_1-{size}" for size in ("small", "base", "large", "xl", "xxl")),
+    *("openai/clip-vit-base-patch32", "openai/clip-vit-large-patch14"),
+)
 _HUB_NAME = rf"(?P<repository>{_REPOSITORY})(?:/(?P<subfolder>\w[\w./-]*))?"
 
 
@@ -113,6 +118,12 @@ def local_folder(name: str, revision: str = "") -> Path:
     try:
         return Path(snapshot_download(name, revision=revision or None, local_files_only=True))
     except LocalEntryNotFoundError as error:
+        own = name.rpartition("/")[2]
+        if near := [known for known in _TEXT_ENCODERS if known != name and known.endswith(f"/{own}")]:
+            raise PhenakiError(
+                f"there is no folder '{name}'. If a model of the Hugging Face hub is meant, it is {near[0]}: "
+                f"`phenaki weights get {near[0]}` puts it into the cache"
+            ) from error
         wanted = f"{name} --revision {revision}" if revision else name
         raise PhenakiError(
             f"there is no folder '{name}', and that model is not in the local Hugging Face cache; it is not downloaded "

@@ -56,6 +56,19 @@ def progress_bar(details: bool = False, visible: bool = True, transient: bool = 
     )
 
 
+def format_duration(seconds: float) -> str:
+    """Such as "9 min 22 s": the two largest units."""
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    rest, words = round(seconds), []
+    for unit, length in units:
+        count, rest = divmod(rest, length)
+        if count or (unit == "s" and not words):
+            words.append(f"{count} {unit}")
+        if len(words) == 2 or (words and not count):
+            break
+    return " ".join(words)
+
+
 def track(items: Sequence[Item], description: str, visible: bool = True) -> Iterator[Item]:
     """The items, with a progress bar; without a terminal, with a line on standard error every minute."""
     with progress_bar(visible=visible) as bar:

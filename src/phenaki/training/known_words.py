@@ -27,10 +27,15 @@ class KnownWords:
         self._words.update(word for caption in (*batch["captions"], *timed) for word in split_words(caption))
 
     def domain(self, samples: Sequence[Any]) -> Domain:
-        """What model.json says: the words so far, and short captions of the samples as examples."""
+        """What model.json says: the words so far, and short captions of the samples, in
+        these words, as examples."""
         if self._path.exists():  # read only now: a run that replaces another has removed it by its first step
             self._words.update(self._path.read_text(encoding="utf-8").split())
         with write_atomic(self._path, "w") as file:
             file.write("\n".join(sorted(self._words)) + "\n")
-        captions = dict.fromkeys(sample.caption for sample in samples if 0 < len(sample.caption) <= _LONGEST)
+        captions = dict.fromkeys(
+            sample.caption
+            for sample in samples
+            if 0 < len(sample.caption) <= _LONGEST and self._words.issuperset(split_words(sample.caption))
+        )
         return Domain(prompts=tuple(captions)[:_EXAMPLES], words=tuple(sorted(self._words)))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from phenaki.core.errors import PhenakiError
-from phenaki.core.progress import progress_bar
+from phenaki.core.progress import format_duration, progress_bar
 from phenaki.media.montage import contact_sheet, mosaic
 from phenaki.media.writer import write_image, write_video
 from phenaki.training.config import RunConfig
@@ -127,7 +127,7 @@ class MetricsLogger:
         self._progress.update(self._task, details=text)
         if self._progress.disable:
             rate = (step - self._first) / (time.monotonic() - self._began)
-            left = _duration((self._config.steps - step) / rate)
+            left = format_duration((self._config.steps - step) / rate)
             line = f"step {step}/{self._config.steps} {text}, {rate:.2f} steps/s, {left} left"
             print(line, file=sys.stderr, flush=True)
 
@@ -136,9 +136,3 @@ def _means(processes: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, floa
     names = dict.fromkeys(name for values in processes for name in values)
     joined = {name: [value for values in processes for value in values.get(name, ())] for name in names}
     return {name: sum(values) / len(values) for name, values in joined.items()}
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds} s"

@@ -10,6 +10,7 @@ import numpy as np
 
 from phenaki.conditioning import NoTextConfig, encoder_class
 from phenaki.core.errors import PhenakiError
+from phenaki.core.progress import format_duration
 from phenaki.tokenizers import TokenizerSpec
 from phenaki.training.cost import Cost, Recipe, step_cost
 from phenaki.training.generator import GeneratorRecipe
@@ -68,9 +69,9 @@ class Plan:
         return self.devices.teraflops and self.cost.flops / (self.devices.teraflops * 1e12)
 
     @property
-    def days(self) -> float | None:
+    def seconds(self) -> float | None:
         """Of all steps."""
-        return self.step_seconds and self.recipe.run.steps * self.step_seconds / 86400
+        return self.step_seconds and self.recipe.run.steps * self.step_seconds
 
     @property
     def gradient_bytes(self) -> float:
@@ -113,7 +114,7 @@ class Plan:
         rate = self.recipe.data.batch / self.step_seconds
         lines = [
             f"steps a day         {86400 / self.step_seconds:>18,.0f}",
-            f"days                {self.days:>18,.3g} for {self.recipe.run.steps:,} steps",
+            f"time                {format_duration(self.seconds):>18} for {self.recipe.run.steps:,} steps",
             f"data, a second      {short(rate * self.clip_bytes):>18}B, {short(rate)}clips",
         ]
         if self.devices.count > 1:
