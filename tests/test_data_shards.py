@@ -122,12 +122,12 @@ def test_what_lies_between_samples_is_passed_over(tmp_path: Path) -> None:
     ]
 
 
-def test_the_first_media_is_taken_and_samples_are_consecutive_members(tmp_path: Path) -> None:
+def test_the_video_is_taken_and_samples_are_consecutive_members(tmp_path: Path) -> None:
     path = pack(
         tmp_path / "a.tar", [("1.wav", b"w"), ("1.gif", b"g"), ("1.mp4", b"m"), ("2.mp4", b"2"), ("1.mp4", b"3")]
     )
     assert [(sample.key, sample.media) for sample in read(path)] == [
-        ("a.tar/1", b"g"),
+        ("a.tar/1", b"m"),
         ("a.tar/2", b"2"),
         ("a.tar/1", b"3"),
     ]

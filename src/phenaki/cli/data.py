@@ -102,9 +102,9 @@ def pack(
 
     phenaki train tokenizer --data my/shards ...
     """
-    from phenaki.data.captions import Columns
     from phenaki.data.cuts import Cutting
     from phenaki.data.packing import PackConfig, pack
+    from phenaki.data.table_rows import Columns
 
     if to is None and len(sources) < 2:
         raise PhenakiError(f"give the sources, then the output folder: phenaki data pack {sources[0]} OUT")

@@ -11,12 +11,14 @@ from phenaki.core.actions import ActionSpec
 from phenaki.core.config import from_dict
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.files import parse_json_object
+from phenaki.core.reading import read_regular
 from phenaki.data.sample import EncodedSample
 from phenaki.data.storage import join, read_optional
 
 DATASET = "dataset.json"
 FIELD = "actions.npy"  # of a sample, in its shard
 SUFFIX = f".{FIELD}"
+_MAX_BYTES = 2**28  # of a table
 
 
 def read_action_spec(folder: str) -> ActionSpec | None:
@@ -48,11 +50,11 @@ def read_table(item: EncodedSample, spec: ActionSpec, frames: int) -> np.ndarray
     if frames == 1:
         return np.zeros((1, len(spec)), np.float32)
     try:
-        data = item.actions if isinstance(item.actions, bytes) else item.actions.read_bytes()
+        data = item.actions if isinstance(item.actions, bytes) else read_regular(item.actions, _MAX_BYTES)
         table = np.load(io.BytesIO(data), allow_pickle=False)
     except FileNotFoundError as error:
         raise BadSample(f"it has no action table '{item.actions.name}'") from error
-    except (OSError, ValueError, EOFError, MemoryError) as error:
+    except Exception as error:  # whatever a parser raises
         raise BadSample(f"its action table cannot be read: {error}") from error
     if not isinstance(table, np.ndarray):
         raise BadSample("its action table is an archive of arrays; a single array saved with numpy.save is needed")

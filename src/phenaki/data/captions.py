@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
-from functools import cache
+from collections.abc import Iterable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from string import Formatter
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
 
-from phenaki.core.errors import BadSample, PhenakiError, did_you_mean
-from phenaki.core.files import parse_json
+from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.core.reading import open_regular, read_regular
+from phenaki.data.table_rows import USUAL_COLUMNS, Columns, read_rows
 from phenaki.media.view import TOLERANCE
 
 MOST_BYTES = 10_000  # of a caption in UTF-8; anything longer is some other text
-TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
-
-_PATH_COLUMNS = ("path", "file", "filename", "video", "image", "key")
-_CAPTION_COLUMNS = ("caption", "text", "prompt", "description")
-_LABEL_COLUMNS = ("label", "class", "category")
+MAX_JSON_BYTES = 2**20  # of the description of a sample
 
 
 # drawing
@@ -141,7 +137,7 @@ def caption_fields(
 def read_timed_captions(path: Path) -> tuple[TimedCaption, ...]:
     """The captions in a file NAME.captions.json; () if there is no file. Raises BadSample for what cannot be used."""
     try:
-        captions = json.loads(path.read_bytes())
+        captions = json.loads(read_regular(path, MAX_JSON_BYTES))
     except (FileNotFoundError, IsADirectoryError):
         return ()
     except OSError as error:
@@ -157,7 +153,7 @@ def read_caption_file(path: Path) -> tuple[str, ...]:
     Raises BadSample if it is not UTF-8, too long, or cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(MOST_BYTES + 1)
     except (FileNotFoundError, IsADirectoryError):
         return ()
@@ -190,18 +186,6 @@ def clean_captions(captions: Iterable[str]) -> tuple[str, ...]:
 # tables
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Names of a table's columns; "" takes the first of the usual names that it has, whatever their case."""
-
-    path: str = ""
-    caption: str = ""
-    label: str = ""
-
-
-USUAL_COLUMNS = Columns()
-
-
 class Words(NamedTuple):
     """The captions and label of a file in a table; a caption that changes is the objects of `clean_timed_captions`."""
 
@@ -217,7 +201,8 @@ class Words(NamedTuple):
 class CaptionTable:
     """Captions and labels of files, from a CSV, TSV, JSON-lines or Parquet file.
 
-    Several rows of one file, or a column of lists, are several captions; a list of {"start": seconds, "text": ...} is
+    Several rows of one file, or a column of lists, are several captions; names are equal in either Unicode form (NFC,
+    NFD); a list of {"start": seconds, "text": ...} is
     captions that change. Raises PhenakiError for a table that is missing, unreadable or not UTF-8, and for a missing
     column.
     """
@@ -226,8 +211,8 @@ class CaptionTable:
         self.path = Path(path)
         self._rows: dict[str, Words] = {}
         self._owners: dict[str, str] = {}
-        for name, captions, label in _read_rows(self.path, columns):
-            name = posixpath.normpath(name.strip()) if name.strip() else ""
+        for name, captions, label in read_rows(self.path, columns):
+            name = normalize("NFC", posixpath.normpath(name.strip())) if name.strip() else ""
             old = self._rows.get(name, Words((), ""))
             self._rows[name] = Words(old.captions + captions, old.label or label)
 
@@ -239,7 +224,7 @@ class CaptionTable:
         plain = posixpath.splitext(relative)[0]
         absolute = posixpath.join(folder.absolute().as_posix(), relative)
         names = (relative, plain, absolute, posixpath.basename(relative), posixpath.basename(plain))
-        row = next((name for name in names if name in self._rows), None)
+        row = next((name for name in map(partial(normalize, "NFC"), names) if name in self._rows), None)
         if row is None:
             return None
         owner = self._owners.setdefault(row, absolute)
@@ -261,109 +246,3 @@ class CaptionTable:
                 f"{', '.join(map(repr, list(self._rows)[:3])) or 'none at all'}. "
                 "Write their paths as they are in the folder."
             )
-
-
-def _read_rows(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[Any, ...], str]]:
-    """Name, captions and label of each row."""
-    readers = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_json_lines, ".parquet": _read_parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise PhenakiError(f"A table of captions ends in {', '.join(TABLE_ENDINGS)}; '{path}' does not.")
-    try:
-        yield from reader(path, columns)
-    except FileNotFoundError as error:
-        raise PhenakiError(f"There is no table '{path}'.") from error
-    except OSError as error:
-        raise PhenakiError(f"The table '{path}' cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise PhenakiError(f"The table '{path}' is not UTF-8: save it as UTF-8, or convert it with iconv.") from error
-
-
-def _read_csv(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[Any, ...], str]]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(file.readline())
-        file.seek(0)
-        rows = csv.DictReader(file, delimiter=delimiter)
-        try:
-            found = _find_columns(path, rows.fieldnames or (), columns)
-            for row in rows:
-                yield _read_row(row, found)
-        except csv.Error as error:
-            raise PhenakiError(f"The table '{path}' cannot be read after line {rows.line_num}: {error}.") from error
-
-
-def _delimiter(header: str) -> str:
-    """Spreadsheets write semicolons in locales with decimal commas."""
-    return ";" if header.count(";") > header.count(",") else ","
-
-
-def _read_json_lines(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[Any, ...], str]]:
-    """The first line determines the columns."""
-    found = None
-    with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            row = parse_json(line, f"The table '{path}', line {number},")
-            if not isinstance(row, dict):
-                raise PhenakiError(f"The table '{path}' has no JSON object in line {number}, but {line.strip()[:40]}.")
-            found = found or _find_columns(path, tuple(row), columns)
-            yield _read_row(row, found)
-
-
-def _read_parquet(path: Path, columns: Columns) -> Iterator[tuple[str, tuple[Any, ...], str]]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise PhenakiError(f"'{path}' is Parquet, for which pip install \"phenaki[data]\" is needed.") from error
-    try:
-        with parquet.ParquetFile(path) as file:
-            found = _find_columns(path, file.schema_arrow.names, columns)
-            for batch in file.iter_batches(columns=[name for name in astuple(found) if name]):
-                for row in batch.to_pylist():
-                    yield _read_row(row, found)
-    except pyarrow.ArrowException as error:
-        raise PhenakiError(f"'{path}' cannot be read as Parquet: {error}.") from error
-
-
-def _find_columns(path: Path, there: Sequence[str], wanted: Columns) -> Columns:
-    """The names of the columns in the table; "" for caption or label if it has only the other."""
-
-    def find(named: str, usual: tuple[str, ...]) -> str:
-        if named and named not in there:
-            near = did_you_mean(named, there)
-            raise PhenakiError(f"The table '{path}' has no column '{named}'.{near} It has: {', '.join(there)}.")
-        by_lower = {name.lower(): name for name in reversed(there)}
-        return named or next((by_lower[name] for name in usual if name in by_lower), "")
-
-    found = Columns(
-        path=find(wanted.path, _PATH_COLUMNS),
-        caption=find(wanted.caption, _CAPTION_COLUMNS),
-        label=find(wanted.label, _LABEL_COLUMNS),
-    )
-    if not found.path:
-        raise _missing(path, "file names", _PATH_COLUMNS, there)
-    if not found.caption and not found.label:
-        raise _missing(path, "captions or labels", _CAPTION_COLUMNS + _LABEL_COLUMNS, there)
-    return found
-
-
-def _missing(path: Path, what: str, usual: tuple[str, ...], there: Sequence[str]) -> PhenakiError:
-    return PhenakiError(
-        f"The table '{path}' has no column of {what} ({', '.join(usual)}). It has: "
-        f"{', '.join(there) or 'none'}. Say which one it is."
-    )
-
-
-def _read_row(row: dict[str, Any], columns: Columns) -> tuple[str, tuple[Any, ...], str]:
-    captions = row.get(columns.caption)
-    if not isinstance(captions, list):
-        captions = [captions]
-    texts = tuple(caption if isinstance(caption, dict) else str(caption) for caption in captions if caption is not None)
-    return _text(row.get(columns.path)), texts, _text(row.get(columns.label))
-
-
-def _text(value: Any) -> str:
-    """Lone surrogates, which JSON can hold and no file name can, become question marks."""
-    return "" if value is None else str(value).strip().encode(errors="replace").decode()

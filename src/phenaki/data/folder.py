@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.actions import DATASET, SUFFIX, read_action_spec
 from phenaki.data.captions import (
-    TABLE_ENDINGS,
-    USUAL_COLUMNS,
     CaptionTable,
-    Columns,
     TimedCaption,
     Words,
     clean_captions,
@@ -25,9 +24,11 @@ from phenaki.data.captions import (
     read_timed_captions,
 )
 from phenaki.data.sample import EncodedSample
+from phenaki.data.table_rows import TABLE_ENDINGS, USUAL_COLUMNS, Columns
 from phenaki.media.reader import PICTURES, VIDEOS
 
 MEDIA = VIDEOS | PICTURES
+_BESIDE_MEDIA = {".txt", ".json", ".npy", ".md", *TABLE_ENDINGS}  # endings of captions, actions and descriptions
 
 
 class Folder:
@@ -41,7 +42,7 @@ class Folder:
 
     `folder[i]` reads only the caption file; it is a BadSample if the caption is unusable. Folders that could not be
     opened follow after the files, each a BadSample too. `unclaimed`: names in the folder's own table without a file.
-    Memory: about 100 bytes per file.
+    `other_endings`: how many files have endings of neither media nor captions. Memory: about 100 bytes per file.
 
     Raises PhenakiError for a folder that is missing or holds no media, for action tables without names, and as
     `CaptionTable` does.
@@ -64,6 +65,7 @@ class Folder:
         self.actions = read_action_spec(str(root)) if actions else None
         self._closed: dict[str, str] = {}  # folders, with a slash at the end, and why
         self._action_table = ""  # the first one seen
+        self.other_endings: Counter[str] = Counter()
         names = sorted(self._media_under(self.root, "", set()))
         if not names:
             reasons = "".join(f" '{name}' cannot be opened: {why}." for name, why in self._closed.items())
@@ -112,7 +114,7 @@ class Folder:
             return BadSample(f"{key}: the folder cannot be opened: {self._closed[key]}")
         sample = EncodedSample(key, path, path.suffix.lower())
         if self.actions:
-            sample = sample._replace(actions=path.with_suffix(SUFFIX))
+            sample = sample._replace(actions=beside(path, SUFFIX))
         if not self.captions:
             return sample
         words = Words(*((json.loads(self._words[index]) if self._words else None) or ((), "")))
@@ -120,9 +122,9 @@ class Folder:
         try:
             captions = () if words.timed else clean_captions(words.captions)
             if not captions:
-                beside = path.with_suffix(".captions.json")
-                timed = clean_timed_captions(words.captions) if words.timed else read_timed_captions(beside)
-                captions = () if timed else read_caption_file(path.with_suffix(".txt"))
+                timed_file = beside(path, ".captions.json")
+                timed = clean_timed_captions(words.captions) if words.timed else read_timed_captions(timed_file)
+                captions = () if timed else read_caption_file(beside(path, ".txt"))
         except BadSample as error:
             return BadSample(f"{key}: {error}")
         label = words.label
@@ -149,6 +151,8 @@ class Folder:
                 yield inside + name
             elif name.endswith(SUFFIX):
                 self._action_table = self._action_table or _for_people(inside + name)
+            elif (ending := os.path.splitext(name)[1].lower()) not in _BESIDE_MEDIA:
+                self.other_endings[_for_people(ending) or "no ending"] += 1
 
     def _own_table(self, columns: Columns) -> CaptionTable | None:
         tables = [self.root / f"captions{ending}" for ending in TABLE_ENDINGS]
@@ -156,6 +160,15 @@ class Folder:
         if len(there) > 1:
             raise PhenakiError(f"'{self.root}' has two tables of captions, '{there[0].name}' and '{there[1].name}'.")
         return CaptionTable(there[0], columns) if there else None
+
+
+def beside(path: Path, ending: str) -> Path:
+    """The file of the same name with another ending; the letters of its name may be composed otherwise (NFC, NFD)."""
+    plain = path.with_suffix(ending)
+    if plain.name.isascii() or os.path.lexists(plain):
+        return plain
+    others = (plain.with_name(normalize(form, plain.name)) for form in ("NFC", "NFD"))
+    return next((other for other in others if os.path.lexists(other)), plain)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

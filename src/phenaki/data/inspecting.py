@@ -23,13 +23,14 @@ from phenaki.data.actions import read_table
 from phenaki.data.captions import check_caption_starts, draw_caption
 from phenaki.data.config import DataConfig, SourceConfig
 from phenaki.data.opening import check_has_clips, count_packed, open_source
+from phenaki.data.pack_report import INTERLACED, other_endings_lines
 from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import read_shard
 from phenaki.data.sources import FolderSource, ShardSource
 from phenaki.data.storage import check_outside
 from phenaki.media.convert import Frames
 from phenaki.media.montage import contact_sheet
-from phenaki.media.reader import probe, read_clip
+from phenaki.media.reader import is_interlaced, probe, read_clip
 from phenaki.media.view import ClipView
 from phenaki.media.writer import write_image
 
@@ -50,7 +51,8 @@ class DataSummary:
     Of each usable sample: `seconds`, `fps` and `frames` of videos, `sizes` ("640x360"), `file_types`; `caption_words`:
     words in each caption; `without_caption`: samples without a label either; `captions_change`: samples whose captions
     do. `actions`: of each action the mean of its absolute values over all frames, which of a button is the fraction in
-    which it is pressed. `bad`: the name and problem of each.
+    which it is pressed. `interlaced`: videos that show combs where things move. `other_endings`: how
+    many files have endings of neither media nor captions. `bad`: the name and problem of each.
     """
 
     total: int | None
@@ -69,6 +71,8 @@ class DataSummary:
     words: Counter[str] = field(default_factory=Counter)
     captions_change: int = 0
     actions: dict[str, float] = field(default_factory=dict)
+    interlaced: int = 0
+    other_endings: dict[str, int] = field(default_factory=dict)
 
     @property
     def usable(self) -> int:
@@ -86,6 +90,7 @@ class DataSummary:
         self.sizes[f"{info.width}x{info.height}"] += 1
         self.short_sides.append(min(info.width, info.height))
         self.file_types[item.suffix] += 1
+        self.interlaced += is_interlaced(item.media, item.suffix)
         if info.seconds:
             self.seconds.append(info.seconds)
             self.fps.append(info.fps)
@@ -117,6 +122,8 @@ class DataSummary:
             + (f", {self.captions_change:,} with captions that change" if self.captions_change else ""),
             f"caption words {_spread(self.caption_words)}",
             f"words         {_most(self.words, _NAMED)}",
+            *([f"interlaced    {self.interlaced:,} videos, {INTERLACED}"] if self.interlaced else []),
+            *other_endings_lines(self.other_endings),
             *labels,
             *([f"actions       {_means(self.actions)}"] if self.actions else []),
             *([f"{len(self.bad):,} bad:"] if self.bad else []),
@@ -152,8 +159,11 @@ def inspect_data(uri: str, out: Path, samples: int = 1000, seed: int = 0, progre
         raise PhenakiError(f"samples {samples} must be 1 or more.")
     check_outside(uri, str(out))
     rng = np.random.default_rng(seed)
-    total, items, actions = _open(uri, samples, rng)
+    source, total, items = _open(uri, samples, rng)
+    actions = source.actions
     summary = DataSummary(total)
+    if isinstance(source, FolderSource):
+        summary.other_endings = dict(source.folder.other_endings)
     examples: list[EncodedSample] = []
     with progress_bar(visible=progress, transient=True) as bar:
         for item in bar.track(items, total=min(samples, total or samples), description="inspecting"):
@@ -174,21 +184,21 @@ def inspect_data(uri: str, out: Path, samples: int = 1000, seed: int = 0, progre
 
 def _open(
     uri: str, samples: int, rng: np.random.Generator
-) -> tuple[int | None, Iterator[EncodedSample | BadSample], ActionSpec | None]:
-    """The number of samples, None if unknown, random ones of them, and their actions."""
+) -> tuple[FolderSource | ShardSource, int | None, Iterator[EncodedSample | BadSample]]:
+    """The source, the number of its samples, None if unknown, and random ones of them."""
     check_has_clips(uri)
     config = SourceConfig(uri)
     source = open_source(config, DataConfig((config,)), captions=True, actions=True)
     if isinstance(source, FolderSource):
         folder = source.folder
         picked = rng.choice(len(folder), min(samples, len(folder)), replace=False)
-        return len(folder), (folder[int(i)] for i in np.sort(picked)), source.actions
+        return source, len(folder), (folder[int(i)] for i in np.sort(picked))
     if not isinstance(source, ShardSource):
         raise PhenakiError(f"'{uri}' is a procedural world, which has no files to inspect: name a folder or shards")
     shards = source.shards
     each = math.ceil(samples / len(shards))
     read = (item for i in rng.permutation(len(shards)) for item, _ in islice(read_shard(shards[i], actions=True), each))
-    return count_packed(uri), islice(read, samples), source.actions
+    return source, count_packed(uri), islice(read, samples)
 
 
 def _keep_some(kept: list[EncodedSample], item: EncodedSample, seen: int, rng: np.random.Generator) -> None:

@@ -23,7 +23,7 @@ SPLITS = ("train", "validation")
 
 
 class Outcome(NamedTuple):
-    """The outcome of a source. Without samples it was refused."""
+    """The outcome of a source. Without samples it was refused. note: what is odd about it, though it was packed."""
 
     digest: str = ""
     split: str = ""
@@ -31,6 +31,7 @@ class Outcome(NamedTuple):
     seconds: float = 0.0
     captioned: bool = False
     refused: str = ""
+    note: str = ""
 
 
 class Journal:

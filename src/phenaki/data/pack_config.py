@@ -7,8 +7,9 @@ from typing import Any
 
 from phenaki.core.config import bounded, configclass, to_dict
 from phenaki.core.errors import PhenakiError
-from phenaki.data.captions import Columns, check_template
+from phenaki.data.captions import check_template
 from phenaki.data.cuts import Cutting
+from phenaki.data.table_rows import Columns
 
 
 @configclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import astuple
 from itertools import accumulate, chain
@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.core.reading import open_regular
 from phenaki.data.actions import SUFFIX, common_spec
-from phenaki.data.captions import USUAL_COLUMNS, CaptionTable
-from phenaki.data.folder import Folder
+from phenaki.data.captions import CaptionTable
+from phenaki.data.folder import Folder, beside
 from phenaki.data.pack_config import PackConfig
 from phenaki.data.sample import EncodedSample
+from phenaki.data.table_rows import USUAL_COLUMNS
 
 
 class PackInputs:
@@ -83,7 +85,7 @@ class PackInputs:
         digest = hashlib.sha256(str(self.actions or "").encode())
         for number in range(len(self)):
             path = self._path(number)
-            state = " ".join(map(_state, [path, path.with_suffix(SUFFIX)] if self.actions else [path]))
+            state = " ".join(map(_state, [path, beside(path, SUFFIX)] if self.actions else [path]))
             digest.update(f"{self.name(number)}\0{state}\0{self.duplicates.get(number, '')}\0".encode())
         return digest.hexdigest()
 
@@ -117,6 +119,10 @@ class PackInputs:
         unclaimed = self.table.unclaimed() if self.table else []
         return unclaimed + [name for folder in self.folders for name in folder.unclaimed]
 
+    def other_endings(self) -> dict[str, int]:
+        """How many files have endings of neither media nor captions."""
+        return dict(sum((folder.other_endings for folder in self.folders), Counter()))
+
 
 def _state(path: Path) -> str:
     try:
@@ -131,5 +137,5 @@ def _hash(key: str) -> int:
 
 
 def file_digest(path: Path) -> str:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

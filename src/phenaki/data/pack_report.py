@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from phenaki.core.errors import shortened
 from phenaki.data.journal import SPLITS
 
 REPORT = "report.json"
+INTERLACED = "interlaced, which shows as combs where things move: deinterlace first (ffmpeg -vf bwdif)"
 
 _MAX_LISTED = 20  # of each kind in the printed report; report.json has all
 
@@ -30,7 +32,8 @@ class SplitSummary:
 @dataclass
 class PackReport:
     """refused: unusable sources, name -> reason. duplicates: name -> the source with the same bytes that was packed.
-    unclaimed: names in the table without a file."""
+    unclaimed: names in the table without a file. notes: packed sources, name -> what is odd about them.
+    other_endings: how many files have endings of neither media nor captions."""
 
     sources: int
     train: SplitSummary = field(default_factory=SplitSummary)
@@ -39,6 +42,8 @@ class PackReport:
     refused: dict[str, str] = field(default_factory=dict)
     duplicates: dict[str, str] = field(default_factory=dict)
     unclaimed: list[str] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    other_endings: dict[str, int] = field(default_factory=dict)
 
     def parts(self) -> dict[str, SplitSummary]:
         """The splits with samples, by name."""
@@ -55,7 +60,17 @@ class PackReport:
             *_named("refused", [f"{name}: {reason}" for name, reason in self.refused.items()]),
             *_named("skipped", [f"{name}: same bytes as {other}" for name, other in self.duplicates.items()]),
             *_named("in the table without a file", self.unclaimed),
+            *_named("packed, but odd", [f"{name}: {note}" for name, note in self.notes.items()]),
+            *other_endings_lines(self.other_endings),
         ]
+
+
+def other_endings_lines(endings: Mapping[str, int]) -> list[str]:
+    """To print."""
+    if not endings:
+        return []
+    named = [f"{ending} {count:,}" for ending, count in sorted(endings.items(), key=lambda item: (-item[1], item[0]))]
+    return [f"{sum(endings.values()):,} files of other endings passed over: {shortened(named, 6)}"]
 
 
 def nothing_usable(report: PackReport) -> str:

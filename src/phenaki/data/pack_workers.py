@@ -22,8 +22,9 @@ from phenaki.data.actions import read_table, to_npy
 from phenaki.data.captions import check_caption_starts, cut_captions
 from phenaki.data.cuts import CutClip, Cutting, cut_clips
 from phenaki.data.pack_inputs import PackInputs, file_digest
+from phenaki.data.pack_report import INTERLACED
 from phenaki.data.sample import EncodedSample
-from phenaki.media.reader import probe, read_starts
+from phenaki.media.reader import is_interlaced, probe, read_starts
 from phenaki.media.view import visible_frames
 
 _PREFETCH = 4  # sources per process that are worked on before their turn to be written
@@ -31,11 +32,12 @@ _MAX_BYTES = 2 * 2**30  # of a file that is packed unchanged; readers accept no 
 
 
 class MadeClips(NamedTuple):
-    """The clips of a source and the SHA-256 of its bytes, or why it is refused."""
+    """The clips of a source, the SHA-256 of its bytes, and what is odd about it, or why it is refused."""
 
     digest: str = ""
     clips: tuple[CutClip, ...] = ()
     refused: str = ""
+    note: str = ""
 
 
 def _make(item: EncodedSample | BadSample, cutting: Cutting, actions: ActionSpec | None) -> MadeClips:
@@ -44,7 +46,8 @@ def _make(item: EncodedSample | BadSample, cutting: Cutting, actions: ActionSpec
             raise item
         digest = file_digest(item.media)
         clips = cut_clips(item.media, item.suffix, cutting) if cutting.changes else [_as_it_is(item)]
-        return MadeClips(digest, _with_conditions(tuple(clips), item, actions))
+        note = f"it is {INTERLACED}" if is_interlaced(item.media, item.suffix) else ""
+        return MadeClips(digest, _with_conditions(tuple(clips), item, actions), note=note)
     except BadSample as error:
         return MadeClips(refused=str(error))
     except OSError as error:

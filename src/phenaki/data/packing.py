@@ -131,7 +131,7 @@ class _Packing:
             fields = partial(_fields, item, self.sources.name(number), made.digest, clip)
             self.splits[split].write(key, fields)
         seconds = sum(clip.info.seconds for clip in made.clips)
-        return Outcome(made.digest, split, len(made.clips), seconds, item.has_words)
+        return Outcome(made.digest, split, len(made.clips), seconds, item.has_words, note=made.note)
 
     def finish(self) -> None:
         for split in self.splits.values():
@@ -149,7 +149,7 @@ def _fields(item: EncodedSample, name: str, digest: str, clip: CutClip) -> dict[
 
 
 def _report(sources: PackInputs, journal: Journal) -> PackReport:
-    report = PackReport(len(sources), unclaimed=sources.unclaimed())
+    report = PackReport(len(sources), unclaimed=sources.unclaimed(), other_endings=sources.other_endings())
     parts = {"train": report.train, "validation": report.validation}
     for name, shards in journal.shards.items():
         parts[name].shards = len(shards)
@@ -165,6 +165,8 @@ def _report(sources: PackInputs, journal: Journal) -> PackReport:
             parts[outcome.split].samples += outcome.samples
             parts[outcome.split].seconds += outcome.seconds
             report.without_caption += not outcome.captioned
+            if outcome.note:
+                report.notes[sources.name(number)] = outcome.note
     report.refused = dict(sorted(report.refused.items()))
     report.duplicates = dict(sorted(report.duplicates.items()))
     return report

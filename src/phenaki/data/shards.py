@@ -15,12 +15,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple
+from unicodedata import normalize
 
-from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.core.errors import BadSample, PhenakiError, shortened
 from phenaki.data.actions import FIELD as ACTIONS
-from phenaki.data.captions import MOST_BYTES, TimedCaption, clean_captions, clean_timed_captions
+from phenaki.data.captions import MAX_JSON_BYTES, MOST_BYTES, TimedCaption, clean_captions, clean_timed_captions
 from phenaki.data.sample import EncodedSample
-from phenaki.data.storage import BLOCK, is_remote, join, make_folder, open_atomic, open_from
+from phenaki.data.storage import is_remote, join, make_folder, open_atomic, open_from
+from phenaki.data.tape import Tape
 from phenaki.media.reader import PICTURES, VIDEOS
 
 END = -1  # the offset after a shard that cannot be read any further
@@ -30,9 +32,10 @@ class Unreadable(BadSample):
     """A shard, or the rest of one, that is missing or refused, or whose server is lost."""
 
 
-_MEDIA = VIDEOS | PICTURES | {".safetensors"}  # the last is of token shards
-_MOST = {"media": 2 * 2**30, "txt": MOST_BYTES, "json": 2**20, ACTIONS: 2**28}  # bytes of a member that is read
-_MOST_HEADER = 2**20  # bytes of an extended header
+# of a sample that holds several kinds, the first: a thumbnail beside a video is passed over
+_MEDIA = {"videos": VIDEOS, "pictures": PICTURES, "token files": {".safetensors"}}
+_BESIDE_MEDIA = ("txt", "json", ACTIONS)
+_MOST = {"media": 2 * 2**30, "txt": MOST_BYTES, "json": MAX_JSON_BYTES, ACTIONS: 2**28}  # bytes of a member
 _END_MARK = bytes(2 * tarfile.BLOCKSIZE)
 _KEY = re.compile(r"(?:(?!\.\.?/)[^/\x00-\x1f\ud800-\udfff]+/)*[^./\x00-\x1f\ud800-\udfff]+")
 _FIELD = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
@@ -46,10 +49,11 @@ def read_shard(
 ) -> Iterator[tuple[EncodedSample | BadSample, int]]:
     """The samples of the shard at a path or URL, each with the byte offset of the next one.
 
-    Reading from such an `offset` yields exactly the samples that follow. The media is the first member with a known
-    suffix; `.txt` is a caption in UTF-8; `.json` holds metadata, from which `captions` (a list of further captions, or
-    of those that change) and `label` are removed; `.actions.npy` is an action table. Other fields, folders and hidden
-    files are skipped. Without `captions` or `actions`, none are read, so none can be invalid.
+    Reading from such an `offset` yields exactly the samples that follow. The media is the one video or, without one,
+    the one picture; `.txt` is a caption in UTF-8; `.json` holds metadata, from which `captions` (a list of further
+    captions, or of those that change) and `label` are removed; `.actions.npy` is an action table. These are named like
+    the media: "v2.txt" beside "v2.mp4". Other fields, folders and hidden files are skipped. Without `captions` or
+    `actions`, none are read, so none can be invalid.
 
     Never raises: an unusable sample is yielded as a BadSample with its name, and so is, after the complete samples, the
     rest of a shard that is truncated, corrupt or Unreadable.
@@ -60,7 +64,7 @@ def read_shard(
     skip = {field for field, read in (("txt", captions), (ACTIONS, actions)) if not read}
     try:
         with open_from(url, offset) as file:
-            yield from _samples(_Tape(file, offset), shard, skip)
+            yield from _samples(Tape(file, offset), shard, skip)
     except BadSample as error:
         yield BadSample(f"{shard}: {error}"), END
     except (PhenakiError, OSError) as error:
@@ -71,12 +75,12 @@ def first_field(url: str) -> str:
     """The field of the shard's first member, such as "mp4"; "" if it cannot be read."""
     try:
         with open_from(url) as file:
-            return next((field for _, _, field, _ in _members(_Tape(file, 0))), "")
+            return next((field for _, _, field, _ in _members(Tape(file, 0))), "")
     except (PhenakiError, OSError):
         return ""
 
 
-def _samples(tape: _Tape, shard: str, skip: set[str]) -> Iterator[tuple[EncodedSample | BadSample, int]]:
+def _samples(tape: Tape, shard: str, skip: set[str]) -> Iterator[tuple[EncodedSample | BadSample, int]]:
     gathered: _Gathered | None = None
     for start, key, field, size in _members(tape):
         if gathered is not None and gathered.key != key:
@@ -95,39 +99,74 @@ class _Gathered:
 
     def __init__(self, key: str, skip: set[str]) -> None:
         self.key, self._skip = key, skip
-        self._suffix = ""
+        self._media: dict[str, list[str]] = {kind: [] for kind in _MEDIA}  # the fields of each kind
         self._data: dict[str, bytes] = {}
+        self._too_large: dict[str, str] = {}
         self._fields: set[str] = set()
-        self._faults: list[str] = []
+        self._repeated, self._stem = "", ""
 
-    def add(self, field: str, size: int, tape: _Tape) -> None:
-        suffix = f".{field.rpartition('.')[2]}"
-        kind = "media" if suffix in _MEDIA else field
+    def add(self, field: str, size: int, tape: Tape) -> None:
+        ending = f".{field.rpartition('.')[2]}"
         if field in self._fields:
-            self._faults.append(f"it has two members '{field}'")
-        elif kind in _MOST and kind not in self._data and kind not in self._skip:
-            if size > _MOST[kind]:
-                self._faults.append(f"its '{field}' has {size:,} bytes; at most {_MOST[kind]:,} are taken")
-            else:
-                self._data[kind] = tape.take(size)
-                self._suffix = suffix if kind == "media" else self._suffix
+            self._repeated = self._repeated or field
+        elif kind := next((kind for kind, endings in _MEDIA.items() if ending in endings), None):
+            self._media[kind].append(field)
+            if self._media_field() == field:
+                self._take("media", "media", field, size, tape)
+        elif role := next((role for role in _BESIDE_MEDIA if field == role or field.endswith(f".{role}")), None):
+            if role not in self._skip:
+                self._take(field, role, field, size, tape)
         self._fields.add(field)
+
+    def _take(self, name: str, role: str, field: str, size: int, tape: Tape) -> None:
+        self._data.pop(name, None)
+        self._too_large.pop(name, None)
+        if size <= _MOST[role]:
+            self._data[name] = tape.take(size)
+        else:
+            self._too_large[name] = f"its '{field}' has {size:,} bytes; at most {_MOST[role]:,} are taken"
+
+    def _media_field(self) -> str:
+        """The first field of the first kind that there is."""
+        return next((fields[0] for fields in self._media.values() if fields), "")
 
     def sample(self, shard: str) -> EncodedSample | BadSample:
         name = f"{shard}/{self.key}"
         try:
-            if self._faults:
-                raise BadSample(self._faults[0])
-            if "media" not in self._data:
-                raise BadSample(f"it has no video or picture, only {', '.join(sorted(self._fields))}")
-            metadata = _metadata(self._data.get("json", b"{}"))
+            media = self._check_media()
+            self._stem = media.rpartition(".")[0]
+            data = self._part("media", exact=True)
+            metadata = _metadata(self._part("json") or b"{}")
             more, label = metadata.pop("captions", []), metadata.pop("label", "")
             words = ((), (), "") if "txt" in self._skip else self._words(more, label)
+            actions = self._part(ACTIONS)
         except BadSample as error:
             return BadSample(f"{name}: {error}")
         captions, timed, label = words
-        actions = self._data.get(ACTIONS)
-        return EncodedSample(name, self._data["media"], self._suffix, captions, label, metadata, timed, actions)
+        suffix = f".{media.rpartition('.')[2]}"
+        return EncodedSample(name, data, suffix, captions, label, _printable(metadata), timed, actions)
+
+    def _check_media(self) -> str:
+        if self._repeated:
+            raise BadSample(f"it has two members '{self._repeated}'")
+        for kind, fields in self._media.items():
+            if len(fields) > 1:
+                raise BadSample(
+                    f"it holds {len(fields)} {kind} ({shortened(fields)}), and a sample has one: the name of a sample "
+                    "ends at the first dot, so replace dots in names"
+                )
+            if fields:
+                return fields[0]
+        raise BadSample(f"it has no video or picture, only {', '.join(sorted(self._fields))}")
+
+    def _part(self, role: str, exact: bool = False) -> bytes | None:
+        """The data of a role, of the field that is named like the media or that has no more of a name."""
+        for name in (role,) if exact or not self._stem else (f"{self._stem}.{role}", role):
+            if name in self._too_large:
+                raise BadSample(self._too_large[name])
+            if name in self._data:
+                return self._data[name]
+        return None
 
     def _words(self, more: Any, label: Any) -> tuple[tuple[str, ...], tuple[TimedCaption, ...], str]:
         """The captions, with `more` of them from the .json, or those that change, and the label."""
@@ -135,7 +174,13 @@ class _Gathered:
             return (), clean_timed_captions(more), label
         if not isinstance(more, list) or not all(isinstance(text, str) for text in [*more, label]):
             raise BadSample("its .json needs a list of texts as 'captions' and a text as 'label'")
-        return clean_captions([_text(self._data.get("txt", b"")), *more]), (), label
+        captions = clean_captions([_text(self._part("txt") or b""), *more])
+        others = sorted(field for field in self._fields if field.endswith(".txt"))
+        if not captions and not label and self._part("txt") is None and others:
+            wanted = f"{self._stem}.txt" if self._stem else "txt"
+            raise BadSample(f"its texts are '{', '.join(others)}', and a caption is expected in '{wanted}'")
+        clean_captions([label])  # raises for what is no text
+        return captions, (), label
 
 
 def _metadata(data: bytes) -> dict[str, Any]:
@@ -148,6 +193,12 @@ def _metadata(data: bytes) -> dict[str, Any]:
     return metadata
 
 
+def _printable(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Lone surrogates, which JSON can hold, neither print nor go into files: they become question marks."""
+    text = json.dumps(metadata, ensure_ascii=False)
+    return metadata if text.isascii() else json.loads(text.encode(errors="replace"))
+
+
 def _text(data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
@@ -155,90 +206,7 @@ def _text(data: bytes) -> str:
         raise BadSample(f"its .txt is not UTF-8 ({error.reason} at {error.start})") from error
 
 
-# the tar format
-
-
-class _Tape:
-    """The bytes of a tar file in order. tarfile would silently treat truncation or corruption as the end."""
-
-    def __init__(self, file: BinaryIO, position: int) -> None:
-        self._file = file
-        self.position = position
-
-    def take(self, count: int) -> bytes:
-        data = self._file.read(count)
-        self.position += len(data)
-        if len(data) < count:
-            raise self._cut()
-        return data
-
-    def pass_over(self, count: int) -> None:
-        while count:
-            count -= len(self.take(min(count, BLOCK)))
-
-    def header(self) -> tarfile.TarInfo | None:
-        """The next member's header, extended headers applied; None at the end mark."""
-        extended: dict[str, str] = {}
-        while True:
-            start = self.position
-            info = self._header_block()
-            if info is None:
-                return None
-            try:
-                if info.type == tarfile.GNUTYPE_LONGNAME:
-                    extended["path"] = self._extension(info).rstrip(b"\0").decode("utf-8", "backslashreplace")
-                elif info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
-                    extended |= _pax(self._extension(info))
-                elif info.type in (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE):
-                    self._extension(info)
-                else:
-                    info.name, info.size = extended.get("path", info.name), int(extended.get("size", info.size))
-                    if info.size < 0 or info.type == tarfile.GNUTYPE_SPARSE:
-                        raise ValueError("a member of unknown size")
-                    return info
-            except ValueError as error:
-                raise self._broken(start) from error
-
-    def _header_block(self) -> tarfile.TarInfo | None:
-        start = self.position
-        block = self._file.read(tarfile.BLOCKSIZE)
-        self.position += len(block)
-        if not block:
-            raise BadSample("it is an empty file" if not start else f"it ends at byte {start:,} without an end mark")
-        try:
-            return tarfile.TarInfo.frombuf(block, "utf-8", "backslashreplace")
-        except tarfile.EOFHeaderError:
-            if not start:
-                raise BadSample("it holds no members") from None
-            return None
-        except tarfile.HeaderError as error:
-            cut = start and isinstance(error, tarfile.TruncatedHeaderError)
-            raise self._cut() if cut else self._broken(start) from error
-
-    def _extension(self, info: tarfile.TarInfo) -> bytes:
-        if not 0 <= info.size <= _MOST_HEADER:
-            raise ValueError("an extended header of unlikely size")
-        data = self.take(info.size)
-        self.pass_over(-info.size % tarfile.BLOCKSIZE)
-        return data
-
-    def check_nothing_follows(self) -> None:
-        """Only zeros may follow the end mark; a hole in a file looks like one, but data follow it."""
-        mark = self.position - tarfile.BLOCKSIZE
-        while data := self._file.read(BLOCK):
-            if data.count(0) < len(data):
-                raise BadSample(f"it has an end mark at byte {mark:,}, and data behind it, which are lost")
-
-    def _cut(self) -> BadSample:
-        return BadSample(f"it is cut off at byte {self.position:,}; what began before and did not end is lost")
-
-    def _broken(self, start: int) -> BadSample:
-        if not start:
-            return BadSample("it is no tar file")
-        return BadSample(f"it is broken at byte {start:,}; what began before and did not end and what follows is lost")
-
-
-def _members(tape: _Tape) -> Iterator[tuple[int, str, str, int]]:
+def _members(tape: Tape) -> Iterator[tuple[int, str, str, int]]:
     """Offset, key, field and size of each member; its data are next on the tape and may be left there."""
     while True:
         start = tape.position
@@ -250,22 +218,8 @@ def _members(tape: _Tape) -> Iterator[tuple[int, str, str, int]]:
         folder, base = posixpath.split(info.name.removeprefix("./"))
         key, _, field = base.partition(".")
         if info.isreg() and key and field:  # without a key it is hidden, such as the "._" files of macOS
-            yield start, posixpath.join(folder, key), field.lower(), info.size
+            yield start, normalize("NFC", posixpath.join(folder, key)), field.lower(), info.size
         tape.pass_over(end - tape.position)
-
-
-def _pax(data: bytes) -> dict[str, str]:
-    """Records "LENGTH KEY=VALUE\\n", where LENGTH counts the whole record."""
-    records = {}
-    while data:
-        length = int(data.partition(b" ")[0])
-        record = data[:length]
-        if not 0 < length <= len(data) or record[-1:] != b"\n":
-            raise ValueError("a record of wrong length")
-        key, _, value = record[:-1].partition(b" ")[2].partition(b"=")
-        records[key.decode("utf-8", "backslashreplace")] = value.decode("utf-8", "backslashreplace")
-        data = data[length:]
-    return records
 
 
 # writing

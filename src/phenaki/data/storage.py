@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from phenaki.core.errors import PhenakiError
 from phenaki.core.files import write_atomic, writing
+from phenaki.core.reading import open_regular
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -32,7 +33,7 @@ READ_AHEAD = 4 * 2**20  # bytes per request of a file that is read by ranges
 PART = 16 * 2**20  # bytes per part of an upload; stores accept 10,000 parts, so 160 GB
 
 _MAGIC = re.compile(r"[*?\[]")
-_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+_BRACES = re.compile(r"\{(?:(\d{1,18})\.\.(\d{1,18})|([^{}]*,[^{}]*))\}")
 _HTTP = ("http", "https")
 _CREDENTIALS = {"s3": " (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws)"}
 _EXTRAS = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
@@ -82,9 +83,13 @@ def _without_braces(pattern: str) -> list[str]:
     if braces is None:
         return [pattern]
     first, last, words = braces.groups()
-    choices = words.split(",") if words else [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
+    numbers = range(0) if words else range(int(first), int(last) + 1)
     before, after = pattern[: braces.start()], pattern[braces.end() :]
-    return [name for choice in choices for name in _without_braces(f"{before}{choice}{after}")]
+    endings = _without_braces(after)
+    if (count := len(endings) * max(len(numbers), 1)) > 1_000_000:
+        raise PhenakiError(f"The braces in '{pattern}' stand for {count:,} names; at most 1,000,000 are taken.")
+    choices = words.split(",") if words else [str(n).zfill(len(first)) for n in numbers]
+    return [f"{before}{choice}{ending}" for choice in choices for ending in endings]
 
 
 def _listed(name: str) -> list[str]:
@@ -139,18 +144,21 @@ def open_from(url: str, offset: int = 0) -> BinaryIO:
     if os.path.isdir(path):
         raise PhenakiError(f"Cannot read '{url}': that is a folder.")
     with _spoken("Cannot read", url):
-        file = open(path, "rb")
+        file = open_regular(path)
     file.seek(offset)
     return file
 
 
 def read_optional(url: str) -> bytes | None:
-    """All bytes of a small file, or None if it does not exist. Raises PhenakiError as `open_from` does."""
+    """All bytes of a description, or None if it does not exist. Raises PhenakiError as `open_from` does."""
     try:
         with open_from(url) as file:
-            return file.read()
+            data = file.read(2**26 + 1)
     except NotThere:
         return None
+    if len(data) > 2**26:
+        raise PhenakiError(f"'{url}' has more than {2**26:,} bytes, so it describes no dataset.")
+    return data
 
 
 class _Resuming(io.RawIOBase):
