@@ -83,12 +83,12 @@ def _without_braces(pattern: str) -> list[str]:
     if braces is None:
         return [pattern]
     first, last, words = braces.groups()
-    numbers = range(0) if words else range(int(first), int(last) + 1)
+    indices = range(0) if words else range(int(first), int(last) + 1)
     before, after = pattern[: braces.start()], pattern[braces.end() :]
     endings = _without_braces(after)
-    if (count := len(endings) * max(len(numbers), 1)) > 1_000_000:
+    if (count := len(endings) * max(len(indices), 1)) > 1_000_000:
         raise PhenakiError(f"The braces in '{pattern}' stand for {count:,} names; at most 1,000,000 are taken.")
-    choices = words.split(",") if words else [str(n).zfill(len(first)) for n in numbers]
+    choices = words.split(",") if words else [str(n).zfill(len(first)) for n in indices]
     return [f"{before}{choice}{ending}" for choice in choices for ending in endings]
 
 
