@@ -18,7 +18,7 @@ from phenaki.data.config import SourceConfig
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.generators import CausalTransformer, CausalTransformerSizes, Components, MaskedTransformer
 from phenaki.pipeline import Phenaki
-from phenaki.tokenizers import CViViT
+from phenaki.tokenizers import CViViT, QuantizerConfig
 from phenaki.training.generator import (
     GeneratorRecipe,
     build_networks,
@@ -30,7 +30,7 @@ from phenaki.training.generator import (
 from phenaki.training.gradients import accumulate_gradients
 from phenaki.training.inputs import open_inputs
 from phenaki.training.masking import add_noise, draw_frame_masks, make_micro_batches
-from phenaki.training.recipes import GENERATOR_RECIPES
+from phenaki.training.recipes import GENERATOR_RECIPES, cvivit_debug
 from phenaki.worlds.shapes.recording import KEYS
 
 GRID = (6, 4, 4)
@@ -194,3 +194,17 @@ def test_ids_of_recordings_train_causal_generators_alone(tmp_path: Path, tokeniz
     with pytest.raises(PhenakiError, match="holds the ids of whole recordings.*train a causal generator"):
         train_generator(masked, tmp_path / "masked", tokenizer)
     assert not (tmp_path / "masked").exists()
+
+
+def test_several_ids_of_a_patch_are_tokenized_trained_on_and_played(tmp_path: Path) -> None:
+    quantizer = QuantizerConfig(levels=(4, 4, 4, 4), num_codebooks=2)
+    sizes = replace(cvivit_debug().tokenizer, quantizer=quantizer)
+    tokenizer, ids = CViViT(sizes).eval(), tmp_path / "ids"
+    causal = recipe(**{"run.steps": "1", "run.eval_every": "1"})
+    tokenize(TokenizeConfig(causal.data.sources[0], frames=25, samples=3), str(ids), tokenizer)
+    causal = replace(causal, data=replace(causal.data, sources=(SourceConfig(str(ids)),)))
+    model = Phenaki.from_pretrained(train_generator(causal, tmp_path / "run", tokenizer))
+    assert model.generator.config.tokenizer.num_codebooks == 2 and model.generator.mask_id == 16
+    world = model.play("a large star", seed=0, steps=2)
+    world.press("left")
+    assert [world.step().shape for _ in range(3)] == [(n, 32, 32, 3) for n in (1, 2, 2)]

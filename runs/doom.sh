@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Records play of a 3D game, and trains on it what `phenaki play` plays: a tokenizer, then a causal generator with text and
+# actions, both of the recipes for recordings of one's own. About 16 core-hours. Each command resumes.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+out=${1:-runs/out/doom}
+levels=(); for n in 01 02 03 04 06 07 08 10 11 12 14 15 16 17 18 19 20 22 24 26 27 28 29 30 31 32; do levels+=(--scenario "map$n"); done
+unseen=(); for n in 05 09 13 21 23 25; do unseen+=(--unseen-scenario "map$n"); done
+size=(tokenizer.image_size=[48,64] tokenizer.fps=8.75 data.size=[48,64] data.fps=8.75)
+
+# The generator learns eight small scenarios; the tokenizer also sees 26 levels, and is measured on six others.
+phenaki data record doom "$out/small" --train 90 --new-starts 6
+phenaki data record doom "$out/levels" "${levels[@]}" --train 80 --new-starts 0 "${unseen[@]}" --unseen-maps 6
+
+videos=(--data "$out/small/train" --data "$out/levels/train")
+phenaki train tokenizer --recipe cvivit_laptop_64 "${videos[@]}" --out "$out/tokenizer" "${size[@]}"
+# Sharper: a loss on differences of neighbouring pixels, at a lower rate.
+phenaki train tokenizer --recipe cvivit_laptop_64 "${videos[@]}" --out "$out/sharper" "${size[@]}" \
+    --init-from "$out/tokenizer/tokenizer" loss.l1=0.1 loss.gradient=0.1 optimizer.lr=5e-4 run.steps=4000
+phenaki evaluate "$out/sharper/tokenizer" --suite reconstruction --data "$out/levels/unseen_maps" --frames 17 \
+    --out "$out/tokenizer.json"
+
+phenaki data tokenize "$out/small/train" "$out/tokens" --tokenizer "$out/sharper/tokenizer" --frames 0
+phenaki data tokenize "$out/small/new_starts" "$out/tokens_new" --tokenizer "$out/sharper/tokenizer" --frames 0
+phenaki train generator --recipe causal_laptop_64 --data "$out/tokens" --tokenizer "$out/sharper/tokenizer" \
+    --out "$out/generator" data.size=[48,64] data.fps=8.75 data.validation="$out/tokens_new"
+
+phenaki train judge --recipe inverse_dynamics_64 --data "$out/small/train" --out "$out/judge" \
+    data.size=[48,64] data.fps=8.75 data.validation="$out/small/new_starts"
+phenaki evaluate "$out/generator/model" --suite actions --judge "$out/judge/inverse_dynamics" \
+    --data "$out/small/new_starts" --out "$out/actions.json"
