@@ -358,7 +358,7 @@ def make(prompts: list[str], folder: Path) -> list[Path]:
     pipe = Phenaki.from_pretrained("shapes-64", device="cpu", dtype=torch.float32)
     batch = pipe(prompts, num_inference_steps=4, guidance_scale=1.5, seed=None, progress=False)
     first: Generation = pipe.generate(prompts[0], frames=11, steps=4, seed=np.int64(1).item())
-    longer = pipe.extend(first, "now it turns yellow", steps=4)
+    longer = pipe.extend(first, "now it turns yellow", num_inference_steps=4)
     picture = Image.fromarray(first.clips[0, 0])
     moved = pipe.generate("now it moves up", start=picture, frames=[11])
     ids = pipe.tokenizer.encode(first.clips)
@@ -394,9 +394,14 @@ def test_a_script_passes_a_strict_type_checker(tmp_path: Path, checker: list[str
 
     run = check(SCRIPT)
     assert run.returncode == 0, run.stdout
-    for right, wrong in (("frames=11", "framse=11"), ("steps=2", "stesp=2"), ("upscale=2", "upscael=2")):
+    for right, wrong in (
+        ("frames=11", "framse=11"),
+        ("steps=2", "stesp=2"),
+        ("inference_steps=4", "infrence_steps=4"),
+        ("upscale=2", "upscael=2"),
+    ):
         run = check(SCRIPT.replace(right, wrong))
-        assert run.returncode == 1 and wrong.partition("=")[0] in run.stdout
+        assert run.returncode == 1 and wrong.partition("=")[0] in run.stdout, wrong
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from phenaki.media.reader import probe, read_frames, read_video
 from phenaki.media.resample import resample
 
 Size = tuple[int, int]  # height, width
-VideoInput = Union[Tensor, np.ndarray, Image.Image, str, os.PathLike, Sequence[Any]]  # noqa: UP007, a value
+VideoInput = Union[Tensor, np.ndarray, Image.Image, str, os.PathLike[str], Sequence[Any]]  # noqa: UP007, a value
 """What `as_video` takes."""
 
 SAME_RATE = 0.02  # relative: a GIF counts in hundredths of a second

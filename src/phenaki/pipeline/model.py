@@ -39,7 +39,7 @@ from phenaki.pipeline.pretrained import PretrainedModel
 from phenaki.pipeline.progress import OnProgress, counting, sampling_progress
 from phenaki.pipeline.provenance import provenance
 from phenaki.pipeline.results import Generation, OutputType
-from phenaki.pipeline.words import CallOptions, LoadOptions, other_words
+from phenaki.pipeline.words import CallOptions, ExtendOptions, LoadOptions, other_words
 from phenaki.pipeline.world import Event, LiveWorld, SceneWorld, World
 from phenaki.sampling import (
     AnyRollout,
@@ -263,7 +263,9 @@ class Phenaki(PretrainedModel):
 
     # ---- editing
 
-    def extend(self, video: VideoInput | Generation, prompts: Prompts | None = None, **options: Any) -> Generation:
+    def extend(
+        self, video: VideoInput | Generation, prompts: Prompts | None = None, **options: Unpack[ExtendOptions]
+    ) -> Generation:
         """Continue a video or a picture, whatever `start` of `generate` takes: its frames, and then the new ones.
 
         The last frame before a scene counts among its `frames`. `prime_frames` is how many of the last frames are

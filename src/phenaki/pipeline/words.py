@@ -98,6 +98,17 @@ class CallOptions(SamplingOptions, OtherWords, total=False):
     """Sampling options, and other words for them and for arguments."""
 
 
+class ExtendOptions(CallOptions, total=False):
+    """The arguments of `Phenaki.generate` but for the prompts and the first frames."""
+
+    frames: int | Sequence[int] | None
+    size: tuple[int, int] | None
+    seed: int | None
+    samples: int
+    progress: bool
+    on_progress: Callable[[int, int | None], None] | None
+
+
 def other_words(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """The method, which then takes the names of `WORDS` too, and names the nearest argument of one that it lacks."""
     signature = inspect.signature(method)
