@@ -85,6 +85,18 @@ def pack(
         bool,
         typer.Option("--shots", help="Split at hard cuts, so that each clip is one shot.", rich_help_panel="Clips"),
     ] = False,
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="LAYOUT",
+            help="How the sources are published: folder, lerobot, ucf101, kinetics or something (Something-Something).",
+        ),
+    ] = "folder",
+    camera: Annotated[
+        str, typer.Option(metavar="KEY", help="Camera of LeRobot data.", show_default="the only one")
+    ] = "",
+    states: Annotated[bool, typer.Option("--states", help="Take the states of a robot as actions, too.")] = False,
     validation: Annotated[
         float, typer.Option(metavar="X", help="Fraction of the source files held out for validation.")
     ] = 0.05,
@@ -97,6 +109,8 @@ def pack(
     phenaki data pack my/videos my/shards --label-from-folder --template "a video of {label}"
 
     phenaki data pack movies clips --fps 8 --size 128 --seconds 4 --shots
+
+    phenaki data pack --from lerobot my/robot my/shards --camera observation.images.top
 
     If interrupted, the same command resumes after the last complete shard (10,000 samples or 256 MB). To train on it:
 
@@ -119,6 +133,9 @@ def pack(
         cutting=Cutting(fps, size, seconds, shots),
         validation=validation,
         processes=processes,
+        layout=layout,
+        camera=camera,
+        states=states,
     )
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # to clean up as after Ctrl-C
     try:

@@ -7,7 +7,6 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-
 # What other programs call our options.
 _OTHER_NAMES = {
     "--num-frames": "--frames",

@@ -7,6 +7,7 @@ import math
 import posixpath
 from collections.abc import Iterable, Sequence
 from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from string import Formatter
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.reading import open_regular, read_regular
-from phenaki.data.table_rows import USUAL_COLUMNS, Columns, read_rows
+from phenaki.data.table_rows import USUAL_COLUMNS, Columns, Row, read_rows
 from phenaki.media.view import TOLERANCE
 
 MOST_BYTES = 10_000  # of a caption in UTF-8; anything longer is some other text
@@ -116,7 +117,7 @@ def cut_captions(captions: Sequence[TimedCaption], start: float, seconds: float)
     shifted = [TimedCaption(max(0.0, round(caption.start - start, 6)), caption.text) for caption in captions]
     return tuple(
         caption
-        for caption, following in zip(shifted, [*shifted[1:], None], strict=True)
+        for caption, following in pairwise([*shifted, None])
         if caption.start < seconds and (following is None or following.start > caption.start)
     )
 
@@ -207,11 +208,12 @@ class CaptionTable:
     column.
     """
 
-    def __init__(self, path: str | Path, columns: Columns = USUAL_COLUMNS) -> None:
+    def __init__(self, path: str | Path, columns: Columns = USUAL_COLUMNS, rows: Iterable[Row] | None = None) -> None:
+        """`rows`: in place of those in the table, whose path then is a name only."""
         self.path = Path(path)
         self._rows: dict[str, Words] = {}
         self._owners: dict[str, str] = {}
-        for name, captions, label in read_rows(self.path, columns):
+        for name, captions, label in read_rows(self.path, columns) if rows is None else rows:
             name = normalize("NFC", posixpath.normpath(name.strip())) if name.strip() else ""
             old = self._rows.get(name, Words((), ""))
             self._rows[name] = Words(old.captions + captions, old.label or label)

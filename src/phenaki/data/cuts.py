@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from phenaki.core.errors import PhenakiError
+from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.captions import TimedCaption
 from phenaki.media.convert import Frames
-from phenaki.media.reader import probe, read_frames
+from phenaki.media.reader import probe, read_frames, read_starts
 from phenaki.media.view import TOLERANCE, MediaInfo, Timed, visible_at
 from phenaki.media.writer import encode_mp4
 
@@ -111,9 +111,12 @@ def _histogram(frame: NDArray[np.uint8]) -> NDArray[np.float64]:
 # clips
 
 
-def cut_clips(path: Path, suffix: str, cutting: Cutting) -> Iterator[CutClip]:
+def cut_clips(
+    path: Path, suffix: str, cutting: Cutting, within: tuple[float, float] | None = None
+) -> Iterator[CutClip]:
     """The clips of a source as H.264 in mp4, without sound; a still image stays an image.
 
+    `within`: the seconds of the file that are the source; None: all.
     One decoded frame and one encoded clip are in memory at a time; the source is decoded twice only to find hard cuts.
     Raises BadSample for a source that cannot be read to its end.
     """
@@ -123,13 +126,30 @@ def cut_clips(path: Path, suffix: str, cutting: Cutting) -> Iterator[CutClip]:
         yield _still(path, suffix, info, size) if cutting.size else CutClip(path.read_bytes(), suffix, info, 0.0)
         return
     fps = Fraction(cutting.fps or info.fps).limit_denominator(1001)
-    spans = list(_pieces(_shots(path, suffix, info) if cutting.shots else [(0.0, info.seconds)], cutting.seconds))
+    parts, begin = _shots(path, suffix, info) if cutting.shots else [(0.0, info.seconds)], None
+    if within is not None:
+        parts, begin = _parts_within(parts, within, info), float(read_starts(path, suffix)[0])
+    spans = list(_pieces(parts, cutting.seconds))
     instants = [start + np.arange(max(1, math.ceil((end - start - TOLERANCE) * fps))) / fps for start, end in spans]
-    frames = _frames_at(read_frames(path, suffix, size), np.concatenate(instants).astype(float))
+    shown = np.concatenate(instants).astype(float)
+    timed = read_frames(path, suffix, size, None if begin is None else begin + shown[0])
+    frames = _frames_at(timed, shown, begin)
     for (start, _), times in zip(spans, instants, strict=True):
         media = encode_mp4(islice(frames, len(times)), fps, size, crf=QUALITY, g=KEY_FRAME_EVERY)
         height, width = size
         yield CutClip(media, ".mp4", MediaInfo(len(times), float(fps), width, height, len(times) / float(fps)), start)
+
+
+def _parts_within(
+    parts: Iterable[tuple[float, float]], within: tuple[float, float], info: MediaInfo
+) -> list[tuple[float, float]]:
+    """What of the parts lies within a span. Raises BadSample for one after the end of the video."""
+    first, last = max(0.0, within[0]), min(info.seconds, within[1])
+    if last < first + TOLERANCE:
+        span = f"{within[0]:.2f} to {within[1]:.2f} s"
+        raise BadSample(f"it lies from {span} of its video, which ends at {info.seconds:.2f} s")
+    cut = [(max(first, a), min(last, b)) for a, b in parts]
+    return [(a, b) for a, b in cut if b > a + TOLERANCE]
 
 
 def _scaled_size(info: MediaInfo, short_side: int) -> tuple[int, int]:
@@ -161,10 +181,11 @@ def _pieces(spans: Iterable[tuple[float, float]], seconds: float) -> Iterator[tu
             yield start + number * length, min(end, start + (number + 1) * length)
 
 
-def _frames_at(timed: Iterator[Timed], instants: NDArray[np.float64]) -> Iterator[Frames]:
-    """The frame that is shown at each of the ascending instants, in seconds from the first frame's beginning."""
+def _frames_at(timed: Iterator[Timed], instants: NDArray[np.float64], begin: float | None) -> Iterator[Frames]:
+    """The frame that is shown at each of the ascending instants, in seconds from `begin` (None: the first frame's)."""
     first = next(timed)
-    for render, repeats in groupby(visible_at(chain([first], timed), first[0] + instants)):
+    instants = instants + (first[0] if begin is None else begin)
+    for render, repeats in groupby(visible_at(chain([first], timed), instants)):
         picture = render()
         for _ in repeats:
             yield picture

@@ -23,6 +23,7 @@ from phenaki.data.captions import (
     read_caption_file,
     read_timed_captions,
 )
+from phenaki.data.layouts import own_table, words_of_label
 from phenaki.data.sample import EncodedSample
 from phenaki.data.table_rows import TABLE_ENDINGS, USUAL_COLUMNS, Columns
 from phenaki.media.reader import PICTURES, VIDEOS
@@ -34,10 +35,10 @@ _BESIDE_MEDIA = {".txt", ".json", ".npy", ".md", *TABLE_ENDINGS}  # endings of c
 class Folder:
     """The videos and images under `root`, sorted by path; hidden files are skipped, links are followed.
 
-    Captions come from `table`, else from a table `captions.csv` (or .tsv, .jsonl, .parquet) with the `columns` in
-    `root`, else from `clip.captions.json` beside `clip.mp4`, for captions that change, else from `clip.txt`.
-    `label_from_folder` labels files without a label with the name of their folder. Without `captions`, none are looked
-    for, so none can be invalid. With `actions`, dataset.json in `root` names the actions, if there are any, and
+    Captions come from `table`, else from one with the `columns` that lies there (`layouts.own_table`), else from
+    `clip.captions.json` beside `clip.mp4`, for captions that change, else from `clip.txt`. `label_from_folder` labels
+    files without a label with the name of their folder, `split_labels` at its capitals. Without `captions`, none are
+    looked for, so none can be invalid. With `actions`, dataset.json in `root` names the actions, if there are any, and
     `clip.actions.npy` is the table of `clip.mp4`.
 
     `folder[i]` reads only the caption file; it is a BadSample if the caption is unusable. Folders that could not be
@@ -56,12 +57,13 @@ class Folder:
         columns: Columns = USUAL_COLUMNS,
         captions: bool = True,
         actions: bool = False,
+        split_labels: bool = False,
     ) -> None:
         self.root, self.captions = Path(root), captions
         if not self.root.is_dir():
             what = "is a file, no folder: name the one that it lies in" if self.root.exists() else "is not there"
             raise PhenakiError(f"The folder of videos '{root}' {what}.")
-        self.label_from_folder = label_from_folder
+        self.label_from_folder, self._split_labels = label_from_folder, split_labels
         self.actions = read_action_spec(str(root)) if actions else None
         self._closed: dict[str, str] = {}  # folders, with a slash at the end, and why
         self._action_table = ""  # the first one seen
@@ -81,7 +83,7 @@ class Folder:
         self._paths = _Strings([*names, *self._closed])
         self.unclaimed: list[str] = []
         self._words = None
-        own = None if table or not captions else self._own_table(columns)
+        own = None if table or not captions else own_table(self.root, columns)
         table = table or own
         if table:
             self._words = _Strings(json.dumps(table.claim(self.root, name)) for name in names)
@@ -100,6 +102,16 @@ class Folder:
     def digest(self) -> str:
         """Hash of the sorted paths."""
         return self._paths.digest()
+
+    @property
+    def shares_files(self) -> bool:
+        """Whether several samples lie in one file."""
+        return False
+
+    def files(self, index: int) -> list[Path]:
+        """All on which a sample depends, but for its captions."""
+        path = self.path(index)
+        return [path, beside(path, SUFFIX)] if self.actions else [path]
 
     def path(self, index: int) -> Path:
         return self.root / self._paths[index]
@@ -130,6 +142,7 @@ class Folder:
         label = words.label
         if not label and self.label_from_folder:
             label = os.path.basename(os.path.dirname(key))
+            label = words_of_label(label) if self._split_labels else label
         return sample._replace(captions=captions, timed_captions=timed, label=label)
 
     def _media_under(self, folder: Path, inside: str, seen: set[tuple[int, int]]) -> Iterator[str]:
@@ -153,13 +166,6 @@ class Folder:
                 self._action_table = self._action_table or _for_people(inside + name)
             elif (ending := os.path.splitext(name)[1].lower()) not in _BESIDE_MEDIA:
                 self.other_endings[_for_people(ending) or "no ending"] += 1
-
-    def _own_table(self, columns: Columns) -> CaptionTable | None:
-        tables = [self.root / f"captions{ending}" for ending in TABLE_ENDINGS]
-        there = [table for table in tables if table.is_file()]
-        if len(there) > 1:
-            raise PhenakiError(f"'{self.root}' has two tables of captions, '{there[0].name}' and '{there[1].name}'.")
-        return CaptionTable(there[0], columns) if there else None
 
 
 def beside(path: Path, ending: str) -> Path:

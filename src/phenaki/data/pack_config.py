@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from phenaki.core.config import bounded, configclass, to_dict
-from phenaki.core.errors import PhenakiError
+from phenaki.core.errors import PhenakiError, did_you_mean
 from phenaki.data.captions import check_template
 from phenaki.data.cuts import Cutting
+from phenaki.data.layouts import Layout
 from phenaki.data.table_rows import Columns
 
 
@@ -26,6 +27,8 @@ class PackConfig:
     validation: fraction of the sources that is held out from training.
     shard_bytes, shard_samples: limits of a shard.
     processes: 0 for one per core.
+    layout: how the sources are published: "folder" of media files, "lerobot", "ucf101", "kinetics", "something".
+    camera, states: of LeRobot data, the key of the camera, and whether states are actions too (`lerobot.LeRobot`).
     """
 
     sources: tuple[Path, ...]
@@ -39,10 +42,18 @@ class PackConfig:
     shard_bytes: int = bounded(256 * 2**20, at_least=1)
     shard_samples: int = bounded(10_000, at_least=1)
     processes: int = bounded(0, at_least=0)
+    layout: Layout = "folder"
+    camera: str = ""
+    states: bool = False
 
     def __post_init__(self) -> None:
         if not self.sources:
             raise PhenakiError("There is nothing to pack: name at least one folder of videos or images.")
+        if self.layout not in get_args(Layout):
+            nearest = did_you_mean(self.layout, get_args(Layout))
+            raise PhenakiError(f"there is no layout '{self.layout}': there are {', '.join(get_args(Layout))}.{nearest}")
+        if (self.camera or self.states) and self.layout != "lerobot":
+            raise PhenakiError("a camera and states are of LeRobot data: say --from lerobot")
         for template in self.templates:
             check_template(template)
 

@@ -14,9 +14,11 @@ import numpy as np
 
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.reading import open_regular
-from phenaki.data.actions import SUFFIX, common_spec
+from phenaki.data.actions import common_spec
 from phenaki.data.captions import CaptionTable
-from phenaki.data.folder import Folder, beside
+from phenaki.data.folder import Folder
+from phenaki.data.layouts import layout_table
+from phenaki.data.lerobot import LeRobot
 from phenaki.data.pack_config import PackConfig
 from phenaki.data.sample import EncodedSample
 from phenaki.data.table_rows import USUAL_COLUMNS
@@ -32,9 +34,7 @@ class PackInputs:
 
     def __init__(self, config: PackConfig) -> None:
         self.table = CaptionTable(config.table, config.columns) if config.table else None
-        self.folders = [
-            Folder(root, self.table, config.label_from_folder, config.columns, actions=True) for root in config.sources
-        ]
+        self.folders = [self._open(root, config) for root in config.sources]
         self.actions = common_spec({str(folder.root): folder.actions for folder in self.folders})
         if bare := [folder.root for folder in self.folders if self.actions and not folder.actions]:
             raise PhenakiError(
@@ -55,10 +55,19 @@ class PackInputs:
         self.duplicates = self._duplicates()
         self.indices = [number for number in range(len(self)) if number not in self.duplicates]
 
+    def _open(self, root: Path, config: PackConfig) -> Folder | LeRobot:
+        if config.layout == "lerobot":
+            return LeRobot(root, config.camera, config.states)
+        table = self.table or layout_table(config.layout, root)
+        ucf101 = config.layout == "ucf101"
+        return Folder(
+            root, table, config.label_from_folder or ucf101, config.columns, actions=True, split_labels=ucf101
+        )
+
     def __len__(self) -> int:
         return self.ends[-1]
 
-    def _find(self, number: int) -> tuple[Folder, int]:
+    def _find(self, number: int) -> tuple[Folder | LeRobot, int]:
         at = int(self.order[number])
         folder = bisect.bisect_right(self.ends, at)
         return self.folders[folder], at - (self.ends[folder] - len(self.folders[folder]))
@@ -84,14 +93,16 @@ class PackInputs:
         """Of the names, sizes and times of all files and their action tables, of the actions and the duplicates."""
         digest = hashlib.sha256(str(self.actions or "").encode())
         for number in range(len(self)):
-            path = self._path(number)
-            state = " ".join(map(_state, [path, beside(path, SUFFIX)] if self.actions else [path]))
+            folder, index = self._find(number)
+            state = " ".join(map(_state, folder.files(index)))
             digest.update(f"{self.name(number)}\0{state}\0{self.duplicates.get(number, '')}\0".encode())
         return digest.hexdigest()
 
     def _duplicates(self) -> dict[int, int]:
         sizes: dict[int, list[int]] = defaultdict(list)
         for number in range(len(self)):
+            if self._find(number)[0].shares_files:
+                continue
             with suppress(OSError):  # an unreadable file is refused when it is packed
                 sizes[self._path(number).stat().st_size].append(number)
         same: dict[str, list[int]] = defaultdict(list)

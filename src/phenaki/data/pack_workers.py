@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -25,7 +26,7 @@ from phenaki.data.pack_inputs import PackInputs, file_digest
 from phenaki.data.pack_report import INTERLACED
 from phenaki.data.sample import EncodedSample
 from phenaki.media.reader import is_interlaced, probe, read_starts
-from phenaki.media.view import visible_frames
+from phenaki.media.view import TOLERANCE, visible_frames
 
 _PREFETCH = 4  # sources per process that are worked on before their turn to be written
 _MAX_BYTES = 2 * 2**30  # of a file that is packed unchanged; readers accept no more
@@ -44,8 +45,12 @@ def _make(item: EncodedSample | BadSample, cutting: Cutting, actions: ActionSpec
     try:
         if isinstance(item, BadSample):
             raise item
-        digest = file_digest(item.media)
-        clips = cut_clips(item.media, item.suffix, cutting) if cutting.changes else [_as_it_is(item)]
+        if item.span is None:
+            digest = file_digest(item.media)
+            clips = cut_clips(item.media, item.suffix, cutting) if cutting.changes else [_as_it_is(item)]
+        else:
+            digest = hashlib.sha256(f"{item.key} {item.span}".encode()).hexdigest()
+            clips = cut_clips(item.media, item.suffix, cutting, item.span)
         note = f"it is {INTERLACED}" if is_interlaced(item.media, item.suffix) else ""
         return MadeClips(digest, _with_conditions(tuple(clips), item, actions), note=note)
     except BadSample as error:
@@ -61,16 +66,21 @@ def _with_conditions(
     if not (actions or item.timed_captions):
         return clips
     starts = read_starts(item.media, item.suffix)
+    begin, offset = starts[0], 0.0
+    if item.span is not None:
+        offset = item.span[0]
+        first, last = np.searchsorted(starts + TOLERANCE, begin + np.array(item.span))
+        starts = starts[first : last + 1]
     check_caption_starts(item.timed_captions, starts[-1] - starts[0])
     table = read_table(item, actions, len(starts) - 1) if actions and len(starts) > 2 else None
     made = []
     for clip in clips:
         if table is not None:
-            instants = starts[0] + clip.start + np.arange(clip.info.frames) / clip.info.fps
+            instants = begin + clip.start + np.arange(clip.info.frames) / clip.info.fps
             unchanged = clip.media == item.media
             rows = table if unchanged else actions.resample(table, visible_frames(starts[:-1], instants))
             clip = clip._replace(actions=to_npy(rows, actions))
-        captions = cut_captions(item.timed_captions, clip.start, clip.info.seconds or 1.0)
+        captions = cut_captions(item.timed_captions, clip.start - offset, clip.info.seconds or 1.0)
         made.append(clip._replace(timed_captions=captions))
     return tuple(made)
 

@@ -21,6 +21,7 @@ class EncodedSample(NamedTuple):
     captions: one is drawn at each use; may be empty.
     timed_captions: instead of those, captions that change, with the second at which each begins.
     actions: the file of its action table, as `media`; None if there is none, or none is asked for.
+    span: the seconds of the file that it is, counted from its first frame; None: all.
     label: a class name for caption templates; "" if there is none.
     metadata: what the source says about it (fps, frames, size, duration, source, hash).
     """
@@ -33,6 +34,7 @@ class EncodedSample(NamedTuple):
     metadata: dict[str, Any] = {}
     timed_captions: tuple[TimedCaption, ...] = ()
     actions: bytes | Path | None = None
+    span: tuple[float, float] | None = None
 
     @property
     def has_words(self) -> bool:

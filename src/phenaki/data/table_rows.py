@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from phenaki.core.errors import PhenakiError, did_you_mean
+from phenaki.core.files import parse_json
 from phenaki.core.reading import open_regular
 from phenaki.media.reader import PICTURES, VIDEOS
 
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 
-_PATH_COLUMNS = ("path", "file", "filename", "video", "image", "key")
-_CAPTION_COLUMNS = ("caption", "text", "prompt", "description")
-_LABEL_COLUMNS = ("label", "class", "category")
+_PATH_COLUMNS = ("path", "file", "filename", "file_name", "video", "image", "key")
+CAPTION_COLUMNS = ("caption", "text", "prompt", "description")
+LABEL_COLUMNS = ("label", "class", "category")
 
 Row = tuple[str, tuple[Any, ...], str]
 """Name of a file, its captions and label."""
@@ -56,6 +57,18 @@ def read_rows(path: Path, columns: Columns) -> Iterator[Row]:
         raise
     except Exception as error:  # whatever a parser raises
         raise PhenakiError(f"The table '{path}' cannot be read: {error}.") from error
+
+
+def read_names(path: Path) -> Sequence[str]:
+    """The names of a table's columns; of JSON lines, those of the first."""
+    if path.suffix.lower() == ".parquet":
+        return _parquet(path).read_schema(path).names
+    with open_regular(path) as raw, TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="") as file:
+        header = file.readline()
+    if path.suffix.lower() == ".jsonl":
+        row = parse_json(header, f"The table '{path}', line 1,") if header.strip() else {}
+        return list(row) if isinstance(row, dict) else []
+    return next(csv.reader([header], delimiter="\t" if path.suffix.lower() == ".tsv" else _delimiter(header)), [])
 
 
 def _read_csv(path: Path, file: TextIOWrapper, columns: Columns) -> Iterator[Row]:
@@ -118,11 +131,9 @@ def _read_json_lines(path: Path, file: TextIOWrapper, columns: Columns) -> Itera
 
 
 def _read_parquet(path: Path, text: TextIOWrapper, columns: Columns) -> Iterator[Row]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise PhenakiError(f"'{path}' is Parquet, for which pip install \"phenaki[data]\" is needed.") from error
+    parquet = _parquet(path)
+    import pyarrow
+
     try:
         with parquet.ParquetFile(text.buffer) as file:
             found = _find_columns(path, file.schema_arrow.names, columns)
@@ -131,6 +142,14 @@ def _read_parquet(path: Path, text: TextIOWrapper, columns: Columns) -> Iterator
                     yield _read_row(row, found)
     except pyarrow.ArrowException as error:
         raise PhenakiError(f"'{path}' cannot be read as Parquet: {error}.") from error
+
+
+def _parquet(path: Path) -> Any:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise PhenakiError(f"'{path}' is Parquet, for which pip install \"phenaki[data]\" is needed.") from error
+    return parquet
 
 
 def _find_columns(path: Path, there: Sequence[str], wanted: Columns) -> Columns:
@@ -147,13 +166,13 @@ def _find_columns(path: Path, there: Sequence[str], wanted: Columns) -> Columns:
         raise PhenakiError(f"The table '{path}' has two columns '{repeated[0]}': rename or remove one.")
     found = Columns(
         path=find(wanted.path, _PATH_COLUMNS),
-        caption=find(wanted.caption, _CAPTION_COLUMNS),
-        label=find(wanted.label, _LABEL_COLUMNS),
+        caption=find(wanted.caption, CAPTION_COLUMNS),
+        label=find(wanted.label, LABEL_COLUMNS),
     )
     if not found.path:
         raise _missing(path, "file names", _PATH_COLUMNS, there)
     if not found.caption and not found.label:
-        raise _missing(path, "captions or labels", _CAPTION_COLUMNS + _LABEL_COLUMNS, there)
+        raise _missing(path, "captions or labels", CAPTION_COLUMNS + LABEL_COLUMNS, there)
     return found
 
 

@@ -77,14 +77,15 @@ def is_interlaced(media: bytes | Path, ending: str) -> bool:
         return _decoder(ending).is_interlaced(file)
 
 
-def read_frames(media: bytes | Path, ending: str, size: tuple[int, int]) -> Iterator[Timed]:
+def read_frames(media: bytes | Path, ending: str, size: tuple[int, int], since: float | None = None) -> Iterator[Timed]:
     """All frames of a file in order, rendered on request as uint8 (H, W, 3) of `size`.
 
+    `since`: of a video, from the key frame at or before that second on, as the file counts them.
     Raises BadSample for a file that cannot be read to its end.
     """
     framing = Framing(ClipView(1, 1.0, size, random=False), np.random.default_rng(0))
     with _opened(media) as file:
-        yield from _decoder(ending).read_frames(file, framing)
+        yield from _decoder(ending).read_frames(file, framing, *(() if since is None else (since,)))
 
 
 def probe(media: bytes | Path, ending: str) -> MediaInfo:

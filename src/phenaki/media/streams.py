@@ -60,12 +60,12 @@ def read_clip(file: BinaryIO, view: ClipView, rng: np.random.Generator) -> Timed
         return TimedClip(np.stack(clip), instants)
 
 
-def read_frames(file: BinaryIO, framing: Framing) -> Iterator[Timed]:
+def read_frames(file: BinaryIO, framing: Framing, since: float = -math.inf) -> Iterator[Timed]:
     with _open_video(file) as video:
         video.timeline()
         video.reopen()
         render = video.renderer(framing)
-        for start, frame in video.decode():
+        for start, frame in video.decode() if since == -math.inf else video.frames_at(since):
             yield video.corrected(start), partial(render, frame) if frame else None
 
 
