@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -42,6 +43,7 @@ class LeRobot:
 
     has_table = False
     unclaimed: tuple[str, ...] = ()
+    other_endings: Counter[str] = Counter()
 
     def __init__(self, root: str | Path, camera: str = "", states: bool = False) -> None:
         self.root = Path(root)

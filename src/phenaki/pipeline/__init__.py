@@ -10,7 +10,8 @@ from phenaki.pipeline.loading import (
     read_model_file,
     save_model,
 )
-from phenaki.pipeline.model import Phenaki, load
+from phenaki.pipeline.model import Phenaki
+from phenaki.pipeline.opening import load
 from phenaki.pipeline.outline import Outline, read_outline
 from phenaki.pipeline.progress import OnProgress, sampling_progress
 from phenaki.pipeline.provenance import provenance

@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, chain
-from pathlib import Path
-from typing import Any, Unpack, get_args
+from typing import Unpack, get_args
 
 import torch
 from torch import Tensor
 
 from phenaki.conditioning import Text
-from phenaki.core import hub
-from phenaki.core.components import CONFIG_FILE, load_component
 from phenaki.core.errors import PhenakiError
-from phenaki.core.hub import MODEL_FILE
-from phenaki.core.precision import best_device, move, precision_of
 from phenaki.media.inputs import VideoInput
 from phenaki.pipeline.checks import (
     Prompts,
@@ -34,12 +29,11 @@ from phenaki.pipeline.checks import (
     check_video,
     join_prompts,
 )
-from phenaki.pipeline.loading import no_model_error
 from phenaki.pipeline.pretrained import PretrainedModel
 from phenaki.pipeline.progress import OnProgress, counting, sampling_progress
 from phenaki.pipeline.provenance import provenance
 from phenaki.pipeline.results import Generation, OutputType
-from phenaki.pipeline.words import CallOptions, ExtendOptions, LoadOptions, other_words
+from phenaki.pipeline.words import CallOptions, ExtendOptions, other_words
 from phenaki.pipeline.world import Event, LiveWorld, SceneWorld, World
 from phenaki.sampling import (
     AnyRollout,
@@ -374,29 +368,3 @@ class Phenaki(PretrainedModel):
 
     def _rng(self, seed: int | None) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(check_seed(seed))
-
-
-@other_words
-def load(
-    name_or_folder: str | Path,
-    device: str | int | torch.device = "auto",
-    *,
-    dtype: torch.dtype | None = None,
-    **options: Unpack[LoadOptions],
-) -> Any:
-    """A whole model (`Phenaki`), or a single tokenizer, generator, text encoder or critic, whichever the folder holds.
-
-    Arguments are those of `Phenaki.from_pretrained`; "shapes-64/tokenizer" and "owner/name/tokenizer" are parts. Raises
-    PhenakiError for a folder that holds none of these.
-    """
-    folder = hub.resolve(name_or_folder, **options)
-    if (folder / MODEL_FILE).is_file():
-        model = Phenaki.from_folder(folder, device, str(name_or_folder))
-        return model if dtype is None else model.to(dtype)
-    if (folder / CONFIG_FILE).is_file():
-        component: Any = load_component(folder)
-        move([component], best_device() if device == "auto" else device)
-        if dtype is not None:
-            component.precision = precision_of(dtype)
-        return component
-    raise no_model_error(folder)
