@@ -159,7 +159,7 @@ def test_columns_are_found_or_named(tmp_path: Path) -> None:
         ("t.csv", "file,text\n1,Käse\n".encode("latin-1"), "not UTF-8"),
         ("t.csv", b"", "It has: none"),
         ("t.csv", b'file,text\n1,"' + b"x" * 200_000, "after line 1: field larger"),
-        ("t.jsonl", b'{"file": "1", "text": "a"}\n{"file"\n', "line 2, cannot be read as JSON"),
+        ("t.jsonl", b'{"file": "1", "text": "a"}\n{"file"\n', "no JSON in line 2"),
         ("t.jsonl", b"[1, 2]\n", "no JSON object in line 1"),
         ("t.parquet", b"no parquet", "cannot be read as Parquet"),
         ("t.xlsx", b"", ".csv, .tsv, .jsonl, .parquet"),
