@@ -131,9 +131,9 @@ def cut_clips(
         parts, begin = _parts_within(parts, within, info), float(read_starts(path, suffix)[0])
     spans = list(_pieces(parts, cutting.seconds))
     instants = [start + np.arange(max(1, math.ceil((end - start - TOLERANCE) * fps))) / fps for start, end in spans]
-    shown = np.concatenate(instants).astype(float)
-    timed = read_frames(path, suffix, size, None if begin is None else begin + shown[0])
-    frames = _frames_at(timed, shown, begin)
+    times = np.concatenate(instants).astype(float)
+    timed = read_frames(path, suffix, size, None if begin is None else begin + times[0])
+    frames = _frames_at(timed, times, begin)
     for (start, _), times in zip(spans, instants, strict=True):
         media = encode_mp4(islice(frames, len(times)), fps, size, crf=QUALITY, g=KEY_FRAME_EVERY)
         height, width = size

@@ -104,7 +104,7 @@ class Folder:
         return self._paths.digest()
 
     @property
-    def shares_files(self) -> bool:
+    def joins_samples(self) -> bool:
         """Whether several samples lie in one file."""
         return False
 

@@ -69,7 +69,7 @@ class LeRobot:
         return len(self._episodes)
 
     @property
-    def shares_files(self) -> bool:
+    def joins_samples(self) -> bool:
         """Whether several samples lie in one file."""
         return self._is_v3
 

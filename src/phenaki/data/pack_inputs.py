@@ -101,7 +101,7 @@ class PackInputs:
     def _duplicates(self) -> dict[int, int]:
         sizes: dict[int, list[int]] = defaultdict(list)
         for number in range(len(self)):
-            if self._find(number)[0].shares_files:
+            if self._find(number)[0].joins_samples:
                 continue
             with suppress(OSError):  # an unreadable file is refused when it is packed
                 sizes[self._path(number).stat().st_size].append(number)
