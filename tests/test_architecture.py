@@ -45,6 +45,8 @@ ONLY_IN = {
     "torch.optim": {"training"},
     "typer": {"cli"},
     "fastapi": {"play", "cli"},
+    "starlette": {"play"},
+    "uvicorn": {"play", "cli"},
     "av": {"media"},
     "huggingface_hub": {"core"},
     "transformers": {"conditioning"},

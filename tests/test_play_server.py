@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -26,7 +27,7 @@ from phenaki.conditioning import WordEncoder
 from phenaki.generators import Components, MaskedTransformer
 from phenaki.media.reader import read_video
 from phenaki.pipeline import Phenaki
-from phenaki.play import server as play_server
+from phenaki.play import connection as play_connection
 from phenaki.play import session as play_session
 from phenaki.tokenizers import CViViT
 
@@ -353,14 +354,14 @@ def test_a_message_without_end_ends_the_connection(address: str) -> None:
 
 
 def test_silence_ends_a_session(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(play_server, "FIRST_MESSAGE_SECONDS", 0.5)
+    monkeypatch.setattr(play_connection, "FIRST_MESSAGE_SECONDS", 0.5)
     with Client(address) as client:
         message, code = end_of(client)
     assert "send a start" in message and code == 1008
 
 
 def test_an_idle_session_ends_sooner_while_others_wait(model: Phenaki, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(play_server, "IDLE_IN_LINE_SECONDS", 1.0)
+    monkeypatch.setattr(play_connection, "IDLE_IN_LINE_SECONDS", 1.0)
     with serve(model, sessions=1) as address, Client(address) as first, Client(address) as second:
         first.start()
         first.step()
@@ -427,3 +428,26 @@ def test_a_bad_request_is_answered_with_a_sentence(address: str, body: object, s
 
 def test_a_session_that_is_over_has_no_video(address: str) -> None:
     assert "no such session" in detail(request(address, "/api/sessions/unknown/video.mp4"))
+
+
+def test_a_broken_connection_can_be_taken_up_again(model: Phenaki, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(play_connection, "REJOIN_SECONDS", 1.0)
+    with serve(model, sessions=1) as address:
+        client = Client(address)
+        client.start(fast=True)
+        number = [client.step()[0][0] for _ in range(3)][-1]
+        name = next(m["session"] for m in client.messages if m["type"] == "admitted")
+        client.socket.socket.shutdown(socket.SHUT_RDWR)  # without a word
+        with Client(address, session=name) as again:
+            assert again.wait_for("model")["rejoined"]
+            assert again.step()[0][0] > number
+            with Client(address, session=name) as third:  # as if the server had not noticed the end of the second
+                assert third.wait_for("model")["rejoined"]
+                assert end_of(again)[0] == "this session goes on in another connection"
+                third.step()
+                third.socket.socket.shutdown(socket.SHUT_RDWR)
+        with Client(address) as other:
+            other.start()
+            assert other.wait_for("waiting")["position"] == 1
+            other.wait_for("admitted")  # the session is over, since nobody came back
+            assert request(address, f"/api/sessions/{name}/video.mp4")[0] == 404

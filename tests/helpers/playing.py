@@ -65,9 +65,9 @@ def serve(model: Phenaki, **settings: Any) -> Iterator[str]:
 class Client:
     """A session over a WebSocket. messages: JSON received so far. acknowledge: whether frames are acknowledged."""
 
-    def __init__(self, address: str, **options: Any) -> None:
+    def __init__(self, address: str, session: str = "", **options: Any) -> None:
         self.address, self.messages, self.acknowledge = address, [], True
-        self._opened = connect(f"ws://{address}/api/play", **options)
+        self._opened = connect(f"ws://{address}/api/play?session={session}", **options)
         self.socket: ClientConnection = self._opened.__enter__()
 
     def __enter__(self) -> Client:

@@ -1,16 +1,11 @@
-"""The server: the page, a WebSocket for each session, and videos over plain HTTP."""
+"""The server of `phenaki play`: the page, a WebSocket for each session, and videos over plain HTTP."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import secrets
 import socket
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
@@ -20,195 +15,19 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
-from phenaki.core.config import to_dict
 from phenaki.core.errors import PhenakiError
 from phenaki.core.version import __version__
 from phenaki.pipeline import Event, World
 from phenaki.play import protocol
-from phenaki.play.engine import Engine, Lobby
-from phenaki.play.keys import bind_keys
+from phenaki.play.connection import serve_client
+from phenaki.play.engine import Engine
 from phenaki.play.protocol import VideoRequest
 from phenaki.play.recording import Recorder, to_picture
 from phenaki.play.security import Gate
-from phenaki.play.session import Session, new_recording
-
-FIRST_MESSAGE_SECONDS = 10.0  # in which a client must say what to play
-IDLE_IN_LINE_SECONDS = 120.0  # without an input, while others wait
-_POLICY_VIOLATION, _GOING_AWAY, _INTERNAL_ERROR = 1008, 1001, 1011  # codes of a WebSocket's end
-
-log = logging.getLogger(__name__)
-
-
-@dataclass
-class Settings:
-    """sessions: at once. idle_seconds: without an input, until a session ends. hosts: names that the server may be
-    called."""
-
-    sessions: int
-    idle_seconds: float = 1800.0
-    hosts: tuple[str, ...] = ()
-
-
-class SessionEnd(Exception):
-    """A session ends, for a reason that its client is told."""
-
-    def __init__(self, reason: str, code: int = _POLICY_VIOLATION) -> None:
-        super().__init__(reason)
-        self.code = code
-
-
-@dataclass
-class Server:
-    """What the routes share."""
-
-    engine: Engine
-    settings: Settings
-    lobby: Lobby = field(init=False)
-    sessions: dict[str, Session] = field(default_factory=dict)
-    connected: int = 0
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __post_init__(self) -> None:
-        self.lobby = Lobby(self.settings.sessions)
-
-    def describe(self) -> dict[str, Any]:
-        """The model and what it can be asked, for the page and other clients."""
-        model = self.engine.model
-        causal, sampling = model.generator.has_cache, model.sampling
-        height, width = model.image_size
-        return {
-            "name": self.engine.name,
-            "fps": model.fps,
-            "height": height,
-            "width": width,
-            "causal": causal,
-            "frames_per_step": model.tokenizer.patch[0] if causal else model.generator.config.frames - 1,
-            "actions": bind_keys(model.generator.config.actions if causal else None),
-            "examples": list(model.domain.prompts),
-            "subject": model.domain.subject,
-            "options": {
-                "guidance_scale": sampling.guidance.scale,
-                "steps": sampling.decoding.steps,
-                "temperature": sampling.decoding.temperature,
-            },
-            "sampling": to_dict(sampling),
-            "sessions": self.settings.sessions,
-            "playing": self.lobby.playing,
-            "waiting": self.lobby.waiting,
-            "phenaki": __version__,
-        }
-
-
-# ---- the WebSocket
-
-
-async def serve_client(server: Server, client: WebSocket) -> None:
-    """One client from its first message to its last."""
-    await client.accept()
-    server.connected += 1
-    try:
-        await _serve_client(server, client)
-    finally:
-        server.connected -= 1
-
-
-async def _serve_client(server: Server, client: WebSocket) -> None:
-    session = Session(server.engine, secrets.token_urlsafe(16))
-    session.reply(type="model", **server.describe())
-    tasks = [
-        asyncio.create_task(job)
-        for job in (_read(session, client), _write(session, client), _attend(server, session), _watch(server, session))
-    ]
-    end: BaseException | None = None
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(result, Exception) and not isinstance(end, SessionEnd):
-                end = result
-    if isinstance(end, WebSocketDisconnect | None):
-        return
-    if not isinstance(end, SessionEnd):
-        log.error("a session failed", exc_info=end)
-        end = SessionEnd("the server made a mistake; its terminal says more", _INTERNAL_ERROR)
-    with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):  # the client may be gone
-        async with asyncio.timeout(1):
-            await client.send_text(json.dumps({"type": "end", "message": str(end)}))
-            await client.close(end.code)
-
-
-async def _read(session: Session, client: WebSocket) -> None:
-    tokens, before = float(protocol.BURST), time.monotonic()
-    while True:
-        event = await client.receive()
-        if event["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(event.get("code", 1000))
-        now = time.monotonic()
-        tokens = min(protocol.BURST, tokens + (now - before) * protocol.RATE) - 1
-        before = now
-        if tokens < 0:
-            raise SessionEnd(f"more than {protocol.RATE} messages a second: send fewer")
-        try:
-            if event.get("text") is None:
-                raise PhenakiError("a binary message: send JSON as text")
-            session.put(protocol.parse(event["text"]))
-        except PhenakiError as error:
-            session.reply(type="error", id=0, message=str(error))
-
-
-async def _write(session: Session, client: WebSocket) -> None:
-    while True:
-        message = await session.send()
-        if isinstance(message, bytes):
-            await client.send_bytes(message)
-        else:
-            await client.send_text(json.dumps(message))
-
-
-async def _attend(server: Server, session: Session) -> None:
-    """Wait in line, then play."""
-
-    def on_position(position: int) -> None:
-        session.reply(type="waiting", position=position, waiting=server.lobby.waiting)
-
-    try:
-        async with server.lobby.session(on_position):
-            server.sessions[session.name] = session
-            session.last_input = time.monotonic()
-            session.reply(type="admitted", session=session.name)
-            try:
-                await session.play()
-            finally:
-                del server.sessions[session.name]
-    except PhenakiError as error:  # the line is full
-        raise SessionEnd(str(error)) from error
-
-
-async def _watch(server: Server, session: Session) -> None:
-    """End a session that nobody uses, and all when the server stops."""
-    while True:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(1):
-                await server.stopping.wait()
-        if server.stopping.is_set():
-            raise SessionEnd("the server was stopped", _GOING_AWAY)
-        silent = time.monotonic() - session.last_input
-        if session.name not in server.sessions:
-            continue
-        if session.recorder is None and silent > FIRST_MESSAGE_SECONDS:
-            raise SessionEnd(f"nothing was asked for in {FIRST_MESSAGE_SECONDS:.0f} seconds: send a start first")
-        limit = server.settings.idle_seconds
-        if server.lobby.waiting:
-            limit = min(limit, IDLE_IN_LINE_SECONDS)
-        if silent > limit:
-            raise SessionEnd(f"no input for {limit / 60:.0f} minutes: the session has ended")
-
-
-# ---- HTTP
+from phenaki.play.session import new_recording
+from phenaki.play.state import Server, Settings
 
 
 async def make_video(server: Server, request: VideoRequest, http: Request) -> bytes:
@@ -310,8 +129,8 @@ def _add_routes(app: FastAPI) -> None:
         return protocol.MESSAGES.json_schema()
 
     @app.websocket("/api/play")
-    async def play(client: WebSocket) -> None:
-        await serve_client(app.state.server, client)
+    async def play(client: WebSocket, session: str = "") -> None:
+        await serve_client(app.state.server, client, session)
 
 
 class _Uvicorn(uvicorn.Server):

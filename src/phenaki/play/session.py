@@ -61,6 +61,9 @@ class Session:
         self.recorder: Recorder | None = None
         self.last_input = time.monotonic()
         self.dropped = 0  # latent frames in all
+        self.connection = asyncio.Lock()  # held by the one client
+        self.replaced = asyncio.Event()  # set when another connection takes up the session
+        self.task: asyncio.Task[None] | None = None  # that runs it
         self._world: World | None = None
         self._inputs: list[Message] = []
         self._applied = 0  # id of the last input
@@ -101,6 +104,18 @@ class Session:
             self._unshown.popleft()
         self._last_ack = time.monotonic()
         self._awake.set()
+        self._sendable.set()
+
+    def rejoin(self) -> None:
+        """Go on with a client whose connection broke, and what was on its way is lost."""
+        self._unshown.clear()
+        self._replies.clear()
+        self._awake.set()
+        self._sendable.set()
+
+    def greet(self, **message: Any) -> None:
+        """Send a JSON message before all others."""
+        self._replies.appendleft(message)
         self._sendable.set()
 
     def reply(self, **message: Any) -> None:

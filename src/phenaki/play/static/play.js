@@ -15,7 +15,7 @@ const screen = new Screen($("screen"), onFrame);
 const keys = new Keys($("keys"), $("stage"), act);
 
 let model = null, socket = null, retries = 0, ended = false;
-let first = address.get("prompt") ?? "", current = "", picture = "", session = "";
+let first = address.get("prompt") ?? "", current = "", picture = "", session = "", lost = "";
 let paused = false, playing = false, nextId = 1, recalled = history.length;
 let sent = new Map(); // id of a message to when it was sent
 
@@ -25,10 +25,12 @@ function connect() {
   if (!("WebSocket" in window)) {
     return banner("This browser has no WebSocket, through which the video comes: use a newer one.");
   }
-  socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/play`);
+  const query = lost ? `?session=${lost}` : ""; // the server keeps it for a while
+  socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/api/play${query}`);
   socket.binaryType = "arraybuffer";
   socket.onmessage = ({ data }) => (typeof data === "string" ? onMessage(JSON.parse(data)) : onStep(unpack(data)));
   socket.onclose = () => {
+    lost = session || lost;
     setSession("");
     if (ended) return;
     const wait = RETRY_MS[Math.min(retries++, RETRY_MS.length - 1)];
@@ -73,6 +75,11 @@ function setModel(description) {
     addExamples();
     explain();
   }
+  lost = "";
+  if (model.rejoined) {
+    setPaused(paused);
+    return;
+  }
   first ||= model.examples.find((prompt) => !isNext(prompt)) ?? "";
   if (first) start(first);
   else { status("ready"); overlay("Type a prompt to begin"); $("prompt").focus(); }
@@ -95,7 +102,7 @@ function finish(reason) {
   banner(`${reason[0].toUpperCase()}${reason.slice(1)}.`);
   const again = document.createElement("button");
   again.textContent = "Play again";
-  again.onclick = () => { ended = false; connect(); };
+  again.onclick = () => { ended = false; lost = ""; connect(); };
   $("banner").append(" ", again);
 }
 
