@@ -41,7 +41,7 @@ function connect() {
 }
 
 function send(message) {
-  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+  if (socket?.readyState === 1) socket.send(JSON.stringify(message));
 }
 
 // Send what changes the video, and measure how long it takes until it is seen.
@@ -262,7 +262,7 @@ $("prompt").onkeydown = (event) => {
   } else if (event.key === "Escape") $("stage").focus();
 };
 document.addEventListener("keydown", (event) => {
-  if (event.key === "/" && !event.target.matches("input")) { event.preventDefault(); $("prompt").focus(); }
+  if (event.key === "/" && !event.target.matches("#prompt, #seed")) { event.preventDefault(); $("prompt").focus(); }
 });
 $("pause").onclick = () => setPaused(!paused);
 $("start").onclick = () => first && start(first);
