@@ -112,7 +112,7 @@ def sampling_syncs() -> list[str]:
         components = inputs.components(networks)
         text = components.encode_text("a red circle moves up", samples=2)
         ids = torch.zeros(2, 3, 4, 4, dtype=torch.long, device=DEVICE)
-        known = torch.zeros(2, 3, 4, 4, dtype=torch.bool, device=DEVICE)
+        known = torch.zeros(2, 3, 4, 4, dtype=torch.bool)
         for order in ("confidence", "random"):
             sampling = SamplingConfig(DecodingConfig(steps=4, order=order), GuidanceConfig(scale=2.0))
             sample_ids(components, text, ids, known, sampling, torch.Generator().manual_seed(0))

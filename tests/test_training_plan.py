@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from phenaki.cli import app
@@ -29,7 +30,8 @@ def test_a_share_of_the_state_on_each_device() -> None:
         assert alone[kind] == copies[kind] == pytest.approx(shared[kind] + tensors * shards / 2, abs=2)
     assert shared["sum of gradients"] == shared["gradients"] - shards / 2 > 0
     assert copies["sum of gradients"] == copies["gradients"] and "sum of gradients" not in alone
-    assert 0 < shared["gathered layers"] <= 2 * alone["weights"]
+    assert 0 < shared["gathered blocks"] <= 4 * alone["weights"]
+    assert shared["averages for previews"] == shards
 
 
 def test_the_largest_batch_is_the_largest() -> None:
@@ -43,6 +45,12 @@ def test_the_largest_batch_is_the_largest() -> None:
     small = make_plan(RECIPE, Devices(memory=2e6))
     assert (small.fits, small.largest) == (False, 0)
     assert make_plan(RECIPE, Devices()).fits is None
+
+
+def test_a_recipe_for_one_gpu_fits_one_with_a_fifth_to_spare() -> None:
+    with torch.device("meta"):
+        spec = build_tokenizer(recipes.cvivit_128().tokenizer).spec
+    assert make_plan(recipes.base_128(), Devices(memory=80e9), spec).memory < 0.8 * 80e9
 
 
 def test_seconds_follow_from_operations() -> None:
@@ -99,7 +107,7 @@ def test_the_command_tells_all_of_it() -> None:
     given = ["--devices", "2", "--memory", "8GB", "--tflops", "0.1", "--strategy", "fsdp", "--checkpointing"]
     result = CliRunner().invoke(app, ["plan", "conv3d_debug", *given, "run.steps=5"])
     assert result.exit_code == 0, result.output
-    said = ("parameters", "operations, a step", "activations", "gathered layers", "yes: 90% of 8 GB", "for 5 steps")
+    said = ("parameters", "operations, a step", "activations", "gathered blocks", "yes: 90% of 8 GB", "for 5 steps")
     assert all(words in result.output for words in (*said, "data, a second", "network"))
     plan = make_plan(replace(RECIPE, run=replace(RECIPE.run, checkpointing=True)), Devices(2))
     assert short(2 * plan.cost.flops) + "FLOP" in result.output

@@ -151,7 +151,7 @@ def test_parts_of_a_batch_do_what_the_whole_batch_does(make, tmp_path: Path, mon
         for uninterrupted, parts in zip(found[0] + found[1], found[other] + found[other + 1], strict=True):
             assert torch.allclose(uninterrupted, parts, rtol=1e-3, atol=1e-6)
     for name, value in metrics[0].items():
-        assert metrics[1][name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+        assert float(metrics[1][name]) == pytest.approx(float(value), rel=1e-3, abs=1e-5), name
 
 
 def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from phenaki.core.errors import PhenakiError
+from phenaki.core.precision import to_device
 from phenaki.core.pretrained import PretrainedComponent
 
 
@@ -68,7 +69,7 @@ class Text(NamedTuple):
         if sum(counts) != len(captions.mask):
             raise PhenakiError(f"{len(captions.mask)} captions with {sum(counts)} starts: give one start per caption")
         spans = [span for row in starts for span in zip(row, [*row[1:], torch.iinfo(torch.long).max], strict=True)]
-        frames = captions.mask.new_tensor(spans, dtype=torch.long)[:, None].expand(*captions.mask.shape, 2)
+        frames = to_device(torch.tensor(spans), captions.mask.device)[:, None].expand(*captions.mask.shape, 2)
         fields = (captions.embeddings, captions.mask, frames)
         rows = ([part.flatten(0, 1) for part in field.split(counts)] for field in fields)
         return cls(*(pad_sequence(row, batch_first=True) for row in rows))

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from phenaki.core.errors import PhenakiError
 
@@ -22,6 +22,13 @@ def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; from the CPU to a GPU through pinned memory, so that nobody waits for the copy."""
+    if tensor.device.type != "cpu" or device.type in ("cpu", "meta", "mps"):
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -61,7 +61,7 @@ def reconstruction(
             for sample, clip in zip(samples, to_uint8(decoded), strict=True):
                 reports[sample.kind].append(clips.source.check(clip, sample.caption))
         advance(len(samples))
-    perplexity, used = code_usage(torch.cat(ids), tokenizer.vocab_size, tokenizer.num_codebooks)
+    perplexity, used = map(float, code_usage(torch.cat(ids), tokenizer.vocab_size, tokenizer.num_codebooks))
     bits = ids[0][0].numel() * math.log2(tokenizer.vocab_size)
     means = {name: float(np.mean(values)) for name, values in distances.items()}
     if "psnr_rest" in means:

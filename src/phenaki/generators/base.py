@@ -19,12 +19,17 @@ from torch import Tensor, nn
 
 from phenaki.conditioning.base import Text
 from phenaki.core.errors import PhenakiError
-from phenaki.core.precision import Precision
+from phenaki.core.precision import Precision, to_device
 from phenaki.core.pretrained import PretrainedComponent
 from phenaki.tokenizers.base import Tokenizer
 
 FORWARD_METHODS = ("condition", "logits", "features", "commit")
 """Entry points that use weights: what shards them registers each, so that it gathers them as it does for `forward`."""
+
+
+def every_frame(device: torch.device) -> Tensor:
+    """int64 (2,), the latent frames [first, end) of what all latent frames see."""
+    return to_device(torch.tensor([0, torch.iinfo(torch.int64).max]), device)
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,7 @@ class Condition:
     def _frames(self) -> Tensor:
         if self.frames is not None:
             return self.frames
-        every = torch.tensor([0, torch.iinfo(torch.int64).max], device=self.mask.device)
-        return every.expand(*self.mask.shape, 2)
+        return every_frame(self.mask.device).expand(*self.mask.shape, 2)
 
     def visible(self, grid: Sequence[int], start: int = 0) -> Tensor:
         """bool (B, 1 or t * h * w, L): which text positions each position of a grid (t, h, w) attends to, the first

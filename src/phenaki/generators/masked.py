@@ -15,7 +15,7 @@ from phenaki.conditioning.base import Text
 from phenaki.core.actions import ActionSpec
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import latent_frames
-from phenaki.generators.base import Condition, Generator
+from phenaki.generators.base import Condition, Generator, every_frame
 from phenaki.nn.attention import HEAD_DIM
 from phenaki.nn.linear import RaggedLinear
 from phenaki.nn.positions import fourier_features, rotary_table
@@ -115,7 +115,7 @@ class MaskedTransformer(Generator):
         embeddings = torch.cat((null, embeddings), dim=1)
         mask = torch.cat((mask.new_ones(len(mask), 1), mask), dim=1)
         if frames is not None:
-            every = frames.new_tensor([0, torch.iinfo(frames.dtype).max]).expand(len(frames), 1, 2)
+            every = every_frame(frames.device).expand(len(frames), 1, 2)
             frames = torch.cat((every, frames), dim=1)
         keys_values = [layer.cross.keys_values(embeddings) for layer in self.layers]
         return Condition(keys_values, mask, frames, self._embed_actions(actions, drop_actions, len(mask)), starts)

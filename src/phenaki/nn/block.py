@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from torch import nn
@@ -14,3 +15,7 @@ class Block(nn.Module):
     """
 
     dynamic_lengths: ClassVar[bool] = True
+
+    def outside(self) -> Iterable[nn.Module]:
+        """Its modules that are also called outside of its forward pass."""
+        return ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +34,10 @@ class TransformerBlock(Block):
         self.norm_cross = nn.LayerNorm(width, bias=False) if context_width else None
         self.cross = Attention(width, context_width) if context_width else None
         self.feed_forward = FeedForward(width, ratio)
+
+    def outside(self) -> Iterable[nn.Module]:
+        """The keys and values of the context are computed once for all steps of decoding."""
+        return () if self.cross is None else (self.cross.to_kv,)
 
     def forward(
         self,

@@ -60,7 +60,7 @@ class CausalRollout:
             size, last = start.shape[-2:], floor_frames(start.shape[2], tokenizer.patch[0])
             self._start = start[:, :, -last:].to(components.device).expand(samples, -1, -1, -1, -1)
         self.grid = tokenizer.grid(1, *size)
-        self.cache, self.decoder = generator.make_cache(), tokenizer.decoder()
+        self.cache, self.decoder = generator.make_cache(), tokenizer.decoder(check_values=False)
         self._committed: dict[int, tuple[Tensor, Tensor | None]] = {}  # ids and actions of what the cache holds
 
     @property
@@ -98,7 +98,7 @@ class CausalRollout:
         sampling = self.sampling if self.latent_frames else self.sampling.of_first_frame()
         generator, steps = self.components.generator, sampling.decoding.steps
         ids = torch.full((self.samples, *self.grid), generator.mask_id, device=self.components.device)
-        known = torch.zeros_like(ids, dtype=torch.bool)
+        known = torch.zeros(ids.shape, dtype=torch.bool)
         conditions = self._conditions(text, actions)
         logits_fns = cfg_logits_fns(generator, conditions, sampling.guidance.scales(steps), self.cache)
         ids = decode(logits_fns, ids, known, generator.mask_id, sampling.decoding, self.rng, self.on_step)
@@ -157,6 +157,6 @@ class CausalRollout:
         self.rng.set_state(state["rng"])
         self._start = state.get("start")
         self.cache.restore(parts["cache"])
-        self.decoder = self.components.tokenizer.decoder()
+        self.decoder = self.components.tokenizer.decoder(check_values=False)
         self.decoder.state.load(self.components.tokenizer, parts["decoder"])
         self._committed = {int(number): (ids, parts["actions"].get(number)) for number, ids in parts["ids"].items()}

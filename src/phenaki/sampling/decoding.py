@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from phenaki.core.precision import to_device
 from phenaki.generators.masking import masked_count
 from phenaki.sampling.config import DecodingConfig
 from phenaki.sampling.filters import filtered
@@ -37,7 +38,8 @@ def decode(
 
     Args:
         logits_fn: one for all steps, or a sequence with one for each step, such as a guidance scale that rises needs.
-        ids: int64 (B, t, h, w); only the `known` (bool, same shape) positions are read, and are returned bit-equal.
+        ids: int64 (B, t, h, w); only the `known` positions are read, and are returned bit-equal.
+        known: bool (B, t, h, w), best on the CPU: the host counts them.
         mask_id: the id that stands for "unknown" in what `logits_fn` receives.
         rng: source of all randomness, on the device of `ids`: the same state gives the same ids on the same machine.
         on_step: called with the number of finished steps, for a progress bar.
@@ -50,38 +52,41 @@ def decode(
     """
     config.check_critic(critic_scores_fn is not None)
     logits_fns = [logits_fn] * config.steps if callable(logits_fn) else logits_fn
-    free = masked = ~known  # to be generated; and of these, still unknown
+    count = left = (~known).cpu().flatten(1).sum(1)  # how many are free, and masked: counted without asking a GPU again
+    free = masked = to_device(~known, ids.device)  # to be generated; and of these, still unknown
+    where_free = _indices(free, count)
     ids = ids.masked_fill(masked, mask_id)
-    count = free.flatten(1).sum(1)
     priority = planned_order(config.order, ids.shape, rng, ids.device)
     for step, (step_logits_fn, temperature) in enumerate(zip(logits_fns, config.temperatures, strict=True), start=1):
-        if masked.any():
-            progress = torch.full((), step / config.steps, device=ids.device)
-            remaining = masked_count(progress, count, config.schedule)
+        if left.any():
+            remaining = masked_count(torch.full((), step / config.steps), count, config.schedule)
+            where = _indices(masked, left)
             if priority is None:
-                sampled, confidence = _sample(step_logits_fn(ids, _indices(masked)), temperature, config, rng)
+                sampled, confidence = _sample(step_logits_fn(ids, where), temperature, config, rng)
                 ids = ids.masked_scatter(masked, sampled)
                 if config.order == "critic":
-                    candidates, scores = free, critic_scores_fn(ids)[free]
+                    candidates, scores = free, critic_scores_fn(ids).flatten()[where_free]
                 else:
                     candidates, scores = masked, confidence
                 noise = config.choice_temperature * (1 - step / config.steps)
                 masked = _lowest(candidates, scores.float() + noise * _gumbel(scores.shape, rng, ids.device), remaining)
                 ids = ids.masked_fill(masked, mask_id)
             else:  # only the ids that are kept need logits
-                still_masked = _lowest(masked, priority[masked], remaining)
+                still_masked = _lowest(masked, priority.flatten()[where], remaining)
                 unmasked = masked & ~still_masked
-                if unmasked.any():
-                    logits = step_logits_fn(ids, _indices(unmasked))
+                if (left > remaining).any():
+                    logits = step_logits_fn(ids, _indices(unmasked, left - remaining))
                     ids = ids.masked_scatter(unmasked, _sample(logits, temperature, config, rng)[0])
                 masked = still_masked
+            left = remaining
         if on_step is not None:
             on_step(step)
     return ids
 
 
-def _indices(mask: Tensor) -> Tensor:
-    return mask.flatten().nonzero().squeeze(1)
+def _indices(mask: Tensor, counts: Tensor) -> Tensor:
+    """int64 (M,): where a mask (B, t, h, w) is True, `counts` (B,) times in each sample, which is known on the CPU."""
+    return torch.nonzero_static(mask.flatten(), size=int(counts.sum())).squeeze(1)
 
 
 def _sample(logits: Tensor, temperature: float, config: DecodingConfig, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -122,7 +127,7 @@ def _lowest(candidates: Tensor, scores: Tensor, count: Tensor) -> Tensor:
     grid = torch.full(candidates.shape, float("inf"), device=candidates.device)
     grid = grid.masked_scatter(candidates, scores)
     rank = grid.flatten(1).argsort(1).argsort(1).view(candidates.shape)
-    return rank < count.view(-1, 1, 1, 1)
+    return rank < to_device(count, rank.device).view(-1, 1, 1, 1)
 
 
 def _gumbel(shape: torch.Size, rng: torch.Generator, device: torch.device) -> Tensor:

@@ -68,13 +68,13 @@ class Rollout:
         known_frames = min(window.known, available)
         grid = tokenizer.grid(known_frames + window.new, *self.size)
         ids = torch.full((self.samples, *grid), mask_id, device=self.components.device)
-        known = torch.zeros_like(ids, dtype=torch.bool)
+        known = torch.zeros(ids.shape, dtype=torch.bool)  # on the CPU, so that nobody waits for the GPU to count them
         if known_frames:
-            prefix = tokenizer.encode(self._last[:, :, -known_frames:])
+            prefix = tokenizer.encode(self._last[:, :, -known_frames:], check_values=False)
             ids[:, : prefix.shape[1]], known[:, : prefix.shape[1]] = prefix, True
         sampling = window_sampling(window, self.sampling)
         ids = sample_ids(self.components, text, ids, known, sampling, self.rng, self.on_step)
-        return tokenizer.decode(ids)[:, :, -window.new :]
+        return tokenizer.decode(ids, check_values=False)[:, :, -window.new :]
 
     def _remember(self, video: Tensor) -> None:
         frames = video if self._last is None else torch.cat((self._last, video), 2)

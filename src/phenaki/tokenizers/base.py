@@ -87,28 +87,31 @@ class Tokenizer(PretrainedComponent, ABC):
         return Reconstruction(self.decode_latents(quantized.latents), quantized)
 
     @torch.no_grad()
-    def encode(self, video: VideoInput) -> Tensor:
-        """video float (B, 3, T, H, W) in [0, 1], or another that `as_video` takes -> ids int64 (B, t, h, w)."""
+    def encode(self, video: VideoInput, check_values: bool = True) -> Tensor:
+        """video float (B, 3, T, H, W) in [0, 1], or another that `as_video` takes -> ids int64 (B, t, h, w).
+
+        check_values: whether values outside of [0, 1] are refused, for which the host waits for a GPU.
+        """
         video = as_video(video).to(next(self.parameters()).device)
-        self.spec.check_video(video)
+        self.spec.check_video(video, check_values)
         self.grid(*video.shape[2:])
-        return self.encoder().push(video) if self.causal else self._encode_chunk(video)
+        return self.encoder(check_values=False).push(video) if self.causal else self._encode_chunk(video)
 
     @torch.no_grad()
-    def decode(self, ids: Tensor) -> Tensor:
-        """ids int64 (B, t, h, w) in 0..V-1 -> video float32 (B, 3, T, H, W) in [0, 1]."""
-        self.spec.check_ids(ids)
-        return self.decoder().push(ids) if self.causal else self._decode_chunk(ids)
+    def decode(self, ids: Tensor, check_values: bool = True) -> Tensor:
+        """ids int64 (B, t, h, w) in 0..V-1 -> video float32 (B, 3, T, H, W) in [0, 1]; `check_values` as `encode`."""
+        self.spec.check_ids(ids, check_values)
+        return self.decoder(check_values=False).push(ids) if self.causal else self._decode_chunk(ids)
 
-    def encoder(self) -> StreamEncoder:
+    def encoder(self, check_values: bool = True) -> StreamEncoder:
         """A stream that takes frames in chunks and returns ids. Raises PhenakiError unless the tokenizer is causal."""
         self._check_causal()
-        return StreamEncoder(self._encode_chunk, self.spec)
+        return StreamEncoder(self._encode_chunk, self.spec, check_values)
 
-    def decoder(self) -> StreamDecoder:
+    def decoder(self, check_values: bool = True) -> StreamDecoder:
         """A stream that takes ids in chunks and returns frames. Raises PhenakiError unless the tokenizer is causal."""
         self._check_causal()
-        return StreamDecoder(self._decode_chunk, self.spec)
+        return StreamDecoder(self._decode_chunk, self.spec, check_values)
 
     def encode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Consecutive videos float (B, 3, n, H, W) of any lengths -> ids int64 (B, k, h, w), as soon as available.

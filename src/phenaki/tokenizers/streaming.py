@@ -28,8 +28,8 @@ Decode = Callable[[Tensor, StreamState], Tensor]
 class Stream:
     """What both directions have in common: the state, and the size that all input has."""
 
-    def __init__(self, spec: TokenizerSpec):
-        self.spec = spec
+    def __init__(self, spec: TokenizerSpec, check_values: bool = True):
+        self.spec, self._check_values = spec, check_values
         self.state = StreamState()
         self._size: tuple[int, int, int] | None = None
 
@@ -44,8 +44,8 @@ class Stream:
 class StreamEncoder(Stream):
     """Frames in, ids out as soon as a latent frame is complete; the frames of an incomplete one wait for the rest."""
 
-    def __init__(self, encode: Encode, spec: TokenizerSpec):
-        super().__init__(spec)
+    def __init__(self, encode: Encode, spec: TokenizerSpec, check_values: bool = True):
+        super().__init__(spec, check_values)
         self._encode_chunk = encode
         self._frames = 0  # pushed so far
         self._waiting: Tensor | None = None  # frames of an incomplete latent frame
@@ -56,7 +56,7 @@ class StreamEncoder(Stream):
 
         Raises PhenakiError for an invalid video, and if B, H or W differs from the previous push.
         """
-        self.spec.check_video(video)
+        self.spec.check_video(video, self._check_values)
         B, _, n, H, W = video.shape
         self._check_size("frames", (B, H, W))
         self._frames += n
@@ -84,8 +84,8 @@ class StreamEncoder(Stream):
 class StreamDecoder(Stream):
     """Ids in, frames out."""
 
-    def __init__(self, decode: Decode, spec: TokenizerSpec):
-        super().__init__(spec)
+    def __init__(self, decode: Decode, spec: TokenizerSpec, check_values: bool = True):
+        super().__init__(spec, check_values)
         self._decode_chunk = decode
 
     @torch.no_grad()
@@ -94,7 +94,7 @@ class StreamDecoder(Stream):
 
         Raises PhenakiError for invalid ids, and if B, h or w differs from the previous push.
         """
-        self.spec.check_ids(ids)
+        self.spec.check_ids(ids, self._check_values)
         B, _, h, w = ids.shape
         self._check_size("ids", (B, h, w))
         _, ph, pw = self.spec.patch

@@ -11,11 +11,12 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
@@ -28,7 +29,7 @@ from phenaki.training.processes import Processes
 from phenaki.training.sharding import empty_shard, is_sharded
 
 FOLDER = "checkpoints"
-_FORMAT = 2
+_FORMAT = 3
 _NAME = re.compile(r"step_(\d+)(\.pt)?")  # sharded checkpoints are folders
 _STATE = "state.pt"  # in such a folder: everything but the values of sharded tensors
 
@@ -55,6 +56,31 @@ class Content:
         return self.state.is_file() and self.state.stat().st_size == self.size
 
 
+@dataclass
+class _Sharded:
+    """A sharded checkpoint that a thread of each process is writing into a temporary folder."""
+
+    step: int
+    path: Path
+    temporary: Path
+    state: dict[str, Any]
+    thread: threading.Thread | None = None
+    sums: dict[str, int] = field(default_factory=dict)
+    failure: Exception | None = None
+
+    def write(self, rank: int, group: dist.ProcessGroup) -> None:
+        try:
+            self.sums = _write_shards(self.temporary, self.path, self.state, rank, group)
+        except Exception as error:  # in a thread: `result` raises it
+            self.failure = error
+
+    def result(self) -> dict[str, int]:
+        """Checksums of the files of this process."""
+        if self.failure is not None:
+            raise self.failure
+        return self.sums
+
+
 class Checkpoints:
     """The checkpoints of a run, checkpoints/step_0000250.pt: the newest `keep`, and all at multiples of `keep_every`.
 
@@ -67,6 +93,8 @@ class Checkpoints:
         self._keep, self._keep_every, self._say = keep, keep_every, say
         self._writer: threading.Thread | None = None
         self._failure: Exception | None = None
+        self._sharded: _Sharded | None = None
+        self._group: dist.ProcessGroup | None = None
 
     def found(self) -> list[Path]:
         """Newest first."""
@@ -105,26 +133,44 @@ class Checkpoints:
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Copy the state, and write it in the background; one at a time."""
         self.join()
-        state = _mapped(_described(step, state), lambda _, tensor: tensor.detach().to("cpu", copy=True))
+        state = _mapped(_described(step, state), _copied)
         self._failure = None
         self._writer = threading.Thread(target=self._write, args=(step, state), name="checkpoint")
         self._writer.start()
 
     def save_sharded(self, step: int, state: dict[str, Any], processes: Processes) -> None:
-        """Write the state and the shards of all processes, which all call, and wait."""
-        path = self.folder / f"step_{step:07d}"
+        """Copy the state, and write it and the shards of all processes, which all call, in the background.
+
+        `finish_sharded` gives the folder its name, once all have written.
+        """
+        self.finish_sharded(processes, wait=True)
         temporary = self.folder / processes.from_main(UNFINISHED.replace("*", secrets.token_hex(6)))
+        group = self._group = self._group or dist.new_group(backend="gloo")  # beside the training's collectives
+        path, copied = self.folder / f"step_{step:07d}", _mapped(_described(step, state), _copied)
         self._failure = None
+        self._sharded = _Sharded(step, path, temporary, copied)
+        write = lambda sharded: sharded.write(processes.rank, group)  # noqa: E731
+        self._sharded.thread = threading.Thread(target=write, args=(self._sharded,), name="checkpoint", daemon=True)
+        self._sharded.thread.start()
+
+    def finish_sharded(self, processes: Processes, wait: bool = False) -> None:
+        """Name the checkpoint that `save_sharded` has begun, if all processes have written; all call."""
+        if self._sharded is None or (not wait and processes.any(self._sharded.thread.is_alive())):
+            return
+        sharded, self._sharded = self._sharded, None
+        sharded.thread.join()
         try:
-            written = _in_all(processes, lambda: _write_shards(temporary, path, state, processes.rank))
+            written = _in_all(processes, sharded.result)
             sums = {name: checksum for files in written for name, checksum in files.items()}
-            described = _described(step, state)
-            _in_all(processes, lambda: processes.is_main and _name_folder(temporary, path, described, sums))
+            _in_all(
+                processes,
+                lambda: processes.is_main and _name_folder(sharded.temporary, sharded.path, sharded.state, sums),
+            )
         except PhenakiError as error:
             self._failure = error
             if processes.is_main:
-                shutil.rmtree(temporary, ignore_errors=True)
-                self._say_missing(step, error)
+                shutil.rmtree(sharded.temporary, ignore_errors=True)
+                self._say_missing(sharded.step, error)
         else:
             if processes.is_main:
                 self._remove_old()
@@ -309,13 +355,21 @@ def _save(state: dict[str, Any], file: IO[bytes]) -> None:
         raise
 
 
-def _write_shards(temporary: Path, path: Path, state: dict[str, Any], rank: int) -> dict[str, int]:
+def _copied(_: str, tensor: Tensor) -> Tensor:
+    """On the CPU."""
+    return tensor.detach().to("cpu", copy=True)
+
+
+def _write_shards(
+    temporary: Path, path: Path, state: dict[str, Any], rank: int, group: dist.ProcessGroup
+) -> dict[str, int]:
     """Write the shards of this process into the temporary folder, as all others do; returns checksums by file."""
     shards: dict[str, Tensor] = {}
     _mapped(state, lambda name, tensor: shards.update({name: tensor}) if is_sharded(tensor) else None)
     with writing(path):
         try:
-            dcp.save(shards, storage_writer=dcp.HuggingFaceStorageWriter(str(temporary), save_distributed=True))
+            writer = dcp.HuggingFaceStorageWriter(str(temporary), save_distributed=True)
+            dcp.save(shards, storage_writer=writer, process_group=group)
         except CheckpointException as error:  # raised in all processes if any failed
             raise next(iter(error.failures.values()))[0] from error
         return {file.name: _checksum(file) for file in temporary.glob(f"shard-{rank + 1:05}-*")}

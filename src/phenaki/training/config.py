@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from phenaki.core.config import bounded, configclass
-from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import Precision
 from phenaki.training.sharding import Strategy
 from phenaki.training.track import TrackerName
@@ -43,10 +42,3 @@ class RunConfig:
     """Run blocks through torch.compile."""
     strategy: Strategy = "ddp"
     """`ddp` replicates the weights and averages gradients; `fsdp` shards the weights of the blocks (FSDP2)."""
-
-    def __post_init__(self) -> None:
-        if self.compile and self.strategy == "fsdp":
-            raise PhenakiError(
-                "run.compile: compiled kernels do not gather the shards of run.strategy fsdp: take run.compile=false, "
-                "or run.strategy=ddp"
-            )

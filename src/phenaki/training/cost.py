@@ -47,8 +47,8 @@ class Cost:
 
     parameters: of each network in training. tokens: ids in the step. flops: forward, backward and optimizers, a
     multiply-add being two. bytes: by what they hold, each kind at its own peak, so that their sum bounds `peak`, the
-    most at one time. shardable: bytes of the weights that run.strategy fsdp shards; largest_shardable: of the largest
-    linear map or convolution among them.
+    most at one time. shardable: bytes of the weights that run.strategy fsdp shards; largest_block: of those of the
+    largest block.
     """
 
     parameters: dict[str, int]
@@ -57,7 +57,7 @@ class Cost:
     bytes: dict[str, int]
     peak: int
     shardable: int
-    largest_shardable: int
+    largest_block: int
 
 
 def step_cost(
@@ -91,7 +91,7 @@ def step_cost(
                 step.run(micro_batch, mode.autocast, False)
             flops = counter.total + (flops - counter.total) // step.penalty_every
     weights = 4 * _count(step.networks.values())
-    shards = [4 * _count([module]) for module in shardable(blocks(step.networks.values()))]
+    shards = [4 * _count(shardable([block])) for block in blocks(step.networks.values())]
     sizes = {
         "weights": weights,
         "frozen networks": 4 * _count(step.frozen),
@@ -107,7 +107,7 @@ def step_cost(
         bytes={kind: size for kind, size in sizes.items() if size},
         peak=sum(sizes.values()) - weights - peak.bytes + max(weights, peak.with_gradients),
         shardable=sum(shards),
-        largest_shardable=max(shards, default=0),
+        largest_block=max(shards, default=0),
     )
 
 

@@ -27,8 +27,8 @@ from phenaki.training.inputs import Inputs, open_inputs
 from phenaki.training.masking import GeneratorBatch, PrefixConfig, masked_logits
 from phenaki.training.optim import OptimizerConfig, Optimizers
 from phenaki.training.previews import Checker, Previews
-from phenaki.training.run import Run
-from phenaki.training.trainer import Metrics, Networks, Trainer
+from phenaki.training.run import Metrics, Run
+from phenaki.training.trainer import Networks, Trainer
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ def score_sampled(
     return loss, {"log_odds": log_odds.detach(), "real": real}
 
 
-def accuracy(log_odds: Tensor, real: Tensor) -> float:
-    """Balanced accuracy: mean over real and generated ids (0.5 by chance). log_odds (F,), real bool (F,); a class
-    without ids counts as 1."""
+def accuracy(log_odds: Tensor, real: Tensor) -> Tensor:
+    """Balanced accuracy, a scalar: mean over real and generated ids (0.5 by chance). log_odds (F,), real bool (F,); a
+    class without ids counts as 1."""
     right = (log_odds > 0) == real
-    rates = [right[which].float().mean().item() if which.any() else 1.0 for which in (real, ~real)]
+    rates = [torch.where(which.any(), (right & which).sum() / which.sum().clamp_min(1), 1.0) for which in (real, ~real)]
     return sum(rates) / 2
 
 
@@ -113,7 +113,7 @@ class CriticTrainer(Trainer):
         norm = self.take_step("optimizers", objective, step)
         self.update_averages(norm)
         return {
-            "critic_loss": losses["critic_loss"].item(),
+            "critic_loss": losses["critic_loss"],
             "critic_accuracy": accuracy(**concatenate(outputs)),
             "grad_norm": norm,
             "lr": self.optimizers["optimizers"].lr(step),

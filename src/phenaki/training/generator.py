@@ -29,8 +29,8 @@ from phenaki.training.known_words import KnownWords
 from phenaki.training.masking import GeneratorBatch, PrefixConfig, masked_logits
 from phenaki.training.optim import OptimizerConfig, Optimizers
 from phenaki.training.previews import Checker, Previews
-from phenaki.training.run import Run
-from phenaki.training.trainer import Metrics, Networks, Trainer
+from phenaki.training.run import Metrics, Run
+from phenaki.training.trainer import Networks, Trainer
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,7 @@ class GeneratorTrainer(Trainer):
         norms = {name: self.take_step(name, objective, step) for name in self.optimizers}
         self.update_averages(norms["optimizers"])
         joined = concatenate(outputs)
-        metrics = {name: loss.item() for name, loss in losses.items()}
-        metrics |= {"accuracy": joined["correct"].float().mean().item(), "grad_norm": norms["optimizers"]}
+        metrics = losses | {"accuracy": joined["correct"].float().mean(), "grad_norm": norms["optimizers"]}
         metrics["lr"] = self.optimizers["optimizers"].lr(step)
         if self.components.critic is not None:
             metrics["critic_accuracy"] = accuracy(joined["log_odds"], joined["real"])

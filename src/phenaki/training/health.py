@@ -112,19 +112,19 @@ def _too_strong(metrics: Mapping[str, float]) -> bool:
 
 
 @torch.no_grad()
-def contrast(made: Tensor, video: Tensor) -> float:
-    """Contrast of reconstructions relative to the originals (B, 3, T, H, W): 0 is one flat colour per frame.
+def contrast(made: Tensor, video: Tensor) -> Tensor:
+    """Contrast of reconstructions relative to the originals (B, 3, T, H, W), a scalar: 0 is one flat colour per frame.
 
     It is the standard deviation of the pixels of a frame. 1 if the originals have no contrast.
     """
     original = _deviation(video)
-    return _deviation(made) / original if original > _FLAT else 1.0
+    return torch.where(original > _FLAT, _deviation(made) / original.clamp_min(_FLAT), 1.0)
 
 
-def _deviation(video: Tensor) -> float:
+def _deviation(video: Tensor) -> Tensor:
     """Standard deviation over the pixels of a frame, mean over frames; torch's own takes nine times as long."""
     pixels = video.float().flatten(3)
-    return float((pixels - pixels.mean(-1, keepdim=True)).square().mean(-1).sqrt().mean())
+    return (pixels - pixels.mean(-1, keepdim=True)).square().mean(-1).sqrt().mean()
 
 
 def check_clips(clips: EvalSamples, size: tuple[int, int]) -> None:

@@ -14,7 +14,7 @@ from phenaki.core.actions import ActionSpec, to_latent
 from phenaki.core.components import fingerprint
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import latent_index
-from phenaki.core.precision import autocast
+from phenaki.core.precision import autocast, to_device
 from phenaki.data.batch import Batch
 from phenaki.data.config import DataConfig
 from phenaki.data.loader import Batches
@@ -56,16 +56,18 @@ class Inputs:
 
     def ids(self, batch: Batch, device: torch.device) -> Tensor:
         """int64 (B, t, h, w)."""
-        return batch["ids"].to(device) if "ids" in batch else self.tokenizer.encode(to_float(batch["video"].to(device)))
+        if "ids" in batch:
+            return to_device(batch["ids"], device)
+        return self.tokenizer.encode(to_float(to_device(batch["video"], device)), check_values=False)
 
     def text(self, batch: Batch, text_encoder: TextEncoder | None, device: torch.device) -> Text | Tensor:
         """Embeddings; for a text encoder in training, the tokens that it reads."""
         if "text" in batch:
             fields = (batch["text"], batch["text_mask"], batch.get("text_frames"))
-            return Text(*(field if field is None else field.to(device) for field in fields))
+            return Text(*(field if field is None else to_device(field, device) for field in fields))
         timed = batch.get("timed_captions")
         captions = batch["captions"] if timed is None else [caption for row in timed for _, caption in row]
-        tokens = text_encoder.tokenize(captions).to(device)
+        tokens = to_device(text_encoder.tokenize(captions), device)
         return tokens if self.learns_text else text_encoder(tokens)
 
     def caption_starts(self, batch: Batch) -> list[list[int]] | None:

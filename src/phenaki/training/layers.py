@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import torch
@@ -10,10 +10,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from phenaki.core.errors import PhenakiError
-from phenaki.generators import Generator
 from phenaki.nn.block import Block
 from phenaki.training.config import RunConfig
-from phenaki.training.sharding import shard, shard_root
+from phenaki.training.sharding import shard
 
 _MAX_SHAPES = 64  # shapes to compile before torch falls back to eager
 
@@ -24,7 +23,7 @@ def blocks(networks: Iterable[nn.Module]) -> list[Block]:
 
 
 def prepare_layers(
-    networks: Iterable[nn.Module], config: RunConfig, device: torch.device, averages: Iterable[nn.Module] = ()
+    networks: Sequence[nn.Module], config: RunConfig, device: torch.device, averages: Iterable[nn.Module] = ()
 ) -> None:
     """Apply run.compile, run.checkpointing and run.strategy to the blocks, before optimizers are made; names of weights
     stay. With fsdp, blocks of networks and averages keep their shards only.
@@ -35,10 +34,7 @@ def prepare_layers(
         check_compiles(device)
         torch._dynamo.config.recompile_limit = _MAX_SHAPES
     if config.strategy == "fsdp":
-        shard(blocks(networks), blocks(averages), device, config.precision)
-        for network in networks:
-            if isinstance(network, Generator):
-                shard_root(network, device)
+        shard(networks, averages, device, config.precision)
     for block in blocks(networks):
         if config.compile:
             block.forward = torch.compile(block.forward, dynamic=None if block.dynamic_lengths else False)

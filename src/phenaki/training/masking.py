@@ -14,6 +14,7 @@ from torch import Tensor
 from phenaki.conditioning import Text, TextEncoder
 from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
+from phenaki.core.precision import to_device
 from phenaki.generators import Generator
 from phenaki.generators.masking import free_positions, masked_count, random_box, random_mask
 
@@ -111,7 +112,7 @@ def add_noise(ids: Tensor, most: float, vocab_size: int, rng: torch.Generator) -
         most * torch.rand(len(ids), 1, 1, 1, generator=rng) * (torch.rand(len(ids), 1, 1, 1, generator=rng) < 0.5)
     )
     noisy, random = torch.rand(ids.shape, generator=rng) < fraction, torch.randint(vocab_size, ids.shape, generator=rng)
-    return torch.where(noisy.to(ids.device), random.to(ids.device), ids)
+    return torch.where(to_device(noisy, ids.device), to_device(random, ids.device), ids)
 
 
 @dataclass(frozen=True)
@@ -199,19 +200,19 @@ def make_micro_batches(
     for n, first in enumerate(firsts):
         rows = slice(first, first + size)
         where, weights = masked[rows].flatten().nonzero().squeeze(1), weight[rows][masked[rows]]
-        uniforms = None if uniform is None else uniform[used : used + len(where)].to(device)
+        uniforms = None if uniform is None else to_device(uniform[used : used + len(where)], device)
         used += len(where)
         batches.append(
             GeneratorBatch(
                 text=texts[n],
-                where=where.to(device),
-                weight=weights.to(device),
-                free=free[rows].flatten().nonzero().squeeze(1).to(device),
+                where=to_device(where, device),
+                weight=to_device(weights, device),
+                free=to_device(free[rows].flatten().nonzero().squeeze(1), device),
                 uniform=uniforms,
                 fraction=float(weights.sum() / total),
                 free_fraction=float(free[rows].sum() / all_free),
                 caption_starts=None if starts is None else starts[n],
-                **{name: tensor[rows].to(device) for name, tensor in columns.items()},
+                **{name: to_device(tensor[rows], device) for name, tensor in columns.items()},
             )
         )
     return batches

@@ -8,11 +8,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from phenaki.core.config import bounded, configclass
 from phenaki.nn.block import Block
-from phenaki.training.sharding import local, partition_sharded
+from phenaki.training.muon import StackedMuon
+from phenaki.training.sharding import laid_out_as, local, partition_sharded
 
 
 @configclass
@@ -60,9 +61,19 @@ class Optimizers:
                 groups = [{"params": some, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
                 self.optimizers.append(torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True))
         if hidden:
+            settings = {"lr": config.lr, "weight_decay": config.weight_decay}
             self.optimizers.append(
-                torch.optim.Muon(hidden, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+                torch.optim.Muon(hidden, adjust_lr_fn="match_rms_adamw", **settings)
+                if hidden[0].device.type in ("cpu", "meta")
+                else StackedMuon(hidden, **settings)
             )
+
+        self._owners = {
+            id(parameter): optimizer
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
 
     def lr(self, step: int) -> float:
         """Learning rate at a step: linear warm-up, constant, then half a cosine down to `final_lr` of it."""
@@ -73,27 +84,52 @@ class Optimizers:
         cosine = config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
         return config.lr * warm * cosine
 
-    def update(self, step: int) -> float:
-        """Clip the gradients, take the step, clear them. Returns the gradient norm before clipping; if it is not
-        finite, no step is taken."""
-        norm = float(clip_gradients(self.parameters, self.config.clip))
+    def update(self, step: int) -> Tensor:
+        """Clip the gradients, take the step, clear them. Returns the gradient norm before clipping, a scalar; if it is
+        not finite, no step is taken: a GPU finds that out by itself."""
+        norm = clip_gradients(self.parameters, self.config.clip)
+        is_bad = ~norm.isfinite()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.lr(step)
-            if math.isfinite(norm):
+            if not is_bad.is_cpu:
+                optimizer.found_inf = is_bad.float()  # of torch's fused AdamW, as a GradScaler sets it, and of our Muon
+                optimizer.step()
+            elif not is_bad:
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return norm
 
     def state_dict(self) -> dict:
-        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+        """The state of each parameter, in the order of `parameters`: which optimizer has it depends on the sharding."""
+        states = [self._owners[id(parameter)].state.get(parameter, {}) for parameter in self.parameters]
+        return {"parameters": [dict(values) for values in states]}
 
     def load_state_dict(self, state: dict) -> None:
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+        for optimizer, saved in zip(self.optimizers, self._by_optimizer(state), strict=True):
             optimizer.load_state_dict(saved)
             for values in optimizer.state.values():  # on the CPU they are still those of the file
                 on_cpu = {key: value for key, value in values.items() if isinstance(value, Tensor) and value.is_cpu}
                 values.update({key: value.clone() for key, value in on_cpu.items()})
+
+    def _by_optimizer(self, state: dict) -> list[dict]:
+        """As torch's optimizers take it."""
+        if "optimizers" in state:  # as an older version wrote it
+            return state["optimizers"]
+        states = dict(zip(map(id, self.parameters), state["parameters"], strict=True))
+        own = []
+        for optimizer in self.optimizers:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            of_each = {
+                number: {
+                    key: laid_out_as(parameter, value) if value.shape == parameter.shape else value
+                    for key, value in states[id(parameter)].items()
+                }
+                for number, parameter in enumerate(parameters)
+                if states[id(parameter)]
+            }
+            own.append({"state": of_each, "param_groups": optimizer.state_dict()["param_groups"]})
+        return own
 
 
 @torch.no_grad()
@@ -110,17 +146,29 @@ def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
     return norm
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
-    """The exponential moving average of a model's weights, from torch; `.module` is the model to evaluate and ship.
+class MovingAverage(AveragedModel):
+    """The exponential moving average of a model's weights, as torch keeps it; `.module` is the model to evaluate and
+    ship.
 
     The decay after n steps is (1 + n) / (10 + n) while that is below `decay`, so that early averages forget the initial
     weights. Buffers are copied: averaging would truncate integers, such as a quantizer's levels.
     """
 
-    def update(averages: list[Tensor], current: list[Tensor], on_device: Tensor | int) -> None:
-        steps = int(average.n_averaged)  # kept on the CPU, so nothing waits for the GPU
-        ema = get_ema_multi_avg_fn(min(decay, (1 + steps) / (10 + steps)))
-        ema([local(tensor) for tensor in averages], [local(tensor) for tensor in current], on_device)
+    def __init__(self, model: nn.Module, decay: float):
+        super().__init__(model)
+        self.decay = decay
 
-    average = AveragedModel(model, multi_avg_fn=update)
-    return average
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """torch's, without the copy to the device for which it would wait: `n_averaged` stays on the CPU."""
+        steps = int(self.n_averaged)
+        averages, current = ([local(tensor) for tensor in each.parameters()] for each in (self.module, model))
+        decay = min(self.decay, (1 + steps) / (10 + steps)) if steps else 0.0
+        torch._foreach_lerp_(averages, current, 1 - decay)
+        for average, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
+            average.copy_(buffer)
+        self.n_averaged += 1
+
+
+def averaged(model: nn.Module, decay: float) -> MovingAverage:
+    return MovingAverage(model, decay)

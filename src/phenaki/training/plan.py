@@ -18,9 +18,10 @@ from phenaki.training.sharding import Strategy, check_shardable
 from phenaki.training.tokenizer import TokenizerRecipe
 
 USABLE = 0.9  # fraction of a device's memory: the rest goes to the driver and to fragmentation
+_A_MACHINE = 8  # devices, among which FSDP shards; several machines hold replicas
 BITS_PER_PIXEL = 0.25  # of packed H.264 at training sizes
 _SHARDED = {"weights": 1, "gradients": 1, "averages": 1, "optimizer": 2}  # tensors of each kind per weight, with AdamW
-_GATHERED = 2  # gathered at a time under FSDP: weights and gradients of one linear map or convolution
+_GATHERED = 4  # under FSDP, of a block: weights and gradients of two in bfloat16, and float32 sums of the gradients
 _UNITS = {"MB": 1e6, "GB": 1e9, "TB": 1e12, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
@@ -156,11 +157,12 @@ def make_plan(
 
 def _on_a_device(cost: Cost, devices: Devices) -> dict[str, int]:
     shards = cost.shardable if devices.strategy == "fsdp" else 0
-    elsewhere = shards - -(-shards // devices.count)
+    elsewhere = shards - -(-shards // min(devices.count, _A_MACHINE))
     sizes = {kind: size - _SHARDED.get(kind, 0) * elsewhere for kind, size in cost.bytes.items()}
     if devices.count > 1:  # replicated gradients are reduced in a copy
         sizes["sum of gradients"] = cost.bytes["gradients"] - shards
-    return sizes | ({"gathered layers": _GATHERED * cost.largest_shardable} if shards else {})
+    gathered = {"gathered blocks": _GATHERED * cost.largest_block, "averages for previews": shards}
+    return sizes | (gathered if shards else {})
 
 
 def _largest(sizes: dict[str, int], clips: int, others: int, activations: int, memory: float) -> int:

@@ -38,7 +38,7 @@ def evaluate_tokenizer(tokenizer: Tokenizer, clips: EvalSamples) -> tuple[dict[s
     ids = tokenizer.encode(video)
     decoded = tokenizer.decode(ids)
     error = (decoded - video).square()
-    perplexity, used = code_usage(ids, tokenizer.vocab_size, tokenizer.num_codebooks)
+    perplexity, used = map(float, code_usage(ids, tokenizer.vocab_size, tokenizer.num_codebooks))
     metrics = {
         f"{clips.name}/psnr": float(np.mean(psnr(error))),
         f"{clips.name}/psnr_first": float(np.mean(psnr(error[:, :, :1]))),

@@ -18,7 +18,7 @@ from phenaki.training.checkpoints import Checkpoints
 # Keys that may change when a run resumes, as they leave its updates as they are.
 _FREE = {f"run.{key}" for key in ("steps", "device", "log_every", "eval_every", "previews", "checkpoint_every")}
 _FREE |= {f"run.{key}" for key in ("trackers", "prompts", "keep", "keep_every", "bad_steps", "timeout")}
-_FREE |= {"run.checkpointing", "run.compile"}
+_FREE |= {"run.checkpointing", "run.compile", "run.strategy"}
 _FREE |= {"data.max_bad_fraction", "data.validation", "loss.lpips_weights", "loss.i3d_weights"}
 _FREE_SECTIONS = ("optimizer", "loss", "run", "sampling")  # may differ where --resume names a checkpoint
 _WRITTEN = ("recipe.json", "metrics.jsonl", "state.json", "words.txt", "wandb_id", "events.out.tfevents.*")
@@ -75,9 +75,6 @@ class ResumePolicy:
 
     def check(self, saved: dict[str, Any], state: Mapping[str, Any]) -> None:
         """Raise PhenakiError for the checkpoint of another recipe, or of a run that builds on other networks."""
-        strategy, own = _section(saved["recipe"], "run").get("strategy", "ddp"), self.recipe["run"]["strategy"]
-        if strategy != own:
-            self.refuse(f"it was written with run.strategy={strategy}")
         if saved["frozen"].keys() != self.frozen.keys():
             self.refuse("it belongs to another stage")
         for name, fingerprint in self.frozen.items():

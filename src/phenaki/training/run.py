@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -28,9 +28,11 @@ from phenaki.training.metrics import MetricsLogger
 from phenaki.training.processes import Processes
 from phenaki.training.resume import ResumePolicy, remove_run
 from phenaki.training.runs import write_state
-from phenaki.training.sharding import check_shardable, local, mesh_of_all, partition_sharded
+from phenaki.training.sharding import check_shardable, laid_out_as, local, partition_sharded, sharding_mesh
 from phenaki.training.track import Preview, check_trackers
 
+Metrics = dict[str, float | Tensor]
+"""Scalars by name."""
 _SAVED_TYPES = {"step": int, "recipe": dict, "frozen": dict, "processes": int, "skipped": int, "state": dict}
 
 
@@ -63,6 +65,8 @@ class Run:
         self.rank, self.world_size = self.processes.rank, self.processes.count
         self.is_main = self.processes.is_main
         self.step = self.skipped = self._skipped_in_a_row = 0
+        self.check_metrics: Callable[[dict[str, float], int], None] = lambda metrics, step: None
+        self._unread: list[tuple[int, Metrics]] = []
         self._saved = -1
         self._lock = ExitStack()
         self._stop = False
@@ -166,7 +170,7 @@ class Run:
             raise unusable
 
     def _restore_from(self, content: checkpoints.Content, state: dict[str, Any]) -> None:
-        mesh = mesh_of_all(self.device) if self.config.strategy == "fsdp" else None
+        mesh = sharding_mesh(self.device) if self.config.strategy == "fsdp" else None
         if self.processes.any(not content.is_here()):
             saved = checkpoints.receive(content, self.processes)
         else:
@@ -181,6 +185,9 @@ class Run:
             )
         for name, value in checkpoints.items(content, saved):
             try:
+                if isinstance(state[name], nn.Module):
+                    own = state[name].state_dict()
+                    value = {key: laid_out_as(own.get(key), tensor) for key, tensor in value.items()}
                 state[name].load_state_dict(value)
             except PhenakiError:
                 raise
@@ -197,6 +204,7 @@ class Run:
         """Copy the state, and write it while the training goes on; all call, as the position in the data differs."""
         if self.step == self._saved:
             return
+        self._read_metrics()
         with self.processes.answered():
             copied = {name: item.state_dict() for name, item in state.items()}
         self._check_finite(copied)
@@ -248,12 +256,14 @@ class Run:
                 self.processes.wait_for_main()  # it evaluates, and writes the model
             self.step += 1
             self._logger.advance(self.step)
+            self._checkpoints.finish_sharded(self.processes)
             if self.step % self.config.checkpoint_every == 0:
                 self.save(state)
                 self.processes.wait_for_main()
         failures = [failure for failure in self.processes.gather(self._failure) if failure]
         if self.step > first or not failures:
             self.save(state)
+        self._checkpoints.finish_sharded(self.processes, wait=True)
         if self.is_main:
             self._checkpoints.wait()
             self._summarize()
@@ -298,34 +308,46 @@ class Run:
         """Whether this step is the last of `every`, or of the run."""
         return (self.step + 1) % every == 0 or self.step + 1 == self.config.steps
 
-    def log(self, **values: float) -> None:
+    def log(self, **values: float | Tensor) -> None:
         """Record the step's values: their means every `log_every` steps. All processes call.
+
+        Values on a GPU are read then, all at once, so that the host never waits for it in between.
 
         A step whose loss (`...loss`) or gradient norm (`...grad_norm`) is not finite was not taken: it is counted as
         `skipped` and excluded from the means. Raises PhenakiError after `bad_steps` of them in a row.
         """
-        if problem := _not_finite(values):
-            self._skip_step(problem)
-        else:
-            self._skipped_in_a_row = 0
-            self._logger.add(values)
-        if self.completes(self.config.log_every):
+        self._unread.append((self.step, values))
+        is_due = self.completes(self.config.log_every)
+        if is_due or self.device.type == "cpu":
+            self._read_metrics()
+        if is_due:
             self._logger.flush(self.step + 1, {"skipped": self.skipped} if self.skipped else {})
 
-    def _skip_step(self, problem: str) -> None:
+    def _read_metrics(self) -> None:
+        """Values of the steps since the last time."""
+        unread, self._unread = self._unread, []
+        for step, values in read_metrics(unread):
+            if problem := _not_finite(values):
+                self._skip_step(problem, step)
+                continue
+            self._skipped_in_a_row = 0
+            self._logger.add(values)
+            self.check_metrics(values, step)
+
+    def _skip_step(self, problem: str, step: int) -> None:
         self.skipped += 1
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row == self.config.bad_steps:
             raise PhenakiError(
-                f"{problem} at step {self.step}; {self.config.bad_steps} steps in a row were skipped as not finite "
+                f"{problem} at step {step}; {self.config.bad_steps} steps in a row were skipped as not finite "
                 f"(run.bad_steps): {self._way_back()}"
             )
         if self._skipped_in_a_row == 1:
-            self.alarm("step skipped", f"{problem}, so the weights were not updated")
+            self.alarm("step skipped", f"{problem}, so the weights were not updated", step)
 
-    def alarm(self, name: str, sentence: str) -> None:
-        """Report a problem on the screen and in all trackers."""
-        self._logger.alarm(name, sentence, self.step + 1)
+    def alarm(self, name: str, sentence: str, step: int | None = None) -> None:
+        """Report a problem, of the running step or an earlier one, on the screen and in all trackers."""
+        self._logger.alarm(name, sentence, (self.step if step is None else step) + 1)
 
     def record(self, values: Mapping[str, float]) -> None:
         """Values of this step alone; the main process calls."""
@@ -338,6 +360,16 @@ class Run:
     def show(self, name: str, preview: Preview, fps: float) -> None:
         """Write clips to the folder and hand them to all trackers; the main process calls."""
         self._logger.preview(name, preview, fps, self.step + 1)
+
+
+def read_metrics(steps: Sequence[tuple[int, Metrics]]) -> list[tuple[int, dict[str, float]]]:
+    """The values of steps as numbers, with one copy from the device."""
+    tensors = [value for _, values in steps for value in values.values() if isinstance(value, Tensor)]
+    numbers = iter(torch.stack([tensor.detach().float() for tensor in tensors]).cpu().tolist() if tensors else [])
+    return [
+        (step, {name: next(numbers) if isinstance(value, Tensor) else value for name, value in values.items()})
+        for step, values in steps
+    ]
 
 
 def _not_finite(values: Mapping[str, float]) -> str:

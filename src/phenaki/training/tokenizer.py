@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from phenaki.core.components import save_component
 from phenaki.core.errors import PhenakiError
-from phenaki.core.precision import Autocast
+from phenaki.core.precision import Autocast, to_device
 from phenaki.data.batch import Batch
 from phenaki.data.config import DataConfig
 from phenaki.data.eval_samples import EvalSamples, eval_samples
@@ -44,9 +44,9 @@ from phenaki.training.gradients import accumulate_gradients
 from phenaki.training.health import Health, check_clips, contrast, diagnosis
 from phenaki.training.optim import OptimizerConfig, Optimizers
 from phenaki.training.previews import evaluate_tokenizer
-from phenaki.training.run import Run
+from phenaki.training.run import Metrics, Run, read_metrics
 from phenaki.training.track import Preview
-from phenaki.training.trainer import Metrics, Networks, Trainer
+from phenaki.training.trainer import Networks, Trainer
 
 DISCRIMINATOR = "discriminator_optimizers"
 _PROOF_EVERY = 5  # steps, once one clip seems to be memorised
@@ -183,9 +183,10 @@ class TokenizerTrainer(Trainer):
         self.tokenizer, self.discriminator = self.networks.tokenizer, self.networks.discriminator
         self.alarms: list[str] = []
         self._health = Health(recipe.tokenizer.quantizer.kind)
+        self._usable: dict[int, float] = {}  # of each step whose metrics are not read yet, the fraction of the codes
 
     def load(self, batch: Batch) -> Tensor:
-        return to_float(batch["video"]).to(self.run.device)
+        return to_float(to_device(batch["video"], self.run.device))
 
     def update(self, video: Tensor, step: int) -> Metrics:
         """One update with a batch, float (B, 3, T, H, W) in [0, 1] on the run's device. Returns the metrics: losses and
@@ -200,17 +201,18 @@ class TokenizerTrainer(Trainer):
         )
         statistics = [self.tokenizer.quantizer.statistics(out.quantized) for out in outputs]
         norm = self.take_step("optimizers", loss, step)
-        metrics = {name: value.item() for name, value in ({"loss": loss} | losses).items()} | {"grad_norm": norm}
-        if not math.isfinite(norm):  # no process took the step
+        metrics = {"loss": loss} | losses | {"grad_norm": norm}
+        if norm.is_cpu and not norm.isfinite():  # no process took the step
             return metrics
-        metrics["reset"] = self._update_quantizer(statistics, outputs[-1].quantized, rng)
+        metrics["reset"] = self._update_quantizer(statistics, outputs[-1].quantized, rng, norm)
         self.update_averages(norm)
 
         if adversarial:
             made = [out.video for out in outputs]
             metrics |= self._update_discriminator(list(zip(micro_batches, made, strict=True)), step)
         metrics |= self._describe(outputs, video) | {"lr": self.optimizers["optimizers"].lr(step)}
-        self._raise_alarms(video, metrics)
+        ids = len(video) * math.prod(self.tokenizer.grid(*video.shape[2:])) / self.tokenizer.num_codebooks
+        self._usable[step] = min(1.0, ids / self.tokenizer.vocab_size)
         return metrics
 
     def _update_discriminator(self, micro_batches: Sequence[tuple[TokenizerBatch, Tensor]], step: int) -> Metrics:
@@ -221,17 +223,21 @@ class TokenizerTrainer(Trainer):
             lambda micro_batch: compute_discriminator_loss(networks, *micro_batch, recipe, autocast, penalize),
         )
         norm, lr = self.take_step(DISCRIMINATOR, loss, step), self.optimizers[DISCRIMINATOR].lr(step)
-        metrics = {name: value.item() for name, value in losses.items()}
-        return metrics | {"discriminator_grad_norm": norm, "discriminator_lr": lr}
+        return losses | {"discriminator_grad_norm": norm, "discriminator_lr": lr}
 
     def _update_quantizer(
-        self, statistics: Sequence[tuple[Tensor, ...]], last: Quantized, rng: torch.Generator
-    ) -> float:
-        """What the quantizer learns without gradients, from the statistics of all processes."""
+        self, statistics: Sequence[tuple[Tensor, ...]], last: Quantized, rng: torch.Generator, norm: Tensor
+    ) -> float | Tensor:
+        """What the quantizer learns without gradients, from the statistics of all processes; nothing if the gradient
+        norm is not finite."""
         quantizer = self.tokenizer.quantizer
+        state = [] if norm.is_cpu or not quantizer.learns else list(quantizer.state_dict().values())
+        before = [tensor.clone() for tensor in state]
         summed = tuple(map(sum, zip(*statistics, strict=True)))
         self.run.processes.all_reduce(summed)
         reset_codes = quantizer.update(summed, last, rng)
+        for tensor, old in zip(state, before, strict=True):
+            tensor.copy_(torch.where(norm.isfinite(), tensor, old))
         self.run.processes.broadcast(quantizer.state_dict().values())  # each process resets codes from its own batch
         return reset_codes
 
@@ -239,14 +245,13 @@ class TokenizerTrainer(Trainer):
         made = torch.cat([out.video for out in outputs]).float()
         ids = torch.cat([out.quantized.ids for out in outputs])
         perplexity, used = code_usage(ids, self.tokenizer.vocab_size, self.tokenizer.num_codebooks)
-        psnr = -10 * math.log10(max(1e-10, (made - video).square().mean().item()))
+        psnr = -10 * (made - video).square().mean().clamp_min(1e-10).log10()
         return {"perplexity": perplexity, "used": used, "contrast": contrast(made, video), "psnr": psnr}
 
-    def _raise_alarms(self, video: Tensor, metrics: Metrics) -> None:
-        """Report the problems of this step."""
-        ids = len(video) * math.prod(self.tokenizer.grid(*video.shape[2:])) / self.tokenizer.num_codebooks
-        for name, sentence in self._health.check(metrics, min(1.0, ids / self.tokenizer.vocab_size)).items():
-            self.run.alarm(name, sentence)
+    def check_metrics(self, metrics: dict[str, float], step: int) -> None:
+        """Report the problems of a step."""
+        for name, sentence in self._health.check(metrics, self._usable.pop(step)).items():
+            self.run.alarm(name, sentence, step)
             self.alarms.append(f"{name}: {sentence}")
 
 
@@ -305,7 +310,7 @@ def overfit_one(recipe: TokenizerRecipe, folder: str | Path, steps: int = 1000, 
         video = to_float(clip).to(run.device)
         history: list[Metrics] = []
         for step in run.steps(trainer.state):
-            history.append(trainer.update(video, step))
+            history += [values for _, values in read_metrics([(step, trainer.update(video, step))])]
             run.log(**history[-1])
             last = step + 1 == steps
             if not last and (history[-1].get("psnr", 0.0) < goal or step % _PROOF_EVERY):

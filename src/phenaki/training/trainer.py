@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,10 +14,9 @@ from phenaki.data.batch import Batch
 from phenaki.data.loader import Batches
 from phenaki.training.layers import prepare_layers
 from phenaki.training.optim import Optimizers, averaged
-from phenaki.training.run import Run
+from phenaki.training.run import Metrics, Run
 from phenaki.training.sharding import gather_full
 
-Metrics = dict[str, float]
 Networks = dict[str, nn.Module]
 
 
@@ -38,6 +36,7 @@ class Trainer(ABC):
         averages: Mapping[str, str] | None = None,
     ):
         self.recipe, self.run = recipe, run
+        run.check_metrics = self.check_metrics
         self.autocast = partial(autocast, run.device, recipe.run.precision)
         for network in networks.values():
             run.processes.broadcast([*network.parameters(), *network.buffers()])
@@ -51,12 +50,16 @@ class Trainer(ABC):
 
     @abstractmethod
     def update(self, batch: Any, step: int) -> Metrics:
-        """One update with what `load` makes of a batch. Returns the metrics."""
+        """One update with what `load` makes of a batch. Returns the metrics, scalars: those on a GPU are not read yet,
+        as the host would wait for it."""
+
+    def check_metrics(self, metrics: dict[str, float], step: int) -> None:  # noqa: B027, a stage need not
+        """Look at the metrics of a step that was taken, when they are read."""
 
     def load(self, batch: Batch) -> Any:
         return batch
 
-    def take_step(self, name: str, objective: Tensor, step: int) -> float:
+    def take_step(self, name: str, objective: Tensor, step: int) -> Tensor:
         """Average the gradients over the processes, and take a step of the optimizers `name`.
 
         Returns the norm of the gradients. If it is not finite, no step was taken: the objective of any process that is
@@ -65,9 +68,9 @@ class Trainer(ABC):
         self._reducers[name].finish(objective)
         return self.optimizers[name].update(step)
 
-    def update_averages(self, norm: float) -> None:
-        """Unless no step was taken, as `norm` tells."""
-        if math.isfinite(norm):
+    def update_averages(self, norm: Tensor) -> None:
+        """Unless no step was taken, as `norm` tells. On a GPU nobody asks: weights that did not change are averaged."""
+        if not (norm.is_cpu and not norm.isfinite()):
             for average, network in zip(self.averages.values(), self._averaged, strict=True):
                 average.update_parameters(network)
 
@@ -79,7 +82,11 @@ class Trainer(ABC):
         for step in run.steps(state, data.prefetch):
             run.log(**self.update(self.load(run.next(data)), step))
             if run.completes(run.config.eval_every):
-                full = {name: gather_full(average.module).eval() for name, average in self.averages.items()}
-                if run.is_main:
-                    with run.evaluating():
-                        preview(full)
+                self._preview(preview)
+
+    def _preview(self, preview: Callable[[Networks], None]) -> None:
+        """In a function of its own, which lets full copies of sharded averages go."""
+        full = {name: gather_full(average.module, self.run.is_main) for name, average in self.averages.items()}
+        if self.run.is_main:
+            with self.run.evaluating():
+                preview({name: network.eval() for name, network in full.items()})

@@ -154,7 +154,12 @@ class Quantizer(nn.Module, ABC):
         """Statistics of a batch for `update`, to be summed over batches and processes; () if there is no update."""
         return ()
 
-    def update(self, statistics: tuple[Tensor, ...], quantized: Quantized, rng: torch.Generator) -> int:
+    @property
+    def learns(self) -> bool:
+        """Whether `update` changes anything."""
+        return False
+
+    def update(self, statistics: tuple[Tensor, ...], quantized: Quantized, rng: torch.Generator) -> int | Tensor:
         """Update the codes other than by gradients, after the optimizer's step.
 
         Args:
@@ -172,12 +177,11 @@ def distance(before: Tensor, after: Tensor) -> Tensor:
     return (before - after).square().sum(-1).mean()
 
 
-def code_usage(ids: Tensor, vocab_size: int, num_codebooks: int = 1) -> tuple[float, float]:
-    """Perplexity of ids (..., w * C) (1..V), and the fraction of the V codes used (0..1): means over C codebooks."""
-    usage = []
-    for column in ids.reshape(-1, num_codebooks).unbind(1):
-        counts = column.unique(return_counts=True)[1].cpu().double()  # not one per code: FSQ may have 2^48
-        p = counts / counts.sum()
-        usage.append((float((-p * p.log()).sum().exp()), len(counts) / vocab_size))
-    perplexity, used = (sum(values) / num_codebooks for values in zip(*usage, strict=True))
-    return perplexity, used
+def code_usage(ids: Tensor, vocab_size: int, num_codebooks: int = 1) -> tuple[Tensor, Tensor]:
+    """Perplexity of ids (..., w * C) (1..V), and the fraction of the V codes used (0..1): means over C codebooks, as
+    scalars that the host has not read."""
+    columns = ids.reshape(-1, num_codebooks).T.sort().values  # not one count per code: FSQ may have 2^48 of them
+    counts = torch.searchsorted(columns, columns, right=True) - torch.searchsorted(columns, columns)  # of equals
+    counts = counts.to(torch.float64 if ids.is_cpu else torch.float32)
+    perplexity = (-(counts / columns.shape[1]).log().mean(1)).exp().mean()
+    return perplexity, (1 / counts).sum(1).mean() / vocab_size

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from phenaki.core.precision import to_device
 from phenaki.tokenizers.quantizers.base import Quantized, Quantizer, QuantizerConfig, distance, in_float32
 
 _COSINES = 2**22  # per chunk: all latents times all codes would not fit in memory
@@ -25,6 +26,7 @@ class Codebook(Quantizer):
         self.register_buffer("use", torch.full((config.codebook_size,), 1 / config.codebook_size))
         if config.init == "kmeans":
             self.register_buffer("started", torch.tensor(0))  # how many codes are initialised
+        self._initialized = False
 
     def quantize(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         before = F.normalize(projected, dim=-1)
@@ -50,19 +52,30 @@ class Codebook(Quantizer):
     @torch.no_grad()
     def statistics(self, quantized: Quantized) -> tuple[Tensor, ...]:
         """Counts (V,) of each code and, for moving averages, sums (V, d) of the latents assigned to it."""
-        counts = torch.bincount(quantized.ids.flatten(), minlength=self.vocab_size).float()
+        ids = quantized.ids.flatten()
+        ones = torch.ones(len(ids), device=ids.device)
+        counts = ones.new_zeros(self.vocab_size).index_add_(0, ids, ones)
         if self.config.update == "gradient":
             return (counts,)
         return counts, _sums(_flat(quantized.before), quantized.ids.flatten(), self.vocab_size)
 
+    @property
+    def learns(self) -> bool:
+        return True
+
     @torch.no_grad()
-    def update(self, statistics: tuple[Tensor, ...], quantized: Quantized, rng: torch.Generator) -> int:
+    def update(self, statistics: tuple[Tensor, ...], quantized: Quantized, rng: torch.Generator) -> int | Tensor:
         """Initialise codes by k-means until all are; then update the averages and reset dead codes."""
         latents = _flat(quantized.before)
-        if self.config.init == "kmeans" and self.started < self.vocab_size:
+        if not self._is_initialized():
             return self._initialize(latents, rng)
         self._average(*statistics)
         return self._reset_dead(latents, rng)
+
+    def _is_initialized(self) -> bool:
+        """Asked of the device until it is so, and then known."""
+        self._initialized = self._initialized or self.config.init != "kmeans" or bool(self.started >= self.vocab_size)
+        return self._initialized
 
     def _initialize(self, latents: Tensor, rng: torch.Generator) -> int:
         """Set as many of the remaining codes as the latents allow to cluster centres."""
@@ -81,12 +94,15 @@ class Codebook(Quantizer):
             weight = new / self.use.clamp_min(torch.finfo(self.use.dtype).tiny)
             self.codes.lerp_(means, weight[:, None])
 
-    def _reset_dead(self, latents: Tensor, rng: torch.Generator) -> int:
-        """Set rarely used codes to random latents."""
-        dead = (self.use < self.config.dead_code_threshold / self.vocab_size).nonzero().flatten()
-        self.codes[dead] = latents[torch.randint(len(latents), (len(dead),), generator=rng).to(latents.device)]
-        self.use[dead] = 1 / self.vocab_size
-        return len(dead)
+    def _reset_dead(self, latents: Tensor, rng: torch.Generator) -> Tensor:
+        """Set rarely used codes to random latents, without knowing how many there are: the n-th dead one takes the n-th
+        of as many numbers as there are codes."""
+        dead = self.use < self.config.dead_code_threshold / self.vocab_size
+        random = to_device(torch.randint(len(latents), (self.vocab_size,), generator=rng), latents.device)
+        chosen = latents[random[(dead.cumsum(0) - 1).clamp_min(0)]]
+        self.codes.copy_(torch.where(dead[:, None], chosen, self.codes))
+        self.use.masked_fill_(dead, 1 / self.vocab_size)
+        return dead.sum()
 
 
 @torch.no_grad()

@@ -1,0 +1,162 @@
+"""Training as a GPU sees it, on a fake one: nobody waits for it, and kernels are few."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from helpers.fake_gpu import DEVICE, FakeGPU
+from phenaki.core.errors import PhenakiError
+from phenaki.nn.transformer import TransformerBlock
+from phenaki.tokenizers import build_tokenizer
+from phenaki.training import generator, recipes, tokenizer
+from phenaki.training.inputs import open_inputs
+from phenaki.training.muon import StackedMuon
+from phenaki.training.optim import OptimizerConfig, Optimizers, averaged
+from phenaki.training.run import Run
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def gpu_costs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("gpu_costs")
+
+
+def steps_on_gpu(trainer_of: Callable, recipe, folder: Path, steps: int) -> list[str]:
+    """Waits of the host in all steps but the first, and in the logs between them."""
+    with FakeGPU() as gpu, Run(folder, recipe.run, recipe) as run:
+        run._logger.begin(0)
+        trainer, data = trainer_of(recipe, run)
+        for run.step in range(steps):
+            run.log(**trainer.update(trainer.load(next(data)), run.step))
+            if run.step == 0:
+                gpu.syncs.clear()  # tables that are kept were made
+        return gpu.syncs
+
+
+def on_fake_gpu(recipe, **run: object):
+    return replace(recipe, run=replace(recipe.run, precision="float32", device="fakegpu", trackers=(), **run))
+
+
+@pytest.mark.parametrize("kind", ["codebook", "fsq", "codebook_ema"])
+def test_a_tokenizers_steps_wait_for_nothing_between_two_logs(kind: str, tmp_path: Path, gpu_costs: ModuleType) -> None:
+    recipe = on_fake_gpu(gpu_costs.tokenizer_recipe(), log_every=4)
+    quantizer = replace(recipes.cvivit_debug().tokenizer.quantizer, kind="fsq")
+    if kind != "fsq":
+        quantizer = replace(recipe.tokenizer.quantizer, update="ema" if kind == "codebook_ema" else "gradient")
+    recipe = replace(recipe, tokenizer=replace(recipe.tokenizer, quantizer=quantizer))
+    trainer_of = lambda recipe, run: (  # noqa: E731
+        tokenizer.TokenizerTrainer(recipe, run),
+        gpu_costs.Batches(recipe.data, 2, captions=False),
+    )
+    assert steps_on_gpu(trainer_of, recipe, tmp_path, 3) == []
+    (read,) = steps_on_gpu(trainer_of, recipe, tmp_path, 4)  # the metrics of all steps
+    assert "copy from the device" in read and "run.py" in read
+
+
+@pytest.mark.parametrize("name", ["masked_debug", "masked_debug with a critic", "causal_debug"])
+def test_a_generators_steps_wait_for_nothing_between_two_logs(name: str, tmp_path: Path) -> None:
+    recipe = on_fake_gpu(recipes.GENERATOR_RECIPES[name.split()[0]](), log_every=4)
+    recipe = replace(recipe, data=replace(recipe.data, batch=2))
+    if "critic" in name:
+        recipe = replace(recipe, critic=replace(recipe.critic, kind="token"))
+    inputs = open_inputs(recipe.data, recipe.text, build_tokenizer(recipes.cvivit_debug().tokenizer), None)
+    trainer_of = lambda recipe, run: (  # noqa: E731
+        generator.GeneratorTrainer(recipe, run, inputs),
+        inputs.batches(recipe.data, run),
+    )
+    assert steps_on_gpu(trainer_of, recipe, tmp_path, 3) == []
+
+
+def test_sampling_waits_for_nothing(gpu_costs: ModuleType) -> None:
+    assert gpu_costs.sampling_syncs() == []
+
+
+class TwoShapes(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.block, self.head = TransformerBlock(64), nn.Linear(64, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.block(x)).square().mean()
+
+
+def test_stacked_muon_is_torchs() -> None:
+    """Weights and state after three steps, and from one to the other."""
+    torch.manual_seed(0)
+    shapes = [(8, 8), (16, 8), (8, 16), (8, 8), (16, 8)]
+    ours = [nn.Parameter(torch.randn(*shape)) for shape in shapes]
+    theirs = deepcopy(ours)
+    stacked = StackedMuon(ours, lr=0.1, weight_decay=0.1)
+    reference = torch.optim.Muon(theirs, lr=0.1, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for step in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        if step == 1:
+            ours[0].grad = theirs[0].grad = None  # as of a layer that the step did not use
+        if step == 2:
+            stacked.load_state_dict(deepcopy(reference.state_dict()))
+        stacked.step()
+        reference.step()
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+        pair = (optimizer.state[p]["momentum_buffer"] for optimizer, p in ((stacked, one), (reference, other)))
+        assert torch.allclose(*pair, atol=1e-6)
+
+
+def test_the_optimizer_of_a_large_recipe_needs_few_kernels(gpu_costs: ModuleType) -> None:
+    assert gpu_costs.optimizer_launches(recipes.base_128()) < 300
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_gpu_skips_a_step_that_is_not_finite_by_itself(kind: str) -> None:
+    network = TwoShapes()
+    config = OptimizerConfig(kind=kind, lr=0.1, warmup_steps=0)
+    with FakeGPU() as gpu:
+        network.to(DEVICE)
+        optimizers, average = Optimizers([network], config, 10), averaged(network, 0.9)
+        x = torch.randn(2, 4, 64).to(DEVICE)
+        for factor, moved in ((1.0, True), (float("nan"), False), (float("inf"), False), (1.0, True)):
+            before = {name: value.values.clone() for name, value in network.state_dict().items()}
+            states = [value.values.clone() for value in tensors_of(optimizers.state_dict())]
+            gpu.syncs.clear()
+            (factor * network(x)).backward()
+            optimizers.update(0)
+            average.update_parameters(network)
+            assert gpu.syncs == []
+            after = {name: value.values for name, value in network.state_dict().items()}
+            assert any(not torch.equal(value, after[name]) for name, value in before.items()) == moved
+            if not moved:
+                kept = [value.values for value in tensors_of(optimizers.state_dict())]
+                assert all(torch.equal(*pair) for pair in zip(states, kept, strict=True))
+        assert all(value.isfinite().all() for value in average.parameters())
+
+
+def tensors_of(state: object) -> list[torch.Tensor]:
+    return [value for value in torch.utils._pytree.tree_leaves(state) if isinstance(value, torch.Tensor)]
+
+
+def test_skipped_steps_are_counted_when_they_are_read(tmp_path: Path) -> None:
+    recipe = on_fake_gpu(recipes.cvivit_debug(), log_every=3, bad_steps=4)
+    with FakeGPU(), Run(tmp_path, recipe.run, recipe) as run:
+        run._logger.begin(0)
+        nan = torch.tensor(float("nan")).to(DEVICE)
+        one = torch.ones(()).to(DEVICE)
+        for run.step, loss in enumerate((one, nan, nan)):
+            run.log(loss=loss, grad_norm=one)
+            assert run.skipped == (2 if run.step == 2 else 0)
+        with pytest.raises(PhenakiError, match="the loss became nan at step 4; 4 steps in a row"):
+            for run.step in range(3, 6):
+                run.log(loss=nan, grad_norm=one)
