@@ -99,8 +99,8 @@ class Codebook(Quantizer):
         of as many numbers as there are codes."""
         dead = self.use < self.config.dead_code_threshold / self.vocab_size
         random = to_device(torch.randint(len(latents), (self.vocab_size,), generator=rng), latents.device)
-        chosen = latents[random[(dead.cumsum(0) - 1).clamp_min(0)]]
-        self.codes.copy_(torch.where(dead[:, None], chosen, self.codes))
+        selected = latents[random[(dead.cumsum(0) - 1).clamp_min(0)]]
+        self.codes.copy_(torch.where(dead[:, None], selected, self.codes))
         self.use.masked_fill_(dead, 1 / self.vocab_size)
         return dead.sum()
 
