@@ -365,9 +365,9 @@ class Run:
 def read_metrics(steps: Sequence[tuple[int, Metrics]]) -> list[tuple[int, dict[str, float]]]:
     """The values of steps as numbers, with one copy from the device."""
     tensors = [value for _, values in steps for value in values.values() if isinstance(value, Tensor)]
-    numbers = iter(torch.stack([tensor.detach().float() for tensor in tensors]).cpu().tolist() if tensors else [])
+    floats = iter(torch.stack([tensor.detach().float() for tensor in tensors]).cpu().tolist() if tensors else [])
     return [
-        (step, {name: next(numbers) if isinstance(value, Tensor) else value for name, value in values.items()})
+        (step, {name: next(floats) if isinstance(value, Tensor) else value for name, value in values.items()})
         for step, values in steps
     ]
 
