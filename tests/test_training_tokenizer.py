@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ from phenaki.data.sources import Sample
 from phenaki.media.convert import to_float, to_uint8
 from phenaki.media.writer import write_video
 from phenaki.perceptual import I3D, LPIPS
-from phenaki.tokenizers import Tokenizer
+from phenaki.tokenizers import Tokenizer, build_tokenizer
 from phenaki.training.health import check_clips
 from phenaki.training.optim import Optimizers
 from phenaki.training.previews import evaluate_tokenizer
@@ -330,3 +330,17 @@ def test_a_run_begins_with_the_weights_of_a_tokenizer_of_its_sizes(tmp_path: Pat
     with pytest.raises(PhenakiError, match="other sizes"):
         train_tokenizer(wider, tmp_path / "wider", init=first)
     assert not (tmp_path / "wider" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("make", [cvivit_debug, cvivit_debug_codebook])
+def test_a_frozen_encoder_keeps_the_ids(make: Callable[[], TokenizerRecipe], tmp_path: Path) -> None:
+    recipe = tiny_recipe(make())
+    recipe = replace(recipe, run=replace(recipe.run, steps=3), freeze_encoder=True)
+    torch.manual_seed(0)
+    first = build_tokenizer(recipe.tokenizer).eval()
+    after = load_component(train_tokenizer(recipe, tmp_path / "run", init=first))
+    video = torch.rand(2, 3, 3, 16, 16)
+    ids = first.encode(video)
+    assert torch.equal(after.encode(video), ids) and not torch.equal(after.decode(ids), first.decode(ids))
+    with pytest.raises(PhenakiError, match="--init-from"):
+        train_tokenizer(recipe, tmp_path / "other")

@@ -57,6 +57,16 @@ class Tokenizer(PretrainedComponent, ABC):
         """Weights of the decoder's last layer, where the adaptive adversarial weight compares gradients."""
         raise PhenakiError(f"{type(self).__name__} defines no last layer: train it with discriminator.adaptive=false")
 
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """Those that ids depend on: of the encoder, and some of the quantizer's."""
+        parameter, (height, width) = next(self.parameters()), self.config.image_size
+        video = torch.zeros(1, 3, 1 + self.patch[0], height, width, device=parameter.device)
+        with torch.enable_grad():
+            quantized = self.quantizer(self.encode_latents(video))
+            codes, parameters = quantized.before.sum() + quantized.after.sum(), list(self.parameters())
+            gradients = torch.autograd.grad(codes, parameters, allow_unused=True)
+        return [each for each, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
+
     @property
     def spec(self) -> TokenizerSpec:
         size = tuple(self.config.image_size)

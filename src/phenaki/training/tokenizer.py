@@ -55,7 +55,8 @@ _LEAST_CARRIED = 6.0  # dB that shuffled codes must cost a memorised clip
 
 @dataclass(frozen=True)
 class TokenizerRecipe:
-    """The complete configuration of a first-stage run."""
+    """The complete configuration of a first-stage run. `freeze_encoder`: only the decoder learns, so that ids stay
+    those of the tokenizer that the run begins with, and generators trained on them stay valid."""
 
     tokenizer: TokenizerConfig = field(default_factory=CViViTConfig)
     data: DataConfig = field(kw_only=True)
@@ -63,6 +64,7 @@ class TokenizerRecipe:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    freeze_encoder: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,9 @@ class TokenizerTrainer(Trainer):
         networks = run.initialize(lambda: build_networks(recipe))
         if init is not None:
             initialize_from(networks["tokenizer"], init)
+        if recipe.freeze_encoder:
+            for parameter in networks["tokenizer"].encoder_parameters():
+                parameter.requires_grad_(False)
         networks = {name: network.to(run.device) for name, network in networks.items()}
         super().__init__(recipe, run, networks, build_optimizers, averages={"tokenizer": "ema"})
         self.networks = TokenizerNetworks(**networks, perceptual=load_perceptual(recipe.loss, run.device))
@@ -204,7 +209,8 @@ class TokenizerTrainer(Trainer):
         metrics = {"loss": loss} | losses | {"grad_norm": norm}
         if norm.is_cpu and not norm.isfinite():  # no process took the step
             return metrics
-        metrics["reset"] = self._update_quantizer(statistics, outputs[-1].quantized, rng, norm)
+        if not recipe.freeze_encoder:
+            metrics["reset"] = self._update_quantizer(statistics, outputs[-1].quantized, rng, norm)
         self.update_averages(norm)
 
         if adversarial:
@@ -274,6 +280,8 @@ def train_tokenizer(
 
     `init`: a tokenizer of the recipe's sizes to fine-tune. `resume` and `overwrite` are those of `Run`.
     """
+    if recipe.freeze_encoder and init is None:
+        raise PhenakiError("freeze_encoder keeps the ids of a trained tokenizer: name one to begin with (--init-from)")
     clips = _check_clips(recipe)
     with Run(folder, recipe.run, recipe, resume=resume, overwrite=overwrite) as run:
         trainer = TokenizerTrainer(recipe, run, init)
