@@ -166,7 +166,7 @@ def test_what_is_missing_is_said(model: Phenaki, recordings: Path, tokenizer: CV
         evaluate(model, ["actions"], data=str(recordings), progress=False)
     with pytest.raises(PhenakiError, match="prompts and stories need"):
         evaluate(model, ["prompts"], data=str(recordings), inverse_dynamics=Reader(), progress=False)
-    assert suites_of(model, "my/clips", Reader()) == ("reconstruction", "actions")
+    assert suites_of(model, "my/clips", Reader()) == ("reconstruction", "generation", "actions")
     assert suites_of(tokenizer, "my/clips", Reader()) == ("reconstruction",)
     other = Reader()
     other.config = InverseDynamicsConfig(("jump",), (16, 16))

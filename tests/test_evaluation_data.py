@@ -255,7 +255,7 @@ def test_the_commands_evaluate_and_compare(
         assert f"Reconstruction of 5 clips of {clips}" in result.output
         assert "bits per pixel" in result.output
         assert "met" not in result.output  # the targets are those of the procedural world
-        assert "LPIPS and rFVD are skipped" in result.stderr
+        assert "LPIPS and FVD are skipped" in result.stderr
         assert len(result.stderr.splitlines()) == 1  # details are in `phenaki doctor`
     result = run("compare", *files)
     assert result.exit_code == 0, result.output

@@ -116,8 +116,10 @@ def test_the_suite_of_an_untrained_model(model: Phenaki, monkeypatch: pytest.Mon
 
 def test_which_suites_apply(model: Phenaki, tokenizer: CViViT, generator: MaskedTransformer) -> None:
     bidirectional = Phenaki(Components(generator, tokenizer, model.text_encoder))
-    assert (*suites_of(model), "actions") == SUITES and "live" not in suites_of(bidirectional)
-    assert suites_of(model, "my/clips") == suites_of(tokenizer) == ("reconstruction",)
+    assert {*suites_of(model), "actions", "generation"} == set(SUITES) and "live" not in suites_of(bidirectional)
+    assert suites_of(model, "my/clips") == ("reconstruction", "generation") and suites_of(tokenizer) == (
+        "reconstruction",
+    )
     with pytest.raises(PhenakiError, match="steers a causal generator"):
         evaluate(bidirectional, ["live"], ShapesEval, progress=False)
 

@@ -6,18 +6,22 @@ import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from phenaki.cli.app import app
-from phenaki.core.errors import PhenakiError
+from phenaki.core.errors import PhenakiError, shortened
+
+if TYPE_CHECKING:
+    from phenaki.pipeline import Phenaki
 
 Network = TypeVar("Network")
 
 
 class Suite(StrEnum):
     reconstruction = "reconstruction"
+    generation = "generation"
     prompts = "prompts"
     stories = "stories"
     live = "live"
@@ -49,7 +53,8 @@ def evaluate(
         Suite,
         typer.Option(
             metavar="NAME",
-            help="reconstruction: quality of the tokenizer. prompts: rate of unseen prompts that are satisfied. "
+            help="reconstruction: quality of the tokenizer. generation: clips generated from the captions of --data "
+            "against its clips. prompts: rate of unseen prompts that are satisfied. "
             "stories: the same for scenes of stories. live: a causal generator that is steered while it runs. "
             "actions: whether one does what the keys say (needs --judge and --data).",
             show_default="all that apply",
@@ -66,8 +71,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="URI",
-            help="Clips to reconstruct, or to continue under actions: a folder, a packed dataset (its validation "
-            "split), tar shards, or 'shapes', the procedural world.",
+            help="Clips to reconstruct, to compare with generated ones, or to continue under actions: a folder, a "
+            "packed dataset (its validation split), tar shards, or 'shapes', the procedural world.",
             show_default="shapes",
             rich_help_panel="Reconstruction",
         ),
@@ -93,6 +98,15 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FOLDER",
+            help="Also write report.html there, with pictures of generated beside real clips.",
+            show_default=False,
+        ),
+    ] = None,
     lpips: LpipsOption = None,
     i3d: Annotated[
         Path | None,
@@ -104,17 +118,19 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Evaluate a model: reconstruction, prompts, stories.
+    """Evaluate a model: reconstruction, and what it generates.
 
-    On the procedural world a checker verifies each caption from the pixels.
+    With --data, generated clips are compared with its held-out ones. On the procedural world a checker verifies each
+    caption from the pixels.
 
     phenaki evaluate shapes-64 --out metrics.json
 
-    phenaki evaluate my/model --suite reconstruction --data my/shards --out metrics.json
+    phenaki evaluate my/model --data my/shards --out metrics.json --report my/report
     """
     from rich.console import Console
 
-    from phenaki.core import hub
+    from phenaki.cli.evaluate_page import write_pairs, write_report
+    from phenaki.core.files import writing
     from phenaki.evaluation import PerceptualNetworks, evaluate, report, suites_of, write_metrics
     from phenaki.perceptual import load_i3d, load_lpips
     from phenaki.pipeline import Phenaki, load, load_part
@@ -128,27 +144,53 @@ def evaluate(
             "tokenizer"
         )
     uri = None if data == "shapes" else data
+    if data is None and isinstance(loaded, Phenaki):
+        _check_world(loaded, model)
     inverse_dynamics = load_part(scorer, "inverse_dynamics") if scorer else None
     suites = suites_of(loaded, uri, inverse_dynamics) if suite is Suite.all else (suite.value,)
-    if data is None and model not in hub.model_names():
+    if data is None and isinstance(loaded, Tokenizer):
         print(
-            f"phenaki: '{model}' is evaluated on the procedural world of shapes, which says little about a model of "
-            "other data: name that with --data",
+            f"phenaki: '{model}' is evaluated on the procedural world of shapes, which says little about a tokenizer "
+            "of other data: name that with --data",
             file=sys.stderr,
         )
     perceptual = PerceptualNetworks()
-    if "reconstruction" in suites:
+    if not {"reconstruction", "generation"}.isdisjoint(suites):
         perceptual = PerceptualNetworks(if_there(load_lpips, lpips), if_there(load_i3d, i3d))
-        warn_skipped(LPIPS=perceptual.lpips, rFVD=perceptual.i3d)
+        warn_skipped(LPIPS=perceptual.lpips, FVD=perceptual.i3d)
+    console = Console(record=page is not None)
+    pictures: list[Path] = []
+    if page is not None:
+        with writing(page):
+            page.mkdir(parents=True, exist_ok=True)
     if out is not None:
         write_metrics(out, {})  # fails before the work if it cannot be written
     for name in suites:  # each is written when done, so that Ctrl-C loses at most one
         options = {"quick": quick, "clips": clips, "frames": frames, "perceptual": perceptual}
         options["inverse_dynamics"] = inverse_dynamics
+        if page is not None and name == "generation":
+            options["show"] = lambda *pairs: pictures.extend(write_pairs(page, *pairs, fps=loaded.fps))
         metrics = evaluate(loaded, (name,), ShapesEval, data=uri, **options)
-        Console().print(report(metrics))
+        console.print(report(metrics))
         for sentence in write_metrics(out, metrics) if out is not None else ():
             print(f"phenaki: {sentence}", file=sys.stderr)
+        if page is not None:
+            write_report(page, model, console.export_html(inline_styles=True, clear=False), pictures)
+    if page is not None:
+        print(f"report and pictures written to {page}")
+
+
+def _check_world(model: Phenaki, name: str) -> None:
+    """Refuse to ask a model about the world of shapes that was not trained on it."""
+    from phenaki.worlds.shapes.captions import VOCABULARY
+
+    unknown = [word for word in model.domain.words if word not in VOCABULARY]
+    if unknown or not model.domain.words:
+        known = f"it was trained on other captions (with {shortened(unknown)})" if unknown else "it does not say so"
+        raise PhenakiError(
+            f"without --data a model is evaluated on the world of shapes, and '{name}' is not known to be of it: "
+            f"{known}. Name its data: phenaki evaluate {name} --data FOLDER, or --data shapes"
+        )
 
 
 def if_there(load: Callable[[Path | None], Network], path: Path | None) -> Network | None:

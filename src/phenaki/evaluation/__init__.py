@@ -1,7 +1,7 @@
 """Model quality, each metric with its protocol: reconstruction of any clips; prompts and stories on a procedural world.
 
-Reading order: protocol, world, clips, pixels, reconstruction, generate, rates, prompts, live, inverse_dynamics,
-actions, report, metrics_file, compare; `files` reconstructs a user's videos.
+Reading order: protocol, world, clips, pixels, reconstruction, generate, generation, rates, prompts, live,
+inverse_dynamics, actions, report, metrics_file, compare; `files` reconstructs a user's videos.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from phenaki.evaluation.actions import actions
 from phenaki.evaluation.clips import CLIPS, Clips
 from phenaki.evaluation.compare import compare
 from phenaki.evaluation.generate import FRAMES, Model
+from phenaki.evaluation.generation import LARGEST, Pairs, clip_frames, generation
 from phenaki.evaluation.inverse_dynamics import InverseDynamics
 from phenaki.evaluation.live import live
 from phenaki.evaluation.metrics_file import SUITES, write_metrics
@@ -29,7 +30,7 @@ from phenaki.perceptual import PerceptualNetworks
 from phenaki.tokenizers import Tokenizer
 
 PROMPTS, STORIES, PLAYED = 500, 200, 60
-OF_DATA = ("reconstruction", "actions")
+OF_DATA = ("reconstruction", "generation", "actions")
 
 
 def suites_of(
@@ -39,8 +40,10 @@ def suites_of(
     if isinstance(model, Tokenizer):
         return ("reconstruction",)
     if data:
-        return OF_DATA if inverse_dynamics else ("reconstruction",)
-    needs_more = {"actions"} if model.components.generator.has_cache else {"actions", "live"}
+        return OF_DATA if inverse_dynamics else ("reconstruction", "generation")
+    needs_more = (
+        {"generation", "actions"} if model.components.generator.has_cache else {"generation", "actions", "live"}
+    )
     return tuple(name for name in SUITES if name not in needs_more)
 
 
@@ -57,21 +60,25 @@ def evaluate(
     frames: int = FRAMES,
     perceptual: PerceptualNetworks = PIXELS_ONLY,
     inverse_dynamics: InverseDynamics | None = None,
+    show: Pairs | None = None,
 ) -> dict[str, Any]:
     """Metrics of a model, or of a tokenizer alone, as JSON-serialisable data: a block per suite, by its name.
 
     Args:
-        suites: of "reconstruction", "prompts" (500 of each kind), "stories" (200) and, of a causal generator, "live"
-            (500 of each kind) and "actions" (60 videos, on `data`); None: all that apply.
+        suites: of "reconstruction", "generation" (up to 256 clips, on `data`), "prompts" (500 of each kind), "stories"
+            (200) and, of a causal generator, "live" (500 of each kind) and "actions" (60 videos, on `data`); None: all
+            that apply.
         world: the procedural world that the prompts, the stories and, without `data`, the clips come from, such as
             `phenaki.worlds.shapes.evaluation.ShapesEval`.
-        data: URI of the clips to reconstruct, or to continue under actions, as for training.
+        data: URI of the clips to reconstruct, to compare with generated ones, or to continue under actions, as for
+            training.
         quick: only the first tenth of the samples.
         seed: of sampling, and of the choice of clips from `data`; clips and prompts of a world are always the same.
         progress: show a progress bar, in a terminal.
         clips, frames: how many clips to reconstruct, and their length.
         perceptual: networks for further reconstruction metrics (LPIPS, rFVD).
         inverse_dynamics: the network that scores "actions", of `phenaki train judge`.
+        show: receives captions, real and generated clips of the first batch of "generation".
 
     Raises PhenakiError for an unknown suite, for prompts and stories of a tokenizer or without a world, and for data
     without usable clips.
@@ -85,7 +92,11 @@ def evaluate(
     if model is tokenizer and set(suites) != {"reconstruction"}:
         raise PhenakiError("a tokenizer alone generates nothing from text: evaluate only its reconstruction")
     if data and not set(suites) <= set(OF_DATA):
-        raise PhenakiError(f"prompts and stories need the procedural world: on '{data}' evaluate only reconstruction")
+        raise PhenakiError(
+            f"prompts and stories need the procedural world: on '{data}' evaluate reconstruction and generation"
+        )
+    if "generation" in suites and not data:
+        raise PhenakiError("the suite 'generation' needs captioned clips to compare with: name them (--data)")
     if "actions" in suites and not (data and inverse_dynamics):
         raise PhenakiError(
             "the suite 'actions' needs recordings to continue (--data) and a network that finds actions in frames "
@@ -98,6 +109,10 @@ def evaluate(
     size = tuple(tokenizer.config.image_size)
     samples = Clips(tokenizer, data or world(size, frames), clip_count, frames, seed)
     measures = {"reconstruction": (clip_count, partial(reconstruction, tokenizer, samples, perceptual=perceptual))}
+    if "generation" in suites:
+        held_out = Clips(tokenizer, data, min(clip_count, LARGEST), clip_frames(model), seed, captions=True)
+        compared = partial(generation, model, held_out, seed, perceptual=perceptual, show=show)
+        measures["generation"] = held_out.count, compared
     if "actions" in suites:
         measures["actions"] = (played, partial(actions, model, inverse_dynamics, data, played, seed))
     if not data:

@@ -28,7 +28,8 @@ class Clips:
     """Always the same `count` clips, or all there are if fewer, at the size and rate of a tokenizer.
 
     `source`: a data URI, or a `World`. Of a packed data set the validation split is taken. Unusable samples are skipped
-    and listed in `skipped`. `protocol` describes the clips after an iteration.
+    and listed in `skipped`; without a caption too, if `captions` is set. `protocol` describes the clips after an
+    iteration.
     """
 
     tokenizer: Tokenizer
@@ -36,6 +37,7 @@ class Clips:
     count: int = CLIPS
     frames: int = FRAMES
     seed: int = 0
+    captions: bool = False
     skipped: list[str] = field(default_factory=list, init=False)
     protocol: dict[str, Any] = field(default_factory=dict, init=False)
 
@@ -86,7 +88,7 @@ class Clips:
     def _usable(self, uri: str, view: ClipView, split: str) -> Iterator[Sample]:
         config = SourceConfig(uri)
         data = DataConfig((config,), size=view.size, fps=view.fps, lengths=(self.frames,), seed=self.seed)
-        source = open_source(config, data, captions=False, split=split)
+        source = open_source(config, data, captions=self.captions, split=split)
         found, rng = 0, np.random.default_rng(self.seed)
         for item, _ in source.items(StreamConfig(self.seed, epochs=1), {}):
             try:

@@ -11,7 +11,7 @@ from typing import Any
 from phenaki.core.errors import PhenakiError
 from phenaki.core.files import parse_json_object, write_atomic
 
-SUITES = ("reconstruction", "prompts", "stories", "live", "actions")
+SUITES = ("reconstruction", "generation", "prompts", "stories", "live", "actions")
 
 _OTHER_FILE = "It is not a metrics file written by `phenaki evaluate --out`: choose another file"
 

@@ -39,7 +39,7 @@ def reconstruction(
     """
     device = next(tokenizer.parameters()).device
     lpips, i3d = perceptual.to(device)
-    frechet = _frechet(i3d) if i3d is not None else None
+    frechet = open_frechet(i3d) if i3d is not None else None
     height, width = tokenizer.config.image_size
     pixels = clips.frames * height * width
     distances: dict[str, list[float]] = defaultdict(list)
@@ -68,7 +68,7 @@ def reconstruction(
         means["first_minus_rest"] = means["psnr_first"] - means["psnr_rest"]
     means |= sharpness(*torch.cat(edges, dim=-1))
     if frechet is not None:
-        means["rfvd"] = _frechet_distance(frechet, clips)
+        means["rfvd"] = frechet_distance(frechet, clips)
     metrics = {
         "protocol": clips.protocol | perceptual.protocol,
         **means,
@@ -101,7 +101,7 @@ def _distances(decoded: Tensor, video: Tensor, lpips: LPIPS | None) -> dict[str,
     return distances
 
 
-def _frechet(i3d: I3D) -> Any:
+def open_frechet(i3d: I3D) -> Any:
     """torchmetrics' Frechet distance over the logits of I3D."""
     try:
         from torchmetrics.image.fid import FrechetInceptionDistance
@@ -111,7 +111,7 @@ def _frechet(i3d: I3D) -> Any:
     return FrechetInceptionDistance(feature=i3d).to(device).requires_grad_(False)
 
 
-def _frechet_distance(frechet: Any, clips: Clips) -> float:
+def frechet_distance(frechet: Any, clips: Clips) -> float:
     if clips.protocol["clips"] < 2:
         raise PhenakiError(f"rFVD needs 2 clips or more, and '{clips.source}' has 1: give more data, or skip rFVD")
     return float(frechet.compute())

@@ -54,6 +54,17 @@ ROWS = {
         Row("caption still true, one object", ("fulfilled", "one_object"), _percent),
         Row("caption still true, two objects", ("fulfilled", "two_objects"), _percent),
     ),
+    "generation": (
+        Row("kernel distance to real clips", ("kernel_distance",), _PLAIN),
+        Row("that of real clips among themselves", ("real_distance",), _PLAIN),
+        Row("FVD", ("fvd",), _DISTANCE),
+        Row("nearest real clip has the caption", ("retrieval", "first"), _percent),
+        Row("one of the five nearest has it", ("retrieval", "five"), _percent),
+        Row("by chance", ("retrieval", "chance"), _percent),
+        Row("motion relative to real clips", ("motion",), _percent),
+        Row("gradient energy relative to real clips", ("gradient_energy",), _percent),
+        Row("blocks relative to real clips", ("blockiness",), _percent),
+    ),
     "prompts": (
         Row("one object", ("one_object",), _percent, 0.95),
         Row("held-out pairs", ("held_out_pairs",), _percent, 0.85),
@@ -86,6 +97,7 @@ ROWS = {
 _MAX_SKIPPED = 10
 _TITLES = {
     "reconstruction": "Reconstruction of {clips} clips of {data}",
+    "generation": "Generation from the captions of {clips} clips of {data}; features: {features}",
     "prompts": "Prompts fulfilled, {prompts_of_each_kind} unseen prompts of each kind",
     "stories": "{stories} stories of {scenes} scenes",
     "actions": "Actions followed, {videos} videos that continue clips of {data}",

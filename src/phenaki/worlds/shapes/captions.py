@@ -177,19 +177,19 @@ def _lexicon() -> dict[tuple[str, ...], tuple[str, str | None]]:
 
 _LEXICON = _lexicon()
 _LONGEST = max(map(len, _LEXICON))
-_VOCABULARY = sorted({word for phrase in _LEXICON for word in phrase})
+VOCABULARY = sorted({word for phrase in _LEXICON for word in phrase})
 _SPELLINGS = {"grey": "gray", "colour": "color", "disk": "disc"}
 
 
 def _unreadable(text: str, words: list[str], at: int) -> PhenakiError:
-    word = next((w for w in words[at:] if w not in _VOCABULARY), None)
+    word = next((w for w in words[at:] if w not in VOCABULARY), None)
     if word is None:
         phrase = " ".join(words[at : at + 4])
         return PhenakiError(
             f"cannot read the caption {text!r} at {phrase!r}: expected something like "
             "'a small red circle moves to the right, on a black background'"
         )
-    hint = did_you_mean(word, _VOCABULARY) or f" It tells of {', '.join(SHAPE_WORDS)} and what they do."
+    hint = did_you_mean(word, VOCABULARY) or f" It tells of {', '.join(SHAPE_WORDS)} and what they do."
     return PhenakiError(f"the world of shapes has no word {word!r}, in the caption {text!r}.{hint}")
 
 
