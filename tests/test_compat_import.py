@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,21 @@ def wrong(state: State) -> State:
     return {key: torch.zeros_like(value) for key, value in state.items()}
 
 
+def wrap_layers(state: State, wrapper: str) -> State:
+    """As after wrapping each layer of a network by itself."""
+    return {re.sub(r"(layers\.\d+\.)", rf"\1{wrapper}", name, count=1): tensor for name, tensor in state.items()}
+
+
 WRAPPED: dict[str, Callable[[State], dict[str, Any]]] = {
     "plain": lambda state: state,
     "DDP": lambda state: put(state, "module."),
+    "layers compiled": lambda state: wrap_layers(state, "_orig_mod."),
+    "layers in FSDP": lambda state: put(wrap_layers(state, "_fsdp_wrapped_module."), "_fsdp_wrapped_module."),
+    "layers of an older FSDP": lambda state: wrap_layers(state, "_fpw_module."),
+    "layers recomputed": lambda state: wrap_layers(state, "_checkpoint_wrapped_module."),
+    "layers in all of them": lambda state: put(
+        wrap_layers(wrap_layers(state, "_fsdp_wrapped_module."), "_checkpoint_wrapped_module._orig_mod."), "module."
+    ),
     "compiled": lambda state: put(state, "_orig_mod."),
     "trainer": lambda state: {
         "model": state,

@@ -20,7 +20,8 @@ from helpers.media_files import even, grey, index_of, video
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.cuts import Cutting, cut_clips
 from phenaki.media import pictures, reader, view
-from phenaki.media.reader import is_interlaced, probe, read_clip, read_frames, read_timeline, read_video
+from phenaki.media.reader import is_interlaced, probe, read_at_rate, read_clip, read_frames, read_timeline, read_video
+from phenaki.media.resample import resample
 from phenaki.media.view import ClipView
 
 FILES = Path(__file__).parent / "files"
@@ -346,6 +347,53 @@ def test_interlaced_videos_are_noticed() -> None:
     assert is_interlaced(video(even(10), options=options), ".mp4")
     assert not is_interlaced(video(even(10)), ".mp4")
     assert not is_interlaced(media_files.animation("GIF", [100] * 3), ".gif")
+
+
+# at another rate
+
+
+@pytest.mark.parametrize(
+    ("form", "ending"), [("mp4", ".mp4"), ("matroska", ".mkv"), ("GIF", ".gif"), ("WebP", ".webp")]
+)
+def test_a_variable_rate_whose_mean_is_the_models_is_resampled(form: str, ending: str, tmp_path: Path) -> None:
+    durations = [50, 50, 50, 350, 50, 200]  # six frames in 750 ms: 8 per second in the mean
+    stamps = np.cumsum([0, *durations]) / 1000
+    path = tmp_path / f"clip{ending}"
+    if ending in (".gif", ".webp"):
+        path.write_bytes(media_files.animation(form, durations, (48, 64)))
+    else:
+        path.write_bytes(video([*stamps[:-1], stamps[-1]], form))
+    clip, info = read_at_rate(path, (48, 64), 8)
+    wanted = [int(np.searchsorted(stamps, index / 8 + 0.0005, "right")) - 1 for index in range(len(clip))]
+    assert index_of(clip) == wanted and wanted[:6] == [0, 2, 3, 3, 4, 5]
+    assert index_of(read_at_rate(path, (48, 64), None)[0]) == list(range(info.frames))
+
+
+def test_a_constant_rate_that_is_the_models_is_kept(tmp_path: Path) -> None:
+    for ending, data in (
+        (".mkv", video(even(20, 8), "matroska")),
+        (".gif", media_files.animation("GIF", [120, 130] * 6)),
+    ):
+        (tmp_path / f"clip{ending}").write_bytes(data)
+        clip, info = read_at_rate(tmp_path / f"clip{ending}", (48, 64), 8)
+        assert index_of(clip) == list(range(info.frames))
+
+
+@pytest.mark.timeout(20)
+def test_frames_that_last_long_do_not_fill_memory_or_disk(tmp_path: Path) -> None:
+    path = tmp_path / "long.gif"
+    images = [Image.new("L", (4, 4), index % 2) for index in range(500)]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=59_000)
+    with pytest.raises(BadSample, match="236,000 frames of 1024x1024, more than the limit of 67,108,864 pixels"):
+        read_at_rate(path, (1024, 1024), 8)
+    with pytest.raises(BadSample, match="29,500 s, which is more than the limit of 200,000 frames at 8 per second"):
+        list(resample(read_frames(path, ".gif", (4, 4)), 8))
+    with pytest.raises(BadSample, match="limit of 200,000 frames"):
+        list(cut_clips(path, ".gif", Cutting(fps=8)))
+    far = tmp_path / "far.mkv"
+    far.write_bytes(video([0, 1, 40_000_000], "matroska"))
+    with pytest.raises(BadSample, match="limit of 200,000 frames"):
+        list(cut_clips(far, ".mkv", Cutting(fps=30)))
 
 
 # what must not be opened

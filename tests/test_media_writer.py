@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -18,7 +19,7 @@ from phenaki.media import writer
 from phenaki.media.convert import to_float, to_uint8
 from phenaki.media.montage import contact_sheet, side_by_side, upscale
 from phenaki.media.reader import read_video
-from phenaki.media.writer import open_writer, write_video
+from phenaki.media.writer import Fragments, encode_mp4, open_writer, remux_mp4, write_video
 
 
 def moving_square(frames: int = 11, height: int = 32, width: int = 48) -> np.ndarray:
@@ -79,6 +80,54 @@ def test_mp4_round_trip(tmp_path: Path, fps: float, frames: int) -> None:
     assert psnr(luma(back.frames), luma(clip)) > 40
     assert psnr(back.frames, clip) > 29 and back.fps == pytest.approx(fps, rel=1e-4)
     assert os.listdir(tmp_path) == ["a.mp4"]
+
+
+@pytest.mark.parametrize("height", [64, 720])
+@pytest.mark.parametrize("way", ["mp4", "fragments", "clip"])
+def test_mp4_says_what_its_colours_are(tmp_path: Path, height: int, way: str) -> None:
+    """Players that are told nothing guess: for 720 lines and more they take another matrix."""
+    clip = np.full((3, height, 64, 3), (40, 200, 40), np.uint8)
+    path = tmp_path / "a.mp4"
+    if way == "mp4":
+        write_video(path, clip, 8)
+    elif way == "clip":
+        path.write_bytes(encode_mp4(clip, Fraction(8), (height, 64), crf=18, g=12))
+    else:
+        with open(tmp_path / "a.part.mp4", "wb") as file:
+            Fragments(file, 8).add(clip)
+        remux_mp4(tmp_path / "a.part.mp4", path)
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc) == (6, 1, 1, 13)
+        y, u, v = (int(np.frombuffer(plane, np.uint8)[0]) for plane in frame.planes)
+    assert (y, u, v) == pytest.approx((131, 81, 69), abs=2)  # of BT.601; of BT.709, y would be 149
+    assert np.abs(read_video(path).frames.astype(int) - (40, 200, 40)).max() < 4
+
+
+@pytest.mark.skipif(os.name != "posix", reason="colons name drives")
+def test_names_are_no_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("a:b")
+    for name in (
+        "10:30.mp4",
+        "file:x.mp4",
+        "http:x.mp4",
+        "pipe:1.mp4",
+        "a:b/c.mp4",
+        "%03d.mp4",
+        "concat:a|b.mp4",
+        "-.mp4",
+    ):
+        write_video(name, moving_square(3), 8)
+        assert len(read_video(name).frames) == 3
+        with open(f"{name}.part", "wb") as file:
+            Fragments(file, 8).add(moving_square(2))
+        remux_mp4(f"{name}.part", name)
+        assert len(read_video(name).frames) == 2
+        os.remove(name)
+    write_video("10:30.gif", moving_square(3), 8)
+    write_video("c:/", moving_square(3), 8)
+    assert len(read_video("10:30.gif").frames) == len(read_video("c:").frames) == 3
 
 
 def test_mp4_plays_in_browsers(tmp_path: Path) -> None:
@@ -252,6 +301,8 @@ def test_a_missing_folder_is_named_before_any_frame_is_made(tmp_path: Path, name
         ("a.mp4", 0, "between 0.01 and 1000 frames per second, not 0"),
         ("a.gif", float("nan"), "per second, not nan"),
         ("a.gif", 200, "GIF shows at most 100 frames per second, not 200"),
+        ("a.gif", 60, "GIF takes at most 50 frames per second, not 60"),
+        ("a.webp", 100, "WebP takes at most 90 frames per second, not 100"),
         ("taken.mp4", 8, "it is a folder"),
         ("file", 8, "it is a file"),
     ],

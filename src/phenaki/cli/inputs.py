@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from phenaki.media.view import MediaInfo
 
 Size = tuple[int, int]  # height, width
-_SAME_RATE = 0.02  # relative: a GIF counts in hundredths of a second
 
 
 def read_size(text: str) -> Size:
@@ -38,7 +37,7 @@ def read_clip(path: Path, size: Size, fps: float) -> Tensor:
     if (info.height, info.width) != size:
         crop = " and cropped" if info.width * size[0] != info.height * size[1] else ""
         fitted.append(f"{info.width}x{info.height} pixels, resized{crop} to {size[1]}x{size[0]}")
-    if info.frames > 1 and not _same(info.fps, fps):
+    if len(clip) != info.frames or (info.frames > 1 and abs(info.fps / fps - 1) > 0.02):
         fitted.append(f"{info.frames} frames at {info.fps:g} fps, resampled to {len(clip)} at {fps:g} fps")
     if fitted:
         print(f"'{path}': {'; '.join(fitted)}", file=sys.stderr)
@@ -71,24 +70,10 @@ def read_mask(path: Path, video: Path, size: Size, fps: float) -> Tensor:
 
 
 def _read(path: Path, size: Size, fps: float) -> tuple[Frames, MediaInfo]:
-    import numpy as np
-
     from phenaki.core.errors import BadSample
-    from phenaki.media.reader import probe, read_frames
-    from phenaki.media.resample import resample
+    from phenaki.media.reader import read_at_rate
 
-    ending = path.suffix.lower()
     try:
-        info = probe(path, ending)
-        timed = read_frames(path, ending, size)
-        if info.frames == 1 or _same(info.fps, fps):
-            frames = [picture() for _, picture in timed if picture is not None]
-        else:
-            frames = list(resample(timed, fps))
+        return read_at_rate(path, size, fps)
     except BadSample as error:
         raise PhenakiError(f"'{path}': {error}") from error
-    return np.stack(frames), info
-
-
-def _same(fps: float, other: float) -> bool:
-    return abs(fps / other - 1) < _SAME_RATE

@@ -11,6 +11,16 @@ from torch import Tensor
 
 from phenaki.core.errors import PhenakiError
 
+# what torch.compile, FSDP, activation checkpointing, DDP and Lightning put into names
+_WRAPPERS = {
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_fpw_module",
+    "_checkpoint_wrapped_module",
+    "_forward_module",
+    "module",
+}
+
 
 @dataclass(frozen=True)
 class NetworkState:
@@ -42,6 +52,17 @@ class NetworkState:
         """The number of layers of a transformer."""
         numbered = re.compile(rf"{re.escape(transformer)}\.layers\.(\d+)\.")
         return len({match[1] for name in self.tensors if (match := numbered.match(name))})
+
+
+def unwrap_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the names that they have without wrappers, which may stand around any module of a network.
+
+    Of tensors whose names become equal, the least wrapped one is kept.
+    """
+    unwrapped: dict[str, Tensor] = {}
+    for name in sorted(tensors, key=lambda name: name.count(".")):
+        unwrapped.setdefault(".".join(part for part in name.split(".") if part not in _WRAPPERS), tensors[name])
+    return {name: unwrapped[name] for name in sorted(unwrapped)}
 
 
 def find_network(

@@ -12,7 +12,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from phenaki.compat.arguments import CViViTArguments, MaskGitArguments, cvivit_config, maskgit_config, read_arguments
-from phenaki.compat.checkpoint import NetworkState, find_network
+from phenaki.compat.checkpoint import NetworkState, find_network, unwrap_names
 from phenaki.compat.cvivit import PegCViViT
 from phenaki.compat.maskgit import PegMaskGit
 from phenaki.core.components import save_component
@@ -68,7 +68,7 @@ def import_tokenizer(checkpoint: Path, out: Path, project: Project, config: Path
     another architecture, for a contradicting configuration, and if `out` cannot be written.
     """
     arguments = read_arguments(CViViTArguments, config)
-    tensors = read_tensors(checkpoint)
+    tensors = unwrap_names(read_tensors(checkpoint))
     network = _find_tokenizer(tensors, checkpoint)
     default_size = (128, 128) if project == "obvious-cvivit" else None
     return _write(PegCViViT(cvivit_config(network, arguments, default_size)), network, checkpoint, out, project)
@@ -80,7 +80,7 @@ def import_maskgit(checkpoint: Path, out: Path, config: Path | None = None) -> I
     config: a JSON file of `MaskGitArguments`. Raises PhenakiError as `import_tokenizer` does.
     """
     arguments = read_arguments(MaskGitArguments, config)
-    tensors = read_tensors(checkpoint)
+    tensors = unwrap_names(read_tensors(checkpoint))
     description = "MaskGIT of phenaki-pytorch"
     network = find_network(tensors, _MASKGIT_LANDMARK, f"'{checkpoint}'", description, _MASKGIT_MODULES)
     tokenizer = _find_tokenizer(tensors, checkpoint) if _has(tensors, _TOKENIZER_LANDMARK) else None

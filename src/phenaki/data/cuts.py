@@ -19,7 +19,7 @@ from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.captions import TimedCaption
 from phenaki.media.convert import Frames
 from phenaki.media.reader import probe, read_frames, read_starts
-from phenaki.media.view import TOLERANCE, MediaInfo, Timed, visible_at
+from phenaki.media.view import TOLERANCE, MediaInfo, Timed, check_frames, visible_at
 from phenaki.media.writer import encode_mp4
 
 KEY_FRAME_EVERY = 24  # frames: a clip from a random place is then read three times as fast as with x264's 250
@@ -126,6 +126,7 @@ def cut_clips(
         yield _still(path, suffix, info, size) if cutting.size else CutClip(path.read_bytes(), suffix, info, 0.0)
         return
     fps = Fraction(cutting.fps or info.fps).limit_denominator(1001)
+    check_frames(info.seconds, max(float(fps), 1 / (cutting.seconds or info.seconds)))
     parts, begin = _shots(path, suffix, info) if cutting.shots else [(0.0, info.seconds)], None
     if within is not None:
         parts, begin = _parts_within(parts, within, info), float(read_starts(path, suffix)[0])

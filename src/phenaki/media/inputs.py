@@ -15,14 +15,12 @@ from torch import Tensor
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.media.convert import Frames, to_float
 from phenaki.media.pictures import render
-from phenaki.media.reader import probe, read_frames, read_video
-from phenaki.media.resample import resample
+from phenaki.media.reader import read_at_rate, read_video
 
 Size = tuple[int, int]  # height, width
 VideoInput = Union[Tensor, np.ndarray, Image.Image, str, os.PathLike[str], Sequence[Any]]  # noqa: UP007, a value
 """What `as_video` takes."""
 
-SAME_RATE = 0.02  # relative: a GIF counts in hundredths of a second
 _LAYOUTS = "(H, W, 3), (T, H, W, 3), (B, T, H, W, 3), or with the 3 channels before H or T"
 
 
@@ -140,11 +138,7 @@ def _read(path: Path, size: Size | None, fps: float | None) -> Frames:
     if size is None or not path.is_file():
         clip = read_video(path)
         return clip.frames if size is None else np.stack([render(Image.fromarray(f), size) for f in clip.frames])
-    ending = path.suffix.lower()
     try:
-        info, timed = probe(path, ending), read_frames(path, ending, size)
-        if fps is None or info.frames == 1 or abs(info.fps / fps - 1) < SAME_RATE:
-            return np.stack([frame() for _, frame in timed if frame is not None])
-        return np.stack(list(resample(timed, fps)))
+        return read_at_rate(path, size, fps)[0]
     except BadSample as error:
         raise PhenakiError(f"'{path}': {error}") from error

@@ -7,6 +7,7 @@ converted. What FFmpeg knows to be broken is a BadSample, never a black or a rep
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -22,14 +23,28 @@ from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.reading import open_regular
 from phenaki.media import pictures, streams
 from phenaki.media.convert import Frames
+from phenaki.media.resample import resample
 from phenaki.media.timing import Timeline
-from phenaki.media.view import FPS, ClipView, Framing, MediaInfo, Timed, TimedClip, check_clip, reading_errors
+from phenaki.media.view import (
+    FPS,
+    MAX_INPUT_PIXELS,
+    ClipView,
+    Framing,
+    MediaInfo,
+    Timed,
+    TimedClip,
+    check_clip,
+    reading_errors,
+)
 
 # read by Pillow, all others by FFmpeg
 PICTURES = frozenset(".apng .avif .bmp .gif .heic .heif .jfif .jpeg .jpg .png .tif .tiff .webp".split())
 VIDEOS = frozenset(
     ".3g2 .3gp .asf .avi .f4v .flv .m2ts .m4v .mkv .mov .mp4 .mpe .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
 )
+
+
+_SAME_RATE = 0.02  # relative: a GIF counts in hundredths of a second
 
 
 class Clip(NamedTuple):
@@ -122,6 +137,22 @@ def _read_all(path: Path, ending: str) -> Clip:
     check_clip(int(repeats.sum()), info.width, info.height)
     frames = [render() for _, render in read_frames(path, ending, (info.height, info.width)) if render]
     return Clip(np.stack(frames).repeat(repeats, axis=0), fps)
+
+
+def read_at_rate(path: Path, size: tuple[int, int], fps: float | None) -> tuple[Frames, MediaInfo]:
+    """All frames of a file, uint8 (T, H, W, 3), resized by their short side and center-cropped to `size` (H, W), and
+    what the file holds.
+
+    They are resampled to `fps`, unless the file has that rate within 2 %, constantly; None takes each frame once.
+    Raises BadSample for a file that cannot be read, and for a clip that is too long.
+    """
+    ending = path.suffix.lower()
+    info, rate = probe(path, ending), read_timeline(path, ending).rate
+    timed = read_frames(path, ending, size)
+    as_it_is = fps is None or info.frames == 1 or (rate is not None and abs(rate / fps - 1) < _SAME_RATE)
+    check_clip(info.frames if as_it_is else math.ceil(info.seconds * fps), size[1], size[0], MAX_INPUT_PIXELS)
+    frames = (render() for _, render in timed if render) if as_it_is else resample(timed, fps)
+    return np.stack(list(frames)), info
 
 
 def _read_folder(path: Path) -> Clip:

@@ -20,6 +20,8 @@ MAX_PICTURE_PIXELS = 100_000_000
 MAX_VIDEO_PIXELS = 40_000_000  # of a frame, of which several are in memory; 8K has 33 million
 MAX_ANIMATION_PIXELS = 4_000_000_000  # of all frames, of which each is decoded before any is used
 MAX_CLIP_PIXELS = 250_000_000  # of all frames of a clip that is read into memory
+MAX_INPUT_PIXELS = 2**26  # of a clip at a model's size, whose float32 copies take 12 bytes a pixel each
+MAX_FRAMES = 200_000  # of a file at another rate: a few bytes can say that a frame lasts for days
 _LONGEST_HOLD = 10.0  # seconds; a longer gap between frames is a jump of the time stamps
 _LARGEST_LOSS = 16  # pixels of the scaled picture per pixel of the crop; beyond, the picture is a thin strip
 
@@ -101,6 +103,15 @@ def check_clip(frames: int, width: int, height: int, most: int = MAX_CLIP_PIXELS
         raise BadSample(
             f"{frames:,} frames of {width}x{height}, more than the limit of {most:,} pixels in all: cut a piece out of "
             "it, or make it smaller"
+        )
+
+
+def check_frames(seconds: float, fps: float) -> None:
+    """Raise BadSample for a video that has more than `MAX_FRAMES` frames at `fps`."""
+    if seconds * fps > MAX_FRAMES:
+        raise BadSample(
+            f"{seconds:,.0f} s, which is more than the limit of {MAX_FRAMES:,} frames at {fps:g} per second: cut it "
+            "into pieces"
         )
 
 

@@ -17,10 +17,12 @@ import av
 import av.filter
 import numpy as np
 from av.container import OutputContainer
+from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 from PIL import Image
 
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.files import check_folder, write_atomic, write_folder_atomic
+from phenaki.core.reading import open_regular
 from phenaki.media.convert import Frames
 from phenaki.media.metadata import Metadata, picture_options, to_comment
 from phenaki.media.montage import contact_sheet
@@ -28,6 +30,7 @@ from phenaki.media.montage import contact_sheet
 Put = Callable[[Frames], None]
 Size = tuple[int, int]  # height, width
 
+_SMPTE170M = 6  # AVCOL_SPC_SMPTE170M, the matrix of BT.601
 _NUMBERED = re.compile(r"frame_(\d+)\.png")
 
 
@@ -121,8 +124,9 @@ def remux_mp4(fragments: str | Path, path: str | Path, metadata: Metadata | None
     """
     with (
         write_atomic(path) as file,
-        av.open(str(fragments)) as source,
-        av.open(file.name, "w", format="mp4", options={"movflags": "+faststart"}) as container,
+        open_regular(fragments) as written,
+        av.open(written) as source,
+        av.open(_file_name(file), "w", format="mp4", options={"movflags": "+faststart"}) as container,
     ):
         _set_comment(container, source.metadata.get("comment") if metadata is None else to_comment(metadata))
         stream = container.add_stream_from_template(source.streams.video[0])
@@ -177,8 +181,13 @@ def _writing_for(path: str | Path) -> Callable[[Path, float, Size, Metadata | No
 def _mp4(path: Path, fps: float, size: Size, metadata: Metadata | None) -> Iterator[Put]:
     options = {"movflags": "+faststart"}
     # by name: to put the index in front (faststart), FFmpeg opens what it has written a second time
-    with write_atomic(path) as file, _h264(file.name, _rate(fps), size, options, metadata=metadata) as put:
+    with write_atomic(path) as file, _h264(_file_name(file), _rate(fps), size, options, metadata=metadata) as put:
         yield put
+
+
+def _file_name(file: IO[bytes]) -> str:
+    """As FFmpeg takes it: in a relative name, what stands before a colon would be a protocol."""
+    return os.path.abspath(file.name)
 
 
 def _set_comment(container: OutputContainer, comment: str | None) -> None:
@@ -209,10 +218,16 @@ def _h264(
         stream = container.add_stream("libx264", rate=rate, options=same | options)
         stream.pix_fmt = "yuv420p"
         stream.height, stream.width = even
+        context = stream.codec_context
+        context.colorspace, context.color_range = _SMPTE170M, ColorRange.MPEG  # else players guess
+        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.IEC61966_2_1
         graph = av.filter.Graph()
         source = graph.add_buffer(width=even[1], height=even[0], format="rgb24", time_base=1 / rate)
         # players and our reader take chroma to lie at the left of two pixels; the encoder's own conversion centers it
-        scale = graph.add("scale", "out_chroma_loc=left:flags=bicubic+accurate_rnd+full_chroma_inp")
+        scale = graph.add(
+            "scale",
+            "out_color_matrix=smpte170m:out_range=tv:out_chroma_loc=left:flags=bicubic+accurate_rnd+full_chroma_inp",
+        )
         graph.link_nodes(source, scale, graph.add("format", "yuv420p"), graph.add("buffersink")).configure()
         indices = count(first)
 
@@ -234,6 +249,11 @@ def _animation(
     """`tick`: the format's time unit in milliseconds, to which the end of each frame is rounded."""
     if 1000 / fps < tick:
         raise PhenakiError(f"{form} shows at most {1000 // tick} frames per second, not {fps:g}.")
+    if 1000 // (10 + tick) < fps:
+        raise PhenakiError(
+            f"Players show frames of 10 ms for 100 ms: {form} takes at most {1000 // (10 + tick)} frames per second, "
+            f"not {fps:g}."
+        )
     images: list[Image.Image] = []
     with write_atomic(path) as file:
         yield lambda frame: images.append(Image.fromarray(frame))
