@@ -74,6 +74,6 @@ def _constant_rate(starts: NDArray[np.float64], tick: float, stated_rates: Seque
     by_fit = sorted(filter(None, [*likely, *common]), key=deviation)
     # the first one stated comes from the header; a few frames may fit several rates
     for rate in (*likely[:1], *by_fit, *stated_rates, Fraction(mean).limit_denominator(1001)):
-        if deviation(rate) < min(max(1.01 * tick, _ERROR), _MOST_OF_FRAME / float(rate)):
+        if rate and deviation(rate) < min(max(1.01 * tick, _ERROR), _MOST_OF_FRAME / float(rate)):
             return rate
     return None
