@@ -15,11 +15,20 @@ def recipes(
         str | None,
         typer.Argument(metavar="NAME", help="Print this recipe as YAML.", show_default=False),
     ] = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Print all keys with types, defaults and meaning, as Markdown.")
+    ] = False,
 ) -> None:
     """List the training recipes, or print one.
 
     phenaki recipes masked_shapes_64
     """
+    if reference:
+        from phenaki.cli import recipes_page
+
+        print(recipes_page.reference(), end="")
+        return
+
     import yaml
 
     from phenaki.core.config import to_dict
