@@ -104,7 +104,7 @@ class InverseDynamicsTrainer(Trainer):
         loss.backward()
         norm = self.take_step("optimizers", loss, step)
         self.update_averages(norm)
-        metrics = {"loss": loss.item()} | {name: value.item() for name, value in losses.items()}
+        metrics = {"loss": loss.detach()} | {name: value.detach() for name, value in losses.items()}
         return metrics | {"grad_norm": norm, "lr": self.optimizers["optimizers"].lr(step)}
 
 
