@@ -28,6 +28,7 @@ from phenaki.training.trainer import Metrics, Networks, Trainer
 
 _CORRUPTED = 0.25  # fraction of the clips that are made unreal
 _BLUR, _PATCH = 8, 8  # px
+_RAREST = 0.02  # rate of a button in a batch, below which its weight rises no further
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,14 @@ def corrupt(video: Tensor, rng: torch.Generator) -> Tensor:
 
 def compute_loss(scores: Transitions, pressed: Tensor, real: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """The objective and its terms, float32 scalars: binary cross-entropies of the buttons, in real clips alone, and of
-    being real. pressed: float (B, N, A). real: bool (B,)."""
-    buttons = F.binary_cross_entropy_with_logits(scores.pressed, pressed, reduction="none").mean((1, 2))
+    being real. Transitions with and without a button weigh the same in sum, or rare buttons would never be found.
+    pressed: float (B, N, A). real: bool (B,)."""
+    kept = real[:, None, None].float().expand_as(pressed)
+    rate = ((pressed * kept).sum((0, 1)) / kept.sum((0, 1)).clamp_min(1)).clamp(_RAREST, 1 - _RAREST)
+    weight = kept * torch.where(pressed > 0, 0.5 / rate, 0.5 / (1 - rate))
+    buttons = F.binary_cross_entropy_with_logits(scores.pressed, pressed, weight, reduction="sum")
     losses = {
-        "loss_buttons": (buttons * real).sum() / real.sum().clamp_min(1),
+        "loss_buttons": buttons / kept.sum().clamp_min(1),
         "loss_real": F.binary_cross_entropy_with_logits(scores.real, real[:, None].float().expand_as(scores.real)),
     }
     return sum(losses.values()), losses
