@@ -1,5 +1,6 @@
 """The command line: `phenaki generate | extend | interpolate | inpaint | play | demo | models | info | push | data |
-train | evaluate | compare | reconstruct | import | runs | recipes | plan | doctor`.
+train | evaluate | compare | reconstruct | import | runs | recipes | plan | weights |
+doctor`.
 
 Nothing here imports torch before a command runs, so that help and usage errors are instant.
 """
@@ -19,6 +20,7 @@ from phenaki.cli import (  # noqa: F401  each registers its commands
     reconstruct,
     runs,
     train,
+    weights,
 )
 from phenaki.cli.app import app, main
 

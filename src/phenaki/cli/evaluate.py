@@ -208,7 +208,7 @@ def warn_skipped(**metrics: object) -> None:
     if missing := [name for name, network in metrics.items() if network is None]:
         names, verb = " and ".join(missing), "are" if len(missing) > 1 else "is"
         print(
-            f"phenaki: {names} {verb} skipped, no weights: `phenaki doctor` says where to get them",
+            f"phenaki: {names} {verb} skipped, no weights: `phenaki weights get lpips i3d` gets them",
             file=sys.stderr,
         )
 

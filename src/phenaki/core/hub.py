@@ -127,7 +127,8 @@ def local_folder(name: str, revision: str = "") -> Path:
         wanted = f"{name} --revision {revision}" if revision else name
         raise PhenakiError(
             f"there is no folder '{name}', and that model is not in the local Hugging Face cache; it is not downloaded "
-            f"automatically. Run `hf download {wanted}` to put it into the cache, {constants.HF_HUB_CACHE}, or "
+            f"automatically. Run `phenaki weights get {name}` or `hf download {wanted}` to put it into the cache, "
+            f"{constants.HF_HUB_CACHE}, or "
             f"`hf download {wanted} --local-dir DIR` on any machine, copy DIR here and pass it instead"
         ) from error
 
@@ -139,6 +140,25 @@ class PushOptions(TypedDict, total=False):
     token: str | bool | None
     revision: str | None
     commit_message: str | None
+
+
+def fetch_text_encoder(name: str) -> Path:
+    """The folder of `owner/name` in the local Hugging Face cache, downloaded unless it is there.
+
+    The hub checks each file. Raises PhenakiError for an unknown name, and if the hub cannot be reached.
+    """
+    if not re.fullmatch(_REPOSITORY, name):
+        raise PhenakiError(f"'{name}' is not owner/name of a model on the Hugging Face hub")
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.model", "merges.txt", "vocab.txt", "pytorch_model.bin"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # network errors depend on the hub's HTTP client
+        raise PhenakiError(
+            f"'{name}' cannot be downloaded from the Hugging Face hub ({type(error).__name__}): check the name and the "
+            f"network, or run `hf download {name} --local-dir DIR` on another machine and pass DIR"
+        ) from error
 
 
 def model_files(folder: Path) -> dict[str, bytes | Path]:

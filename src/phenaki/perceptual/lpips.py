@@ -19,6 +19,7 @@ _EPSILON = 1e-8
 
 _VGG, _HEADS, _BOTH = "vgg16-397923af.pth", "vgg.pth", "lpips.safetensors"
 _HELP = (
+    "`phenaki weights get lpips` downloads both. Without a network, "
     f"get VGG16 from https://download.pytorch.org/models/{_VGG} and the heads of LPIPS from "
     "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/vgg.pth and put both files there "
     "under these names, or disable LPIPS (training: loss.lpips=0)"
