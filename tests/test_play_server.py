@@ -26,9 +26,11 @@ from phenaki.cli.replay import read_recording
 from phenaki.conditioning import WordEncoder
 from phenaki.generators import Components, MaskedTransformer
 from phenaki.media.reader import read_video
-from phenaki.pipeline import Phenaki
+from phenaki.pipeline import Domain, Phenaki
 from phenaki.play import connection as play_connection
 from phenaki.play import session as play_session
+from phenaki.play.inputs import merge
+from phenaki.play.protocol import Adjust, Move, Press, Release, Say, Start
 from phenaki.tokenizers import CViViT
 
 
@@ -290,6 +292,9 @@ def test_the_interface_describes_itself(address: str) -> None:
         ('{"type": "start", "prompt": "a", "options": {"seed": 3}}', "'seed' cannot be adjusted"),
         ('{"type": "start", "prompt": "a", "options": {"steps": NaN}}', "finite|NaN|number"),
         ('{"type": "say", "prompt": "%s"}' % ("x" * 100_000), "at most 1000 characters, not 100,000 characters"),
+        ('{"type": "start", "prompt": "a", "options": {"steps": 1e6}}', "steps 1e\\+06: use at most 100 here"),
+        ("[" * 100_000, "not a message"),
+        ('{"type": "say", "prompt": "\\ud800"}', "not a message|surrogate|UTF-8|no video"),
         ('{"type": "say", "prompt": "a"}', "there is no video yet to say"),
         ('{"type": "press", "action": "left"}', "there is no video yet to press"),
     ],
@@ -313,6 +318,7 @@ def test_bad_steering_is_answered_and_the_video_goes_on(address: str) -> None:
             ({"type": "press", "action": "lef"}, "no button 'lef'.*Did you mean 'left'"),
             ({"type": "say", "prompt": "  "}, "the prompt is empty"),
             ({"type": "adjust", "option": "steps", "value": 0}, "steps 0"),
+            ({"type": "adjust", "option": "steps", "value": 5_000}, "steps 5000: use at most 100"),
         ):
             client.send(**message, id=7)
             error = client.wait_for("error")
@@ -419,6 +425,7 @@ def test_uploads_are_bounded(address: str) -> None:
         ({"prompt": "a", "seconds": 1e9}, 422, "less than or equal to 60"),
         ({"prompt": "a", "events": [{"latent_frame": 0, "kind": "press", "name": "jump"}]}, 400, "no button 'jump'"),
         (b"{", 422, "JSON"),
+        (b" " * 17_000_000, 413, "16 MB"),
     ],
 )
 def test_a_bad_request_is_answered_with_a_sentence(address: str, body: object, status: int, sentence: str) -> None:
@@ -451,3 +458,39 @@ def test_a_broken_connection_can_be_taken_up_again(model: Phenaki, monkeypatch: 
             assert other.wait_for("waiting")["position"] == 1
             other.wait_for("admitted")  # the session is over, since nobody came back
             assert request(address, f"/api/sessions/{name}/video.mp4")[0] == 404
+
+
+@pytest.mark.filterwarnings("ignore::phenaki.core.errors.PhenakiWarning")
+def test_words_that_are_new_to_the_model_are_noted(model: Phenaki) -> None:
+    model.domain = Domain("shapes", (PROMPT,), ("a", "red", "circle"))
+    with serve(model) as address, Client(address) as client:
+        client.start("a red cat")
+        assert client.wait_for("note")["message"].endswith("new to it: cat")
+        client.step()
+
+
+def test_many_messages_come_to_few() -> None:
+    messages = [
+        *(Start(type="start", prompt="old"), Say(type="say", prompt="old"), Start(type="start", prompt="new")),
+        *(Say(type="say", prompt=str(number)) for number in range(50)),
+        *(Press(type="press", action="left"), Release(type="release", action="left")) * 3,
+        *(Release(type="release", action="right"), Press(type="press", action="right")),
+        *(Move(type="move", action="mouse", value=value) for value in (1, 2)),
+        *(Move(type="move", action="throttle", value=value) for value in (1, 2)),
+        *(Adjust(type="adjust", option=option, value=3) for option in ("steps", "steps", "top_k")),
+    ]
+    merged = [
+        tuple(message.model_dump(exclude={"id", "seed", "options", "picture", "fast"}).values())
+        for message in merge(messages, frozenset({"mouse"}))
+    ]
+    assert merged == [
+        ("start", "new"),
+        ("say", "49"),
+        ("press", "left"),
+        ("release", "left"),
+        ("press", "right"),
+        ("move", "mouse", 3),
+        ("move", "throttle", 2),
+        ("adjust", "steps", 3),
+        ("adjust", "top_k", 3),
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import warnings
 from contextlib import suppress
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from phenaki.cli.app import app
 from phenaki.cli.options import DEFAULT_MODEL
-from phenaki.core.errors import PhenakiError, pluralize
+from phenaki.core.errors import PhenakiError, PhenakiWarning, pluralize
 
 PORT = 8300
 _NO_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -78,6 +79,7 @@ def play(
         print(f"http://{f'[{address}]' if ':' in address else address}:{number} (Ctrl-C stops)", flush=True)
         names = (*(allow_host or ()), socket.gethostname())
         server = make_server(engine, Settings(limit, 60 * idle, tuple(name.lower() for name in names)))
+        warnings.simplefilter("ignore", PhenakiWarning)  # what is said of a prompt goes to the client that wrote it
         with suppress(KeyboardInterrupt):  # the server raises it once more when it has ended
             server.run(sockets=[listener])
         engine.close()

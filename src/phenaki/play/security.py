@@ -7,6 +7,10 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
+
+from phenaki.play.protocol import LARGEST_UPLOAD
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -35,8 +39,10 @@ class Gate:
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         reason = self.refusal(headers.get("host", ""), headers.get("origin"))
-        if reason is None:
-            await self.app(scope, receive, _with_headers(send) if scope["type"] == "http" else send)
+        if reason is None and scope["type"] == "http":
+            await self.app(scope, _bounded(receive), _with_headers(send))
+        elif reason is None:
+            await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008, "reason": reason[:120]})
         else:
@@ -62,6 +68,21 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _bounded(receive: Receive) -> Receive:
+    """Raises HTTPException for a body that is too large, once so much of it has come."""
+    size = 0
+
+    async def receive_bounded() -> MutableMapping[str, Any]:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > LARGEST_UPLOAD:
+            raise HTTPException(413, f"more than {LARGEST_UPLOAD // 1_000_000} MB: send less")
+        return message
+
+    return receive_bounded
 
 
 def _with_headers(send: Send) -> Send:

@@ -52,16 +52,6 @@ async def make_video(server: Server, request: VideoRequest, http: Request) -> by
     return await engine.run_file(recorder.save, request.upscale)
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body of a request, of at most `limit` bytes."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise HTTPException(413, f"more than {limit // 1_000_000} MB: use a smaller file")
-    return bytes(body)
-
-
 def make_app(engine: Engine, settings: Settings) -> FastAPI:
     """The application, for a server such as uvicorn. `app.state.server` is its `Server`."""
 
@@ -108,8 +98,7 @@ def _add_routes(app: FastAPI) -> None:
     async def picture(http: Request) -> PlainTextResponse:
         """A picture file (the body) fitted to the model: PNG in base64, for `picture` of other requests."""
         server: Server = app.state.server
-        data = await read_body(http, protocol.LARGEST_UPLOAD)
-        fitted = await server.engine.run_file(to_picture, data, server.engine.model.image_size)
+        fitted = await server.engine.run_file(to_picture, await http.body(), server.engine.model.image_size)
         return PlainTextResponse(fitted)
 
     @app.get("/api/sessions/{name}/video.mp4", responses={200: {"content": {"video/mp4": {}}}})
@@ -155,10 +144,10 @@ def make_server(engine: Engine, settings: Settings) -> uvicorn.Server:
         lifespan="on",
         ws="websockets-sansio",
         ws_max_size=protocol.LARGEST_MESSAGE,
-        ws_max_queue=16,
         ws_ping_interval=10,
         ws_ping_timeout=10,
         ws_per_message_deflate=False,  # it would run on the event loop
+        limit_concurrency=1000,
         timeout_graceful_shutdown=3,
         server_header=False,
         proxy_headers=False,

@@ -14,10 +14,11 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from phenaki.core.errors import PhenakiError
+from phenaki.core.errors import PhenakiError, shortened
 from phenaki.media.convert import Frames
 from phenaki.pipeline import World
 from phenaki.play.engine import Engine
+from phenaki.play.inputs import check_steps, merge
 from phenaki.play.protocol import (
     Ack,
     Adjust,
@@ -42,10 +43,11 @@ _LATE = 0.5  # of a latent frame: what a late one may be made up for
 
 @dataclass
 class Made:
-    """What a worker made of the inputs: a latent frame with its number, unless there is a pause, and errors with the
-    ids of the inputs. `applied`: id of the last input. `started`: of a video that begins."""
+    """What a worker made of the inputs: a latent frame with its number, unless there is a pause, errors with the ids of
+    the inputs, and notes. `applied`: id of the last input. `started`: of a video that begins."""
 
     errors: list[tuple[int, str]]
+    notes: list[str]
     started: dict[str, Any] | None = None
     clip: Frames | None = None
     number: int = 0
@@ -65,7 +67,11 @@ class Session:
         self.replaced = asyncio.Event()  # set when another connection takes up the session
         self.task: asyncio.Task[None] | None = None  # that runs it
         self._world: World | None = None
+        spec = engine.model.generator.config.actions if engine.model.generator.has_cache else None
+        kinds = {} if spec is None else dict(zip(spec.names, spec.kinds, strict=True))
+        self._relative = frozenset(name for name, kind in kinds.items() if kind == "relative")
         self._inputs: list[Message] = []
+        self._notes: list[str] = []
         self._applied = 0  # id of the last input
         self._paused, self._fast = False, False
         self._due = 0.0  # when the next latent frame is begun
@@ -152,6 +158,8 @@ class Session:
             made = await self.engine.run(self._make, inputs, not self._paused)
             for number, sentence in made.errors:
                 self.reply(type="error", id=number, message=sentence)
+            for sentence in made.notes:
+                self.reply(type="note", message=sentence)
             if made.started is not None:
                 self._unshown.clear()
                 self._unsent, self._dropped_before = None, 0
@@ -198,19 +206,20 @@ class Session:
     def _make(self, inputs: list[Message], playing: bool) -> Made:
         """In a worker: apply the inputs and make a latent frame."""
         errors, started = [], None
-        for message in inputs:
+        for message in merge(inputs, self._relative):
             try:
                 started = self._apply(message) or started
             except PhenakiError as error:
                 errors.append((message.id, str(error)))
-            self._applied = message.id or self._applied
+        notes, self._notes = self._notes, []
+        self._applied = next((message.id for message in reversed(inputs) if message.id), self._applied)
         if self._world is None or not playing:
-            return Made(errors, started)
+            return Made(errors, notes, started)
         began = time.perf_counter()
         clip = self._world.step()
         seconds = time.perf_counter() - began
         self.recorder.add(clip)
-        return Made(errors, started, clip, self._world.latent_frames, self._applied, seconds)
+        return Made(errors, notes, started, clip, self._world.latent_frames, self._applied, seconds)
 
     def _apply(self, message: Message) -> dict[str, Any] | None:
         world = self._world
@@ -221,6 +230,7 @@ class Session:
                 raise PhenakiError(f"there is no video yet to {message.type}: send a start first")
             case Say():
                 world.say(message.prompt)
+                self._note_words(message.prompt)
             case Press():
                 world.press(message.action)
             case Release():
@@ -228,15 +238,22 @@ class Session:
             case Move():
                 world.move(message.action, message.value)
             case Adjust():
+                check_steps({message.option: message.value})
                 world.adjust(message.option, message.value)
         return None
+
+    def _note_words(self, prompt: str) -> None:
+        domain = self.engine.model.domain
+        if unknown := domain.unknown_words([prompt]):
+            knows = domain.subject or "the words of its captions"
+            self._notes.append(f"the model knows {knows} only; words that are new to it: {shortened(unknown, 6)}")
 
     def _start(self, start: Start) -> dict[str, Any]:
         model = self.engine.model
         recording = new_recording(self.engine, start.prompt, start.seed, start.options, start.picture)
         world = recording.open(model)
         self.recorder, self._world = Recorder(recording, world, model.fps), world
-        self._applied = start.id
+        self._note_words(start.prompt)
         return {"id": start.id, "prompt": start.prompt, "seed": start.seed}
 
 
@@ -244,6 +261,7 @@ def new_recording(
     engine: Engine, prompt: str, seed: int, options: dict[str, float], picture: str, **fields: Any
 ) -> Recording:
     """That of a video which begins. `picture`: a file in base64, or "". Raises PhenakiError for what is none."""
+    check_steps(options)
     try:
         data = base64.b64decode(picture, validate=True)
     except ValueError as error:

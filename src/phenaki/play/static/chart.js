@@ -13,10 +13,12 @@ export class Chart {
 
   addLatency(now, latency) { this.latencies.push([now, latency]); }
 
-  // Frames per second over the last two seconds, while there are any.
+  // Frames per second over the last two seconds; 0 if there are none.
   rate(now) {
     const recent = this.frames.filter((t) => t > now - 2000);
-    return recent.length < 2 ? 0 : (1000 * (recent.length - 1)) / (recent.at(-1) - recent[0]);
+    if (recent.length < 2) return 0;
+    const seconds = Math.min(2, (now - this.frames[0]) / 1000);
+    return seconds < 1 ? (1000 * (recent.length - 1)) / (recent.at(-1) - recent[0]) : recent.length / seconds;
   }
 
   get latency() { return this.latencies.at(-1)?.[1]; }

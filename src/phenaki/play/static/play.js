@@ -55,8 +55,9 @@ function onMessage(message) {
   if (message.type === "model") setModel(message);
   else if (message.type === "waiting") waitInLine(message);
   else if (message.type === "admitted") setSession(message.session);
-  else if (message.type === "started") { current = message.prompt; say(""); showCaption(); }
+  else if (message.type === "started") { current = message.prompt; showCaption(); }
   else if (message.type === "error") { sent.delete(message.id); fail(message.message); }
+  else if (message.type === "note") fail(message.message, true);
   else if (message.type === "end") { ended = true; finish(message.message); }
 }
 
@@ -111,6 +112,7 @@ function finish(reason) {
 function start(prompt) {
   if (!model) return;
   first = prompt;
+  fail("");
   screen.clear();
   sent.clear();
   setPaused(false, false);
@@ -216,6 +218,7 @@ function remember() {
 
 async function setPicture(file) {
   fail("");
+  if (file.size > 16e6) return fail(`the picture has ${Math.round(file.size / 1e6)} MB: use one of at most 16`);
   try {
     const response = await fetch("/api/picture", { method: "POST", body: file });
     const text = await response.text();
@@ -239,8 +242,7 @@ function explain() {
 }
 
 const status = (text) => { if ($("status").textContent !== text) $("status").textContent = text; };
-const say = fail;
-function fail(text) { $("error").textContent = text; }
+function fail(text, isNote = false) { $("error").textContent = text; $("error").classList.toggle("note", isNote); }
 function banner(text) { $("banner").textContent = text; $("banner").hidden = !text; }
 function overlay(text) { $("overlay").textContent = text; $("overlay").hidden = !text; }
 function showCaption() { $("caption").textContent = current; }
