@@ -7,11 +7,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 import torch
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from phenaki.core.actions import ActionSpec
@@ -90,7 +91,8 @@ class Client:
             return self.messages[-1]
         header = HEADER.unpack_from(message)
         if self.acknowledge:
-            self.send(type="ack", latent_frame=header[0])
+            with suppress(ConnectionClosed):  # what came before is still to be read
+                self.send(type="ack", latent_frame=header[0])
         return header, np.frombuffer(message, np.uint8, offset=HEADER.size).reshape(*header[2:5], 3)
 
     def step(self) -> tuple[tuple, np.ndarray]:
