@@ -123,7 +123,8 @@ class _Answer(BaseHTTPRequestHandler):
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
         kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
-        for key, value in {"Content-Length": str(len(data)), "Content-Type": kind, **(headers or {})}.items():
+        usual = {"Content-Length": str(len(data)), "Content-Type": kind, "Connection": "close"}
+        for key, value in (usual | (headers or {})).items():
             self.send_header(key, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -136,7 +137,7 @@ class _Answer(BaseHTTPRequestHandler):
 @contextmanager
 def serve_hub(cache: Path) -> Iterator[HubServer]:
     """A hub that huggingface_hub talks to, with its cache in that folder, logged in with TOKEN."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
 
     server = HubServer()
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -144,7 +145,9 @@ def serve_hub(cache: Path) -> Iterator[HubServer]:
         patch.setattr(constants, "ENDPOINT", server.url)
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
         patch.setattr(constants, "HF_HUB_CACHE", str(cache))
-        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
+        for module in (constants, file_download):  # older versions hold it in both
+            template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+            patch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
         patch.setenv("HF_TOKEN", TOKEN)
         yield server
     server.shutdown()

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from functools import partial
 from itertools import chain, dropwhile, groupby
 from typing import Any, BinaryIO
@@ -44,6 +45,8 @@ _NO_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 _PICTURE_BRANDS = ("avif", "avis", "heic", "heix", "heim", "heis", "mif1", "msf1")  # brands of ISO media files
 _WITHOUT_INDEX = ("mpeg", "mpegvideo")  # whose time stamps are wrong after seeking
 _WITHOUT_STAMPS = ("avi", "mpegvideo")  # which have the order of decoding alone
+# PyAV 19 replaces what is no UTF-8 by itself
+_BAD_METADATA = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
@@ -120,7 +123,7 @@ class _Video:
         except BaseException:
             self.close()
             raise
-        self.aspect = self.stream.sample_aspect_ratio or 1
+        self.aspect = Fraction(self.stream.sample_aspect_ratio or 1)
 
     def close(self) -> None:
         self.container.close()
@@ -162,7 +165,7 @@ class _Video:
         if self._timeline is None:
             starts = np.array(self._scan(self._unbroken(), check_order=True))
             stream = self.stream
-            stated = [rate for rate in (stream.average_rate, stream.base_rate) if rate]
+            stated = [Fraction(rate) for rate in (stream.average_rate, stream.base_rate) if rate]
             self._timeline = make_timeline(starts, float(stream.time_base), stated)
         return self._timeline
 
@@ -173,7 +176,7 @@ class _Video:
         rate, first = self.stream.average_rate, self.stream.start_time
         if first is None or not rate or rate != self.stream.base_rate:  # no constant rate
             return start
-        return round_to_rate(start, self._seconds(first), rate)
+        return round_to_rate(start, self._seconds(first), Fraction(rate))
 
     def frames_at(self, start: float) -> Iterator[tuple[float, Any]]:
         """Frames with their start times, decoded from the key frame at or before `start`."""
@@ -299,7 +302,7 @@ def open_container(file: BinaryIO) -> InputContainer:
     # an untrusted file may be a playlist: it must not make FFmpeg open other files or addresses
     options = {"protocol_whitelist": "", "format_whitelist": f"{_FORMATS},{_SOUND}"}
     try:
-        container = av.open(file, options=options, metadata_errors="replace")
+        container = av.open(file, options=options, **_BAD_METADATA)
     except av.error.ArgumentError as error:
         raise BadSample(f"it cannot be read: videos have the formats {_FORMATS.replace(',', ', ')}") from error
     brand = container.metadata.get("major_brand", "").strip()
