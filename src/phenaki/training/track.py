@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import resource
 import secrets
 import sys
 import time
@@ -221,8 +220,12 @@ class ThroughputMeter:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that tensors took on the GPU, else that this process had in memory."""
+    """Bytes: the most that tensors took on the GPU, else that this process had in memory; 0 if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most
