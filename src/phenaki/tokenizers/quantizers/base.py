@@ -180,7 +180,7 @@ def distance(before: Tensor, after: Tensor) -> Tensor:
 def code_usage(ids: Tensor, vocab_size: int, num_codebooks: int = 1) -> tuple[Tensor, Tensor]:
     """Perplexity of ids (..., w * C) (1..V), and the fraction of the V codes used (0..1): means over C codebooks, as
     scalars that the host has not read."""
-    columns = ids.reshape(-1, num_codebooks).T.sort().values  # not one count per code: FSQ may have 2^48 of them
+    columns = ids.reshape(-1, num_codebooks).T.contiguous().sort().values  # not one count per code: there may be 2^48
     counts = torch.searchsorted(columns, columns, right=True) - torch.searchsorted(columns, columns)  # of equals
     counts = counts.to(torch.float64 if ids.is_cpu else torch.float32)
     perplexity = (-(counts / columns.shape[1]).log().mean(1)).exp().mean()
