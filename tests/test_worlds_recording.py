@@ -78,3 +78,12 @@ def test_the_dataset_gives_actions_where_it_has_control() -> None:
     assert dataset(OPTIONS).sample(0, 1).video.shape[0] == 1  # an image
     with pytest.raises(PhenakiError, match="control=0.5 is for recordings"):
         dataset({"control": 0.5})
+
+
+def test_scenes_of_long_training_clips_are_as_quick_as_those_of_short_ones() -> None:
+    """A scene has 11 frames and at most 16 at rest, whatever the longest clip of a training is."""
+    datasets = [ShapesDataset({"recordings": True}, seed=0, split="train", size=(64, 64), frames=n) for n in (51, 101)]
+    for index in range(20):
+        recordings = [dataset.sample(index, 51) for dataset in datasets]
+        assert np.array_equal(*(recording.video for recording in recordings))
+        assert recordings[0].timed_captions[1][0] <= 27

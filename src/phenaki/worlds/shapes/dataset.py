@@ -10,6 +10,7 @@ from phenaki.core.actions import ActionSpec
 from phenaki.core.config import bounded, configclass, from_dict
 from phenaki.core.errors import PhenakiError
 from phenaki.worlds.shapes.recording import KEYS, Recording
+from phenaki.worlds.shapes.scene import REFERENCE_FRAMES
 from phenaki.worlds.shapes.world import ShapesSample, ShapesWorld
 
 
@@ -39,17 +40,18 @@ class ShapesDataset:
     ) -> None:
         selected = from_dict(ShapesOptions, options, "the options of 'shapes'")
 
-        def world(continued: float) -> ShapesWorld:
+        def world(continued: float, frames: int = frames) -> ShapesWorld:
             world_split = "train" if split == "train" else "test"
             return ShapesWorld(seed, world_split, size, frames, selected.objects or None, continued)
 
         self.options = selected
         self.actions = ActionSpec(KEYS, ("button",) * len(KEYS)) if selected.control else None
         self.clips, self.images = world(selected.continued if frames > 1 else 0.0), world(0.0)
+        self.recordings = world(0.0, REFERENCE_FRAMES)  # their scenes are as quick as those of clips
 
     def sample(self, index: int, frames: int) -> ShapesSample | Recording:
         if self.options.recordings and frames > 1:
-            recording = self.images.recording(index, frames, self.options.control)
+            recording = self.recordings.recording(index, frames, self.options.control)
             return recording if self.actions else replace(recording, actions=None)
         sample = (self.clips if frames > 1 else self.images)[index]
         return replace(sample, video=sample.video[:frames])
