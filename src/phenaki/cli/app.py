@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import sys
@@ -78,6 +79,9 @@ def main() -> None:
     # that sleep at once cost a third of the speed (docs/log.md). So they spin briefly, then sleep.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold letters that a terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = _warning
     app(prog_name="phenaki")
 

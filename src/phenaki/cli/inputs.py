@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phenaki.core.errors import PhenakiError
+from phenaki.core.reading import open_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +24,14 @@ def read_size(text: str) -> Size:
     if not (found := re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text.lower())):
         raise PhenakiError(f"size '{text}': give width x height in pixels, such as 96x64")
     return int(found[2]), int(found[1])
+
+
+def check_file(path: Path) -> None:
+    """Raise PhenakiError for a file that is missing or cannot be opened, which is quicker than loading a model."""
+    try:
+        open_regular(path).close()
+    except OSError as error:
+        raise PhenakiError(f"'{path}': it cannot be read: {error.strerror or error}") from error
 
 
 def read_clip(path: Path, size: Size, fps: float) -> Tensor:

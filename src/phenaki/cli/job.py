@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phenaki.cli.inputs import read_clip, read_mask, read_picture
+from phenaki.cli.inputs import check_file, read_clip, read_mask, read_picture
 from phenaki.cli.options import VideoArgs
 from phenaki.core.errors import PhenakiError
 
@@ -43,6 +43,8 @@ class Job:
 
     def make(self) -> None:
         """Generate and write the video."""
+        for file in self.inputs.values():
+            check_file(file)
         path = self.video.check(str(self.prompts[0]), self.frames)
 
         from phenaki.pipeline import sampling_progress

@@ -172,7 +172,8 @@ class VideoArgs:
         """Where the video goes; `title` names it if --out does not. Raises PhenakiError for what can be refused at
         once, without torch: paths, lengths, sizes, unknown models."""
         from phenaki.core import hub
-        from phenaki.core.grid import latent_frames, patch_rows
+        from phenaki.core.grid import check_frame_size, check_scene_length, latent_frames, patch_rows
+        from phenaki.core.reading import read_regular
         from phenaki.media.writer import check_path
 
         path = output_path(self.out, title)
@@ -184,13 +185,16 @@ class VideoArgs:
             return path
         config = hub.resolve(self.model) / "generator" / "config.json"
         try:
-            spec = json.loads(config.read_text("utf-8"))["config"]["tokenizer"]
+            spec = json.loads(read_regular(config))["config"]["tokenizer"]
             patch, image_size = spec["patch"], spec["image_size"]
         except (OSError, ValueError, KeyError, TypeError):  # loading the model says what is wrong with it
             return path
         for length in [frames] if isinstance(frames, int) else frames or ():
+            check_scene_length(length)
             latent_frames(length, patch[0])
-        patch_rows(*self.frame_size(image_size), tuple(patch[1:]))
+        height, width = self.frame_size(image_size)
+        patch_rows(height, width, tuple(patch[1:]))
+        check_frame_size(height, width, image_size)
         return path
 
     def frame_size(self, trained: Sequence[int]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,15 +12,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from phenaki.cli.job import Job
 from phenaki.cli.output import PIPE, Output
 from phenaki.core.errors import PhenakiError, pluralize, shortened
 from phenaki.core.files import parse_json_object
 from phenaki.core.locks import lock
+from phenaki.core.reading import open_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from phenaki.sampling import Rollout, Scene
 
 _SETTINGS = {"frames", "prime_frames"}
+_MAX_LINE = 100_000  # bytes
 _PROGRESS = {"finished": int, "digest": str, "frames": int, "bytes": int, "settings": dict}
 
 
@@ -72,15 +75,28 @@ def read_story(path: Path) -> Iterator[Line]:
 
 def _lines(path: Path) -> Iterator[bytes]:
     if path == PIPE:
-        yield from sys.stdin.buffer
+        yield from _bounded_lines(sys.stdin.buffer, "the story")
         return
     try:
-        with open(path, "rb") as file:
-            yield from file
+        with open_regular(path) as file:
+            yield from _bounded_lines(file, f"'{path}'")
     except FileNotFoundError as error:
         raise PhenakiError(f"there is no story file '{path}'") from error
     except IsADirectoryError as error:
         raise PhenakiError(f"the story '{path}' is a folder: give a text file") from error
+    except OSError as error:
+        advice = ": give '-' and pass it on standard input" if error.errno == errno.EINVAL else ""
+        raise PhenakiError(f"the story '{path}' cannot be read: {error.strerror}{advice}") from error
+
+
+def _bounded_lines(file: BinaryIO, name: str) -> Iterator[bytes]:
+    for number in count(1):
+        line = file.readline(_MAX_LINE + 1)
+        if len(line) > _MAX_LINE:
+            raise PhenakiError(f"{name}, line {number}: more than {_MAX_LINE:,} bytes: write one prompt per line")
+        if not line:
+            return
+        yield line
 
 
 def _parsed(line: str, where: str) -> Line:

@@ -15,6 +15,18 @@ from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import to_device
 from phenaki.core.pretrained import PretrainedComponent
 
+_MAX_PROMPT = 100_000  # characters
+
+
+def check_text(prompt: str) -> None:
+    """Raise PhenakiError for what no text encoder reads: text that is not Unicode, or of the length of a book."""
+    if len(prompt) > _MAX_PROMPT:
+        raise PhenakiError(f"the prompt has {len(prompt):,} characters; at most {_MAX_PROMPT:,} are taken")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:  # bytes of another encoding, as a terminal may pass them on
+        raise PhenakiError(f"the prompt {prompt!a:.100} is not valid UTF-8 text") from error
+
 
 class Text(NamedTuple):
     """Text embeddings that a generator is conditioned on.

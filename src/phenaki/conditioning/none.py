@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from phenaki.conditioning.base import Text, TextEncoder
+from phenaki.conditioning.base import Text, TextEncoder, check_text
 from phenaki.core.errors import PhenakiWarning
 
 
@@ -19,7 +19,8 @@ class NoTextConfig:
     width: ClassVar[int] = 1  # generators attend to their null embedding only
 
     def check(self, prompt: str) -> None:
-        """Any prompt is valid, and ignored."""
+        """Any text is valid, and ignored."""
+        check_text(prompt)
 
 
 class NoText(TextEncoder):

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from phenaki.conditioning.base import Text, TextEncoder
+from phenaki.conditioning.base import Text, TextEncoder, check_text
 from phenaki.core.components import ExternalWeights
 from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError, PhenakiWarning
@@ -44,7 +44,8 @@ class PretrainedConfig:
     """Of the computation; "stored": as in the files."""
 
     def check(self, prompt: str) -> None:
-        """Any prompt is valid, empty ones too; long ones are truncated."""
+        """Any text is valid, empty ones too; long ones are truncated."""
+        check_text(prompt)
 
 
 class PretrainedEncoder(ExternalWeights, TextEncoder):
@@ -55,6 +56,7 @@ class PretrainedEncoder(ExternalWeights, TextEncoder):
     """
 
     learned = False
+    dtypes = (*TextEncoder.dtypes, torch.float16)
 
     def __init__(self, config: PretrainedConfig):
         super().__init__()

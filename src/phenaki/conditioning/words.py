@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from phenaki.conditioning.base import Text, TextEncoder
+from phenaki.conditioning.base import Text, TextEncoder, check_text
 from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
 from phenaki.nn.attention import HEAD_DIM
@@ -38,6 +38,7 @@ class WordEncoderConfig:
 
     def check(self, prompt: str) -> None:
         """Raise PhenakiError for a prompt that is empty, too long, or in another alphabet."""
+        check_text(prompt)
         words = split_words(prompt)
         if not words:
             raise PhenakiError("the prompt is empty: describe the video, for example 'a red circle moves right'")

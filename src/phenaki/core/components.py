@@ -19,6 +19,7 @@ from phenaki.core.config import from_dict, non_default, to_dict
 from phenaki.core.errors import PhenakiError, did_you_mean, shortened
 from phenaki.core.files import parse_json_object, write_folder_atomic, writing
 from phenaki.core.memory import lay_out
+from phenaki.core.reading import read_regular
 from phenaki.core.registry import REGISTRIES
 from phenaki.core.version import __version__
 from phenaki.core.weights import check_fits, read_safetensors
@@ -138,9 +139,9 @@ def read_json(path: Path) -> dict[str, Any]:
         found = f"it contains {shortened(inside)} but no {path.name}" if inside else "it is empty"
         raise PhenakiError(f"'{folder}' is not a model folder: {found}.")
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
-        raise PhenakiError(f"'{path}' cannot be read: {error}.") from error
+        raise PhenakiError(f"'{path}' cannot be read: {error.strerror}.") from error
     return parse_json_object(data, f"'{path}'")
 
 

@@ -5,7 +5,12 @@ Nothing here imports torch, so that the command line can refuse what does not fi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from phenaki.core.errors import PhenakiError
+
+MAX_SCENE_FRAMES = 10_000
+MAX_ENLARGEMENT = 16  # of the pixels of a frame
 
 
 def latent_frames(frames: int, period: int) -> int:
@@ -20,6 +25,21 @@ def latent_frames(frames: int, period: int) -> int:
             f"the nearest are {below} and {below + period}"
         )
     return 1 + (frames - 1) // period
+
+
+def check_scene_length(frames: int) -> None:
+    """Raise PhenakiError for a scene that would take days."""
+    if frames > MAX_SCENE_FRAMES:
+        raise PhenakiError(f"{frames:,} frames: a scene has at most {MAX_SCENE_FRAMES:,}; give several scenes")
+
+
+def check_frame_size(height: int, width: int, trained: Sequence[int]) -> None:
+    """Raise PhenakiError for frames far larger than the (height, width) of training."""
+    if height * width > MAX_ENLARGEMENT * trained[0] * trained[1]:
+        raise PhenakiError(
+            f"size {width}x{height}: frames have at most {MAX_ENLARGEMENT} times the pixels of those of "
+            f"training, {trained[1]}x{trained[0]}"
+        )
 
 
 def frame_count(t: int, period: int) -> int:

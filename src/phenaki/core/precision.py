@@ -61,6 +61,15 @@ def autocast(device: torch.device, precision: Precision = "auto") -> torch.autoc
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bfloat16)
 
 
+def check_dtype(dtype: torch.dtype, dtypes: Sequence[torch.dtype], name: str) -> None:
+    """Raise PhenakiError for weights of a type in which a network does not run."""
+    if dtype not in dtypes:
+        raise PhenakiError(
+            f"the weights of {name} are {' or '.join(map(str, dtypes))}, not {dtype}: keep them, and set its precision "
+            'to "bfloat16" for matrix products that are faster'
+        )
+
+
 def precision_of(dtype: torch.dtype) -> Precision:
     """The precision that a type of tensors stands for. Raises PhenakiError for those in which networks do not run."""
     known: dict[torch.dtype, Precision] = {torch.float32: "float32", torch.bfloat16: "bfloat16"}

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self, Unpack
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from phenaki.core import hub
 from phenaki.core.card import component_card
 from phenaki.core.components import CONFIG_FILE, component_kind, load_component, save_component
 from phenaki.core.errors import PhenakiError
 from phenaki.core.hub import CARD_FILE, HubOptions, PushOptions
-from phenaki.core.precision import best_device, move
+from phenaki.core.precision import best_device, check_dtype, move
 from phenaki.core.registry import REGISTRIES
 
 
 class PretrainedComponent(nn.Module):
-    """A tokenizer, generator, text encoder or critic: a class of a registry, or a base class of some."""
+    """A tokenizer, generator, text encoder or critic: a class of a registry, or a base class of some.
+
+    dtypes: of its weights, in which it runs; a conversion to another is refused.
+    """
+
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16, torch.float64)
 
     @classmethod
     def from_pretrained(
@@ -52,6 +58,11 @@ class PretrainedComponent(nn.Module):
         save_component(self, folder, dtype)
         if not (card := Path(folder) / CARD_FILE).exists():
             card.write_text(component_card(Path(folder).name, self), encoding="utf-8")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Every conversion and move of a module goes through here."""
+        check_dtype(fn(torch.zeros(1)).dtype, self.dtypes, type(self).__name__)
+        return super()._apply(fn, recurse)
 
     def push_to_hub(self, repository: str, **options: Unpack[PushOptions]) -> str:
         """Upload the component to `owner/name` on the Hugging Face hub, and return the address of the commit.

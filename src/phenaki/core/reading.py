@@ -32,7 +32,10 @@ def open_regular(path: str | Path) -> BinaryIO:
     return file
 
 
-def read_regular(path: str | Path, max_bytes: int) -> bytes:
+MAX_JSON = 64 * 2**20  # bytes of a description that is read in one piece
+
+
+def read_regular(path: str | Path, max_bytes: int = MAX_JSON) -> bytes:
     """The content of a regular file of at most `max_bytes`. Raises OSError for anything else."""
     with open_regular(path) as file:
         data = file.read(max_bytes + 1)

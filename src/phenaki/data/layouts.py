@@ -6,10 +6,12 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Literal
 
 from phenaki.core.errors import PhenakiError
+from phenaki.core.reading import open_regular, read_regular
 from phenaki.data.captions import CaptionTable
 from phenaki.data.table_rows import (
     CAPTION_COLUMNS,
@@ -82,17 +84,21 @@ def words_of_label(label: str) -> str:
 
 
 def _kinetics(file: Path) -> Iterator[Row]:
-    with open(file, encoding="utf-8-sig", newline="") as lines:
-        for row in csv.DictReader(lines):
-            if {"youtube_id", "time_start", "time_end", "label"} <= row.keys() and row["label"]:
-                start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
-                yield f"{row['youtube_id']}_{start:06d}_{end:06d}", (), row["label"].strip('"')
+    with open_regular(file) as raw, TextIOWrapper(raw, encoding="utf-8-sig", newline="") as lines:
+        rows = csv.DictReader(lines, strict=True)
+        try:
+            for row in rows:
+                if {"youtube_id", "time_start", "time_end", "label"} <= row.keys() and row["label"]:
+                    start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
+                    yield f"{row['youtube_id']}_{start:06d}_{end:06d}", (), row["label"].strip('"')
+        except (csv.Error, ValueError, TypeError, OverflowError) as error:
+            raise PhenakiError(f"'{file}' cannot be read in line {rows.line_num}: {error}.") from error
 
 
 def _something(file: Path) -> Iterator[Row]:
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        entries = json.loads(read_regular(file, 2**30))
+    except (OSError, ValueError, RecursionError) as error:
         raise PhenakiError(f"'{file}' is not valid JSON: {error}.") from error
     for entry in entries if isinstance(entries, list) else []:  # other files list templates, or ids without captions
         if isinstance(entry, dict) and entry.get("id") and entry.get("label"):

@@ -13,6 +13,7 @@ import numpy as np
 
 from phenaki.core.actions import ActionSpec
 from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.core.reading import read_regular
 from phenaki.data.actions import to_npy
 from phenaki.data.captions import TimedCaption, clean_captions
 from phenaki.data.sample import EncodedSample
@@ -192,10 +193,10 @@ class LeRobot:
 
     def _read_json(self, path: Path) -> dict[str, Any]:
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(read_regular(path))
         except FileNotFoundError as error:
             raise PhenakiError(f"'{self.root}' is no LeRobot data set: it has no {INFO}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise PhenakiError(f"'{path}' cannot be read as JSON: {error}") from error
         if not isinstance(found, dict):
             raise PhenakiError(f"'{path}' holds no JSON object")
@@ -203,9 +204,9 @@ class LeRobot:
 
     def _read_lines(self, path: Path) -> list[dict[str, Any]]:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = read_regular(path).decode().splitlines()
             return [json.loads(line) for line in lines if line.strip()]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise PhenakiError(f"'{path}' cannot be read: {error}") from error
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from phenaki.conditioning.base import Text, TextEncoder
 from phenaki.core.errors import PhenakiError
-from phenaki.core.precision import Precision, autocast
+from phenaki.core.precision import Precision, autocast, check_dtype
 from phenaki.generators.base import Generator
 from phenaki.generators.critic import Critic, check_critic
 from phenaki.tokenizers.base import Tokenizer
@@ -53,14 +53,16 @@ class Components:
         """That of sampling and of the text encoder."""
         return self.generator.precision
 
+    def check_dtypes(self) -> None:
+        """Raise PhenakiError for networks in float64, in which sampling does not run."""
+        for network in self.networks.values():
+            if any(weight.dtype == torch.float64 for weight in network.parameters()):
+                check_dtype(torch.float64, (torch.float32, torch.bfloat16), type(network).__name__)
+
     def check_prompt(self, prompt: str) -> None:
         """Raise PhenakiError for a prompt that the text encoder cannot read."""
         if not isinstance(prompt, str):
             raise PhenakiError(f"a prompt is text, not {prompt!r}")
-        try:
-            prompt.encode()
-        except UnicodeEncodeError as error:  # bytes of another encoding, as a terminal may pass them on
-            raise PhenakiError(f"the prompt {prompt!r} is not valid UTF-8 text") from error
         self.text_encoder.check(prompt)
 
     @torch.no_grad()
@@ -70,6 +72,7 @@ class Components:
         `prompts`: one for all samples, one for each, or embeddings of either number. Raises PhenakiError for prompts
         that are neither one nor one for each, or that the text encoder cannot read.
         """
+        self.check_dtypes()
         prompts = [prompts] if isinstance(prompts, str) else prompts
         count = len(prompts.mask) if isinstance(prompts, Text) else len(prompts)
         if count not in (1, samples):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -26,6 +27,7 @@ from phenaki.core.reading import open_regular
 from phenaki.media.convert import Frames
 from phenaki.media.metadata import Metadata, picture_options, to_comment
 from phenaki.media.montage import contact_sheet
+from phenaki.media.view import MAX_CLIP_PIXELS
 
 Put = Callable[[Frames], None]
 Size = tuple[int, int]  # height, width
@@ -37,16 +39,21 @@ _NUMBERED = re.compile(r"frame_(\d+)\.png")
 class VideoWriter:
     """Receives the frames of a video as they are generated; see `open_writer`."""
 
-    def __init__(self, size: Size, put: Put) -> None:
+    def __init__(self, size: Size, put: Put, max_frames: float = math.inf) -> None:
         self.size = size
         self.frames = 0
-        self._put = put
+        self._put, self._max_frames = put, max_frames
 
     def add(self, clip: Frames) -> None:
         """Append the frames of `clip`, uint8 (T, H, W, 3), of the writer's size."""
         if clip.ndim != 4 or clip.shape[1:] != (*self.size, 3) or clip.dtype != np.uint8:
             wanted = f"uint8 (T, {self.size[0]}, {self.size[1]}, 3)"
             raise PhenakiError(f"This video takes clips {wanted}, not {clip.dtype} {clip.shape}.")
+        if self.frames + len(clip) > self._max_frames:
+            raise PhenakiError(
+                f"More than {self._max_frames:,} frames of {self.size[1]}x{self.size[0]} do not fit into memory, in "
+                "which a .gif, .webp or .png is made: write an .mp4, or a folder."
+            )
         for frame in clip:
             self._put(np.ascontiguousarray(frame))
             self.frames += 1
@@ -64,7 +71,8 @@ def open_writer(path: str | Path, fps: float, size: Size, metadata: Metadata | N
     """
     _check_rate(fps)
     with _writing_for(path)(Path(path), fps, size, metadata) as put:
-        writer = VideoWriter(size, put)
+        in_memory = Path(path).suffix.lower() in _IN_MEMORY
+        writer = VideoWriter(size, put, MAX_CLIP_PIXELS // (size[0] * size[1]) if in_memory else math.inf)
         yield writer
         if not writer.frames:
             raise PhenakiError(f"There are no frames to write to '{path}'.")
@@ -300,6 +308,9 @@ _ENDINGS = {
     ".webp": partial(_animation, form="WebP", tick=1, lossless=True),
     ".png": _sheet,
 }
+
+
+_IN_MEMORY = (".gif", ".webp", ".png")  # made when all frames are there
 
 
 def _to_bytes(image: Image.Image, form: str, metadata: Metadata | None = None, **options: object) -> bytes:

@@ -15,13 +15,15 @@ from torch.nn.utils.rnn import pad_sequence
 
 from phenaki.conditioning import Text
 from phenaki.core.errors import PhenakiError
-from phenaki.core.grid import floor_frames, latent_frames
+from phenaki.core.grid import check_frame_size, check_scene_length, floor_frames, latent_frames
 from phenaki.generators import Components, Generator
 from phenaki.generators.components import check_text_width
 from phenaki.media.inputs import VideoInput, as_mask, as_video
 from phenaki.pipeline.results import Generation
 from phenaki.sampling import SamplingConfig, SamplingOptions
 from phenaki.sampling.scenes import Prompt
+
+MAX_SAMPLES = 1024
 
 Prompts = str | Sequence[str | Sequence[str] | Text] | Text | Tensor
 """A prompt, or one for each scene, where a list has one for each sample; or embeddings in their place."""
@@ -75,8 +77,8 @@ def check_count(samples: Any, scenes: Sequence[Prompt]) -> int:
     """How many videos are generated: `samples`, or as many as a scene has prompts."""
     counts = {len(scene) for scene in scenes if isinstance(scene, tuple) and not isinstance(scene, Text)}
     samples = as_int(samples, "samples")
-    if samples < 1:
-        raise PhenakiError(f"{samples} samples cannot be generated: give 1 or more")
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise PhenakiError(f"{samples} samples cannot be generated: give 1 to {MAX_SAMPLES:,}")
     if counts - {samples} and (samples > 1 or len(counts) > 1):
         wanted = " and ".join(map(str, sorted(counts)))
         raise PhenakiError(f"scenes of {wanted} prompts for {samples} samples: give one prompt, or one for each")
@@ -138,6 +140,7 @@ def check_size(size: Any) -> tuple[int, int]:
 def check_scene_frames(frames: int, first: bool, components: Components) -> None:
     """Raise PhenakiError for a scene whose frames do not fit, or add nothing to the `first`."""
     period = components.tokenizer.patch[0]
+    check_scene_length(frames)
     latent_frames(frames, period)
     if frames == 1 and not first and components.generator.config.frames > 1:
         raise PhenakiError(
@@ -211,10 +214,12 @@ def check_start(
     size = None if size is None else check_size(size)
     if start is None:
         size = components.tokenizer.config.image_size if size is None else size
+        check_frame_size(*size, components.tokenizer.config.image_size)
         components.tokenizer.grid(1, *size)
         return None, size
     video = check_video(start, samples, components, size)
     height, width = video.shape[-2:]
+    check_frame_size(height, width, components.tokenizer.config.image_size)
     if size is not None and (height, width) != size:
         raise PhenakiError(
             f"size {size[1]}x{size[0]}, but the first frames have {width}x{height} pixels: give one of the two"

@@ -26,7 +26,7 @@ class DecodingConfig:
     that under the full distribution.
     """
 
-    steps: int = bounded(12, at_least=1)
+    steps: int = bounded(12, at_least=1, at_most=1000)
     schedule: Schedule = "cosine"
     order: Order = "confidence"
     temperature: float = bounded(1.0, at_least=0)
@@ -107,7 +107,7 @@ class RolloutConfig:
     scene_frames: int | None = bounded(None, at_least=1)
     prime_frames: int = bounded(5, at_least=1)
     first_frame_alone: bool = False
-    first_frame_steps: int = bounded(0, at_least=0)
+    first_frame_steps: int = bounded(0, at_least=0, at_most=1000)
 
 
 class SamplingOptions(TypedDict, total=False):

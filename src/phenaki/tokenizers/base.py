@@ -41,6 +41,7 @@ class Tokenizer(PretrainedComponent, ABC):
     patch: tuple[int, int, int]
     causal: bool = True
     precision: Precision = "auto"
+    dtypes = (torch.float32,)  # quantizers compute in it
 
     @property
     def vocab_size(self) -> int:
@@ -93,7 +94,7 @@ class Tokenizer(PretrainedComponent, ABC):
         """Quantized latents (B, t, h, w, D) -> video float (B, 3, T, H, W), not clamped; `state` as above."""
 
     def forward(self, video: Tensor) -> Reconstruction:
-        quantized = self.quantizer(self.encode_latents(video))
+        quantized = self.quantizer(self.encode_latents(video.float()))
         return Reconstruction(self.decode_latents(quantized.latents), quantized)
 
     @torch.no_grad()

@@ -57,6 +57,7 @@ class StreamEncoder(Stream):
         Raises PhenakiError for an invalid video, and if B, H or W differs from the previous push.
         """
         self.spec.check_video(video, self._check_values)
+        video = video.float()
         B, _, n, H, W = video.shape
         self._check_size("frames", (B, H, W))
         self._frames += n

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 
 from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import autocast
+from phenaki.core.reading import read_regular
 from phenaki.data.batch import collate
 from phenaki.data.eval_samples import EvalSamples, eval_samples
 from phenaki.evaluation.pixels import psnr
@@ -135,7 +135,7 @@ def read_prompts(path: str, inputs: Inputs) -> list[str]:
     if not path:
         return []
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = read_regular(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise PhenakiError(f"run.prompts '{path}' cannot be read as text: {error}") from error
     stripped = [line.strip() for line in lines]
