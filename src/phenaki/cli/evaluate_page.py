@@ -23,9 +23,11 @@ def write_pairs(
     rows = [clip for pair in zip(real[:_PAIRS], made[:_PAIRS], strict=True) for clip in pair]
     labels = [label for caption in captions[:_PAIRS] for label in (f"real: {caption}", "generated")]
     picture, video = folder / "generation.png", folder / "generation.mp4"
-    write_image(picture, contact_sheet(rows, columns=_COLUMNS, frames=_COLUMNS, labels=labels))
+    factor = max(1, _HEIGHT // rows[0].shape[1])
+    enlarged = [upscale(row, max(1, factor // 2)) for row in rows]
+    write_image(picture, contact_sheet(enlarged, columns=_COLUMNS, frames=_COLUMNS, labels=labels))
     pairs = [side_by_side(list(pair)) for pair in zip(real[:_PAIRS], made[:_PAIRS], strict=True)]
-    write_video(video, upscale(mosaic(pairs, columns=2), max(1, _HEIGHT // rows[0].shape[1])), fps)
+    write_video(video, upscale(mosaic(pairs, columns=2), factor), fps)
     return [picture, video]
 
 

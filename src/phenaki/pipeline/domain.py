@@ -33,13 +33,18 @@ class Domain:
         words = dict.fromkeys(word for prompt in prompts for word in split_words(prompt))
         return [word for word in words if word not in set(self.words)]
 
-    def check(self, prompts: Iterable[str], model: str, strict: bool) -> None:
-        """Warn about words that the model, by its name, does not know; or, if `strict`, raise PhenakiError."""
+    def advice(self, prompts: Iterable[str], model: str) -> str:
+        """What the model, by its name, knows, words of the prompts that it does not, and an example; "" if none."""
         if not (unknown := self.unknown_words(prompts)):
-            return
+            return ""
         knows = f"{model or 'this model'} knows {self.subject or 'the words of its training captions'} only"
         example = f"; try: {self.prompts[0]!r}" if self.prompts else ""
-        sentence = f"{knows}; unknown: {shortened(unknown, _MAX_NAMED)}{example}"
+        return f"{knows}; unknown: {shortened(unknown, _MAX_NAMED)}{example}"
+
+    def check(self, prompts: Iterable[str], model: str, strict: bool) -> None:
+        """Warn about words that the model does not know; or, if `strict`, raise PhenakiError."""
+        if not (sentence := self.advice(prompts, model)):
+            return
         if strict:
             raise PhenakiError(sentence)
         warnings.warn(sentence, PhenakiWarning, stacklevel=4)
