@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote
 
 import pytest
 
@@ -35,6 +37,22 @@ class HubServer(ThreadingHTTPServer):
         self.status = 200
 
 
+def entries(files: dict[str, bytes], recursive: bool, under: str = "") -> list[dict[str, Any]]:
+    """The files and folders below `under`, as the hub lists them."""
+    within = f"{under}/" if under else ""
+    below = {name: data for name, data in files.items() if name.startswith(within)}
+    found: dict[str, dict[str, Any]] = {}
+    for name, data in below.items():
+        parts = name.removeprefix(within).split("/")
+        for depth in range(1, len(parts)):
+            folder = within + "/".join(parts[:depth])
+            if recursive or depth == 1:
+                found[folder] = {"type": "directory", "path": folder, "oid": "1" * 40}
+        if recursive or len(parts) == 1:
+            found[name] = {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+    return list(found.values())
+
+
 def commit_of(files: dict[str, bytes]) -> str:
     return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
 
@@ -55,7 +73,7 @@ class _Answer(BaseHTTPRequestHandler):
         self.server.tokens.add(self.headers.get("Authorization"))
         if self.server.status != 200:
             return self._send({"error": "no"}, status=self.server.status)
-        match self.path.partition("?")[0].strip("/").split("/"):
+        match self._parts():
             case ["api", "repos", "create"]:
                 asked = json.loads(body)
                 name = f"{asked.get('organization') or 'owner'}/{asked['name']}"
@@ -68,6 +86,11 @@ class _Answer(BaseHTTPRequestHandler):
             case ["api", "models", owner, name, "branch", branch]:
                 self.server.repositories[f"{owner}/{name}"][branch]
                 self._send({})
+            case ["api", "models", owner, name, "paths-info", revision]:
+                wanted = parse_qs(body.decode()).get("paths") or json.loads(body)["paths"]
+                files = self._files(owner, name, revision)
+                if files is not None:
+                    self._send([entry for entry in entries(files, recursive=True) if entry["path"] in wanted])
             case ["api", "models", _, _, "preupload", _]:
                 names = [file["path"] for file in json.loads(body)["files"]]
                 self._send({"files": [{"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names]})
@@ -86,26 +109,39 @@ class _Answer(BaseHTTPRequestHandler):
         self.server.tokens.add(self.headers.get("Authorization"))
         if self.server.status != 200:
             return self._send({"error": "no"}, status=self.server.status)
-        match self.path.partition("?")[0].strip("/").split("/"):
+        match self._parts():
             case ["api", "models", owner, name, *rest]:
                 files = self._files(owner, name, rest[1] if len(rest) > 1 else "main")
                 if files is not None:
-                    entries = [{"type": "file", "path": n, "size": len(d), "oid": "0" * 40} for n, d in files.items()]
                     siblings = [{"rfilename": name} for name in files]
                     info = {"id": f"{owner}/{name}", "sha": commit_of(files), "siblings": siblings}
-                    self._send(entries if rest[:1] == ["tree"] else info)
+                    recursive = "recursive=True" in self.path or "recursive=true" in self.path
+                    under = "/".join(rest[2:])
+                    self._send(entries(files, recursive, under) if rest[:1] == ["tree"] else info)
             case [owner, name, "resolve", revision, *path]:
                 files = self._files(owner, name, revision)
                 if files is not None and "/".join(path) in files:
                     data = files["/".join(path)]
                     headers = {"X-Repo-Commit": commit_of(files), "ETag": f'"{hashlib.sha1(data).hexdigest()}"'}
-                    self._send(data, headers)
+                    if span := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
+                        first, last = int(span[1]), min(int(span[2]), len(data) - 1)
+                        headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
+                        self._send(data[first : last + 1], headers, 206)
+                    else:
+                        self._send(data, headers)
                 elif files is not None:
                     self._send({}, {"X-Error-Code": "EntryNotFound"}, 404)
             case _:
                 self._send({"error": self.path}, status=404)
 
     do_HEAD = do_GET
+
+    def _parts(self) -> list[str]:
+        """Of the path, where data sets are repositories like models."""
+        parts = unquote(self.path.partition("?")[0]).strip("/").split("/")
+        if parts[0] == "datasets":
+            return parts[1:]
+        return ["api", "models", *parts[2:]] if parts[:2] == ["api", "datasets"] else parts
 
     def _files(self, owner: str, name: str, revision: str) -> dict[str, bytes] | None:
         """Of a revision, or a commit; else the answer says what is not there."""

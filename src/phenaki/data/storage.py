@@ -35,7 +35,10 @@ PART = 16 * 2**20  # bytes per part of an upload; stores accept 10,000 parts, so
 _MAGIC = re.compile(r"[*?\[]")
 _BRACES = re.compile(r"\{(?:(\d{1,18})\.\.(\d{1,18})|([^{}]*,[^{}]*))\}")
 _HTTP = ("http", "https")
-_CREDENTIALS = {"s3": " (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws)"}
+_CREDENTIALS = {
+    "s3": " (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws)",
+    "hf": " (`hf auth login`, or HF_TOKEN)",
+}
 _EXTRAS = {"http": "http", "https": "http", "s3": "s3", "s3a": "s3"}
 
 
@@ -375,8 +378,8 @@ def _fail(trouble: str, url: str, error: Exception) -> NoReturn:
 
 
 def _missing(error: Exception) -> str | None:
-    response = getattr(error.__cause__, "response", None) or {}  # of S3
-    if response.get("Error", {}).get("Code") == "NoSuchBucket":
+    response = getattr(error.__cause__, "response", None)
+    if isinstance(response, dict) and response.get("Error", {}).get("Code") == "NoSuchBucket":
         return "there is no bucket of that name"
     if isinstance(error, FileNotFoundError | NotADirectoryError) or getattr(error, "status", None) in (404, 410):
         return "nothing of that name is there"
