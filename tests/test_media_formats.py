@@ -179,6 +179,37 @@ def test_frames_come_in_the_order_in_which_they_are_shown(name: str) -> None:
         assert [count(frame) for frame in clip] == wanted, number
 
 
+def test_packed_b_frames_of_divx_keep_their_order() -> None:
+    """Two frames in one packet, and an empty one behind it: so old programs, which knew no B-frames, wrote them."""
+    source = video(
+        even(31), "avi", "mpeg4", options={"bf": "1", "b_strategy": "0"}, tick=Fraction(1, RATE), paint=counted
+    )
+    vop, file, chunks = b"\0\0\1\xb6", io.BytesIO(), []
+    with av.open(io.BytesIO(source)) as container, av.open(file, "w", format="avi") as packed:
+        stream = packed.add_stream_from_template(container.streams.video[0])
+        for packet in container.demux(video=0):
+            data = bytes(packet)
+            if packet.is_keyframe:
+                chunks.append((data.replace(vop, b"\0\0\1\xb2DivX503b1393p" + vop), True))
+            elif data and data[data.index(vop) + 4] >> 6 == 2:
+                chunks[-1] = chunks[-1][0] + data, chunks[-1][1]
+                chunks.append((vop + b"\x51\x00\x7f", False))
+            elif data:
+                chunks.append((data, False))
+        for index, (data, is_key) in enumerate(chunks):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, RATE), is_key
+            packet.pts, packet.dts, packet.duration = index, index, 1
+            packed.mux(packet)
+    assert [count(render()) for _, render in read_frames(file.getvalue(), ".avi", (48, 64)) if render] == list(
+        range(31)
+    )
+    for number in (0.1, 0.5, 0.9):
+        clip = read_clip(file.getvalue(), ".avi", ClipView(3, RATE, (48, 64), random=True), Fixed(number))
+        first = int((31 / RATE - 2 / RATE - 0.001) * number * RATE + 0.02)
+        assert [count(frame) for frame in clip] == [first, first + 1, first + 2]
+
+
 def counted(index: int, size: tuple[int, int]) -> np.ndarray:
     """A frame with its index as stripes, which survive any codec."""
     bits = np.array([255 * (index >> bit & 1) for bit in range(8)], np.uint8)
@@ -190,11 +221,16 @@ def count(frame: np.ndarray) -> int:
     return int((stripes << np.arange(8)).sum())
 
 
-def test_dropped_frames_of_an_avi_keep_their_time() -> None:
+def test_dropped_frames_of_an_avi_keep_their_time(tmp_path: Path) -> None:
     stamps = [index / RATE for index in range(60) if index % 10 not in (3, 4)]
     data = video(stamps, "avi", tick=Fraction(1, RATE), options={"bf": "0"})
     timed = [(start, render) for start, render in read_frames(data, ".avi", (48, 64))]
     assert [start for start, _ in timed[:-1]] == pytest.approx(stamps)
+    path = tmp_path / "clip.avi"
+    path.write_bytes(data)
+    (clip,) = cut_clips(path, ".avi", Cutting(size=48))
+    shown = [sum(stamp <= index / RATE + 0.001 for stamp in stamps) - 1 for index in range(60)]
+    assert clip.info.fps == RATE and all_indices(clip.media, ".mp4") == shown
     assert index_of(np.stack([render() for _, render in timed[:-1]])) == list(range(len(stamps)))
 
 
@@ -397,6 +433,13 @@ def test_frames_that_last_long_do_not_fill_memory_or_disk(tmp_path: Path) -> Non
 
 
 # what must not be opened
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".png"])
+def test_an_empty_file_is_said_to_be_empty(ending: str, tmp_path: Path) -> None:
+    (tmp_path / f"a{ending}").write_bytes(b"")
+    with pytest.raises(BadSample, match="it cannot be read: it is empty"):
+        probe(tmp_path / f"a{ending}", ending)
 
 
 def test_a_postscript_file_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.captions import TimedCaption
 from phenaki.media.convert import Frames
-from phenaki.media.reader import probe, read_frames, read_starts
+from phenaki.media.reader import probe, read_frames, read_starts, read_timeline
 from phenaki.media.view import TOLERANCE, MediaInfo, Timed, check_frames, visible_at
 from phenaki.media.writer import encode_mp4
 
@@ -125,7 +125,8 @@ def cut_clips(
     if info.seconds == 0:
         yield _still(path, suffix, info, size) if cutting.size else CutClip(path.read_bytes(), suffix, info, 0.0)
         return
-    fps = Fraction(cutting.fps or info.fps).limit_denominator(1001)
+    grid = None if cutting.fps else read_timeline(path, suffix).grid
+    fps = grid or Fraction(cutting.fps or info.fps).limit_denominator(1001)
     check_frames(info.seconds, max(float(fps), 1 / (cutting.seconds or info.seconds)))
     parts, begin = _shots(path, suffix, info) if cutting.shots else [(0.0, info.seconds)], None
     if within is not None:

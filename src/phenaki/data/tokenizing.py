@@ -36,7 +36,7 @@ from phenaki.data.storage import check_outside, is_remote, join, make_folder, op
 from phenaki.data.tokens import FIELD, TOKENS, TokenSet, rank_prefix
 from phenaki.media.convert import to_float
 from phenaki.media.reader import probe
-from phenaki.media.view import TOLERANCE, ClipView
+from phenaki.media.view import MAX_RECORDING_PIXELS, TOLERANCE, ClipView, check_clip, check_frames
 from phenaki.tokenizers import Tokenizer
 
 _SHARD_SAMPLES = 1024
@@ -251,9 +251,11 @@ def _all_frames(item: EncodedSample | BadSample, view: ClipView, period: int) ->
         raise item
     try:
         info = probe(item.media, item.suffix)
+        check_frames(info.seconds, view.fps)
+        frames = math.ceil((info.seconds - TOLERANCE) * view.fps)
+        check_clip(frames, *view.size, MAX_RECORDING_PIXELS)
     except BadSample as error:
         raise BadSample(f"{item.name}: {error}") from error
-    frames = math.ceil((info.seconds - TOLERANCE) * view.fps)
     return replace(view, frames=max(1 + period, floor_frames(max(1, frames), period)))
 
 

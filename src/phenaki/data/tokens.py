@@ -26,7 +26,7 @@ from phenaki.data.captions import caption_frames, check_caption_starts, clip_cap
 from phenaki.data.config import Size, height_and_width
 from phenaki.data.sample import EncodedSample
 from phenaki.data.sources import ShardSource
-from phenaki.media.view import ClipView
+from phenaki.media.view import ClipView, reading_errors
 from phenaki.tokenizers import TokenizerSpec
 
 TOKENS = "tokens.json"
@@ -114,7 +114,8 @@ class TokenSource(ShardSource):
         if isinstance(item, BadSample):
             raise item
         try:
-            return self._sample(item, view, rng)
+            with reading_errors():
+                return self._sample(item, view, rng)
         except BadSample as error:
             raise BadSample(f"{item.name}: {error}") from error
 

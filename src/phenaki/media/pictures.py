@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from phenaki.core.errors import BadSample
 from phenaki.media.convert import Frames
@@ -96,7 +96,11 @@ def is_interlaced(file: BinaryIO) -> bool:
 def open_image(file: BinaryIO) -> Iterator[Image.Image]:
     """A picture or an animation of a known format and a bounded size. Raises BadSample for any other."""
     formats = [*_FORMATS, _HEIF] if _is_heif(file) else _FORMATS
-    with Image.open(file, formats=formats) as image:
+    try:
+        image = Image.open(file, formats=formats)
+    except UnidentifiedImageError as error:
+        raise BadSample(f"it cannot be read: pictures have the formats {', '.join(formats)}") from error
+    with image:
         count = len(_indices(image))
         check_pixels(image.width, image.height, MAX_VIDEO_PIXELS if count > 1 else MAX_PICTURE_PIXELS)
         check_clip(count, image.width, image.height, MAX_ANIMATION_PIXELS)

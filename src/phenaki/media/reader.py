@@ -177,4 +177,7 @@ def _decoder(ending: str) -> ModuleType:
 @contextmanager
 def _opened(media: bytes | Path) -> Iterator[BinaryIO]:
     with reading_errors(), io.BytesIO(media) if isinstance(media, bytes) else open_regular(media) as file:
+        if not file.read(1):
+            raise BadSample("it cannot be read: it is empty")
+        file.seek(0)
         yield file

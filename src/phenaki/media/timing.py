@@ -16,11 +16,15 @@ _MOST_OF_FRAME = 0.25  # of a frame's duration: what is off by more was not roun
 
 
 class Timeline(NamedTuple):
-    """When each of N frames starts, and the last one ends, float64 (N + 1,), in seconds as the file counts them; their
-    rate in frames per second, None if it is not constant."""
+    """When each of N frames starts, and the last one ends, float64 (N + 1,), in seconds as the file counts them.
+
+    rate: frames per second, None if they are not constant. grid: then a rate of which only some frames are there, such
+    as that of a recording that dropped some; None if there is none.
+    """
 
     starts: NDArray[np.float64]
     rate: Fraction | None
+    grid: Fraction | None = None
 
     @property
     def frames(self) -> int:
@@ -55,8 +59,16 @@ def make_timeline(starts: NDArray[np.float64], tick: float, stated_rates: Sequen
     """
     rate = _constant_rate(starts[:-1], tick, stated_rates)
     if rate is None:
-        return Timeline(starts, None)
+        return Timeline(starts, None, next((rate for rate in stated_rates if _fits_grid(starts[:-1], rate)), None))
     return Timeline(starts[0] + np.arange(len(starts)) / float(rate), rate)
+
+
+def _fits_grid(starts: NDArray[np.float64], rate: Fraction) -> bool:
+    """Whether each of the frames starts at another multiple of 1 / rate."""
+    offsets = (starts - starts[0]) * float(rate)
+    indices = offsets.round()
+    error = min(_ERROR * float(rate), _MOST_OF_FRAME)
+    return bool(np.abs(offsets - indices).max() < error and (np.diff(indices) >= 1).all())
 
 
 def _constant_rate(starts: NDArray[np.float64], tick: float, stated_rates: Sequence[Fraction]) -> Fraction | None:

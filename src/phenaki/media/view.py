@@ -20,6 +20,7 @@ MAX_PICTURE_PIXELS = 100_000_000
 MAX_VIDEO_PIXELS = 40_000_000  # of a frame, of which several are in memory; 8K has 33 million
 MAX_ANIMATION_PIXELS = 4_000_000_000  # of all frames, of which each is decoded before any is used
 MAX_CLIP_PIXELS = 250_000_000  # of all frames of a clip that is read into memory
+MAX_RECORDING_PIXELS = 500_000_000  # of a recording that is encoded in one piece
 MAX_INPUT_PIXELS = 2**26  # of a clip at a model's size, whose float32 copies take 12 bytes a pixel each
 MAX_FRAMES = 200_000  # of a file at another rate: a few bytes can say that a frame lasts for days
 _LONGEST_HOLD = 10.0  # seconds; a longer gap between frames is a jump of the time stamps
