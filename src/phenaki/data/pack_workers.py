@@ -29,7 +29,7 @@ from phenaki.media.reader import is_interlaced, probe, read_starts
 from phenaki.media.view import TOLERANCE, visible_frames
 
 _PREFETCH = 4  # sources per process that are worked on before their turn to be written
-_MAX_BYTES = 2 * 2**30  # of a file that is packed unchanged; readers accept no more
+_MAX_BYTES = 2**30  # of a file that is packed unchanged; readers accept no more
 
 
 class MadeClips(NamedTuple):
@@ -87,7 +87,7 @@ def _with_conditions(
 
 def _as_it_is(item: EncodedSample) -> CutClip:
     if (size := os.path.getsize(item.media)) > _MAX_BYTES:
-        raise BadSample(f"it has {size / 2**30:.1f} GiB; files of more than 2 must be cut into clips")
+        raise BadSample(f"it has {size / 2**30:.1f} GiB; files of more than 1 must be cut into clips (--seconds)")
     return CutClip(item.media, item.suffix, probe(item.media, item.suffix), 0.0)
 
 

@@ -35,7 +35,7 @@ class Unreadable(BadSample):
 # of a sample that holds several kinds, the first: a thumbnail beside a video is passed over
 _MEDIA = {"videos": VIDEOS, "pictures": PICTURES, "token files": {".safetensors"}}
 _BESIDE_MEDIA = ("txt", "json", ACTIONS)
-_MOST = {"media": 2 * 2**30, "txt": MOST_BYTES, "json": MAX_JSON_BYTES, ACTIONS: 2**28}  # bytes of a member
+_MOST = {"media": 2**30, "txt": MOST_BYTES, "json": MAX_JSON_BYTES, ACTIONS: 2**28}  # bytes of a member
 _END_MARK = bytes(2 * tarfile.BLOCKSIZE)
 _KEY = re.compile(r"(?:(?!\.\.?/)[^/\x00-\x1f\ud800-\udfff]+/)*[^./\x00-\x1f\ud800-\udfff]+")
 _FIELD = re.compile(r"[a-z0-9_]+(?:\.[a-z0-9_]+)*")
