@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from phenaki.core.arguments import check_tensor
+from phenaki.core.config import quoted
 from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import to_device
 from phenaki.core.pretrained import PretrainedComponent
@@ -56,6 +58,10 @@ class Text(NamedTuple):
         Raises PhenakiError unless the embeddings are float (B, L, D), finite where the mask, bool (B, L), is True.
         """
         embeddings, mask = self.embeddings, self.mask
+        for name, field in (("embeddings", embeddings), ("mask", mask)):
+            if not isinstance(field, Tensor):
+                raise PhenakiError(f"the {name} of a text {quoted(field)}: pass a tensor")
+            check_tensor(f"the {name} of a text", field)
         if embeddings.ndim != 3 or not embeddings.is_floating_point() or not len(embeddings):
             raise PhenakiError(f"text embeddings are float (B, L, D), not {_describe(embeddings)}")
         if mask.dtype != torch.bool or mask.shape != embeddings.shape[:2]:

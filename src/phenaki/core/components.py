@@ -15,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from phenaki.core.config import from_dict, non_default, to_dict
+from phenaki.core.arguments import check_types
+from phenaki.core.config import from_dict, non_default, quoted, to_dict
 from phenaki.core.errors import PhenakiError, did_you_mean, shortened
 from phenaki.core.files import parse_json_object, write_folder_atomic, writing
 from phenaki.core.memory import lay_out
@@ -37,6 +38,7 @@ class ExternalWeights:
     """
 
 
+@check_types
 def save_component(module: nn.Module, folder: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write a module of a registered class, and its `config`, to `folder`: config.json and weights, both or neither.
 
@@ -56,6 +58,7 @@ def save_component(module: nn.Module, folder: str | Path, dtype: torch.dtype | N
             shutil.copymode(new / CONFIG_FILE, new / WEIGHTS_FILE)  # safetensors creates files for their owner only
 
 
+@check_types
 def load_component(folder: str | Path, kind: str | None = None) -> nn.Module:
     """The component in `folder`, in evaluation mode on the CPU.
 
@@ -64,6 +67,8 @@ def load_component(folder: str | Path, kind: str | None = None) -> nn.Module:
     """
     name, values = read_config(folder)
     config_file = Path(folder) / CONFIG_FILE
+    if kind is not None and kind not in REGISTRIES:
+        raise PhenakiError(f"there is no kind of component {quoted(kind)}: there are {', '.join(REGISTRIES)}")
     try:
         entry = REGISTRIES[kind or component_kind(folder)][name]
     except PhenakiError as error:

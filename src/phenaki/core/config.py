@@ -220,7 +220,7 @@ def _convert(kind: Any, value: Any, at: str) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(kind, value, at)
     if origin is Literal:
-        if any(value == allowed and type(value) is type(allowed) for allowed in arguments):
+        if any(type(value) is type(allowed) and value == allowed for allowed in arguments):
             return value
         nearest = did_you_mean(str(value), map(str, arguments))
         raise PhenakiError(f"{at} must be one of {', '.join(map(repr, arguments))}, not {quoted(value)}.{nearest}")
@@ -239,7 +239,7 @@ def _convert(kind: Any, value: Any, at: str) -> Any:
     if kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
         return _convert_number(kind, value, at)
     if kind in (str, Path) and isinstance(value, str):
-        if not _is_unicode(value):
+        if not is_unicode(value):
             raise PhenakiError(f"{at} {quoted(value)} is not valid Unicode text.")
         return kind(value)
     if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
@@ -257,7 +257,7 @@ def _convert_number(kind: type, value: float, at: str) -> float:
     raise _wrong(at, _name(kind) if int(value) in _INTEGERS else f"{_name(kind)} of at most 2^63 - 1", value)
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
     """Whether it has no lone surrogates, which JSON can spell and no file or terminal takes."""
     try:
         text.encode()
@@ -268,7 +268,7 @@ def _is_unicode(text: str) -> bool:
 
 def quoted(value: Any) -> str:
     """`repr`, of long values only the beginning."""
-    text = ascii(value) if isinstance(value, str) and not _is_unicode(value) else repr(value)
+    text = ascii(value) if isinstance(value, str) and not is_unicode(value) else repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 

@@ -48,6 +48,15 @@ def writing(path: str | Path) -> Iterator[None]:
         raise PhenakiError(f"Cannot write '{path}': {_REASONS[error.errno]}.") from error
 
 
+def is_path(value: Any) -> bool:
+    """Whether a system can have a file of that name."""
+    try:
+        path = os.fsencode(value)
+        return isinstance(value, (str, Path)) and b"\0" not in path and max(map(len, path.split(b"/"))) < 256
+    except (TypeError, UnicodeEncodeError):  # such as a lone surrogate that stands for no byte
+        return False
+
+
 def parse_json(data: str | bytes, where: str) -> Any:
     """Plain data from JSON. Raises PhenakiError, which begins with `where`, for text that is no JSON."""
     try:

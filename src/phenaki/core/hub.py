@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+from phenaki.core.config import is_unicode, quoted
 from phenaki.core.errors import PhenakiError, did_you_mean
 
 CARD_FILE, METRICS_FILE = "README.md", "metrics.json"
@@ -47,6 +48,8 @@ def resolve(name_or_folder: str | Path, **options: Unpack[HubOptions]) -> Path:
     Components are `shapes-64/tokenizer` and `owner/name/tokenizer`. Files in the hub's local cache are not downloaded
     again, and are used when the hub is unreachable. Raises PhenakiError that names the models in the package.
     """
+    if not is_unicode(str(name_or_folder)):
+        raise PhenakiError(f"there is no model {quoted(name_or_folder)}: pass a name, or the path of a folder")
     name, subfolder = str(name_or_folder), options.pop("subfolder", None) or ""
     if (folder := _local(name)) is None and isinstance(name_or_folder, str) and (hub := re.fullmatch(_HUB_NAME, name)):
         subfolder = "/".join(filter(None, (hub["subfolder"], subfolder)))

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from phenaki.core.config import quoted
 from phenaki.core.errors import PhenakiError
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -46,9 +47,14 @@ def move(networks: Sequence[nn.Module], device: str | int | torch.device) -> Non
     try:
         for network in networks:
             network.to(device)
-    except (RuntimeError, AssertionError, TypeError) as error:  # what torch raises depends on how it was built
+    except (
+        RuntimeError,
+        AssertionError,
+        TypeError,
+        ValueError,
+    ) as error:  # depends on the build
         reason = str(error).strip().partition("\n")[0]
-        raise PhenakiError(f"the model cannot be moved to the device '{device}': {reason}") from error
+        raise PhenakiError(f"the model cannot be moved to the device {quoted(device)}: {reason}") from error
 
 
 def autocast(device: torch.device, precision: Precision = "auto") -> torch.autocast:

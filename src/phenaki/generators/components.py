@@ -9,11 +9,15 @@ import torch
 from torch import nn
 
 from phenaki.conditioning.base import Text, TextEncoder
+from phenaki.core.arguments import check_types
+from phenaki.core.config import quoted
 from phenaki.core.errors import PhenakiError
 from phenaki.core.precision import Precision, autocast, check_dtype
 from phenaki.generators.base import Generator
 from phenaki.generators.critic import Critic, check_critic
 from phenaki.tokenizers.base import Tokenizer
+
+MAX_SAMPLES = 1024
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Components:
         self.text_encoder.check(prompt)
 
     @torch.no_grad()
+    @check_types
     def encode_text(self, prompts: str | Sequence[str] | Text, samples: int) -> Text:
         """The text of `samples` videos: embeddings (B, L, D) and mask (B, L).
 
@@ -73,7 +78,11 @@ class Components:
         that are neither one nor one for each, or that the text encoder cannot read.
         """
         self.check_dtypes()
+        check_samples(samples)
         prompts = [prompts] if isinstance(prompts, str) else prompts
+        for prompt in () if isinstance(prompts, Text) else prompts:
+            if not isinstance(prompt, str):
+                raise PhenakiError(f"a prompt is text, not {quoted(prompt)}")
         count = len(prompts.mask) if isinstance(prompts, Text) else len(prompts)
         if count not in (1, samples):
             raise PhenakiError(f"a scene has {count} prompts for {samples} samples: give one, or one for each")
@@ -81,6 +90,12 @@ class Components:
             return prompts if count == samples else prompts.repeat(samples)
         with autocast(self.device, self.precision):
             return self.text_encoder.encode(list(prompts) if count == samples else list(prompts) * samples)
+
+
+def check_samples(samples: int) -> None:
+    """Raise PhenakiError for a number of videos that cannot be generated at once."""
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise PhenakiError(f"{samples} samples cannot be generated: give 1 to {MAX_SAMPLES:,}")
 
 
 def check_text_width(width: int, generator: Generator) -> None:

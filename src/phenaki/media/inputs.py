@@ -12,7 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from phenaki.core.arguments import check_tensor
+from phenaki.core.config import quoted
 from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.core.files import is_path
 from phenaki.media.convert import Frames, to_float
 from phenaki.media.pictures import render
 from phenaki.media.reader import read_at_rate, read_video
@@ -55,6 +58,8 @@ def as_mask(source: VideoInput, size: Size | None = None) -> Tensor:
     """
     if not isinstance(source, (np.ndarray, Tensor)):
         return _convert(source, size, None).video[0].mean(0) > 0.5
+    if source.dtype.kind not in "biuf" if isinstance(source, np.ndarray) else source.is_complex():
+        raise PhenakiError(f"a mask of type {source.dtype}: pass bool, uint8 or float")
     mask = _tensor(source)
     while mask.ndim > 3 and len(mask) == 1:
         mask = mask[0]
@@ -69,6 +74,8 @@ def as_mask(source: VideoInput, size: Size | None = None) -> Tensor:
 def _convert(source: Any, size: Size | None, fps: float | None) -> _Part:
     match source:
         case str() | os.PathLike():
+            if not is_path(source):
+                raise PhenakiError(f"a video of the path {quoted(source)}: no file can have that name")
             video = to_float(_read(Path(source), size, fps))
             return _Part(video, "picture" if video.shape[2] == 1 else "clip")
         case Image.Image():
@@ -101,6 +108,7 @@ def _from_array(array: np.ndarray | Tensor) -> _Part:
 
 def _tensor(array: np.ndarray | Tensor) -> Tensor:
     """A copy of an array, which may be mirrored or read-only as torch's may not."""
+    check_tensor("the video", array)
     return torch.from_numpy(array.copy()) if isinstance(array, np.ndarray) else array
 
 

@@ -34,7 +34,7 @@ def from_comment(comment: str | bytes | None) -> dict[str, Any] | None:
     """The metadata in a comment; None for any that `to_comment` did not write."""
     try:
         metadata = json.loads(comment or "null")
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         return None
     return metadata if isinstance(metadata, dict) and VERSION in metadata else None
 

@@ -19,6 +19,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from phenaki.core.arguments import check_types
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.reading import open_regular
 from phenaki.media import pictures, streams
@@ -109,6 +110,7 @@ def probe(media: bytes | Path, ending: str) -> MediaInfo:
         return _decoder(ending).probe(file)
 
 
+@check_types
 def read_video(path: str | Path) -> Clip:
     """All frames of a video, an animation or a picture, or of a folder of pictures in the order of their numbers.
 

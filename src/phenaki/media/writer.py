@@ -21,6 +21,7 @@ from av.container import OutputContainer
 from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 from PIL import Image
 
+from phenaki.core.arguments import check_types
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.files import check_folder, write_atomic, write_folder_atomic
 from phenaki.core.reading import open_regular
@@ -84,9 +85,12 @@ def check_path(path: str | Path) -> None:
     check_folder(path)
 
 
+@check_types
 def write_video(path: str | Path, clip: Frames, fps: float, metadata: Metadata | None = None) -> None:
     """Write `clip`, uint8 (T, H, W, 3), at `fps` frames per second. Endings and errors as in `open_writer`."""
-    with open_writer(path, fps, clip.shape[1:3], metadata) as writer:
+    _check_frames(clip, "a clip", ("T", "H", "W", 3))
+    _check_rate(fps)
+    with open_writer(path, float(fps), clip.shape[1:3], metadata) as writer:
         writer.add(clip)
 
 
@@ -160,10 +164,19 @@ def encode_mp4(frames: Iterable[Frames], fps: Fraction, size: Size, crf: int, g:
     return buffer.getvalue()
 
 
+@check_types
 def write_image(path: str | Path, picture: Frames, metadata: Metadata | None = None) -> None:
     """Write one picture, uint8 (H, W, 3), as a PNG file. Raises PhenakiError if that fails."""
+    _check_frames(picture, "a picture", ("H", "W", 3))
     with write_atomic(path) as file:
         file.write(_to_bytes(Image.fromarray(picture), "PNG", metadata))
+
+
+def _check_frames(frames: Frames, what: str, shape: tuple[str | int, ...]) -> None:
+    """Raise PhenakiError unless frames are uint8 of this shape, and there is a pixel."""
+    if frames.dtype != np.uint8 or frames.ndim != len(shape) or frames.shape[-1] != 3 or not frames.size:
+        wanted = f"({', '.join(map(str, shape))})"
+        raise PhenakiError(f"{what} of shape {frames.shape} and type {frames.dtype}: pass uint8 {wanted}")
 
 
 def _check_rate(fps: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
@@ -14,16 +13,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from phenaki.conditioning import Text
+from phenaki.core.arguments import as_int
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import check_frame_size, check_scene_length, floor_frames, latent_frames
+from phenaki.core.memory import available_memory
 from phenaki.generators import Components, Generator
-from phenaki.generators.components import check_text_width
+from phenaki.generators.components import check_samples, check_text_width
 from phenaki.media.inputs import VideoInput, as_mask, as_video
 from phenaki.pipeline.results import Generation
 from phenaki.sampling import SamplingConfig, SamplingOptions
 from phenaki.sampling.scenes import Prompt
-
-MAX_SAMPLES = 1024
 
 Prompts = str | Sequence[str | Sequence[str] | Text] | Text | Tensor
 """A prompt, or one for each scene, where a list has one for each sample; or embeddings in their place."""
@@ -77,8 +76,7 @@ def check_count(samples: Any, scenes: Sequence[Prompt]) -> int:
     """How many videos are generated: `samples`, or as many as a scene has prompts."""
     counts = {len(scene) for scene in scenes if isinstance(scene, tuple) and not isinstance(scene, Text)}
     samples = as_int(samples, "samples")
-    if not 1 <= samples <= MAX_SAMPLES:
-        raise PhenakiError(f"{samples} samples cannot be generated: give 1 to {MAX_SAMPLES:,}")
+    check_samples(samples)
     if counts - {samples} and (samples > 1 or len(counts) > 1):
         wanted = " and ".join(map(str, sorted(counts)))
         raise PhenakiError(f"scenes of {wanted} prompts for {samples} samples: give one prompt, or one for each")
@@ -87,7 +85,8 @@ def check_count(samples: Any, scenes: Sequence[Prompt]) -> int:
 
 def check_lengths(frames: int | Sequence[int] | None, scenes: int) -> list[int | None]:
     """The frames of each scene; None: as long as the model's."""
-    if frames is None or np.ndim(frames) == 0:
+    is_list = isinstance(frames, Iterable) and not isinstance(frames, str) and getattr(frames, "shape", None) != ()
+    if not is_list:
         return [None if frames is None else as_int(frames, "frames")] * scenes
     lengths = [as_int(length, "frames") for length in frames]
     if len(lengths) != scenes:
@@ -119,19 +118,10 @@ def check_seed(seed: int | None) -> int:
     return number
 
 
-def as_int(value: Any, name: str) -> int:
-    """An int, of numpy or torch too. Raises PhenakiError for anything else."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)
-    except TypeError as error:
-        raise PhenakiError(f"{name} {value!r}: give a whole number") from error
-
-
 def check_size(size: Any) -> tuple[int, int]:
     """Height and width."""
-    if np.ndim(size) != 1 or len(size) != 2:
+    is_list = isinstance(size, (Sequence, np.ndarray, Tensor)) and not isinstance(size, (str, bytes))
+    if not is_list or getattr(size, "ndim", 1) != 1 or len(size) != 2:
         raise PhenakiError(f"size {size!r}: pass height and width, such as (64, 64)")
     height, width = (as_int(side, "size") for side in size)
     return height, width
@@ -182,7 +172,8 @@ def check_bidirectional(generator: Generator, task: str) -> None:
 
 def check_enough_frames(video: Tensor, options: SamplingOptions, components: Components) -> None:
     """Raise PhenakiError if a video (B, 3, T, H, W) has fewer frames than `prime_frames`."""
-    prime_frames, frames = options.get("prime_frames") or 1, video.shape[2]
+    wanted, frames = options.get("prime_frames"), video.shape[2]
+    prime_frames = 1 if wanted is None else as_int(wanted, "prime_frames")
     if prime_frames > frames:
         raise PhenakiError(
             f"prime_frames {prime_frames}, but the clip has {frames}: "
@@ -216,6 +207,7 @@ def check_start(
         size = components.tokenizer.config.image_size if size is None else size
         check_frame_size(*size, components.tokenizer.config.image_size)
         components.tokenizer.grid(1, *size)
+        check_memory(components.generator.config.frames, samples, size)
         return None, size
     video = check_video(start, samples, components, size)
     height, width = video.shape[-2:]
@@ -226,6 +218,17 @@ def check_start(
         )
     check_enough_frames(video, options, components)
     return video, (height, width)
+
+
+def check_memory(frames: int, samples: int, size: tuple[int, int]) -> None:
+    """Raise PhenakiError for a video that is larger than memory."""
+    needed, available = 12 * frames * samples * size[0] * size[1], available_memory()  # float32 RGB
+    if available is not None and needed > available:
+        raise PhenakiError(
+            f"{samples} videos of {frames:,} frames of {size[1]}x{size[0]} pixels take {needed / 2**30:,.1f} GiB, and "
+            f"{available / 2**30:,.1f} are free: take fewer samples or smaller frames, or write the scenes one by one "
+            "(rollout)"
+        )
 
 
 def check_mask(source: VideoInput, video: Tensor) -> Tensor:

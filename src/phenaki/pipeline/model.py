@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from phenaki.conditioning import Text
+from phenaki.core.arguments import check_types
 from phenaki.core.errors import PhenakiError
 from phenaki.media.inputs import VideoInput
 from phenaki.pipeline.checks import (
@@ -21,6 +22,7 @@ from phenaki.pipeline.checks import (
     check_enough_frames,
     check_lengths,
     check_mask,
+    check_memory,
     check_prime_frames,
     check_sampling,
     check_scene_frames,
@@ -141,6 +143,7 @@ class Phenaki(PretrainedModel):
         seed = check_seed(seed)
         scenes, samples = self._scenes(prompts, frames, samples, start is None)
         video, size = check_start(start, size, samples, options, self.components)
+        check_memory(sum(scene.frames for scene in scenes), samples, size)
         with sampling_progress(progress, on_progress) as on_progress:
             common = {"frames": frames, "start": video, "size": size, "seed": seed, "samples": samples}
             pieces = self.stream(prompts, **common, on_progress=on_progress, **options)
@@ -204,6 +207,7 @@ class Phenaki(PretrainedModel):
         video, size = check_start(start, size, samples, options, self.components)
         return make_rollout(self.components, sampling, rng, samples, video, size, counting(on_progress, None))
 
+    @check_types
     def scene(
         self, prompt: Prompt, frames: int | None = None, prime_frames: int | None = None, first: bool = False
     ) -> Scene:

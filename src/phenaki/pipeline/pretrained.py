@@ -10,7 +10,9 @@ from typing import Self, Unpack
 import torch
 
 from phenaki.core import hub
+from phenaki.core.arguments import check_types
 from phenaki.core.components import fingerprint
+from phenaki.core.config import quoted
 from phenaki.core.errors import PhenakiError
 from phenaki.core.hub import PushOptions
 from phenaki.core.precision import best_device, move, precision_of
@@ -29,6 +31,7 @@ class PretrainedModel:
 
     strict = False
 
+    @check_types
     def __init__(
         self,
         components: Components,
@@ -63,6 +66,7 @@ class PretrainedModel:
         """Of tokenizer, generator and text encoder: configurations and weights."""
         return "-".join(fingerprint(network)[:12] for network in (self.tokenizer, self.generator, self.text_encoder))
 
+    @check_types
     def to(
         self,
         *targets: str | int | torch.device | torch.dtype,
@@ -77,8 +81,10 @@ class PretrainedModel:
         for target in targets:
             if isinstance(target, torch.dtype):
                 dtype = target
-            else:
+            elif isinstance(target, (str, int, torch.device)):
                 device = target
+            else:
+                raise PhenakiError(f"to({quoted(target)}): pass a device or a dtype")
         if dtype is not None:
             self.tokenizer.precision = self.generator.precision = precision_of(dtype)
         if device is not None:
@@ -128,6 +134,7 @@ class PretrainedModel:
     def from_folder(cls, folder: Path, device: str | int | torch.device, name: str = "") -> Self:
         return cls(*load_model(folder), name).to(best_device() if device == "auto" else device)
 
+    @check_types
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the model as a folder that `from_pretrained` reads, completely or not at all.
 

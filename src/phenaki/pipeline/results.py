@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from phenaki.core.arguments import as_int
 from phenaki.core.errors import PhenakiError
 from phenaki.core.files import writing
 from phenaki.media.convert import Frames, to_uint8
@@ -70,6 +71,7 @@ class Generation:
         folder of numbered PNG files. To a binary stream, `format` ("mp4", ...) decides. Raises PhenakiError where it
         cannot be written.
         """
+        upscale = as_int(upscale, "upscale")
         clip = sample_grid(self.video, upscale)
         if isinstance(path, (str, os.PathLike)):
             if format is not None:
@@ -110,6 +112,8 @@ def sample_grid(video: Tensor, factor: int = 1) -> Frames:
 
     Raises PhenakiError for a picture that is larger than video files can hold.
     """
+    if factor < 1:
+        raise PhenakiError(f"upscale {factor}: give a whole number of 1 or more")
     clip = side_by_side(list(to_uint8(video)))
     height, width = (factor * side for side in clip.shape[1:3])
     if max(height, width) > LARGEST:

@@ -11,11 +11,14 @@ import numpy as np
 import torch
 
 from phenaki.conditioning import Text
+from phenaki.core.arguments import check_types
 from phenaki.core.errors import PhenakiError, did_you_mean
 from phenaki.core.hub import HubOptions
 from phenaki.media.inputs import VideoInput
 from phenaki.sampling import SamplingOptions
 
+_OWN_CHECKS = ("prompt", "prompts", "scenes", "frames", "size", "seed", "samples", "start")
+_OWN_CHECKS += ("video", "mask", "first", "last", "output_type")
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -111,6 +114,7 @@ class ExtendOptions(CallOptions, total=False):
 
 def other_words(method: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """The method, which then takes the names of `WORDS` too, and names the nearest argument of one that it lacks."""
+    method = check_types(method, skip=_OWN_CHECKS)
     signature = inspect.signature(method)
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
     own = {name for name in signature.parameters if name not in ("self", "cls", "options")}
@@ -120,7 +124,7 @@ def other_words(method: Callable[Arguments, Result]) -> Callable[Arguments, Resu
     @wraps(method)
     def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         positional = signature.bind_partial(*args).arguments
-        size = getattr(args[0], "image_size", None)
+        size = getattr(args[0], "image_size", None) if args else None
         ours = translate(kwargs, own, method.__name__, positional, size)
         return method(*args, **{name: _plain(value) for name, value in ours.items()})
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from phenaki.core.actions import ActionSpec
 from phenaki.core.components import fingerprint, sha256
-from phenaki.core.config import to_dict
+from phenaki.core.config import quoted, to_dict
 from phenaki.core.errors import PhenakiError, did_you_mean
 from phenaki.core.version import __version__
 from phenaki.generators import Components
@@ -63,6 +63,8 @@ class World(ABC):
     ) -> None:
         self.components, self.seed, self.first_prompt = components, seed, prompt
         self.events: list[Event] = []
+        if wrong := [event for event in events if not isinstance(event, Event)]:
+            raise PhenakiError(f"events {quoted(wrong[0])}: pass those that a world has in `events`")
         self._replayed = deque(sorted(events, key=lambda event: event.latent_frame))
         self._sampling, self._adjusted = sampling, dict[str, float]()
         self._prompt = ""

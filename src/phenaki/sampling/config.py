@@ -66,8 +66,8 @@ class GuidanceConfig:
     second branch, at half the cost. `negative_prompt`: steered away from, in place of the empty prompt.
     """
 
-    scale: float = bounded(3.0, at_least=0)
-    scale_end: float | None = bounded(None, at_least=0)
+    scale: float = bounded(3.0, at_least=0, at_most=1000)
+    scale_end: float | None = bounded(None, at_least=0, at_most=1000)
     fraction: float = bounded(1.0, above=0, at_most=1)
     negative_prompt: str | None = None
 
@@ -104,7 +104,7 @@ class RolloutConfig:
     frame by latent frame, and continues what its window holds.
     """
 
-    scene_frames: int | None = bounded(None, at_least=1)
+    scene_frames: int | None = bounded(None, at_least=1, at_most=1_000_000)
     prime_frames: int = bounded(5, at_least=1)
     first_frame_alone: bool = False
     first_frame_steps: int = bounded(0, at_least=0, at_most=1000)

@@ -20,6 +20,7 @@ from phenaki.sampling.orders import planned_order
 LogitsFn = Callable[[Tensor, Tensor], Tensor]
 ScoresFn = Callable[[Tensor], Tensor]
 """Complete ids int64 (B, t, h, w) -> float (B, t, h, w), log-odds that an id is real: the lowest are resampled."""
+_LOWEST = 1e-6  # temperature: logits divided by less are not finite
 _CHUNK = 1 << 22  # elements of (M, V) that sampling works on at a time: 16 MB for each copy that it makes
 
 
@@ -108,7 +109,7 @@ def sample_logits(logits: Tensor, uniform: Tensor, temperature: float, config: D
 
 
 def _sample_chunk(logits: Tensor, uniform: Tensor, temperature: float, config: DecodingConfig) -> tuple[Tensor, Tensor]:
-    log_p = (logits.float() / (temperature or 1)).log_softmax(-1)
+    log_p = (logits.float() / (max(temperature, _LOWEST) if temperature else 1)).log_softmax(-1)
     allowed = filtered(log_p, config.top_k, config.top_p, config.typical_p)
     if temperature == 0:
         sampled = allowed.argmax(-1)

@@ -19,6 +19,9 @@ def filtered(log_p: Tensor, top_k: int, top_p: float, typical_p: float) -> Tenso
     return typical_filter(log_p, typical_p) if typical_p < 1 else log_p
 
 
+_LEAST = 1e-6  # mass: less is 0 in float32, and would keep no id
+
+
 def top_k_filter(log_p: Tensor, count: int) -> Tensor:
     """The `count` most likely ids, and ties with the last of them."""
     least = log_p.topk(count, dim=-1).values[:, -1:]
@@ -44,7 +47,7 @@ def _until_mass(log_p: Tensor, key: Tensor, mass: float) -> Tensor:
     order = key.argsort(dim=-1, stable=True)
     up_to = log_p.exp().gather(-1, order).cumsum(-1)
     before = F.pad(up_to[:, :-1], (1, 0))
-    return torch.zeros_like(order, dtype=torch.bool).scatter(-1, order, before < mass)
+    return torch.zeros_like(order, dtype=torch.bool).scatter(-1, order, before < max(mass, _LEAST))
 
 
 def _keep(log_p: Tensor, kept: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from phenaki.core.arguments import check_types
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import frame_count
 from phenaki.core.precision import Precision, autocast
@@ -73,6 +74,7 @@ class Tokenizer(PretrainedComponent, ABC):
         size = tuple(self.config.image_size)
         return TokenizerSpec(self.vocab_size, tuple(self.patch), size, self.config.fps, self.num_codebooks)
 
+    @check_types
     def grid(self, frames: int, height: int, width: int) -> Grid:
         """The token grid of a clip. Raises PhenakiError for lengths and sizes that do not fit the patches."""
         return self.spec.grid(frames, height, width)
@@ -98,6 +100,7 @@ class Tokenizer(PretrainedComponent, ABC):
         return Reconstruction(self.decode_latents(quantized.latents), quantized)
 
     @torch.no_grad()
+    @check_types
     def encode(self, video: VideoInput, check_values: bool = True) -> Tensor:
         """video float (B, 3, T, H, W) in [0, 1], or another that `as_video` takes -> ids int64 (B, t, h, w).
 
@@ -109,6 +112,7 @@ class Tokenizer(PretrainedComponent, ABC):
         return self.encoder(check_values=False).push(video) if self.causal else self._encode_chunk(video)
 
     @torch.no_grad()
+    @check_types
     def decode(self, ids: Tensor, check_values: bool = True) -> Tensor:
         """ids int64 (B, t, h, w) in 0..V-1 -> video float32 (B, 3, T, H, W) in [0, 1]; `check_values` as `encode`."""
         self.spec.check_ids(ids, check_values)
@@ -124,6 +128,7 @@ class Tokenizer(PretrainedComponent, ABC):
         self._check_causal()
         return StreamDecoder(self._decode_chunk, self.spec, check_values)
 
+    @check_types
     def encode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Consecutive videos float (B, 3, n, H, W) of any lengths -> ids int64 (B, k, h, w), as soon as available.
 
@@ -138,6 +143,7 @@ class Tokenizer(PretrainedComponent, ABC):
                 yield ids
         encoder.finish()
 
+    @check_types
     def decode_stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Consecutive ids int64 (B, k, h, w) -> videos float32 (B, 3, n, H, W) in [0, 1]; see `encode_stream`.
 
@@ -152,6 +158,7 @@ class Tokenizer(PretrainedComponent, ABC):
         self.spec.check_video(video)
 
     def _encode_chunk(self, video: Tensor, state: StreamState | None = None) -> Tensor:
+        video = video.to(next(self.parameters()).dtype)
         with autocast(video.device, self.precision):
             return self.quantizer(self.encode_latents(video, state)).ids
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from phenaki.core.errors import PhenakiError
@@ -51,8 +52,8 @@ class TokenizerSpec:
 
     def check_ids(self, ids: Tensor, check_values: bool = True) -> None:
         """Raise PhenakiError unless `ids` is (B, t, h, w) with values in 0..V-1."""
-        if ids.ndim != 4:
-            raise PhenakiError(f"ids of shape {tuple(ids.shape)}: decode takes (B, t, h, w)")
+        if ids.ndim != 4 or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+            raise PhenakiError(f"ids of shape {tuple(ids.shape)} and type {ids.dtype}: decode takes int64 (B, t, h, w)")
         if not check_values or not ids.numel():
             return
         if ids.shape[-1] % self.num_codebooks:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from phenaki.core.arguments import check_types
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import latent_frames
 from phenaki.nn.state import StreamState
@@ -51,6 +52,7 @@ class StreamEncoder(Stream):
         self._waiting: Tensor | None = None  # frames of an incomplete latent frame
 
     @torch.no_grad()
+    @check_types
     def push(self, video: Tensor) -> Tensor:
         """video float (B, 3, n, H, W) in [0, 1], any n -> ids int64 (B, k, h, w) of the k >= 0 latent frames completed.
 
@@ -90,6 +92,7 @@ class StreamDecoder(Stream):
         self._decode_chunk = decode
 
     @torch.no_grad()
+    @check_types
     def push(self, ids: Tensor) -> Tensor:
         """ids int64 (B, k, h, w), any k -> the frames of these latent frames, float32 (B, 3, n, H, W) in [0, 1].
 
