@@ -10,7 +10,7 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check install
 # Waiting threads spin for a moment only: beside another busy process, spinning makes PyTorch many times slower.
 export GOMP_SPINCOUNT = 2000
 
-.PHONY: demo play test slow lint format clean
+.PHONY: demo play test slow fuzz lint format clean
 
 demo: .venv/installed
 	.venv/bin/python -m phenaki demo
@@ -23,6 +23,10 @@ test: lint
 
 slow: .venv/installed-dev
 	.venv/bin/python -m pytest -m slow
+
+# 10,000 broken inputs, about half an hour of one core: tests/fuzz
+fuzz: .venv/installed-dev
+	PYTHONPATH=tests .venv/bin/python -m fuzz --count 10000
 
 lint: .venv/installed-dev
 	.venv/bin/python -m ruff check .

@@ -1,4 +1,4 @@
-"""`python -m fuzz --count 10000`: all surfaces, with a table of how their inputs ended; exit code 1 if any broke the rule.
+"""`python -m fuzz --count 10000`: all surfaces, with a table of how they ended; exit code 1 if the rule was broken.
 
 `--surface NAME --first N --count 1` runs an input again, with the same `--seed`.
 """

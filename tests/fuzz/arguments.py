@@ -117,10 +117,19 @@ class Arguments(Surface):
             "scene": (model.scene, {"prompt": PROMPT, "frames": 3, "prime_frames": 1, "first": True}),
             "play": (model.play, {"prompt": PROMPT, "seed": 0, "events": ()}),
             "extend": (model.extend, {"video": video, "prompts": PROMPT} | general),
-            "interpolate": (model.interpolate, {"first": video[:, :, :1], "last": video[:, :, :1], "prompt": PROMPT} | general | {"frames": 5}),
+            "interpolate": (
+                model.interpolate,
+                {"first": video[:, :, :1], "last": video[:, :, :1], "prompt": PROMPT} | general | {"frames": 5},
+            ),
             "inpaint": (
                 model.inpaint,
-                {"video": video, "mask": torch.ones(16, 16, dtype=torch.bool), "prompt": PROMPT, "blend": True, "steps": 1},
+                {
+                    "video": video,
+                    "mask": torch.ones(16, 16, dtype=torch.bool),
+                    "prompt": PROMPT,
+                    "blend": True,
+                    "steps": 1,
+                },
             ),
             "encode": (model.tokenizer.encode, {"video": video}),
             "decode": (model.tokenizer.decode, {"ids": ids}),
@@ -132,7 +141,10 @@ class Arguments(Surface):
             "encode_text": (model.components.encode_text, {"prompts": PROMPT, "samples": 1}),
             "embeddings": (model.generate, {"prompts": text, "frames": 3, "steps": 1}),
             "Text": (lambda **fields: Text(**fields).checked(), {"embeddings": text.embeddings, "mask": text.mask}),
-            "Generation": (Generation, {"video": made.video, "prompts": (PROMPT,), "scene_starts": (0,), "fps": 8.0, "seed": 0}),
+            "Generation": (
+                Generation,
+                {"video": made.video, "prompts": (PROMPT,), "scene_starts": (0,), "fps": 8.0, "seed": 0},
+            ),
             "save": (made.save, {"path": folder / "out.gif", "upscale": 1}),
             "as_video": (as_video, {"source": clip, "size": None, "fps": None}),
             "as_mask": (as_mask, {"source": np.ones((16, 16), bool), "size": None}),
@@ -144,7 +156,7 @@ class Arguments(Surface):
                 save_component,
                 {"module": model.text_encoder, "folder": folder / "component", "dtype": torch.float16},
             ),
-        }  # fmt: skip
+        }
 
     def case(self, rng: Random) -> Case:
         name = rng.choice(list(self.calls))

@@ -52,7 +52,7 @@ def sound_media() -> dict[str, bytes]:
         ".mkv": media_files.video(even, "matroska", size=small),
         ".webm": media_files.video(even, "webm", "libvpx-vp9", small),
         ".avi": media_files.video(even, "avi", "mpeg4", small),
-        ".ts": media_files.video(even, "mpegts", "mpeg2video", small),
+        ".ts": media_files.video(even, "mpegts", size=small),
         ".gif": media_files.animation("GIF", [100, 50, 100]),
         ".webp": media_files.animation("WebP", [100, 50, 100]),
     }
@@ -208,7 +208,7 @@ class Datasets(Folders):
 
     def _read(self, copy: Path) -> None:
         data = DataConfig((SourceConfig(str(copy)),), size=16, lengths=(3,))
-        good, bad = read_samples(open_source(data.sources[0], data), 4)
+        good, bad = read_samples(open_source(data.sources[0], data, captions=False), 4)
         if bad:
             raise PhenakiError(f"{bad} bad samples, {good} good ones")
 

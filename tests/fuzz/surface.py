@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Case(NamedTuple):
-    """An input: what it is, in a few words, and what is done with it. `run` raises AssertionError for a wrong result."""
+    """An input, in a few words, and what is done with it. `run` raises AssertionError for a wrong result."""
 
     description: str
     run: Callable[[], object]

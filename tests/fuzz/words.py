@@ -120,7 +120,7 @@ class Overrides(Surface):
             f"{section}.{key}"
             for recipe in self.recipes
             for section, values in to_dict(recipe).items()
-            for key in values
+            for key in (values if isinstance(values, dict) else ())
         ]
 
     def case(self, rng: Random) -> Case:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -137,8 +138,8 @@ def read_config(folder: str | Path) -> tuple[str, dict[str, Any]]:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of a model's folder. Raises PhenakiError for a missing or malformed file."""
     folder = path.parent
-    if not folder.is_dir():
-        raise PhenakiError(f"'{folder}' {'is a file, not a folder' if folder.exists() else 'does not exist'}.")
+    if not os.path.isdir(folder):
+        raise PhenakiError(f"'{folder}' {'is a file, not a folder' if os.path.exists(folder) else 'does not exist'}.")
     if not path.is_file():
         inside = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in folder.iterdir())
         found = f"it contains {shortened(inside)} but no {path.name}" if inside else "it is empty"

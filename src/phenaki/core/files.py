@@ -52,7 +52,7 @@ def is_path(value: Any) -> bool:
     """Whether a system can have a file of that name."""
     try:
         path = os.fsencode(value)
-        return isinstance(value, (str, Path)) and b"\0" not in path and max(map(len, path.split(b"/"))) < 256
+        return isinstance(value, (str, Path)) and b"\0" not in path
     except (TypeError, UnicodeEncodeError):  # such as a lone surrogate that stands for no byte
         return False
 

@@ -143,7 +143,7 @@ def _join(items: Sequence[_Part]) -> _Part:
 
 def _read(path: Path, size: Size | None, fps: float | None) -> Frames:
     """All frames of a file or a folder, uint8 (T, H, W, 3)."""
-    if size is None or not path.is_file():
+    if size is None or not os.path.isfile(path):
         clip = read_video(path)
         return clip.frames if size is None else np.stack([render(Image.fromarray(f), size) for f in clip.frames])
     try:

@@ -296,7 +296,7 @@ def _sheet(path: Path, fps: float, size: Size, metadata: Metadata | None) -> Ite
 
 @contextmanager
 def _folder(path: Path, fps: float, size: Size, metadata: Metadata | None) -> Iterator[Put]:
-    old = list(path.iterdir()) if path.is_dir() else []
+    old = list(path.iterdir()) if os.path.isdir(path) else []
     if strangers := [file.name for file in old if not _NUMBERED.fullmatch(file.name)]:
         raise PhenakiError(
             f"The folder '{path}' holds other things than frames ('{strangers[0]}'); name a new or an empty one."

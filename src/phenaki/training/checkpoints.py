@@ -1,4 +1,7 @@
-"""The checkpoints of a run: each is written to a temporary name while training continues, verified, then renamed."""
+"""The checkpoints of a run: each is written to a temporary name while training continues, verified, then renamed.
+
+One file, as what is written here is what is read here.
+"""
 
 from __future__ import annotations
 
