@@ -25,27 +25,25 @@ from phenaki.sampling.guidance import sample_ids
 from phenaki.tokenizers import build_tokenizer
 from phenaki.tokenizers.discriminator import DiscriminatorConfig
 from phenaki.training import cost, generator, recipes, tokenizer
-from phenaki.training.counting import HardwareMode, Traffic
+from phenaki.training.counting import Traffic
 from phenaki.training.inputs import open_inputs
 from phenaki.training.run import Run
 
 
-def traffic(recipe: cost.Recipe, clips: int) -> Traffic:
+def traffic(recipe: cost.Recipe, clips: int, compiled: bool) -> Traffic:
     """Of a step's forward and backward passes on so many clips at a time, without the discriminator's penalty."""
-    mode = HardwareMode("cuda", recipe.run.precision)
+    recipe = replace(recipe, run=replace(recipe.run, compile=compiled))
     with torch.device("meta"):
         spec = build_tokenizer(recipes.TOKENIZER_RECIPES["cvivit_128"]().tokenizer).spec
-        step = cost._step(recipe, spec, None)
-        with mode, Traffic() as counted:
-            step.run(clips, mode.autocast, False)
-    return counted
+    recipe = replace(recipe, optimizer=replace(recipe.optimizer, accumulate=1))
+    return cost.step_cost(recipe, spec, clips).traffic
 
 
 def optimizer_launches(recipe: cost.Recipe) -> int:
     """Kernels of the optimizers' step, with clipping."""
     with torch.device("meta"):
         spec = build_tokenizer(recipes.TOKENIZER_RECIPES["cvivit_128"]().tokenizer).spec
-        networks = cost._step(recipe, spec, None).networks
+        networks = cost.make_step(recipe, spec).networks
     with FakeGPU() as gpu:
         for network in networks.values():
             network._apply(lambda values: DeviceTensor(values))
@@ -128,9 +126,11 @@ SYNCS = {"tokenizer": tokenizer_syncs, "generator": generator_syncs, "sampling":
 def main() -> None:
     for name, clips in (("base_128", 64), ("cvivit_128", 16)):
         stages = recipes.GENERATOR_RECIPES | recipes.TOKENIZER_RECIPES
-        counted = traffic(stages[name](), clips)
+        compiled = stages[name]().run.compile is not False
+        counted = traffic(stages[name](), clips, compiled)
         print(
-            f"{name}, {clips} clips: {counted.other_bytes / 1e9:,.0f} GB outside of matrix products, "
+            f"{name}, {clips} clips{', compiled' if compiled else ''}: "
+            f"{counted.other_bytes / 1e9:,.0f} GB outside of matrix products, "
             f"{counted.matrix_bytes / 1e9:,.0f} GB in them, {counted.launches:,} kernels",
             flush=True,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from phenaki.cli import app, doctor
@@ -71,3 +72,22 @@ def test_bfloat16_is_measured(taken: bool, monkeypatch: pytest.MonkeyPatch) -> N
     finding = doctor._bfloat16(torch.device("cpu"))
     assert "2.5x the speed of float32" in finding.sentence
     assert (finding.kind, finding.way_out) == (("good", "") if taken else ("note", "run.precision=bfloat16"))
+
+
+def no_compiler(device: torch.device) -> None:
+    raise PhenakiError("no compiler")
+
+
+def test_the_report_of_a_gpu_has_what_was_measured_beside_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On this CPU, which it names as such; without a GPU the command says so."""
+    from phenaki.cli.gpu_report import gpu_report
+
+    monkeypatch.setattr("phenaki.training.layers.check_compiles", no_compiler)
+    lines = list(gpu_report(torch.device("cpu"), ("masked_debug", "cvivit_debug"), 0.01, {"rows": 32, "size": 1024}))
+    assert lines[0].startswith("cpu, torch") and "TFLOP/s" in lines[1]
+    rows = {tuple(line.split()[:3:2]): line.split() for line in lines[3:]}
+    eager = [rows["masked_debug", "eager"], rows["cvivit_debug", "eager"]]
+    assert "no compiler" in " ".join(rows["masked_debug", "compiled"])  # takes minutes where there is one
+    assert all(float(row[3]) > 0 and float(row[4]) > 0 for row in eager)
+    result = CliRunner().invoke(app, ["doctor", "--gpu"])
+    assert result.exit_code == 2 and "no CUDA device" in result.output

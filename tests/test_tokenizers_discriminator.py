@@ -12,6 +12,8 @@ from phenaki.tokenizers import Conv3D, Conv3DConfig, CViViT, CViViTConfig, Quant
 from phenaki.tokenizers.discriminator import (
     Discriminator,
     DiscriminatorConfig,
+    _downsample,
+    _downsample_rows,
     adaptive_weight,
     adversarial_loss,
     discriminator_loss,
@@ -127,3 +129,10 @@ def test_invalid_configs_are_refused() -> None:
     }.items():
         with pytest.raises(PhenakiError, match=f"^{name} "):
             DiscriminatorConfig(**{name: value})
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (6, 5), (3, 2)])
+def test_the_blur_of_a_gpu_is_that_of_a_cpu(size: tuple[int, int]) -> None:
+    """One convolution, or slices."""
+    x = torch.randn(2, 3, 4, *size)
+    assert torch.allclose(_downsample(x, (3, 4)), _downsample_rows(x), atol=1e-5)

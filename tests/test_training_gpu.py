@@ -15,6 +15,7 @@ from torch import nn
 
 from helpers.fake_gpu import DEVICE, FakeGPU
 from phenaki.core.errors import PhenakiError
+from phenaki.nn.norm import LayerNorm, residual
 from phenaki.nn.transformer import TransformerBlock
 from phenaki.tokenizers import build_tokenizer
 from phenaki.training import generator, recipes, tokenizer
@@ -118,6 +119,30 @@ def test_stacked_muon_is_torchs() -> None:
 
 def test_the_optimizer_of_a_large_recipe_needs_few_kernels(gpu_costs: ModuleType) -> None:
     assert gpu_costs.optimizer_launches(recipes.base_128()) < 300
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "clips", "before"), [("base_128", 64, 567e9), ("cvivit_128", 16, 592e9)])
+def test_large_recipes_move_a_third_of_the_bytes(name: str, clips: int, before: float, gpu_costs: ModuleType) -> None:
+    """Outside of matrix products; `before`: as of docs/log.md."""
+    recipe = (recipes.GENERATOR_RECIPES | recipes.TOKENIZER_RECIPES)[name]()
+    assert recipe.run.compile is None  # so on CUDA
+    assert gpu_costs.traffic(recipe, clips, compiled=True).other_bytes < before / 3
+
+
+def test_norms_stay_in_the_type_of_matrix_products_on_cuda() -> None:
+    norm, x = LayerNorm(64), torch.randn(4, 64)
+    torch.nn.init.normal_(norm.weight)
+    expected = norm(x)
+    assert residual(x) is x
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    try:
+        assert residual(x).dtype == torch.bfloat16
+        found = norm(x.bfloat16())
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+    assert found.dtype == torch.bfloat16 and (found.float() - expected).norm() < 0.01 * expected.norm()
 
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])

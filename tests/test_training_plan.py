@@ -13,6 +13,7 @@ from phenaki.core.errors import PhenakiError
 from phenaki.tokenizers import TokenizerSpec, build_tokenizer
 from phenaki.training import recipes
 from phenaki.training.cost import step_cost
+from phenaki.training.hardware import GPUS
 from phenaki.training.layers import blocks
 from phenaki.training.plan import USABLE, Devices, clip_bytes, make_plan, parse_bytes, short
 from phenaki.training.sharding import shardable
@@ -62,6 +63,21 @@ def test_seconds_follow_from_operations() -> None:
     assert make_plan(RECIPE, Devices()).seconds is None
 
 
+def test_a_gpu_is_planned_by_operations_and_bytes() -> None:
+    """A roofline: more bandwidth and fewer bytes help where bytes are what costs, and the reason is named."""
+    recipe = replace(RECIPE, run=replace(RECIPE.run, compile=False))
+    slow, fast = (make_plan(recipe, Devices(gpu=replace(GPUS["h100"], bandwidth=b))) for b in (1e11, 1e12))
+    assert slow.roofline["other kernels"] == pytest.approx(10 * fast.roofline["other kernels"])
+    assert (
+        slow.roofline["other kernels"]
+        > make_plan(replace(RECIPE, run=replace(RECIPE.run, compile=None)), slow.devices).roofline["other kernels"]
+    )
+    plan = make_plan(recipe, Devices(gpu=GPUS["h100"]))
+    assert plan.step_seconds == max(sum(plan.roofline.values()), plan.launch_seconds)
+    assert plan.utilisation == pytest.approx(plan.cost.flops / (989e12 * plan.step_seconds))
+    assert any("run.compile=true" in line for line in plan.lines())  # tiny kernels are bound by their start
+
+
 def test_bytes_of_a_clip() -> None:
     spec = TokenizerSpec(8192, (2, 8, 8), (128, 128), 8.0)
     assert clip_bytes(recipes.paper(), 1536, spec) == 2 * 1536 + 2 * recipes.paper().text.length * 4096
@@ -89,6 +105,8 @@ def test_numbers_are_short() -> None:
         (["conv3d_debug", "--devices", "0"], "0 devices: give 1 or more"),
         (["conv3d_debug", "--devices", "3"], "does not divide among 3 devices: take 2 of them, or data.batch=6"),
         (["conv3d_debug", "--tflops", "-1"], "TFLOP/s: give more than 0"),
+        (["conv3d_debug", "--gpu", "h1000"], "'h1000' is not known. Did you mean 'h100'?"),
+        (["conv3d_debug", "--gpu", "h100", "--tflops", "400"], "give one"),
         (["conv3d_debug", "--strategy", "zero"], "use ddp or fsdp"),
         (["conv3d_debug", "run.strategy=fsdp"], "this is the only one"),
         (["masked_shapes_64", "--devices", "2", "--strategy", "fsdp"], "Muon needs full matrices"),

@@ -155,9 +155,9 @@ def test_a_full_disk_costs_no_checkpoint_but_the_new_one(
         def __getattr__(self, name: str) -> object:
             return getattr(self.file, name)
 
-    save = checkpoints._save
+    save = checkpoints.save_archive
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "_save", lambda state, file: save(state, Full(file)))
+        patch.setattr(checkpoints, "save_archive", lambda state, file: save(state, Full(file)))
         store.save(2, {"weight": torch.ones(5)})
         with pytest.raises(PhenakiError, match="step_0000002.pt': the disk is full"):
             store.wait()
@@ -171,14 +171,14 @@ def test_a_full_disk_costs_no_checkpoint_but_the_new_one(
 def test_what_is_not_on_the_disk_as_it_was_written_takes_no_name(
     store: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = checkpoints._save
+    save = checkpoints.save_archive
 
     def badly(state: object, file: object) -> None:
         save(state, file)
         file.seek(100)
         file.write(b"\xff\xff\xff")
 
-    monkeypatch.setattr(checkpoints, "_save", badly)
+    monkeypatch.setattr(checkpoints, "save_archive", badly)
     store.save(1, {"weight": torch.zeros(50)})
     with pytest.raises(PhenakiError, match="does not read back as it was written"):
         store.wait()
@@ -301,7 +301,7 @@ def killed(train: Callable[[], object], where: str) -> bool:
     pid = os.fork()
     if pid:
         return os.waitpid(pid, 0)[1] == signal.SIGKILL
-    log, save, logs, saves = Run.log, checkpoints._save, [], []
+    log, save, logs, saves = Run.log, checkpoints.save_archive, [], []
 
     def log_and_die(self: Run, **values: float) -> None:
         log(self, **values)
@@ -316,7 +316,7 @@ def killed(train: Callable[[], object], where: str) -> bool:
             file.truncate(file.tell() // 2)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Run.log, checkpoints._save = log_and_die, half
+    Run.log, checkpoints.save_archive = log_and_die, half
     with suppress(BaseException):
         train()
     os._exit(0)

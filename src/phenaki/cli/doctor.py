@@ -10,11 +10,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
 from phenaki.cli.app import app
+from phenaki.core.errors import PhenakiError
 from phenaki.core.version import __version__
 
 if TYPE_CHECKING:
@@ -46,14 +47,29 @@ class Finding(NamedTuple):
 
 
 @app.command(rich_help_panel="Other")
-def doctor() -> None:
+def doctor(
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Measure the GPU, and steps of recipes beside what `phenaki plan` expects.")
+    ] = False,
+) -> None:
     """Check the installation: versions, devices, video codecs, disk, extras and weights, with fixes.
 
-    Exits with code 0 if phenaki works on this machine.
+    Exits with code 0 if phenaki works on this machine. With --gpu it takes minutes, as recipes are compiled; please
+    send us the report.
     """
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
+    if gpu:
+        from phenaki.cli.gpu_report import gpu_report
+        from phenaki.core.precision import best_device
+
+        device = best_device()
+        if device.type != "cuda":
+            raise PhenakiError("--gpu: torch finds no CUDA device here (`phenaki doctor` says why)")
+        for line in gpu_report(device):
+            console.print(line)
+        return
     signs = {"good": "ok", "note": "--", "broken": "!!"}
     broken = False
     for examine in (_versions, _devices, _decoder, _disk, _extras, _weights):

@@ -10,7 +10,7 @@ from phenaki.cli.app import app
 from phenaki.cli.train import ChangesArgument
 from phenaki.core.errors import PhenakiError
 
-_TOKENIZERS = {"masked_debug": "cvivit_debug", "masked_shapes_64": "cvivit_shapes_64"}
+TOKENIZERS = {"masked_debug": "cvivit_debug", "masked_shapes_64": "cvivit_shapes_64"}
 _GENERATORS = {"critic_debug": "masked_debug", "critic_shapes_64": "masked_shapes_64"}  # whose ids the critics score
 
 
@@ -27,6 +27,14 @@ def plan(
         typer.Option(
             metavar="X",
             help="Achieved TFLOP/s per device, usually a third to a half of the peak, to estimate the time.",
+            show_default=False,
+        ),
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            metavar="h100|h200|a100|l40s|4090",
+            help="Estimate the time on such GPUs by counted operations and bytes; implies --memory.",
             show_default=False,
         ),
     ] = None,
@@ -53,7 +61,7 @@ def plan(
 ) -> None:
     """Estimate a training run without allocating it: parameters, FLOPs, memory, time, data.
 
-    phenaki plan paper --devices 64 --memory 80GB --tflops 400 --strategy fsdp --checkpointing
+    phenaki plan paper --devices 64 --gpu h100 --strategy fsdp --checkpointing
 
     phenaki plan cvivit_128 --devices 8 --memory 80GB --tflops 400 data.batch=64
     """
@@ -65,16 +73,21 @@ def plan(
     from phenaki.core.config import override
     from phenaki.tokenizers import build_tokenizer
     from phenaki.training import recipes
+    from phenaki.training.hardware import find_gpu
     from phenaki.training.plan import Devices, make_plan, parse_bytes
 
     made = [*(changes or []), *(["run.checkpointing=true"] if checkpointing else [])]
     every = recipes.TOKENIZER_RECIPES | recipes.GENERATOR_RECIPES | recipes.CRITIC_RECIPES
     configured = override(recipes.recipe(recipe, every), made)
-    hardware = Devices(devices, parse_bytes(memory) if memory else None, tflops, strategy or configured.run.strategy)
+    if gpu and tflops:
+        raise PhenakiError("--gpu and --tflops are two answers to how fast a device is: give one")
+    named = find_gpu(gpu) if gpu else None
+    size = parse_bytes(memory) if memory else named and named.memory
+    hardware = Devices(devices, size, tflops, strategy or configured.run.strategy, named)
     spec = None
     model = recipes.recipe(_GENERATORS[recipe], recipes.GENERATOR_RECIPES) if recipe in _GENERATORS else None
     if recipe not in recipes.TOKENIZER_RECIPES:
         with torch.device("meta"):
-            named = tokenizer or _TOKENIZERS.get(_GENERATORS.get(recipe, recipe), "cvivit_128")
-            spec = build_tokenizer(recipes.recipe(named, recipes.TOKENIZER_RECIPES).tokenizer).spec
+            source = tokenizer or TOKENIZERS.get(_GENERATORS.get(recipe, recipe), "cvivit_128")
+            spec = build_tokenizer(recipes.recipe(source, recipes.TOKENIZER_RECIPES).tokenizer).spec
     print("\n".join(make_plan(configured, hardware, spec, model).lines()))

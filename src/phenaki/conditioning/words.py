@@ -17,6 +17,7 @@ from phenaki.conditioning.base import Text, TextEncoder, check_text
 from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
 from phenaki.nn.attention import HEAD_DIM
+from phenaki.nn.norm import LayerNorm
 from phenaki.nn.positions import rotary_table
 from phenaki.nn.transformer import FeedForward, TransformerBlock, initialize, width_error
 
@@ -72,7 +73,7 @@ class WordEncoder(TextEncoder):
         self.register_parameter("places", nn.Parameter(torch.randn(WORD_BYTES, config.width)))  # of bytes in a word
         self.word = FeedForward(config.width)
         self.layers = nn.ModuleList(TransformerBlock(config.width) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width)
+        self.norm = LayerNorm(config.width)
         initialize(self, depth=config.layers + 1)
         nn.init.normal_(self.bytes.weight)
         nn.init.normal_(self.places)

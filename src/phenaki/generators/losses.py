@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from phenaki.core.config import bounded, configclass
+from phenaki.nn.block import Block
 
 
 @configclass
@@ -36,6 +37,13 @@ def masked_cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor, label_
     target = logits.gather(-1, targets[:, None]).squeeze(-1)
     loss = logits.logsumexp(-1) - (1 - label_smoothing) * target - label_smoothing * logits.mean(-1)
     return (loss * weight).sum() / weight.sum()
+
+
+class MaskedCrossEntropy(Block):
+    """`masked_cross_entropy` as a unit that training compiles, as large as the logits are."""
+
+    def forward(self, logits: Tensor, targets: Tensor, weight: Tensor, label_smoothing: float) -> Tensor:
+        return masked_cross_entropy(logits, targets, weight, label_smoothing)
 
 
 def distillation_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:

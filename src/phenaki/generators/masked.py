@@ -18,6 +18,7 @@ from phenaki.core.grid import latent_frames
 from phenaki.generators.base import Condition, Generator, every_frame
 from phenaki.nn.attention import HEAD_DIM
 from phenaki.nn.linear import RaggedLinear
+from phenaki.nn.norm import LayerNorm, residual
 from phenaki.nn.positions import fourier_features, rotary_table
 from phenaki.nn.transformer import TransformerBlock, initialize, width_error
 from phenaki.tokenizers.spec import TokenizerSpec
@@ -76,7 +77,7 @@ class MaskedTransformer(Generator):
         self.layers = nn.ModuleList(
             self.make_block(width, config.mlp_ratio, config.text_width) for _ in range(config.layers)
         )
-        self.norm = nn.LayerNorm(width)
+        self.norm = LayerNorm(width)
         self.head = RaggedLinear(width, self.num_codebooks * self.outputs)
         initialize(self, depth=config.layers)
         nn.init.normal_(self.ids.weight, std=(self.num_codebooks * width) ** -0.5)
@@ -171,7 +172,7 @@ class MaskedTransformer(Generator):
         x = x.flatten(1, 3)
         features = fourier_features((t, h, w), scales, FOURIER_BANDS, ids.device)
         x = x + self.positions(features.to(self.positions.weight.dtype))
-        x = self._mark(x.unflatten(1, (t, h * w)), condition).flatten(1, 2)
+        x = residual(self._mark(x.unflatten(1, (t, h * w)), condition).flatten(1, 2))
         rotary = rotary_table((t, h, w), HEAD_DIM, ids.device)
         visible = condition.visible((t, h, w))
         for layer, keys_values in zip(self.layers, condition.keys_values, strict=True):

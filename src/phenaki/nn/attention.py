@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from phenaki.nn.norm import LayerNorm
 from phenaki.nn.positions import rotate
 from phenaki.nn.state import StreamState
 
@@ -67,8 +68,8 @@ class Attention(nn.Module):
         self.to_q = nn.Linear(width, width, bias=False)
         self.to_kv = nn.Linear(context_width or width, 2 * width, bias=False)
         self.to_out = nn.Linear(width, width, bias=False)
-        self.norm_q = nn.LayerNorm(HEAD_DIM, bias=False)
-        self.norm_k = nn.LayerNorm(HEAD_DIM, bias=False)
+        self.norm_q = LayerNorm(HEAD_DIM, bias=False)
+        self.norm_k = LayerNorm(HEAD_DIM, bias=False)
 
     def forward(
         self,

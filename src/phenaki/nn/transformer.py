@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from phenaki.nn.attention import HEAD_DIM, Attention
 from phenaki.nn.block import Block
+from phenaki.nn.norm import LayerNorm
 from phenaki.nn.state import StreamState
 
 
@@ -17,7 +18,7 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, width: int, ratio: int = 4):
         super().__init__(
-            nn.LayerNorm(width, bias=False),
+            LayerNorm(width, bias=False),
             nn.Linear(width, ratio * width, bias=False),
             nn.GELU(),
             nn.Linear(ratio * width, width, bias=False),
@@ -29,9 +30,9 @@ class TransformerBlock(Block):
 
     def __init__(self, width: int, ratio: int = 4, window: int | None = None, context_width: int | None = None):
         super().__init__()
-        self.norm = nn.LayerNorm(width, bias=False)
+        self.norm = LayerNorm(width, bias=False)
         self.attention = Attention(width, window=window)
-        self.norm_cross = nn.LayerNorm(width, bias=False) if context_width else None
+        self.norm_cross = LayerNorm(width, bias=False) if context_width else None
         self.cross = Attention(width, context_width) if context_width else None
         self.feed_forward = FeedForward(width, ratio)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from phenaki.core.errors import PhenakiError
 from phenaki.core.weights import load_weights, read_tensors
+from phenaki.nn.block import Block
 from phenaki.perceptual.weights import find, sha256
 
 _STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # of VGG16: width in multiples of 64, number of convolutions
@@ -26,13 +27,14 @@ _HELP = (
 )
 
 
-class LPIPS(nn.Module):
+class LPIPS(Block):
     """Per-frame distance: squared differences of unit-length VGG16 features of five layers, weighted by trained heads.
 
     Weight names are those of torchvision's vgg16 and of the published heads. `width`: channels of the first stage, 64
     as published. `files`: the weight files with their SHA-256.
     """
 
+    dynamic_lengths = False  # inductor fails on convolutions of unknown size
     shift: Tensor
     scale: Tensor
 

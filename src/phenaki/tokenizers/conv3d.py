@@ -18,6 +18,7 @@ from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
 from phenaki.nn.block import Block
 from phenaki.nn.convolution import CausalConv3d, CausalUpsample3d
+from phenaki.nn.norm import LayerNorm
 from phenaki.nn.state import StreamState, is_first_chunk
 from phenaki.nn.transformer import initialize
 from phenaki.tokenizers.base import Tokenizer
@@ -79,7 +80,7 @@ class Conv3D(Tokenizer):
                 *(ConvBlock(fine) for _ in range(first)),
             )
         )
-        self.norm_pixels = nn.LayerNorm(fine, bias=False)
+        self.norm_pixels = LayerNorm(fine, bias=False)
         self.pixels = CausalUpsample3d(fine, 3, HALF)
         initialize(self, depth=sum(config.blocks))
         _initialize_convolutions(self, depth=sum(config.blocks))
@@ -124,9 +125,9 @@ class ConvBlock(Block):
 
     def __init__(self, width: int):
         super().__init__()
-        self.norm_space = nn.LayerNorm(width, bias=False)
+        self.norm_space = LayerNorm(width, bias=False)
         self.space = CausalConv3d(width, width, (1, 3, 3))
-        self.norm_time = nn.LayerNorm(width, bias=False)
+        self.norm_time = LayerNorm(width, bias=False)
         self.time = CausalConv3d(width, width, (3, 1, 1))
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
 from phenaki.nn.attention import HEAD_DIM
+from phenaki.nn.norm import LayerNorm, residual
 from phenaki.nn.positions import rotary_table
 from phenaki.nn.state import StreamState, is_first_chunk
 from phenaki.nn.transformer import TransformerBlock, initialize, width_error
@@ -80,14 +81,14 @@ class CViViT(Tokenizer):
         self.stem = Stem(config.stem) if config.stem else nn.Identity()
         self.embed_first = PixelProjection(first, width, hidden)
         self.embed_rest = PixelProjection(rest, width, hidden)
-        self.norm_embedding = nn.LayerNorm(width)
+        self.norm_embedding = LayerNorm(width)
         self.encoder_spatial = _layers(config.spatial_layers, config, window=None)
         self.encoder_temporal = _layers(config.temporal_layers, config, config.window)
         self.norm_latents = nn.LayerNorm(width)
         self.quantizer = build_quantizer(config.quantizer, width)
         self.decoder_temporal = _layers(config.temporal_layers, config, config.window)
         self.decoder_spatial = _layers(config.spatial_layers, config, window=None)
-        self.norm_pixels = nn.LayerNorm(width)
+        self.norm_pixels = LayerNorm(width)
         self.pixels_first = PixelProjection(width, first, hidden)
         self.pixels_rest = PixelProjection(width, rest, hidden)
         self.head = Head(config.stem) if config.stem else nn.Identity()
@@ -106,7 +107,7 @@ class CViViT(Tokenizer):
         return self.norm_latents(x)
 
     def decode_latents(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
-        x = _over_time(self.decoder_temporal, latents, self.config.window, state)
+        x = _over_time(self.decoder_temporal, residual(latents), self.config.window, state)
         x = _over_space(self.decoder_spatial, x)
         return self._pixels(self.norm_pixels(x), is_first_chunk(state)) / 2 + 0.5
 

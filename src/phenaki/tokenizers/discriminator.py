@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
+from phenaki.core.precision import to_device
 
 AdversarialKind = Literal["hinge", "logistic"]
 
 _BLUR = (1.0, 3.0, 3.0, 1.0)  # StyleGAN's filter before each downsampling
-_SLOPE = 0.2
+_SLOPE, _GAIN = 0.2, 2**0.5
 _MAX_CHANNELS = 512
 
 
@@ -81,10 +82,10 @@ class Discriminator(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, video: Tensor) -> Tensor:
-        x = self.blocks(_activate(self.from_pixels(video.transpose(1, 2) * 2 - 1)))
+        x = self.blocks(_activate(self.from_pixels(video.transpose(1, 2) * 2 - 1, _GAIN)))
         if self.config.minibatch_stddev:
             x = torch.cat((x, _batch_stddev(x)), dim=2)
-        x = _activate(self.last(x)).mean((3, 4))
+        x = _activate(self.last(x, _GAIN)).mean((3, 4))
         x = x.flatten(0, 1) if self.config.input == "frames" else x.mean(1)
         return self.score(x).squeeze(-1).float()
 
@@ -100,8 +101,8 @@ class ResidualBlock(nn.Module):
         self.skip = Convolution(before, after, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        residual = _activate(self.second(_downsample(_activate(self.first(x)), self.axes)))
-        return (residual + self.skip(_downsample(x, self.axes))) / 2**0.5
+        residual = self.second(_downsample(_activate(self.first(x, _GAIN)), self.axes))
+        return _activate(residual) + self.skip(_downsample(x, self.axes), 1 / _GAIN)
 
 
 class Convolution(nn.Module):
@@ -116,24 +117,40 @@ class Convolution(nn.Module):
         self.time = time
         self.frames = nn.Conv2d(3 * before if time else before, after, kernel, padding=kernel // 2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
+        """gain: factor of the output, which costs less in the weights."""
         B, T = x.shape[:2]
         if self.time:
             padded = F.pad(x, (0, 0, 0, 0, 0, 0, 1, 1))
             x = torch.cat([padded[:, shift : shift + T] for shift in range(3)], dim=2)
-        return self.frames(x.flatten(0, 1)).unflatten(0, (B, T))
+        weight, bias = gain * self.frames.weight, gain * self.frames.bias
+        x = F.conv2d(x.flatten(0, 1), weight, bias, padding=self.frames.padding)
+        return x.unflatten(0, (B, T))
 
 
 def _activate(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, _SLOPE) * 2**0.5  # keeps the variance
+    """Of what was multiplied by _GAIN, which keeps the variance."""
+    return F.leaky_relu(x, _SLOPE)
 
 
 def _downsample(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Blur and keep every second position of each axis longer than 1."""
+    if x.device.type != "cpu" and min(x.shape[3:]) > 1:
+        x, axes = _downsample_rows(x), axes[:-2]
     for axis in axes:
         if x.shape[axis] > 1:
             x = _downsample_axis(x, axis)
     return x
+
+
+def _downsample_rows(x: Tensor) -> Tensor:
+    """Rows and columns of (B, T, C, H, W) at once, as a convolution of each channel: one kernel on a GPU."""
+    B, T, C, H, W = x.shape
+    taps = torch.tensor(_BLUR, dtype=x.dtype) / sum(_BLUR)
+    kernel = to_device(taps[:, None] * taps, x.device).expand(C, 1, -1, -1)
+    odd = (H % 2, W % 2)
+    padded = F.pad(x.flatten(0, 1), (1, 1 + odd[1], 1, 1 + odd[0]), mode="replicate")
+    return F.conv2d(padded, kernel, stride=2, groups=C).unflatten(0, (B, T))
 
 
 def _downsample_axis(x: Tensor, axis: int) -> Tensor:

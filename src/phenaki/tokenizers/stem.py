@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from phenaki.nn.block import Block
 from phenaki.nn.convolution import CausalConv3d, CausalUpsample3d, depth_to_space
+from phenaki.nn.norm import LayerNorm
 
 HALF = (1, 2, 2)
 
@@ -42,7 +43,7 @@ class Head(nn.Sequential):
         super().__init__(
             *_flat((ResidualBlock(a), CausalUpsample3d(a, b, HALF)) for a, b in stages),
             ResidualBlock(finest),
-            nn.LayerNorm(finest, bias=False),
+            LayerNorm(finest, bias=False),
             nn.SiLU(),
             CausalConv3d(finest, 3 * 2 * 2, (1, 3, 3)),
         )
@@ -63,7 +64,7 @@ class ResidualBlock(Block):
 
     def __init__(self, width: int):
         super().__init__()
-        self.norm = nn.LayerNorm(width, bias=False)
+        self.norm = LayerNorm(width, bias=False)
         self.first = CausalConv3d(width, width, (1, 3, 3))
         self.second = CausalConv3d(width, width, (1, 3, 3))
 

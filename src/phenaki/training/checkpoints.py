@@ -5,36 +5,42 @@ One file, as what is written here is what is read here.
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import shutil
 import threading
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.device_mesh import DeviceMesh
 
 from phenaki.core.errors import PhenakiError
 from phenaki.core.files import UNFINISHED, write_atomic, writing
 from phenaki.core.version import __version__
+from phenaki.training.checkpoint_shards import (
+    STATE,
+    ShardedWrite,
+    checksum_of,
+    copied,
+    in_all,
+    mapped,
+    name_folder,
+    save_archive,
+)
 from phenaki.training.processes import Processes
-from phenaki.training.sharding import empty_shard, is_sharded
+from phenaki.training.sharding import empty_shard
 
 FOLDER = "checkpoints"
 _FORMAT = 3
 _NAME = re.compile(r"step_(\d+)(\.pt)?")  # sharded checkpoints are folders
-_STATE = "state.pt"  # in such a folder: everything but the values of sharded tensors
 
 Value = TypeVar("Value")
 
@@ -52,36 +58,11 @@ class Content:
 
     @property
     def state(self) -> Path:
-        return self.path / _STATE if self.path.is_dir() else self.path
+        return self.path / STATE if self.path.is_dir() else self.path
 
     def is_here(self) -> bool:
         """Whether this machine sees it too."""
         return self.state.is_file() and self.state.stat().st_size == self.size
-
-
-@dataclass
-class _Sharded:
-    """A sharded checkpoint that a thread of each process is writing into a temporary folder."""
-
-    step: int
-    path: Path
-    temporary: Path
-    state: dict[str, Any]
-    thread: threading.Thread | None = None
-    sums: dict[str, int] = field(default_factory=dict)
-    failure: Exception | None = None
-
-    def write(self, rank: int, group: dist.ProcessGroup) -> None:
-        try:
-            self.sums = _write_shards(self.temporary, self.path, self.state, rank, group)
-        except Exception as error:  # in a thread: `result` raises it
-            self.failure = error
-
-    def result(self) -> dict[str, int]:
-        """Checksums of the files of this process."""
-        if self.failure is not None:
-            raise self.failure
-        return self.sums
 
 
 class Checkpoints:
@@ -96,7 +77,7 @@ class Checkpoints:
         self._keep, self._keep_every, self._say = keep, keep_every, say
         self._writer: threading.Thread | None = None
         self._failure: Exception | None = None
-        self._sharded: _Sharded | None = None
+        self._sharded: ShardedWrite | None = None
         self._group: dist.ProcessGroup | None = None
 
     def found(self) -> list[Path]:
@@ -136,7 +117,7 @@ class Checkpoints:
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Copy the state, and write it in the background; one at a time."""
         self.join()
-        state = _mapped(_described(step, state), _copied)
+        state = mapped(_described(step, state), copied)
         self._failure = None
         self._writer = threading.Thread(target=self._write, args=(step, state), name="checkpoint")
         self._writer.start()
@@ -149,9 +130,9 @@ class Checkpoints:
         self.finish_sharded(processes, wait=True)
         temporary = self.folder / processes.from_main(UNFINISHED.replace("*", secrets.token_hex(6)))
         group = self._group = self._group or dist.new_group(backend="gloo")  # beside the training's collectives
-        path, copied = self.folder / f"step_{step:07d}", _mapped(_described(step, state), _copied)
+        path, content = self.folder / f"step_{step:07d}", mapped(_described(step, state), copied)
         self._failure = None
-        self._sharded = _Sharded(step, path, temporary, copied)
+        self._sharded = ShardedWrite(step, path, temporary, content)
         write = lambda sharded: sharded.write(processes.rank, group)  # noqa: E731
         self._sharded.thread = threading.Thread(target=write, args=(self._sharded,), name="checkpoint", daemon=True)
         self._sharded.thread.start()
@@ -163,11 +144,11 @@ class Checkpoints:
         sharded, self._sharded = self._sharded, None
         sharded.thread.join()
         try:
-            written = _in_all(processes, sharded.result)
+            written = in_all(processes, sharded.result)
             sums = {name: checksum for files in written for name, checksum in files.items()}
-            _in_all(
+            in_all(
                 processes,
-                lambda: processes.is_main and _name_folder(sharded.temporary, sharded.path, sharded.state, sums),
+                lambda: processes.is_main and name_folder(sharded.temporary, sharded.path, sharded.state, sums),
             )
         except PhenakiError as error:
             self._failure = error
@@ -201,7 +182,7 @@ class Checkpoints:
             with writing(path):
                 self.folder.mkdir(exist_ok=True)
             with write_atomic(path) as file:
-                _save(state, file)
+                save_archive(state, file)
                 file.flush()
                 if not _is_intact(file.name):
                     raise PhenakiError(f"'{path}' does not read back as it was written: check the disk")
@@ -240,13 +221,13 @@ def read(path: Path) -> Content:
     """Read a checkpoint. Raises PhenakiError unless it is complete and intact."""
     if not path.is_dir():
         return Content(path, _check_archive(path))
-    content = Content(path, _check_archive(path / _STATE))
+    content = Content(path, _check_archive(path / STATE))
     sums = _unpickled(content).get("shards")
     if not isinstance(sums, dict) or not all(isinstance(name, str) and Path(name).name == name for name in sums):
         raise PhenakiError(f"the checkpoint '{path}' does not name its shards")
     for name, checksum in sums.items():
         try:
-            same = _checksum(path / name) == checksum
+            same = checksum_of(path / name) == checksum
         except OSError as error:
             raise PhenakiError(
                 f"the checkpoint '{path}' is incomplete: of the files of {len(sums)} processes {name} cannot be read "
@@ -282,7 +263,7 @@ def load(content: Content, device: torch.device, mesh: DeviceMesh | None = None)
             shards[name] = torch.empty_like(tensor, device=device) if mesh is None else empty_shard(tensor, mesh)
         return shards.get(name, tensor)
 
-    saved = _mapped(saved, allocate)
+    saved = mapped(saved, allocate)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as intended without a mesh
         dcp.load(shards, storage_reader=dcp.HuggingFaceStorageReader(str(content.path)), no_dist=mesh is None)
@@ -302,13 +283,13 @@ def items(content: Content, saved: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def receive(content: Content, processes: Processes) -> dict[str, Any]:
     """`load` where only the main process sees the file, which sends it tensor by tensor; all call."""
     saved = _unpickled(content) if processes.is_main else None
-    outline = saved and _mapped(saved, lambda _, tensor: torch.empty_like(tensor, device="meta"))
+    outline = saved and mapped(saved, lambda _, tensor: torch.empty_like(tensor, device="meta"))
     outline = processes.from_main(outline)
     if "shards" in outline:
         raise PhenakiError(f"there is no folder '{content.path}' here: fsdp needs a disk that all machines see")
     if saved is None:
-        saved = _mapped(outline, lambda _, tensor: torch.empty_like(tensor, device="cpu"))
-    _mapped(saved, lambda _, tensor: processes.broadcast([tensor]))
+        saved = mapped(outline, lambda _, tensor: torch.empty_like(tensor, device="cpu"))
+    mapped(saved, lambda _, tensor: processes.broadcast([tensor]))
     return saved
 
 
@@ -346,82 +327,3 @@ def _is_intact(file: str | Path) -> bool:
             return stored and archive.testzip() is None  # compressed ones, which torch never writes, can inflate
     except Exception:  # zipfile has many errors for a damaged directory
         return False
-
-
-def _save(state: dict[str, Any], file: IO[bytes]) -> None:
-    """`torch.save`, which replaces an OSError, such as that of a full disk, by its own: here it is raised."""
-    try:
-        torch.save(state, file)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
-
-
-def _copied(_: str, tensor: Tensor) -> Tensor:
-    """On the CPU."""
-    return tensor.detach().to("cpu", copy=True)
-
-
-def _write_shards(
-    temporary: Path, path: Path, state: dict[str, Any], rank: int, group: dist.ProcessGroup
-) -> dict[str, int]:
-    """Write the shards of this process into the temporary folder, as all others do; returns checksums by file."""
-    shards: dict[str, Tensor] = {}
-    _mapped(state, lambda name, tensor: shards.update({name: tensor}) if is_sharded(tensor) else None)
-    with writing(path):
-        try:
-            writer = dcp.HuggingFaceStorageWriter(str(temporary), save_distributed=True)
-            dcp.save(shards, storage_writer=writer, process_group=group)
-        except CheckpointException as error:  # raised in all processes if any failed
-            raise next(iter(error.failures.values()))[0] from error
-        return {file.name: _checksum(file) for file in temporary.glob(f"shard-{rank + 1:05}-*")}
-
-
-def _name_folder(temporary: Path, path: Path, state: dict[str, Any], sums: dict[str, int]) -> None:
-    """Write state.pt beside the shards of all processes, and rename the folder."""
-    if missing := sorted(name for name in sums if not (temporary / name).exists()):
-        raise PhenakiError(
-            f"this process does not see {', '.join(missing)}, which others wrote: with run.strategy fsdp the "
-            "run's folder must be on a disk that all machines see"
-        )
-
-    def outline(name: str, tensor: Tensor) -> Tensor:
-        return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") if is_sharded(tensor) else tensor.detach()
-
-    with write_atomic(temporary / _STATE) as file:
-        _save(_mapped(state, outline) | {"shards": sums}, file)
-    with writing(path):
-        os.rename(temporary, path)
-
-
-def _in_all(processes: Processes, work: Callable[[], Value]) -> list[Value]:
-    """The result of `work` in each process; a PhenakiError in any is raised in all."""
-    try:
-        done, failure = work(), None
-    except PhenakiError as error:
-        done, failure = None, str(error)
-    results = processes.gather((done, failure))
-    for _, failure in results:
-        if failure is not None:
-            raise PhenakiError(failure)
-    return [done for done, _ in results]
-
-
-def _checksum(path: Path) -> int:
-    checksum = 0
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 24):
-            checksum = zlib.crc32(piece, checksum)
-    return checksum
-
-
-def _mapped(value: Any, change: Callable[[str, Tensor], Any], name: str = "") -> Any:
-    """Map the tensors in nested dictionaries, lists and tuples; a tensor's name is its path."""
-    if isinstance(value, Tensor):
-        return change(name, value)
-    if isinstance(value, dict):
-        return {key: _mapped(item, change, f"{name}/{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_mapped(item, change, f"{name}/{index}") for index, item in enumerate(value))
-    return value

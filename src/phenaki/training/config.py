@@ -38,7 +38,7 @@ class RunConfig:
     """Seconds without a sign of life of a process after which the others end; a slow one is waited for."""
     checkpointing: bool = False
     """Activation checkpointing: blocks keep only their input and run again in the backward pass."""
-    compile: bool = False
-    """Run blocks through torch.compile."""
+    compile: bool | None = False
+    """Run blocks through torch.compile; null: on CUDA, where it can."""
     strategy: Strategy = "ddp"
     """`ddp` replicates the weights and averages gradients; `fsdp` shards the weights of the blocks (FSDP2)."""

@@ -22,10 +22,12 @@ from phenaki.core.memory import without_memory
 from phenaki.core.precision import Autocast
 from phenaki.generators import Components, build_generator
 from phenaki.generators.critic import build_critic
+from phenaki.generators.losses import MaskedCrossEntropy
+from phenaki.nn.block import Block
 from phenaki.perceptual import I3D, LPIPS, PerceptualNetworks
 from phenaki.tokenizers import TokenizerSpec
 from phenaki.training import critic, generator, tokenizer
-from phenaki.training.counting import Flops, Hardware, HardwareMode, PeakMemory
+from phenaki.training.counting import Flops, Hardware, HardwareMode, PeakMemory, Traffic
 from phenaki.training.critic import CriticRecipe
 from phenaki.training.generator import GeneratorRecipe
 from phenaki.training.inputs import Inputs
@@ -48,7 +50,7 @@ class Cost:
     parameters: of each network in training. tokens: ids in the step. flops: forward, backward and optimizers, a
     multiply-add being two. bytes: by what they hold, each kind at its own peak, so that their sum bounds `peak`, the
     most at one time. shardable: bytes of the weights that run.strategy fsdp shards; largest_block: of those of the
-    largest block.
+    largest block. traffic: kernels and bytes moved by a micro-batch, without the discriminator's penalty.
     """
 
     parameters: dict[str, int]
@@ -58,6 +60,7 @@ class Cost:
     peak: int
     shardable: int
     largest_block: int
+    traffic: Traffic
 
 
 def step_cost(
@@ -78,14 +81,18 @@ def step_cost(
     micro_batch = math.ceil(clips / recipe.optimizer.accumulate)
     mode = HardwareMode(hardware, recipe.run.precision)
     with without_memory("the recipe"):
-        step = _step(recipe, spec, model)
+        step = make_step(recipe, spec, model)
         optimizer_flops, states = _optimizers_cost(step)
         if recipe.run.checkpointing:
             _checkpoint(step, mode)
         parameters = [parameter for network in step.networks.values() for parameter in network.parameters()]
         with mode, Flops() as counter, PeakMemory(parameters) as peak:
             step.run(micro_batch, mode.autocast, True)
-        flops = counter.total
+        flops, traffic = counter.total, Traffic()
+        if hardware == "cuda" and recipe.run.compile is not False:
+            traffic.fuse([*step.blocks, *blocks(step.frozen)])
+        with mode, traffic:
+            step.run(micro_batch, mode.autocast, False)
         if step.penalty_every is not None:
             with mode, Flops() as counter:
                 step.run(micro_batch, mode.autocast, False)
@@ -108,6 +115,7 @@ def step_cost(
         peak=sum(sizes.values()) - weights - peak.bytes + max(weights, peak.with_gradients),
         shardable=sum(shards),
         largest_block=max(shards, default=0),
+        traffic=traffic,
     )
 
 
@@ -128,6 +136,12 @@ class Step:
     averaged: int
     frozen: Sequence[nn.Module] = ()
     penalty_every: int | None = None
+    loss_blocks: Sequence[Block] = ()
+
+    @property
+    def blocks(self) -> list[Block]:
+        """All that training compiles and checkpoints."""
+        return [*blocks(self.networks.values()), *self.loss_blocks]
 
     def parameters_by_component(self) -> dict[str, int]:
         """Of the first network by its children, all layers in one, and of the others."""
@@ -169,7 +183,7 @@ def _generator_step(recipe: GeneratorRecipe, spec: TokenizerSpec) -> Step:
     learns, grid = encoder_class(recipe.text).learned, _grid(recipe, spec)
     inputs = Inputs(spec, "", None, None, recipe.text.width, "" if learns else "frozen", learns, None, True)
     trained = generator.build_networks(recipe, inputs)
-    components = inputs.components(trained)
+    components, cross_entropy = inputs.components(trained), MaskedCrossEntropy()
 
     def run(clips: int, autocast: Autocast, penalize: bool) -> None:
         text = (
@@ -177,9 +191,11 @@ def _generator_step(recipe: GeneratorRecipe, spec: TokenizerSpec) -> Step:
         )
         batch = _masked_batch(clips, grid, text, components.critic is not None)
         batch = replace(batch, clean=batch.ids if components.generator.has_cache else None)
-        generator.compute_loss(components, batch, recipe, autocast)[0].backward()
+        generator.compute_loss(components, batch, recipe, autocast, cross_entropy=cross_entropy)[0].backward()
 
-    return Step(trained, generator.build_optimizers(trained, recipe), run, grid, len(trained))
+    return Step(
+        trained, generator.build_optimizers(trained, recipe), run, grid, len(trained), loss_blocks=[cross_entropy]
+    )
 
 
 def _critic_step(recipe: CriticRecipe, spec: TokenizerSpec, model: GeneratorRecipe) -> Step:
@@ -220,14 +236,15 @@ def _masked_batch(clips: int, grid: tuple[int, int, int], text: Text | Tensor, c
     )
 
 
-def _step(recipe: Recipe, spec: TokenizerSpec | None, model: GeneratorRecipe | None) -> Step:
+def make_step(recipe: Recipe, spec: TokenizerSpec | None, model: GeneratorRecipe | None = None) -> Step:
+    """The networks of a recipe, on torch's default device, and its training step; arguments as of `step_cost`."""
     if isinstance(recipe, TokenizerRecipe):
         return _tokenizer_step(recipe)
     return _critic_step(recipe, spec, model) if isinstance(recipe, CriticRecipe) else _generator_step(recipe, spec)
 
 
 def _checkpoint(step: Step, mode: HardwareMode) -> None:
-    for layer in blocks(step.networks.values()):
+    for layer in step.blocks:
         options = {"use_reentrant": False, "preserve_rng_state": False}
         context = lambda: (nullcontext(), mode.recompute())  # noqa: E731
         layer.forward = partial(checkpoint, layer.forward, context_fn=context, **options)

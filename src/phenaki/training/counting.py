@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -100,8 +100,8 @@ class Traffic(TorchDispatchMode):
     """Counts the kernels inside the block and the bytes that they read and write: `.launches`, `.matrix_bytes` of
     matrix products, convolutions and attention, `.other_bytes` of all others. Views cost nothing.
 
-    Within `fused` other kernels count as torch.compile fuses them: all between two matrix products are one, which reads
-    what was made before it and writes what is needed after it.
+    While `fused` is set other kernels count as torch.compile fuses them: all between two matrix products are one, which
+    reads what was made before it and writes what is needed after it.
     """
 
     def __init__(self) -> None:
@@ -111,6 +111,22 @@ class Traffic(TorchDispatchMode):
         self._kernel = 0  # the number of the fused kernel
         self._made: dict[int, int] = {}  # by which fused kernel each storage was made that is not yet written
         self._read: set[int] = set()  # storages that the fused kernel has read
+
+    def fuse(self, blocks: Iterable[nn.Module]) -> None:
+        """Count the forward and backward passes of these modules as fused."""
+
+        def turn(on: bool) -> Callable[..., None]:
+            def hook(*_: Any) -> None:
+                self._end_kernel()
+                self.fused = on
+
+            return hook
+
+        for block in blocks:
+            block.register_forward_pre_hook(turn(True))
+            block.register_forward_hook(turn(False))
+            block.register_full_backward_pre_hook(turn(True))
+            block.register_full_backward_hook(turn(False))
 
     def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         made = function(*args, **(kwargs or {}))
@@ -193,9 +209,11 @@ class HardwareMode(TorchFunctionMode):
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        torch.set_autocast_enabled("cuda", self._bfloat16)  # the flag that code which stays in float32 clears
+        flag = "cuda" if self._gpu else "cpu"  # which code that stays in float32 clears
+        torch.set_autocast_enabled(flag, self._bfloat16)
+        torch.set_autocast_dtype(flag, torch.bfloat16)
         yield
-        torch.set_autocast_enabled("cuda", False)
+        torch.set_autocast_enabled(flag, False)
         self._casts.clear()
 
     @contextmanager
@@ -205,7 +223,7 @@ class HardwareMode(TorchFunctionMode):
             yield
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if torch.is_autocast_enabled("cuda"):
+        if torch.is_autocast_enabled("cuda" if self._gpu else "cpu"):
             if function in _IN_BFLOAT16:
                 args = tuple(self._cast(value, torch.bfloat16) for value in args)
             elif function is F.layer_norm and self._gpu:

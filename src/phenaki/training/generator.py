@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +18,12 @@ from phenaki.data.config import DataConfig
 from phenaki.generators import Components, GeneratorSizes, MaskedTransformerSizes, build_generator
 from phenaki.generators.causal import CausalTransformer, causal_weights
 from phenaki.generators.critic import CriticConfig, build_critic
-from phenaki.generators.losses import GeneratorLossConfig, distillation_loss, masked_cross_entropy
+from phenaki.generators.losses import (
+    GeneratorLossConfig,
+    MaskedCrossEntropy,
+    distillation_loss,
+    masked_cross_entropy,
+)
 from phenaki.pipeline import Domain, save_model
 from phenaki.sampling import SamplingConfig
 from phenaki.tokenizers import Tokenizer
@@ -26,6 +32,7 @@ from phenaki.training.critic import accuracy, critic_optimizers, score_sampled
 from phenaki.training.gradients import accumulate_gradients, concatenate
 from phenaki.training.inputs import Inputs, open_inputs
 from phenaki.training.known_words import KnownWords
+from phenaki.training.layers import prepare_layers
 from phenaki.training.masking import GeneratorBatch, PrefixConfig, masked_logits
 from phenaki.training.optim import OptimizerConfig, Optimizers
 from phenaki.training.previews import Checker, Previews
@@ -61,16 +68,17 @@ def compute_loss(
     recipe: GeneratorRecipe,
     autocast: Autocast,
     teacher: Components | None = None,
+    cross_entropy: Callable[..., Tensor] = masked_cross_entropy,
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """What a micro-batch adds to the objective, and to the losses by name, float32 scalars: that of the generator,
     and that of a critic beside it. And outputs: `correct`, bool (M,), which masked ids are predicted, and those of
-    `score_sampled`. `teacher`: whose guidance is distilled."""
+    `score_sampled`. `teacher`: whose guidance is distilled. `cross_entropy`: the function, or compiled."""
     generator, critic = networks.generator, networks.critic
     with autocast():
         text = batch.encode_text(networks.text_encoder)
         logits = masked_logits(generator, text, batch)
     if teacher is None:
-        loss = masked_cross_entropy(logits, batch.targets, batch.weight, recipe.loss.label_smoothing)
+        loss = cross_entropy(logits, batch.targets, batch.weight, recipe.loss.label_smoothing)
     else:
         with autocast():
             target = cfg_logits(teacher, batch, recipe.loss.distilled_guidance)
@@ -144,6 +152,8 @@ class GeneratorTrainer(Trainer):
             self.teacher = init
             for network in init.networks.values():
                 network.to(run.device).eval().requires_grad_(False)
+        self.cross_entropy = MaskedCrossEntropy()
+        prepare_layers([self.cross_entropy], replace(recipe.run, strategy="ddp"), run.device)
         super().__init__(recipe, run, networks, build_optimizers)
         self.words = KnownWords(run.folder) if inputs.learned_words(recipe.text) else None
 
@@ -154,7 +164,9 @@ class GeneratorTrainer(Trainer):
         micro_batches = self.inputs.draw_micro_batches(batch, self.components, self.run, step, recipe, recipe.loss)
         objective, losses, outputs = accumulate_gradients(
             micro_batches,
-            lambda micro_batch: compute_loss(self.components, micro_batch, recipe, self.autocast, self.teacher),
+            lambda micro_batch: compute_loss(
+                self.components, micro_batch, recipe, self.autocast, self.teacher, self.cross_entropy
+            ),
         )
         norms = {name: self.take_step(name, objective, step) for name in self.optimizers}
         self.update_averages(norms["optimizers"])

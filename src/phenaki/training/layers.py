@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import torch
@@ -30,16 +31,27 @@ def prepare_layers(
 
     Raises PhenakiError if torch.compile does not work here.
     """
-    if config.compile:
-        check_compiles(device)
+    compiles = compiles_blocks(config, device)
+    if compiles:
         torch._dynamo.config.recompile_limit = _MAX_SHAPES
     if config.strategy == "fsdp":
         shard(networks, averages, device, config.precision)
     for block in blocks(networks):
-        if config.compile:
+        if compiles:
             block.forward = torch.compile(block.forward, dynamic=None if block.dynamic_lengths else False)
         if config.checkpointing:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+
+
+def compiles_blocks(config: RunConfig, device: torch.device) -> bool:
+    """Whether run.compile asks for it, or leaves it to the device. Raises PhenakiError if it cannot have it."""
+    if config.compile is None and device.type == "cuda":
+        with suppress(PhenakiError):
+            check_compiles(device)
+            return True
+    if config.compile:
+        check_compiles(device)
+    return bool(config.compile)
 
 
 def check_compiles(device: torch.device) -> None:

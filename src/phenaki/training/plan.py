@@ -14,9 +14,13 @@ from phenaki.core.progress import format_duration
 from phenaki.tokenizers import TokenizerSpec
 from phenaki.training.cost import Cost, Recipe, step_cost
 from phenaki.training.generator import GeneratorRecipe
+from phenaki.training.hardware import GPU
 from phenaki.training.sharding import Strategy, check_shardable
 from phenaki.training.tokenizer import TokenizerRecipe
 
+_OF_PEAK, _OF_BANDWIDTH = 0.7, 0.8  # that large matrix products, and other kernels, reach of a data sheet
+_OPTIMIZER_PASSES = 13  # over float32 weights: clipping, AdamW, averages
+_LAUNCH = 5e-6  # seconds of the host for each kernel
 USABLE = 0.9  # fraction of a device's memory: the rest goes to the driver and to fragmentation
 _A_MACHINE = 8  # devices, among which FSDP shards; several machines hold replicas
 BITS_PER_PIXEL = 0.25  # of packed H.264 at training sizes
@@ -28,12 +32,13 @@ _UNITS = {"MB": 1e6, "GB": 1e9, "TB": 1e12, "MIB": 2**20, "GIB": 2**30, "TIB": 2
 @dataclass(frozen=True)
 class Devices:
     """memory: bytes of each. teraflops: that each reaches in training, less than the data sheet says. None: unknown.
-    strategy: that of the run (`RunConfig`)."""
+    strategy: that of the run (`RunConfig`). gpu: whose data sheet tells the time, instead of `teraflops`."""
 
     count: int = 1
     memory: float | None = None
     teraflops: float | None = None
     strategy: Strategy = "ddp"
+    gpu: GPU | None = None
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -66,7 +71,31 @@ class Plan:
         return None if self.devices.memory is None else self.memory <= USABLE * self.devices.memory
 
     @property
+    def roofline(self) -> dict[str, float]:
+        """Seconds of a step by what takes them, on a GPU: matrix products by operations or bytes, all else by bytes."""
+        gpu, traffic = self.devices.gpu, self.cost.traffic
+        bandwidth, passes = _OF_BANDWIDTH * gpu.bandwidth, self.recipe.optimizer.accumulate
+        return {
+            "matrix products": max(self.cost.flops / (_OF_PEAK * gpu.flops), passes * traffic.matrix_bytes / bandwidth),
+            "other kernels": passes * traffic.other_bytes / bandwidth,
+            "optimizers": _OPTIMIZER_PASSES * self.bytes["gradients"] / bandwidth,
+        }
+
+    @property
+    def launch_seconds(self) -> float:
+        """The host needs at least so long to start the kernels of a step."""
+        return self.recipe.optimizer.accumulate * self.cost.traffic.launches * _LAUNCH
+
+    @property
+    def utilisation(self) -> float:
+        """Operations of the model as a fraction of what the GPU's data sheet allows in that time (MFU)."""
+        model_flops = self.cost.flops * (0.75 if self.recipe.run.checkpointing else 1)
+        return model_flops / (self.devices.gpu.flops * self.step_seconds)
+
+    @property
     def step_seconds(self) -> float | None:
+        if self.devices.gpu is not None:
+            return max(sum(self.roofline.values()), self.launch_seconds)
         return self.devices.teraflops and self.cost.flops / (self.devices.teraflops * 1e12)
 
     @property
@@ -114,6 +143,7 @@ class Plan:
             return []
         rate = self.recipe.data.batch / self.step_seconds
         lines = [
+            *self._roofline_lines(),
             f"steps a day         {86400 / self.step_seconds:>18,.0f}",
             f"time                {format_duration(self.seconds):>18} for {self.recipe.run.steps:,} steps",
             f"data, a second      {short(rate * self.clip_bytes):>18}B, {short(rate)}clips",
@@ -122,6 +152,24 @@ class Plan:
             sent = self.gradient_bytes / self.step_seconds
             lines.append(f"network             {short(sent):>18}B/s of each device; waiting for it is not counted")
         return lines
+
+    def _roofline_lines(self) -> list[str]:
+        if self.devices.gpu is None:
+            return []
+        gpu, moved = self.devices.gpu, self.recipe.optimizer.accumulate * self.cost.traffic.other_bytes
+        times = self.roofline | {"starting kernels": self.launch_seconds}
+        slowest = max(times, key=times.get)
+        reasons = {
+            "matrix products": f"mostly matrix products, at {_OF_PEAK:.0%} of the peak",
+            "other kernels": f"other kernels move {short(moved)}B at {short(_OF_BANDWIDTH * gpu.bandwidth)}B/s",
+            "optimizers": "optimizers take the longest: larger batches pay",
+            "starting kernels": "kernels are too short for the host to start them in time: run.compile=true",
+        }
+        return [
+            f"step on a {gpu.name}",
+            *(f"  {kind:<18}{1e3 * seconds:>18,.1f} ms" for kind, seconds in times.items()),
+            f"utilisation         {self.utilisation:>18.0%} of {gpu.flops / 1e12:,.0f} TFLOP/s: {reasons[slowest]}",
+        ]
 
 
 def make_plan(

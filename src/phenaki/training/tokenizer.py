@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -42,6 +43,7 @@ from phenaki.tokenizers.quantizers import Quantized
 from phenaki.training.config import RunConfig
 from phenaki.training.gradients import accumulate_gradients
 from phenaki.training.health import Health, check_clips, contrast, diagnosis
+from phenaki.training.layers import prepare_layers
 from phenaki.training.optim import OptimizerConfig, Optimizers
 from phenaki.training.previews import evaluate_tokenizer
 from phenaki.training.run import Metrics, Run, read_metrics
@@ -107,7 +109,8 @@ def compute_loss(
     with autocast():
         out = networks.tokenizer(batch.video)
     losses = pixel_losses(out.video, batch.video, recipe.loss)
-    losses |= perceptual_losses(out.video, batch.video, batch.frames, networks.perceptual, recipe.loss)
+    with nullcontext() if out.video.is_cpu else autocast():
+        losses |= perceptual_losses(out.video, batch.video, batch.frames, networks.perceptual, recipe.loss)
     losses |= code_losses(out, batch.video, networks.tokenizer, recipe.loss)
     if adversarial:
         config, discriminator = recipe.discriminator, networks.discriminator
@@ -184,7 +187,10 @@ class TokenizerTrainer(Trainer):
                 parameter.requires_grad_(False)
         networks = {name: network.to(run.device) for name, network in networks.items()}
         super().__init__(recipe, run, networks, build_optimizers, averages={"tokenizer": "ema"})
-        self.networks = TokenizerNetworks(**networks, perceptual=load_perceptual(recipe.loss, run.device))
+        perceptual = load_perceptual(recipe.loss, run.device)
+        compiled = [network for network in perceptual if network is not None]
+        prepare_layers(compiled, replace(recipe.run, strategy="ddp", checkpointing=False), run.device)
+        self.networks = TokenizerNetworks(**networks, perceptual=perceptual)
         self.tokenizer, self.discriminator = self.networks.tokenizer, self.networks.discriminator
         self.alarms: list[str] = []
         self._health = Health(recipe.tokenizer.quantizer.kind)

@@ -117,7 +117,7 @@ def base_128() -> GeneratorRecipe:
         data=DataConfig(SHAPES, size=128, batch=64, lengths=(1, 11), length_weights=(0.2, 0.8), workers=8, seed=1),
         optimizer=OptimizerConfig("muon", lr=1e-3, warmup_steps=2000, cooldown_fraction=0.35, clip=1.0, accumulate=2),
         sampling=SamplingConfig(DecodingConfig(steps=24), GuidanceConfig(scale=4.0), RolloutConfig(prime_frames=5)),
-        run=RunConfig(steps=200_000, log_every=100, eval_every=5000, checkpoint_every=1000),
+        run=RunConfig(steps=200_000, log_every=100, eval_every=5000, checkpoint_every=1000, compile=None),
     )
 
 
@@ -135,5 +135,5 @@ def paper() -> GeneratorRecipe:
         sampling=SamplingConfig(
             DecodingConfig(steps=48, choice_temperature=8.0), GuidanceConfig(scale=13.0), RolloutConfig(prime_frames=5)
         ),
-        run=RunConfig(steps=1_000_000, log_every=100, eval_every=5000, checkpoint_every=1000),
+        run=RunConfig(steps=1_000_000, log_every=100, eval_every=5000, checkpoint_every=1000, compile=None),
     )

@@ -103,7 +103,7 @@ def cvivit_128() -> TokenizerRecipe:
         data=DataConfig(SHAPES, size=128, batch=128, lengths=(1, 11), length_weights=(0.2, 0.8), workers=8),
         loss=TokenizerLossConfig(adversarial=0.1, lpips=0.1, i3d=1.0),
         optimizer=OptimizerConfig(kind="adamw", lr=1e-4, warmup_steps=100_000, ema_decay=0.9999),
-        run=RunConfig(steps=1_000_000, log_every=100, eval_every=5000, checkpoint_every=5000),
+        run=RunConfig(steps=1_000_000, log_every=100, eval_every=5000, checkpoint_every=5000, compile=None),
     )
 
 
@@ -138,7 +138,7 @@ def conv3d_128() -> TokenizerRecipe:
         loss=TokenizerLossConfig(quantizer=0.1, adversarial=0.1, lpips=0.1),
         discriminator=DiscriminatorConfig(lr=3e-6),
         optimizer=OptimizerConfig(kind="adamw", lr=3e-4, warmup_steps=1000),
-        run=RunConfig(steps=100_000, log_every=100, eval_every=5000, checkpoint_every=1000),
+        run=RunConfig(steps=100_000, log_every=100, eval_every=5000, checkpoint_every=1000, compile=None),
     )
 
 
