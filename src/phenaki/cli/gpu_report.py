@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from phenaki.training.hardware import GPU
 
 _RECIPES = ("masked_shapes_64", "base_128", "cvivit_shapes_64", "cvivit_128", "conv3d_128")
-_ROW = "{:<18}{:>6}  {:<9}{:>12}{:>12}{:>12}{:>12}"
+_ROW = "{:<18}{:>6}  {:<9} {:>12} {:>12} {:>10} {:>10}"
 
 
 def gpu_report(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Literal
 
 import torch
@@ -23,6 +24,24 @@ def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+_simulated: ContextVar[str] = ContextVar("simulated", default="cuda")
+
+
+@contextmanager
+def simulated_hardware(name: str) -> Iterator[None]:
+    """What the meta device stands for inside the block, "cuda" or "cpu"."""
+    token = _simulated.set(name)
+    try:
+        yield
+    finally:
+        _simulated.reset(token)
+
+
+def is_on_cpu(tensor: Tensor) -> bool:
+    """Whether the kernels of the CPU are those to choose for it."""
+    return tensor.is_cpu or (tensor.is_meta and _simulated.get() == "cpu")
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

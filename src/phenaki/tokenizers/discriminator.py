@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
-from phenaki.core.precision import to_device
+from phenaki.core.precision import is_on_cpu, to_device
 
 AdversarialKind = Literal["hinge", "logistic"]
 
@@ -135,7 +135,7 @@ def _activate(x: Tensor) -> Tensor:
 
 def _downsample(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Blur and keep every second position of each axis longer than 1."""
-    if x.device.type != "cpu" and min(x.shape[3:]) > 1:
+    if not is_on_cpu(x) and min(x.shape[3:]) > 1:
         x, axes = _downsample_rows(x), axes[:-2]
     for axis in axes:
         if x.shape[axis] > 1:

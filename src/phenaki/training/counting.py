@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
-from phenaki.core.precision import Precision, prefers_bfloat16
+from phenaki.core.precision import Precision, prefers_bfloat16, simulated_hardware
 
 Hardware = Literal["cuda", "cpu"]
 
@@ -206,6 +206,16 @@ class HardwareMode(TorchFunctionMode):
         automatic = self._gpu or prefers_bfloat16(torch.device("cpu"))
         self._bfloat16 = precision == "bfloat16" or (precision == "auto" and automatic)
         self._casts: dict[int, Tensor] = {}
+        self._simulated: list[AbstractContextManager[None]] = []  # for each time that the mode was entered
+
+    def __enter__(self) -> HardwareMode:
+        self._simulated.append(simulated_hardware("cuda" if self._gpu else "cpu"))
+        self._simulated[-1].__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._simulated.pop().__exit__(*error)
 
     @contextmanager
     def autocast(self) -> Iterator[None]:

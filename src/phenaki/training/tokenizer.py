@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from phenaki.core.components import save_component
 from phenaki.core.errors import PhenakiError
-from phenaki.core.precision import Autocast, to_device
+from phenaki.core.precision import Autocast, is_on_cpu, to_device
 from phenaki.data.batch import Batch
 from phenaki.data.config import DataConfig
 from phenaki.data.eval_samples import EvalSamples, eval_samples
@@ -109,7 +109,7 @@ def compute_loss(
     with autocast():
         out = networks.tokenizer(batch.video)
     losses = pixel_losses(out.video, batch.video, recipe.loss)
-    with nullcontext() if out.video.is_cpu else autocast():
+    with nullcontext() if is_on_cpu(out.video) else autocast():
         losses |= perceptual_losses(out.video, batch.video, batch.frames, networks.perceptual, recipe.loss)
     losses |= code_losses(out, batch.video, networks.tokenizer, recipe.loss)
     if adversarial:
