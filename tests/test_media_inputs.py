@@ -72,7 +72,7 @@ def test_files_and_pictures_are_fitted_and_arrays_are_not(tmp_path: Path) -> Non
     write_video(f"{tmp_path}/frames/", CLIP, 8)
     assert as_video(tmp_path / "clip.webp", (8, 8)).shape == (1, 3, 5, 8, 8)
     assert as_video(tmp_path / "clip.webp", (8, 8), fps=4).shape == (1, 3, 3, 8, 8)
-    assert as_video(tmp_path / "frames", (8, 8), fps=4).shape == (1, 3, 5, 8, 8)
+    assert as_video(tmp_path / "frames", (8, 8), fps=4).shape == (1, 3, 3, 8, 8)
     assert as_video(Image.fromarray(CLIP[0]), (8, 8)).shape == (1, 3, 1, 8, 8)
     assert as_video(CLIP, (8, 8)).shape == VIDEO.shape
     center = as_video(Image.fromarray(CLIP[0]), (16, 16))

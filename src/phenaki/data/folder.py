@@ -26,6 +26,8 @@ from phenaki.data.captions import (
 from phenaki.data.layouts import own_table, words_of_label
 from phenaki.data.sample import EncodedSample
 from phenaki.data.table_rows import TABLE_ENDINGS, USUAL_COLUMNS, Columns
+from phenaki.media.frames import ENDING as FRAMES
+from phenaki.media.frames import is_clip
 from phenaki.media.reader import PICTURES, VIDEOS
 
 MEDIA = VIDEOS | PICTURES
@@ -33,7 +35,8 @@ _BESIDE_MEDIA = {".txt", ".json", ".npy", ".md", *TABLE_ENDINGS}  # endings of c
 
 
 class Folder:
-    """The videos and images under `root`, sorted by path; hidden files are skipped, links are followed.
+    """The videos and images under `root`, sorted by path; hidden files are skipped, links are followed. A folder of
+    frame_0001.png and so on in it is a video.
 
     Captions come from `table`, else from one with the `columns` that lies there (`layouts.own_table`), else from
     `clip.captions.json` beside `clip.mp4`, for captions that change, else from `clip.txt`. `label_from_folder` labels
@@ -124,7 +127,7 @@ class Folder:
         path, key = self.path(index), self.key(index)
         if key in self._closed:
             return BadSample(f"{key}: the folder cannot be opened: {self._closed[key]}")
-        sample = EncodedSample(key, path, path.suffix.lower())
+        sample = EncodedSample(key, path, FRAMES if path.is_dir() else path.suffix.lower())
         if self.actions:
             sample = sample._replace(actions=beside(path, SUFFIX))
         if not self.captions:
@@ -156,6 +159,10 @@ class Folder:
                 found = sorted((entry.name, _is_folder(entry)) for entry in entries if entry.name[0] != ".")
         except OSError as error:
             self._closed[_for_people(inside or str(folder))] = error.strerror or str(error)
+            return
+        media = [name for name, is_folder in found if not is_folder and os.path.splitext(name)[1].lower() in MEDIA]
+        if inside and is_clip(media):
+            yield inside.rstrip("/")
             return
         for name, is_folder in found:
             if is_folder:

@@ -148,5 +148,8 @@ def _hash(key: str) -> int:
 
 
 def file_digest(path: Path) -> str:
+    """Of a file, or of the frames in a folder."""
+    if path.is_dir():
+        return hashlib.sha256("".join(map(file_digest, sorted(path.iterdir()))).encode()).hexdigest()
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,6 +25,7 @@ from phenaki.data.cuts import CutClip, Cutting, cut_clips
 from phenaki.data.pack_inputs import PackInputs, file_digest
 from phenaki.data.pack_report import INTERLACED
 from phenaki.data.sample import EncodedSample
+from phenaki.media.frames import ENDING as FRAMES
 from phenaki.media.reader import is_interlaced, probe, read_starts
 from phenaki.media.view import TOLERANCE, visible_frames
 
@@ -47,7 +48,8 @@ def _make(item: EncodedSample | BadSample, cutting: Cutting, actions: ActionSpec
             raise item
         if item.span is None:
             digest = file_digest(item.media)
-            clips = cut_clips(item.media, item.suffix, cutting) if cutting.changes else [_as_it_is(item)]
+            encoded = cutting.changes or item.suffix == FRAMES
+            clips = cut_clips(item.media, item.suffix, cutting) if encoded else [_as_it_is(item)]
         else:
             digest = hashlib.sha256(f"{item.key} {item.span}".encode()).hexdigest()
             clips = cut_clips(item.media, item.suffix, cutting, item.span)

@@ -17,6 +17,7 @@ from phenaki.core.config import quoted
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.files import is_path
 from phenaki.media.convert import Frames, to_float
+from phenaki.media.frames import is_clip
 from phenaki.media.pictures import render
 from phenaki.media.reader import read_at_rate, read_video
 
@@ -143,9 +144,10 @@ def _join(items: Sequence[_Part]) -> _Part:
 
 def _read(path: Path, size: Size | None, fps: float | None) -> Frames:
     """All frames of a file or a folder, uint8 (T, H, W, 3)."""
-    if size is None or not os.path.isfile(path):
-        clip = read_video(path)
-        return clip.frames if size is None else np.stack([render(Image.fromarray(f), size) for f in clip.frames])
+    if size is None or not os.path.exists(path):
+        return read_video(path).frames
+    if path.is_dir() and not is_clip(file.name for file in path.iterdir()):
+        return np.stack([render(Image.fromarray(frame), size) for frame in read_video(path).frames])
     try:
         return read_at_rate(path, size, fps)[0]
     except BadSample as error:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from phenaki.core.arguments import check_types
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.reading import open_regular
-from phenaki.media import pictures, streams
+from phenaki.media import frames, pictures, streams
 from phenaki.media.convert import Frames
 from phenaki.media.resample import resample
 from phenaki.media.timing import Timeline
@@ -137,8 +137,8 @@ def _read_all(path: Path, ending: str) -> Clip:
         step = durations[durations < 1.5 * durations.min()].mean()
         repeats, fps = np.maximum(1, (durations / step).round().astype(int)), float(1 / step)
     check_clip(int(repeats.sum()), info.width, info.height)
-    frames = [render() for _, render in read_frames(path, ending, (info.height, info.width)) if render]
-    return Clip(np.stack(frames).repeat(repeats, axis=0), fps)
+    rendered = [render() for _, render in read_frames(path, ending, (info.height, info.width)) if render]
+    return Clip(np.stack(rendered).repeat(repeats, axis=0), fps)
 
 
 def read_at_rate(path: Path, size: tuple[int, int], fps: float | None) -> tuple[Frames, MediaInfo]:
@@ -148,13 +148,13 @@ def read_at_rate(path: Path, size: tuple[int, int], fps: float | None) -> tuple[
     They are resampled to `fps`, unless the file has that rate within 2 %, constantly; None takes each frame once.
     Raises BadSample for a file that cannot be read, and for a clip that is too long.
     """
-    ending = path.suffix.lower()
+    ending = frames.ENDING if path.is_dir() else path.suffix.lower()
     info, rate = probe(path, ending), read_timeline(path, ending).rate
     timed = read_frames(path, ending, size)
     as_it_is = fps is None or info.frames == 1 or (rate is not None and abs(rate / fps - 1) < _SAME_RATE)
     check_clip(info.frames if as_it_is else math.ceil(info.seconds * fps), size[1], size[0], MAX_INPUT_PIXELS)
-    frames = (render() for _, render in timed if render) if as_it_is else resample(timed, fps)
-    return np.stack(list(frames)), info
+    rendered = (render() for _, render in timed if render) if as_it_is else resample(timed, fps)
+    return np.stack(list(rendered)), info
 
 
 def _read_folder(path: Path) -> Clip:
@@ -164,20 +164,26 @@ def _read_folder(path: Path) -> Clip:
     files = sorted((file for file in path.iterdir() if file.suffix.lower() in PICTURES), key=in_order)
     if not files:
         raise PhenakiError(f"The folder '{path}' holds no pictures; a folder of frames has one picture per frame.")
-    frames = [read_video(picture).frames[0] for picture in files]
-    for picture, frame in zip(files, frames, strict=True):
-        if frame.shape != frames[0].shape:
-            size, first = (f"{shape[1]}x{shape[0]}" for shape in (frame.shape, frames[0].shape))
+    rendered = [read_video(picture).frames[0] for picture in files]
+    for picture, frame in zip(files, rendered, strict=True):
+        if frame.shape != rendered[0].shape:
+            size, first = (f"{shape[1]}x{shape[0]}" for shape in (frame.shape, rendered[0].shape))
             raise PhenakiError(f"The frame '{picture}' is {size}, but the first one of its folder is {first}.")
-    return Clip(np.stack(frames), FPS)
+    return Clip(np.stack(rendered), FPS)
 
 
 def _decoder(ending: str) -> ModuleType:
+    if ending == frames.ENDING:
+        return frames
     return pictures if ending in PICTURES else streams
 
 
 @contextmanager
-def _opened(media: bytes | Path) -> Iterator[BinaryIO]:
+def _opened(media: bytes | Path) -> Iterator[BinaryIO | Path]:
+    if isinstance(media, Path) and media.is_dir():
+        with reading_errors():
+            yield media
+        return
     with reading_errors(), io.BytesIO(media) if isinstance(media, bytes) else open_regular(media) as file:
         if not file.read(1):
             raise BadSample("it cannot be read: it is empty")
