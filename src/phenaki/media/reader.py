@@ -68,7 +68,7 @@ def read_clip(media: bytes | Path, ending: str, view: ClipView, rng: np.random.G
 
 def read_timed_clip(media: bytes | Path, ending: str, view: ClipView, rng: np.random.Generator) -> TimedClip:
     """As `read_clip`, with the instants of the frames."""
-    with _opened(media) as file:
+    with _opened(media, ending) as file:
         return _decoder(ending).read_clip(file, view, rng)
 
 
@@ -78,7 +78,7 @@ def read_timeline(media: bytes | Path, ending: str) -> Timeline:
     Where they are those of a constant rate, the rounding of the container is undone. Nothing is decoded of a video.
     Raises BadSample for a file that cannot be read.
     """
-    with _opened(media) as file:
+    with _opened(media, ending) as file:
         return _decoder(ending).read_timeline(file)
 
 
@@ -89,7 +89,7 @@ def read_starts(media: bytes | Path, ending: str) -> NDArray[np.float64]:
 
 def is_interlaced(media: bytes | Path, ending: str) -> bool:
     """Whether its frames consist of two half pictures of different instants, which show as combs where things move."""
-    with _opened(media) as file:
+    with _opened(media, ending) as file:
         return _decoder(ending).is_interlaced(file)
 
 
@@ -100,13 +100,13 @@ def read_frames(media: bytes | Path, ending: str, size: tuple[int, int], since: 
     Raises BadSample for a file that cannot be read to its end.
     """
     framing = Framing(ClipView(1, 1.0, size, random=False), np.random.default_rng(0))
-    with _opened(media) as file:
+    with _opened(media, ending) as file:
         yield from _decoder(ending).read_frames(file, framing, *(() if since is None else (since,)))
 
 
 def probe(media: bytes | Path, ending: str) -> MediaInfo:
     """What a file holds, by its time stamps and first frame. Raises BadSample for one that cannot be read."""
-    with _opened(media) as file:
+    with _opened(media, ending) as file:
         return _decoder(ending).probe(file)
 
 
@@ -179,8 +179,8 @@ def _decoder(ending: str) -> ModuleType:
 
 
 @contextmanager
-def _opened(media: bytes | Path) -> Iterator[BinaryIO | Path]:
-    if isinstance(media, Path) and media.is_dir():
+def _opened(media: bytes | Path, ending: str) -> Iterator[BinaryIO | Path]:
+    if ending == frames.ENDING and isinstance(media, Path):
         with reading_errors():
             yield media
         return
