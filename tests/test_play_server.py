@@ -26,7 +26,7 @@ from phenaki.cli.replay import read_recording
 from phenaki.conditioning import WordEncoder
 from phenaki.generators import Components, MaskedTransformer
 from phenaki.media.reader import read_video
-from phenaki.pipeline import Domain, Phenaki
+from phenaki.pipeline import Domain, LiveWorld, Phenaki
 from phenaki.play import connection as play_connection
 from phenaki.play import session as play_session
 from phenaki.play.inputs import merge
@@ -77,6 +77,23 @@ def test_frames_are_those_of_the_model(model: Phenaki, address: str) -> None:
     world = model.play(PROMPT, seed=4)
     for number, (header, frames) in enumerate(got, start=1):
         assert header[:2] == (number, 0) and np.array_equal(frames, world.step())
+
+
+def test_a_video_that_begins_again_is_the_same(model: Phenaki, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first step is known then."""
+    steps = []
+    step = LiveWorld.step
+    monkeypatch.setattr(LiveWorld, "step", lambda world: steps.append(world.latent_frames) or step(world))
+    videos = []
+    with Client(address) as client:
+        for number, options in enumerate(({}, {}, {"temperature": 0.5}), start=1):
+            client.start(seed=4, fast=True, id=number, options=options)
+            while (received := client.step())[0][1] != number:
+                pass
+            videos.append([received[1], *(client.step()[1] for _ in range(3))])
+    assert steps.count(0) == 2
+    assert all(np.array_equal(*pair) for pair in zip(*videos[:2], strict=True))
+    assert not np.array_equal(videos[0][0], videos[2][0])
 
 
 def test_a_key_changes_the_next_latent_frame(model: Phenaki, address: str) -> None:

@@ -206,7 +206,8 @@ class Session:
     def _make(self, inputs: list[Message], playing: bool) -> Made:
         """In a worker: apply the inputs and make a latent frame."""
         errors, started = [], None
-        for message in merge(inputs, self._relative):
+        messages = merge(inputs, self._relative)
+        for message in messages:
             try:
                 started = self._apply(message) or started
             except PhenakiError as error:
@@ -216,7 +217,10 @@ class Session:
         if self._world is None or not playing:
             return Made(errors, notes, started)
         began = time.perf_counter()
-        clip = self._world.step()
+        if started and len(messages) == 1 and not messages[0].picture:
+            clip = self.engine.first_step(self._world, messages[0].options)
+        else:
+            clip = self._world.step()
         seconds = time.perf_counter() - began
         self.recorder.add(clip)
         return Made(errors, notes, started, clip, self._world.latent_frames, self._applied, seconds)
