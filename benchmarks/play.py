@@ -97,7 +97,7 @@ def measure_first(address: str, samples: int) -> None:
     print(f"first frame: median {statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s of {samples}")
 
 
-def measure_key(address: str, samples: int, latent_frames: int = 12) -> None:
+def measure_key(address: str, samples: int, latent_frames: int = 8) -> None:
     rng = np.random.default_rng(0)
     with Client(address) as client:
         model = client.model

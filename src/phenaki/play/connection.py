@@ -15,7 +15,7 @@ from phenaki.play import protocol
 from phenaki.play.session import Session
 from phenaki.play.state import Server
 
-FIRST_MESSAGE_SECONDS = 10.0  # in which a client must say what to play
+FIRST_MESSAGE_SECONDS = 300.0  # in which a client must say what to play; until then it takes no session
 IDLE_IN_LINE_SECONDS = 120.0  # without an input, while others wait
 REJOIN_SECONDS = 15.0  # for which the session of a broken connection is kept
 _LEFT = (1000, 1001)  # codes with which a client says that it is gone; a broken connection has 1005 or 1006
@@ -144,11 +144,12 @@ async def _run(server: Server, session: Session) -> None:
 
 
 async def _attend(server: Server, session: Session) -> None:
-    """Wait in line, then play."""
+    """Wait for something to play and in line, then play."""
 
     def on_position(position: int) -> None:
         session.reply(type="waiting", position=position, waiting=server.lobby.waiting)
 
+    await session.asked.wait()
     try:
         async with server.lobby.session(on_position):
             server.sessions[session.name] = session
@@ -171,10 +172,10 @@ async def _watch(server: Server, session: Session) -> None:
         if server.stopping.is_set():
             raise SessionEnd("the server was stopped", _GOING_AWAY)
         silent = time.monotonic() - session.last_input
+        if not session.asked.is_set() and silent > FIRST_MESSAGE_SECONDS:
+            raise SessionEnd(f"nothing was asked for in {FIRST_MESSAGE_SECONDS:.0f} seconds: send a start first")
         if session.name not in server.sessions:
             continue
-        if session.recorder is None and silent > FIRST_MESSAGE_SECONDS:
-            raise SessionEnd(f"nothing was asked for in {FIRST_MESSAGE_SECONDS:.0f} seconds: send a start first")
         limit = server.settings.idle_seconds
         if server.lobby.waiting:
             limit = min(limit, IDLE_IN_LINE_SECONDS)

@@ -63,6 +63,7 @@ class Session:
         self.recorder: Recorder | None = None
         self.last_input = time.monotonic()
         self.dropped = 0  # latent frames in all
+        self.asked = asyncio.Event()  # set when there is something to play
         self.connection = asyncio.Lock()  # held by the one client
         self.replaced = asyncio.Event()  # set when another connection takes up the session
         self.task: asyncio.Task[None] | None = None  # that runs it
@@ -96,10 +97,13 @@ class Session:
                 self._paused, self._due = False, 0.0
             case Speed():
                 self._fast = message.fast
+            case _ if not (self.asked.is_set() or isinstance(message, Start)):
+                raise PhenakiError(f"there is no video yet to {message.type}: send a start first")
             case _ if len(self._inputs) >= _MOST_INPUTS:
                 raise PhenakiError(f"more than {_MOST_INPUTS} inputs wait for a latent frame: send fewer")
             case _:
                 if isinstance(message, Start):
+                    self.asked.set()
                     self._fast, self._paused, self._due = message.fast, False, 0.0
                 self._inputs.append(message)
         self.last_input = time.monotonic()
