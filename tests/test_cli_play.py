@@ -24,6 +24,7 @@ from phenaki.generators import Components, MaskedTransformer
 from phenaki.media.metadata import read_metadata
 from phenaki.media.writer import write_video
 from phenaki.play.recording import Recorder, Recording
+from phenaki.play.recording import save as save_mp4
 from phenaki.tokenizers import CViViT
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
@@ -62,7 +63,7 @@ def save(base: Components, folder: Path, steps: int) -> tuple[bytes, np.ndarray,
             world.say("a green square"), world.adjust("guidance_scale", 1.0)
         clips.append(world.step())
         recorder.add(clips[-1])
-    return recorder.save(), np.concatenate(clips), recording
+    return save_mp4(*recorder.snapshot(), model.fps), np.concatenate(clips), recording
 
 
 def test_a_saved_video_is_repeated_bit_by_bit(base: Components, folder: Path, tmp_path: Path) -> None:

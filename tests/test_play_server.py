@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import multiprocessing
+import os
+import signal
 import socket
 import time
 import urllib.error
@@ -511,3 +514,18 @@ def test_many_messages_come_to_few() -> None:
         ("adjust", "steps", 3),
         ("adjust", "top_k", 3),
     ]
+
+
+def test_workers_are_processes_that_may_die(model: Phenaki) -> None:
+    before = set(multiprocessing.active_children())
+    with serve(model, processes=1) as address:
+        with Client(address) as client:
+            client.start(seed=4)
+            assert np.array_equal(client.step()[1], model.play(PROMPT, seed=4).step())
+            (worker,) = set(multiprocessing.active_children()) - before
+            os.kill(worker.pid, signal.SIGKILL)
+            assert "has died: begin again" in end_of(client)[0]
+        with Client(address) as client:
+            client.start()
+            client.step()
+    assert set(multiprocessing.active_children()) <= before

@@ -47,10 +47,10 @@ def bidirectional_model(base: Components) -> Phenaki:
 
 
 @contextmanager
-def serve(model: Phenaki, **settings: Any) -> Iterator[str]:
+def serve(model: Phenaki, processes: int = 0, **settings: Any) -> Iterator[str]:
     """The address, such as "127.0.0.1:8300", of a server of the model; `settings`: those of `Settings`."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        engine = Engine(model)
+        engine = Engine(model, processes)
         server = make_server(engine, Settings(**{"sessions": 2} | settings))
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import socket
 import warnings
 from contextlib import suppress
@@ -80,6 +81,7 @@ def play(
         names = (*(allow_host or ()), socket.gethostname())
         server = make_server(engine, Settings(limit, 60 * idle, tuple(name.lower() for name in names)))
         warnings.simplefilter("ignore", PhenakiWarning)  # what is said of a prompt goes to the client that wrote it
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt):  # the server raises it once more when it has ended
             server.run(sockets=[listener])
         engine.close()

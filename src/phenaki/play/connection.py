@@ -159,7 +159,8 @@ async def _attend(server: Server, session: Session) -> None:
                 await session.play()
             finally:
                 del server.sessions[session.name]
-    except PhenakiError as error:  # the line is full
+                server.engine.release(session.name)
+    except PhenakiError as error:  # the line is full, or a worker has died
         raise SessionEnd(str(error)) from error
 
 

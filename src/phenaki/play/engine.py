@@ -1,102 +1,100 @@
-"""Threads that run the model, and the sessions that take turns on them."""
+"""Workers that run the model, and the sessions that take turns on them."""
 
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
-import threading
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import asynccontextmanager
-from pathlib import Path
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 
 from phenaki.core.errors import PhenakiError
-from phenaki.media.convert import Frames
-from phenaki.pipeline import LiveWorld, Phenaki, World
+from phenaki.pipeline import Phenaki
+from phenaki.play.player import public_name
+from phenaki.play.worker import Worker, in_process, start_process
 
 Result = TypeVar("Result")
 
 _SMALL = 100e6  # parameters; on a CPU, a smaller network is slower on several threads than on one
-_FIRST_STEPS = 16  # that are kept
-_UTILIZATION = 0.8  # of the threads, that sessions are admitted for
+_UTILIZATION = 0.8  # of the workers, that sessions are admitted for
 
 
 class Engine:
-    """Runs functions on a model in worker threads, never on the event loop, and in the order in which they come."""
+    """Runs players on a model, never on the event loop, and in the order in which they are called.
 
-    def __init__(self, model: Phenaki) -> None:
-        self.model = model
-        cores = os.cpu_count() or 1
-        small = sum(weight.numel() for weight in model.generator.parameters()) < _SMALL
-        on_cpu = model.device.type == "cpu"
-        self.workers = cores if on_cpu and small else 1
-        self.threads = 1 if self.workers > 1 else max(1, torch.get_num_threads())
-        self._model = ThreadPoolExecutor(self.workers, "model", lambda: torch.set_num_threads(self.threads))
+    processes: workers with a copy of the model each, since two threads hold up one another in Python; 0: one worker, in
+    a thread; None: one process per core for a small model on a CPU, else a thread.
+    """
+
+    def __init__(self, model: Phenaki, processes: int | None = None) -> None:
+        self.model, self.name = model, public_name(model)
+        if processes is None:
+            small = sum(weight.numel() for weight in model.generator.parameters()) < _SMALL
+            cores = os.cpu_count() or 1
+            processes = cores if cores > 1 and small and model.device.type == "cpu" else 0
+        self.threads = 1 if processes else torch.get_num_threads()
+        self._sessions: dict[str, int] = {}  # to the numbers of their workers
         self._files = ThreadPoolExecutor(1, "files")
-        self._first_steps: dict[tuple, tuple[dict[str, Any], Frames]] = {}  # states and frames after the first step
-        self._lock = threading.Lock()
+        if processes:
+            self._pools: list[Executor] = [self._process() for _ in range(processes)]
+            self._call: Callable[..., Any] = in_process
+        else:
+            self._worker = Worker(model, self.threads)
+            self._pools = [ThreadPoolExecutor(1, "model")]
+            self._call = lambda method, *arguments: getattr(self._worker, method)(*arguments)
+
+    def _process(self) -> ProcessPoolExecutor:
+        spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+        return ProcessPoolExecutor(1, spawn, start_process, (self.model, self.threads))
 
     @property
-    def name(self) -> str:
-        """Of the model; of a folder the last part, since clients read it."""
-        return Path(self.model.name).name if os.path.isabs(self.model.name) else self.model.name
+    def workers(self) -> int:
+        return len(self._pools)
 
-    async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """On the model."""
-        return await asyncio.get_running_loop().run_in_executor(self._model, function, *arguments)
+    async def run(self, session: str, method: str, *arguments: Any) -> Any:
+        """Call a method of the session's player. Raises PhenakiError if its worker has died, and starts another."""
+        number = self._sessions.get(session)
+        if number is None:
+            used = Counter(self._sessions.values())
+            number = self._sessions[session] = min(range(self.workers), key=lambda pool: used[pool])
+        pool = self._pools[number]
+        try:
+            call = partial(self._call, "call", session, method, *arguments)
+            return await asyncio.get_running_loop().run_in_executor(pool, call)
+        except BrokenProcessPool as error:
+            if self._pools[number] is pool:
+                self._pools[number] = self._process()
+            raise PhenakiError("the process that made this video has died: begin again") from error
+
+    def release(self, session: str) -> None:
+        """Forget a session and its player."""
+        if (number := self._sessions.pop(session, None)) is not None:
+            try:
+                self._pools[number].submit(self._call, "drop", session)
+            except RuntimeError:  # the pool is closed, or its process has died
+                return
 
     async def run_file(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Read or write a picture or a video."""
         return await asyncio.get_running_loop().run_in_executor(self._files, function, *arguments)
 
     def measure(self, steps: int = 4) -> float:
-        """Seconds per frame of a world, after steps that also warm the model up."""
-        prompt = next(iter(self.model.domain.prompts), "a")
-
-        def play() -> float:
-            world = self.model.play(prompt)
-            self.first_step(world, {})
-            world.step()
-            times = []
-            for _ in range(steps):
-                began = time.perf_counter()
-                frames = len(world.step())
-                times.append((time.perf_counter() - began) / frames)
-            return sorted(times)[len(times) // 2]
-
-        return self._model.submit(play).result()
-
-    def first_step(self, world: World, options: Mapping[str, float]) -> Frames:
-        """The first frames of a world that nothing was done in, played with these options; known ones at once.
-
-        A first frame takes several times as long as a later one, and many clients begin with the same.
-        """
-        key = world.prompt, world.seed, *sorted(options.items())
-        if not isinstance(world, LiveWorld):
-            return world.step()
-        with self._lock:
-            known = self._first_steps.pop(key, None)
-        if known is None:
-            clip = world.step()
-            known = world.state(), clip
-        else:
-            world.restore(known[0])
-        with self._lock:
-            self._first_steps[key] = known  # the last to be forgotten
-            for forgotten in list(self._first_steps)[:-_FIRST_STEPS]:
-                del self._first_steps[forgotten]
-        return known[1]
+        """Seconds per frame of a world while all workers are busy, after steps that also warm the model up."""
+        return max([pending.result() for pending in [p.submit(self._call, "measure", steps) for p in self._pools]])
 
     def capacity(self, seconds: float) -> int:
-        """How many sessions these threads can serve at the model's frame rate."""
+        """How many sessions the workers can serve at the model's frame rate."""
         return max(1, int(_UTILIZATION * self.workers / (seconds * self.model.fps)))
 
     def close(self) -> None:
-        for pool in (self._model, self._files):
+        for pool in (*self._pools, self._files):
             pool.shutdown(wait=True, cancel_futures=True)
 
 

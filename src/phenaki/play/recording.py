@@ -6,7 +6,6 @@ import base64
 import hashlib
 import os
 import tempfile
-import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
@@ -88,41 +87,39 @@ class Recording:
 
 
 class Recorder:
-    """Keeps the last minute of what a world makes. `add` and `save` may be called from different threads."""
+    """Keeps the last minute of what a world makes."""
 
     def __init__(self, recording: Recording, world: World, fps: float) -> None:
         height, width = world.components.tokenizer.config.image_size
-        self.fps = fps
         self._recording, self._world = recording, world
         self._most = max(1, min(round(SECONDS * fps), _MOST_BYTES // (3 * height * width)))
         self._clips: deque[Frames] = deque()
         self._made = self._kept = 0
-        self._lock = threading.Lock()
 
     def add(self, clip: Frames) -> None:
-        with self._lock:
-            self._clips.append(clip)
-            self._made, self._kept = self._made + len(clip), self._kept + len(clip)
-            while self._kept - len(self._clips[0]) >= self._most:
-                self._kept -= len(self._clips.popleft())
+        self._clips.append(clip)
+        self._made, self._kept = self._made + len(clip), self._kept + len(clip)
+        while self._kept - len(self._clips[0]) >= self._most:
+            self._kept -= len(self._clips.popleft())
 
-    def save(self, factor: int = 4) -> bytes:
-        """The last minute as mp4, pixels enlarged `factor` times, with its recording. Raises PhenakiError if there is
-        no frame yet."""
-        with self._lock:
-            clips, made, events = list(self._clips), self._made, tuple(self._world.events)
-        if not clips:
+    def snapshot(self) -> tuple[Frames, Recording]:
+        """The last minute and its recording. Raises PhenakiError if there is no frame yet."""
+        if not self._clips:
             raise PhenakiError("there is no frame to save yet")
-        frames = np.concatenate(clips)
-        recording = replace(
+        frames = np.concatenate(self._clips)
+        return frames, replace(
             self._recording,
             fingerprint=self._world.fingerprint,
-            events=events,
-            skipped=made - len(frames),
+            events=tuple(self._world.events),
+            skipped=self._made - len(frames),
             frames=len(frames),
             sha256=digest(frames),
         )
-        return to_mp4(frames, self.fps, factor, recording.metadata | {"fps": self.fps, "upscale": factor})
+
+
+def save(frames: Frames, recording: Recording, fps: float, factor: int = 4) -> bytes:
+    """Frames as the bytes of an mp4, pixels enlarged `factor` times, with their recording."""
+    return to_mp4(frames, fps, factor, recording.metadata | {"fps": fps, "upscale": factor})
 
 
 def to_mp4(frames: Frames, fps: float, factor: int, metadata: dict[str, Any]) -> bytes:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -19,14 +21,14 @@ from starlette.websockets import WebSocket
 
 from phenaki.core.errors import PhenakiError
 from phenaki.core.version import __version__
-from phenaki.pipeline import Event, World
+from phenaki.media.convert import Frames
+from phenaki.pipeline import Event
 from phenaki.play import protocol
 from phenaki.play.connection import serve_client
 from phenaki.play.engine import Engine
 from phenaki.play.protocol import VideoRequest
-from phenaki.play.recording import Recorder, to_picture
+from phenaki.play.recording import Recording, digest, save, to_picture
 from phenaki.play.security import Gate
-from phenaki.play.session import new_recording
 from phenaki.play.state import Server, Settings
 
 
@@ -35,21 +37,26 @@ async def make_video(server: Server, request: VideoRequest, http: Request) -> by
     engine = server.engine
     events = tuple(Event(**step.model_dump()) for step in request.events)
 
-    def begin() -> tuple[World, Recorder]:
-        recording = new_recording(engine, request.prompt, request.seed, request.options, request.picture, events=events)
-        world = recording.open(engine.model)
-        return world, Recorder(recording, world, engine.model.fps)
-
     async with server.lobby.session():
-        world, recorder = await engine.run(begin)
-        missing = max(1, round(request.seconds * engine.model.fps))
-        while missing > 0:
-            if server.stopping.is_set() or await http.is_disconnected():
-                raise PhenakiError("the server was stopped, or nobody waits for the video any more")
-            clip = (await engine.run(world.step))[:missing]
-            recorder.add(np.ascontiguousarray(clip))
-            missing -= len(clip)
-    return await engine.run_file(recorder.save, request.upscale)
+        name, clips = secrets.token_urlsafe(16), []
+        try:
+            await engine.run(name, "begin", request.prompt, request.seed, request.options, request.picture, events)
+            missing = max(1, round(request.seconds * engine.model.fps))
+            while missing > 0:
+                if server.stopping.is_set() or await http.is_disconnected():
+                    raise PhenakiError("the server was stopped, or nobody waits for the video any more")
+                clips.append((await engine.run(name, "make", [])).clip[:missing])
+                missing -= len(clips[-1])
+            _, recording = await engine.run(name, "snapshot")
+        finally:
+            engine.release(name)
+    return await engine.run_file(_save, clips, recording, engine.model.fps, request.upscale)
+
+
+def _save(clips: list[Frames], recording: Recording, fps: float, factor: int) -> bytes:
+    frames = np.concatenate(clips)
+    recording = replace(recording, skipped=0, frames=len(frames), sha256=digest(frames))
+    return save(frames, recording, fps, factor)
 
 
 def make_app(engine: Engine, settings: Settings) -> FastAPI:
@@ -106,9 +113,12 @@ def _add_routes(app: FastAPI) -> None:
         """The last minute of a session, with prompts, keys and seed inside: `phenaki generate --replay` repeats it."""
         server: Server = app.state.server
         session = server.sessions.get(name)
-        if session is None or session.recorder is None:
+        if session is None:
             raise HTTPException(404, "there is no such session, or it has ended")
-        data = await server.engine.run_file(session.recorder.save)
+        frames, recording = await server.engine.run(name, "snapshot")
+        if name not in server.sessions:  # it has ended meanwhile
+            server.engine.release(name)
+        data = await server.engine.run_file(save, frames, recording, server.engine.model.fps)
         disposition = {"Content-Disposition": 'attachment; filename="phenaki.mp4"'}
         return Response(data, media_type="video/mp4", headers=disposition)
 
