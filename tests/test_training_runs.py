@@ -18,6 +18,7 @@ from phenaki.cli import app
 from phenaki.cli.runs_page import write_page
 from phenaki.core.errors import PhenakiError
 from phenaki.training.recipes import cvivit_debug
+from phenaki.training.resume import ResumePolicy
 from phenaki.training.run import Run
 from phenaki.training.runs import STATE, find_runs
 from phenaki.training.tokenizer import train_tokenizer
@@ -110,3 +111,13 @@ def test_the_command(tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir(exist_ok=True)
         refused = CliRunner().invoke(app, ["runs", str(folder)])
         assert refused.exit_code == 2 and said in refused.output
+
+
+def test_settings_outside_of_a_section_count_too(tmp_path: Path) -> None:
+    """A run resumes with them as they were, and not with others."""
+    recipe = cvivit_debug()
+    policy = ResumePolicy(tmp_path, recipe, {}, "auto", overwrite=False)
+    (tmp_path / "recipe.json").write_text(json.dumps(policy.recipe))
+    ResumePolicy(tmp_path, recipe, {}, "auto", overwrite=False)
+    with pytest.raises(PhenakiError, match="freeze_encoder from False to True"):
+        ResumePolicy(tmp_path, replace(recipe, freeze_encoder=True), {}, "auto", overwrite=False)

@@ -108,17 +108,23 @@ class ResumePolicy:
 
     def _changed(self, before: dict[str, Any], free: Sequence[str] = (), keys: Set[str] = _FREE) -> list[str]:
         """How this recipe differs from an earlier one, free sections and keys aside."""
-        if not all(isinstance(before.get(section, {}), dict) for section in self.recipe):
+        if not all(isinstance(before.get(name, value), type(value)) for name, value in self.recipe.items()):
             return ["its sections are damaged"]
-        before = _completed(before, self._config)
+        before = _settings(_completed(before, self._config))
         return [
             f"{name} from {old} to {new}"
-            for section, values in self.recipe.items()
-            if section not in free
-            for key, value in values.items()
-            if f"{section}.{key}" not in keys
-            for name, old, new in changes((before[section] or {}).get(key), value, f"{section}.{key}")
+            for setting, value in _settings(self.recipe).items()
+            if setting.partition(".")[0] not in free and setting not in keys
+            for name, old, new in changes(before.get(setting), value, setting)
         ]
+
+
+def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of all sections as `section.key`, and those that are in none."""
+    settings: dict[str, Any] = {}
+    for name, value in recipe.items():
+        settings |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
+    return settings
 
 
 def _section(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -130,7 +136,7 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     """The recipe.json of a run."""
     try:
         recipe = parse_json_object(path.read_bytes(), f"'{path}'")
-        if not all(isinstance(section, dict) for section in recipe.values()):
+        if not isinstance(recipe.get("run"), dict):
             raise PhenakiError(f"'{path}' is not the recipe of a run")
     except PhenakiError as error:
         raise PhenakiError(f"{error} Remove it to resume: the checkpoints hold the recipe too") from error
