@@ -3,8 +3,8 @@
 `python benchmarks/play.py MODEL` starts a server on this machine and measures, one after the other,
 
 first      seconds from the connection to the first frame
-key        seconds from a key (or a prompt, for a model without buttons) to the first frame that differs from that of
-           the same seed without it, as often as --samples says
+key        seconds from a key (or a prompt, for a model without buttons) to the first frame that it took effect in, and
+           to the first that differs from that of the same seed without it, as often as --samples says
 page       the page in Chromium for --minutes: frames per second, beats missed, memory of server and page; once at the
            model's frame rate, once as fast as it comes
 sessions   --clients programs, besides the page, for --minutes: frames per second and answer times of each
@@ -103,7 +103,8 @@ def measure_key(address: str, samples: int, latent_frames: int = 8) -> None:
         model = client.model
         buttons = [action["name"] for action in model["actions"] if action["kind"] == "button"]
         step = model["frames_per_step"] / model["fps"]
-        seconds, unchanged = [], 0
+        taken: list[float] = []
+        seconds: list[float] = []
         for seed in range(samples):
             steer = {"type": "press", "action": buttons[seed % len(buttons)]} if buttons else None
             steer = steer or {"type": "say", "prompt": "now it turns yellow"}
@@ -115,17 +116,22 @@ def measure_key(address: str, samples: int, latent_frames: int = 8) -> None:
             client.step(), client.step()
             time.sleep(rng.uniform(0, step))
             sent = time.monotonic()
-            client.send(**steer)
+            client.send(**steer, id=2 * samples + seed + 1)
             number, differs = 0, False
             while not differs and number < latent_frames:
-                number, _, pixels = client.step()
+                number, applied, pixels = client.step()
+                if applied == 2 * samples + seed + 1 and len(taken) == seed:
+                    taken.append(time.monotonic() - sent)
                 differs = not np.array_equal(pixels, plain[number])
-            seconds.append(time.monotonic() - sent)
-            unchanged += not differs
-    print(
-        f"key to frame: median {1000 * statistics.median(seconds):.0f} ms, p95 {1000 * percentile(seconds, 0.95):.0f} "
-        f"ms, of {samples}; without effect {unchanged}; a latent frame lasts {1000 * step:.0f} ms"
-    )
+            if differs:
+                seconds.append(time.monotonic() - sent)
+    for what, values in (("taken", taken), ("seen", seconds)):
+        if values:
+            print(
+                f"key {what}: median {1000 * statistics.median(values):.0f} ms, p95 "
+                f"{1000 * percentile(values, 0.95):.0f} ms, {len(values)} of {samples} keys; a latent frame lasts "
+                f"{1000 * step:.0f} ms"
+            )
 
 
 def play(client: Client, start: dict[str, Any], latent_frames: int) -> dict[int, np.ndarray]:
