@@ -109,6 +109,17 @@ def test_mistakes_that_need_no_weights_are_told_without_them(monkeypatch: pytest
         run("generate", "a", *wrong, code=2)
 
 
+def test_scenes_in_one_string_are_one_scene() -> None:
+    for prompt in ("a;b;c", "['a', 'b']", "a\nb"):
+        assert "3 frames" in run("generate", prompt, *SHORT, "-o", "a.mp4").output
+        assert read_metadata("a.mp4")["prompts"] == [prompt]
+
+
+def test_time_is_said_in_words() -> None:
+    said = run("plan", "cvivit_debug", "--tflops", "0.01").output
+    assert re.search(r"time +(\d+ (d|h|min|s) ?){1,2} for 100 steps", said), said
+
+
 # ---- files that say how they were made
 
 
