@@ -394,7 +394,9 @@ def test_evaluate_prints_and_writes_metrics(monkeypatch: pytest.MonkeyPatch, pac
     metrics = json.loads(Path("metrics.json").read_text())
     assert list(metrics) == ["reconstruction"]
     assert "tokenizer alone" in refused(run("evaluate", packaged / "tokenizer", "--suite", "prompts"))
-    assert "does not exist" in refused(run("evaluate", "shapes-64", "--out", "nowhere/metrics.json"))
+    assert "does not exist" in refused(
+        run("evaluate", "shapes-64", "--data", "shapes", "--out", "nowhere/metrics.json")
+    )
     assert "--suite" in refused(run("evaluate", "shapes-64", "--suite", "everything"))
 
 
