@@ -9,17 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from helpers.fake_gpu import DEVICE, FakeGPU
 from phenaki.core.errors import PhenakiError
+from phenaki.data.batch import collate
+from phenaki.data.tokens import Tokens
 from phenaki.nn.norm import LayerNorm, residual
 from phenaki.nn.transformer import TransformerBlock
-from phenaki.tokenizers import build_tokenizer
+from phenaki.tokenizers import TokenizerSpec, build_tokenizer
 from phenaki.training import generator, recipes, tokenizer
-from phenaki.training.inputs import open_inputs
+from phenaki.training.inputs import Inputs, open_inputs
 from phenaki.training.muon import StackedMuon
 from phenaki.training.optim import OptimizerConfig, Optimizers, averaged
 from phenaki.training.run import Run
@@ -185,3 +188,12 @@ def test_skipped_steps_are_counted_when_they_are_read(tmp_path: Path) -> None:
         with pytest.raises(PhenakiError, match="the loss became nan at step 4; 4 steps in a row"):
             for run.step in range(3, 6):
                 run.log(loss=nan, grad_norm=one)
+
+
+def test_embeddings_of_token_shards_are_copied_as_they_are_stored() -> None:
+    """In float16, half of what the generator computes with."""
+    ids, text = np.zeros((1, 2, 2), np.int64), np.ones((3, 8), np.float16)
+    batch = collate([Tokens(ids, "", False, text)] * 2)
+    assert batch["text"].dtype == torch.float16
+    inputs = Inputs(TokenizerSpec(8, (2, 8, 8), (16, 16), 8.0), "", None, None, 8, "frozen", False, None, True)
+    assert inputs.text(batch, None, torch.device("cpu")).embeddings.dtype == torch.float32

@@ -24,6 +24,7 @@ from phenaki.core.components import ExternalWeights
 from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError, PhenakiWarning
 from phenaki.core.hub import local_folder
+from phenaki.core.precision import prefers_bfloat16
 
 _EXCERPT = 40  # characters before the cut, in the warning
 _TOKENIZING = threading.Lock()  # a transformers tokenizer keeps its truncation setting as state
@@ -41,7 +42,7 @@ class PretrainedConfig:
     revision: str = ""
     """Branch, tag or commit on the hub; empty: the main branch."""
     dtype: Literal["stored", "float32", "bfloat16", "float16"] = "stored"
-    """Of the computation; "stored": as in the files."""
+    """Of the computation; "stored": as in the files, but bfloat16 on GPUs where those are float32."""
 
     def check(self, prompt: str) -> None:
         """Any text is valid, empty ones too; long ones are truncated."""
@@ -109,7 +110,8 @@ class PretrainedEncoder(ExternalWeights, TextEncoder):
     @torch.no_grad()
     def forward(self, tokens: Tensor) -> Text:
         mask = tokens > 0
-        with torch.autocast(tokens.device.type, enabled=False):
+        in_bfloat16 = self.config.dtype == "stored" and tokens.is_cuda and prefers_bfloat16(tokens.device)
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=in_bfloat16):
             text = self._embed((tokens - 1).clamp_min(0), mask)
         return text._replace(embeddings=text.embeddings.float())
 

@@ -18,7 +18,7 @@ _SMALL = 2**18  # bytes; below, copying a tensor between processes costs less th
 
 class Batch(TypedDict, total=False):
     """A caption for each clip, `continued` bool (B,): which clips continue an earlier scene, and either video uint8
-    (B, T, H, W, 3) or ids int64 (B, t, h, w); from token shards with text embeddings also text float32 (B, L, D) and
+    (B, T, H, W, 3) or ids int64 (B, t, h, w); from token shards with text embeddings also text float16 (B, L, D) and
     its mask bool (B, L), and where captions change text_frames int64 (B, L, 2), the latent frames [first, end) of each.
 
     actions: float32 (B, T, A), row 0 zero, from a source that has them and is asked for them
@@ -64,7 +64,7 @@ def collate(samples: Sequence[Sample] | Sequence[Tokens]) -> Batch:
     if samples[0].start is not None:
         batch["start"] = torch.tensor([sample.start for sample in samples])
     if samples[0].text is not None:
-        texts = [torch.from_numpy(sample.text).float() for sample in samples]
+        texts = [torch.from_numpy(sample.text) for sample in samples]
         batch["text"] = pad_sequence(texts, batch_first=True)
         batch["text_mask"] = pad_sequence([torch.ones(len(text), dtype=torch.bool) for text in texts], batch_first=True)
     if any(sample.text_frames is not None for sample in samples):

@@ -21,7 +21,8 @@ LogitsFn = Callable[[Tensor, Tensor], Tensor]
 ScoresFn = Callable[[Tensor], Tensor]
 """Complete ids int64 (B, t, h, w) -> float (B, t, h, w), log-odds that an id is real: the lowest are resampled."""
 _LOWEST = 1e-6  # temperature: logits divided by less are not finite
-_CHUNK = 1 << 22  # elements of (M, V) that sampling works on at a time: 16 MB for each copy that it makes
+_CHUNK = 1 << 22  # elements of (M, V) that sampling works on at a time on a CPU: 16 MB for each copy that it makes
+_GPU_CHUNK = 1 << 28  # 1 GB: kernels are few
 
 
 @torch.no_grad()
@@ -102,7 +103,7 @@ def sample_logits(logits: Tensor, uniform: Tensor, temperature: float, config: D
     `uniform`: float (M, 1) in [0, 1), all the randomness; at temperature 0 it is not used. Returns ids int64 (M,) and
     the log-probability of each, float32 (M,), under the full distribution.
     """
-    rows = max(1, _CHUNK // logits.shape[-1])
+    rows = max(1, (_CHUNK if logits.is_cpu else _GPU_CHUNK) // logits.shape[-1])
     chunks = zip(logits.split(rows), uniform.split(rows), strict=True)
     sampled, confidence = zip(*(_sample_chunk(*chunk, temperature, config) for chunk in chunks), strict=True)
     return torch.cat(sampled), torch.cat(confidence)

@@ -64,7 +64,8 @@ class Inputs:
         """Embeddings; for a text encoder in training, the tokens that it reads."""
         if "text" in batch:
             fields = (batch["text"], batch["text_mask"], batch.get("text_frames"))
-            return Text(*(field if field is None else to_device(field, device) for field in fields))
+            text = Text(*(field if field is None else to_device(field, device) for field in fields))
+            return text._replace(embeddings=text.embeddings.float())  # shards, and copies to a GPU, have half of it
         timed = batch.get("timed_captions")
         captions = batch["captions"] if timed is None else [caption for row in timed for _, caption in row]
         tokens = to_device(text_encoder.tokenize(captions), device)

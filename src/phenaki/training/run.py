@@ -61,6 +61,8 @@ class Run:
         self.device = resolve_device(config.device)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)  # calls that name no GPU, such as a barrier, would take the first
+            torch.set_float32_matmul_precision("high")  # of what autocast leaves in float32
+            torch.backends.cudnn.benchmark = True  # few shapes, many steps
         self.processes = Processes(self.device, config.timeout, self._on_lost)
         self.rank, self.world_size = self.processes.rank, self.processes.count
         self.is_main = self.processes.is_main

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from phenaki.core.precision import to_device
 from phenaki.tokenizers.quantizers.base import Quantized, Quantizer, QuantizerConfig, distance, in_float32
 
-_COSINES = 2**22  # per chunk: all latents times all codes would not fit in memory
+_COSINES, _GPU_COSINES = 2**22, 2**28  # per chunk: all latents times all codes would not fit in memory
 _LATENTS_PER_CODE = 4  # with fewer, clusters are hardly more than single latents
 
 
@@ -110,7 +110,7 @@ class Codebook(Quantizer):
 def nearest(latents: Tensor, codes: Tensor) -> Tensor:
     """Index (...) of the code (V, d) with the largest cosine to each unit vector (..., d)."""
     flat = _flat(latents)
-    rows = max(1, min(len(flat), _COSINES // len(codes)))
+    rows = max(1, min(len(flat), (_COSINES if flat.is_cpu else _GPU_COSINES) // len(codes)))
     cosines = flat.new_empty(rows, len(codes))  # reused by all chunks, or memory fragments
     ids = [torch.mm(chunk, codes.T, out=cosines[: len(chunk)]).argmax(-1) for chunk in flat.split(rows)]
     return torch.cat(ids).view(latents.shape[:-1])
