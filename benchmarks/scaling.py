@@ -52,7 +52,7 @@ def planned(row: Row) -> Plan:
 
 def main() -> None:
     columns = ("recipe", "devices", "how", "memory each", "a step", "days", "MFU")
-    print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|")
+    print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|", flush=True)
     for row in ROWS:
         plan = planned(row)
         how = [row.strategy] if row.count > 1 else []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
 
+from helpers.fake_gpu import DEVICE, FakeGPU
 from phenaki.core.errors import PhenakiError
 from phenaki.tokenizers import Conv3D, Conv3DConfig, CViViT, CViViTConfig, QuantizerConfig
 from phenaki.tokenizers.discriminator import (
@@ -136,3 +138,11 @@ def test_the_blur_of_a_gpu_is_that_of_a_cpu(size: tuple[int, int]) -> None:
     """One convolution, or slices."""
     x = torch.randn(2, 3, 4, *size)
     assert torch.allclose(_downsample(x, (3, 4)), _downsample_rows(x), atol=1e-5)
+
+
+def test_a_gpu_computes_what_a_cpu_does() -> None:
+    """With the gains in the weights, and another blur."""
+    network, video = Discriminator(DiscriminatorConfig(width=4, blocks=2)), torch.rand(1, 3, 2, 8, 8)
+    with FakeGPU():
+        found = deepcopy(network).to(DEVICE)(video.to(DEVICE)).cpu()
+    assert torch.allclose(found, network(video), atol=1e-5)

@@ -82,10 +82,10 @@ class Discriminator(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, video: Tensor) -> Tensor:
-        x = self.blocks(_activate(self.from_pixels(video.transpose(1, 2) * 2 - 1, _GAIN)))
+        x = self.blocks(_activated(self.from_pixels, video.transpose(1, 2) * 2 - 1))
         if self.config.minibatch_stddev:
             x = torch.cat((x, _batch_stddev(x)), dim=2)
-        x = _activate(self.last(x, _GAIN)).mean((3, 4))
+        x = _activated(self.last, x).mean((3, 4))
         x = x.flatten(0, 1) if self.config.input == "frames" else x.mean(1)
         return self.score(x).squeeze(-1).float()
 
@@ -101,8 +101,10 @@ class ResidualBlock(nn.Module):
         self.skip = Convolution(before, after, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        residual = self.second(_downsample(_activate(self.first(x, _GAIN)), self.axes))
-        return _activate(residual) + self.skip(_downsample(x, self.axes), 1 / _GAIN)
+        inner, skipped = _downsample(_activated(self.first, x), self.axes), _downsample(x, self.axes)
+        if is_on_cpu(x):
+            return (_activated(self.second, inner) + self.skip(skipped)) / _GAIN
+        return F.leaky_relu(self.second(inner), _SLOPE) + self.skip(skipped, 1 / _GAIN)  # the same
 
 
 class Convolution(nn.Module):
@@ -123,14 +125,17 @@ class Convolution(nn.Module):
         if self.time:
             padded = F.pad(x, (0, 0, 0, 0, 0, 0, 1, 1))
             x = torch.cat([padded[:, shift : shift + T] for shift in range(3)], dim=2)
+        if gain == 1:
+            return self.frames(x.flatten(0, 1)).unflatten(0, (B, T))
         weight, bias = gain * self.frames.weight, gain * self.frames.bias
-        x = F.conv2d(x.flatten(0, 1), weight, bias, padding=self.frames.padding)
-        return x.unflatten(0, (B, T))
+        return F.conv2d(x.flatten(0, 1), weight, bias, padding=self.frames.padding).unflatten(0, (B, T))
 
 
-def _activate(x: Tensor) -> Tensor:
-    """Of what was multiplied by _GAIN, which keeps the variance."""
-    return F.leaky_relu(x, _SLOPE)
+def _activated(convolution: Convolution, x: Tensor) -> Tensor:
+    """The gain keeps the variance; on a GPU, where bytes are what costs, the weights take it."""
+    if is_on_cpu(x):
+        return F.leaky_relu(convolution(x), _SLOPE) * _GAIN
+    return F.leaky_relu(convolution(x, _GAIN), _SLOPE)
 
 
 def _downsample(x: Tensor, axes: tuple[int, ...]) -> Tensor:
