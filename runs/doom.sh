@@ -15,15 +15,12 @@ phenaki data record doom "$out/levels" "${levels[@]}" --train 80 --new-starts 0 
 
 videos=(--data "$out/small/train" --data "$out/levels/train")
 phenaki train tokenizer --recipe cvivit_laptop_64 "${videos[@]}" --out "$out/tokenizer" "${size[@]}"
-# Sharper: a loss on differences of neighbouring pixels, for the decoder alone, so that ids stay.
-phenaki train tokenizer --recipe cvivit_laptop_64 "${videos[@]}" --out "$out/sharper" "${size[@]}" \
-    --init-from "$out/tokenizer/tokenizer" freeze_encoder=true loss.gradient=0.1 optimizer.lr=1e-3 run.steps=4000
-phenaki evaluate "$out/sharper/tokenizer" --suite reconstruction --data "$out/levels/unseen_maps" --frames 17 \
+phenaki evaluate "$out/tokenizer/tokenizer" --suite reconstruction --data "$out/levels/unseen_maps" --frames 17 \
     --out "$out/tokenizer.json"
 
-phenaki data tokenize "$out/small/train" "$out/tokens" --tokenizer "$out/sharper/tokenizer" --frames 0
-phenaki data tokenize "$out/small/new_starts" "$out/tokens_new" --tokenizer "$out/sharper/tokenizer" --frames 0
-phenaki train generator --recipe causal_laptop_64 --data "$out/tokens" --tokenizer "$out/sharper/tokenizer" \
+phenaki data tokenize "$out/small/train" "$out/tokens" --tokenizer "$out/tokenizer/tokenizer" --frames 0
+phenaki data tokenize "$out/small/new_starts" "$out/tokens_new" --tokenizer "$out/tokenizer/tokenizer" --frames 0
+phenaki train generator --recipe causal_laptop_64 --data "$out/tokens" --tokenizer "$out/tokenizer/tokenizer" \
     --out "$out/generator" data.size=[48,64] data.fps=8.75 data.validation="$out/tokens_new"
 
 phenaki train judge --recipe inverse_dynamics_64 --data "$out/small/train" --out "$out/judge" \
