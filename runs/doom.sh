@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Records play of a 3D game, and trains on it what `phenaki play` plays: a tokenizer, then a causal generator with text and
-# actions, both of the recipes for recordings of one's own. About 16 core-hours. Each command resumes.
+# actions, both of the recipes for recordings of one's own. Core-hours; docs/log.md has what minutes give. Each
+# command resumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
