@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 
 from phenaki.cli.app import app
-from phenaki.cli.options import DEFAULT_MODEL
 from phenaki.core.errors import PhenakiError, PhenakiWarning, pluralize
 
+LIVE_MODEL = "shapes-64-causal"
 PORT = 8300
 _NO_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _FURTHER = 100  # ports that are tried after a taken one
@@ -28,7 +28,7 @@ def play(
             metavar="MODEL",
             help="A model in the package (see `phenaki models`), a folder, or owner/name on the Hugging Face Hub.",
         ),
-    ] = DEFAULT_MODEL,
+    ] = LIVE_MODEL,
     port: Annotated[
         int | None,
         typer.Option(min=1, max=65535, help="Port to listen on.", show_default=f"{PORT}, or the next free one"),
@@ -56,7 +56,7 @@ def play(
 ) -> None:
     """Play a model in the browser: type prompts, press keys, and watch.
 
-    phenaki play shapes-64
+    phenaki play shapes-64-causal
 
     The page is at the address that is printed; Ctrl-C stops the server.
     """
