@@ -127,12 +127,17 @@ def cut_clips(
         return
     grid = None if cutting.fps else read_timeline(path, suffix).grid
     fps = grid or Fraction(cutting.fps or info.fps).limit_denominator(1001)
+    if not 0.01 <= fps <= 1000:
+        raise BadSample(f"{info.fps:g} frames per second, where 0.01 to 1000 are taken")
     check_frames(info.seconds, max(float(fps), 1 / (cutting.seconds or info.seconds)))
     parts, begin = _shots(path, suffix, info) if cutting.shots else [(0.0, info.seconds)], None
     if within is not None:
         parts, begin = _parts_within(parts, within, info), float(read_starts(path, suffix)[0])
     spans = list(_pieces(parts, cutting.seconds))
-    instants = [start + np.arange(max(1, math.ceil((end - start - TOLERANCE) * fps))) / fps for start, end in spans]
+    instants = [
+        start + np.arange(max(1, math.ceil((end - start - TOLERANCE) * float(fps)))) / float(fps)
+        for start, end in spans
+    ]
     times = np.concatenate(instants).astype(float)
     timed = read_frames(path, suffix, size, None if begin is None else begin + times[0])
     frames = _frames_at(timed, times, begin)

@@ -32,7 +32,6 @@ from phenaki.media.view import (
 
 # names of Pillow. No other format is opened: for a PostScript file, Pillow would start Ghostscript
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-_HEIF = "HEIF"
 _ANIMATIONS = frozenset({"AVIF", "GIF", "PNG", "WEBP"})
 
 _TICKS = {"GIF": 0.01}  # seconds; of others, milliseconds
@@ -95,11 +94,11 @@ def is_interlaced(file: BinaryIO) -> bool:
 @contextmanager
 def open_image(file: BinaryIO) -> Iterator[Image.Image]:
     """A picture or an animation of a known format and a bounded size. Raises BadSample for any other."""
-    formats = [*_FORMATS, _HEIF] if _is_heif(file) else _FORMATS
+    _check_not_heic(file)
     try:
-        image = Image.open(file, formats=formats)
+        image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError as error:
-        raise BadSample(f"it cannot be read: pictures have the formats {', '.join(formats)}") from error
+        raise BadSample(f"it cannot be read: pictures have the formats {', '.join(_FORMATS)}") from error
     with image:
         count = len(_indices(image))
         check_pixels(image.width, image.height, MAX_VIDEO_PIXELS if count > 1 else MAX_PICTURE_PIXELS)
@@ -109,18 +108,12 @@ def open_image(file: BinaryIO) -> Iterator[Image.Image]:
         yield image
 
 
-def _is_heif(file: BinaryIO) -> bool:
-    """Whether it is HEIC, whose decoder is then registered. Raises BadSample if that is not installed."""
+def _check_not_heic(file: BinaryIO) -> None:
+    """Raise BadSample for HEIC: the decoders there are for Python crash on broken files."""
     head = file.read(12)
     file.seek(0)
-    if head[4:8] != b"ftyp" or head[8:12] in (b"avif", b"avis"):
-        return False
-    try:
-        from pi_heif import register_heif_opener
-    except ImportError as error:
-        raise BadSample('it is HEIC, for which pip install "phenaki[heic]" is needed') from error
-    register_heif_opener()
-    return True
+    if head[4:8] == b"ftyp" and head[8:12] not in (b"avif", b"avis"):
+        raise BadSample("it is HEIC or a video: convert a HEIC picture to JPEG (heif-convert, or sips -s format jpeg)")
 
 
 def _indices(image: Image.Image) -> Sequence[int]:

@@ -138,6 +138,8 @@ def _read_all(path: Path, ending: str) -> Clip:
         repeats, fps = np.maximum(1, (durations / step).round().astype(int)), float(1 / step)
     check_clip(int(repeats.sum()), info.width, info.height)
     rendered = [render() for _, render in read_frames(path, ending, (info.height, info.width)) if render]
+    if len(rendered) != timeline.frames:
+        raise BadSample(f"{len(rendered)} of its {timeline.frames} frames can be decoded")
     return Clip(np.stack(rendered).repeat(repeats, axis=0), fps)
 
 

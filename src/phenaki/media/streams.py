@@ -297,18 +297,31 @@ class _Delayed:
         return stamp
 
 
+class _Quiet:
+    """A file that says where it cannot seek, for which PyAV would print a traceback."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.tell, self._file = file.read, file.tell, file
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError):
+            return -1
+
+
 def open_container(file: BinaryIO) -> InputContainer:
     """A video file of a known format. Raises BadSample for a picture, and what PyAV raises."""
     # an untrusted file may be a playlist: it must not make FFmpeg open other files or addresses
     options = {"protocol_whitelist": "", "format_whitelist": f"{_FORMATS},{_SOUND}"}
     try:
-        container = av.open(file, options=options, **_BAD_METADATA)
+        container = av.open(_Quiet(file), options=options, **_BAD_METADATA)
     except av.error.ArgumentError as error:
         raise BadSample(f"it cannot be read: videos have the formats {_FORMATS.replace(',', ', ')}") from error
     brand = container.metadata.get("major_brand", "").strip()
     if brand in _PICTURE_BRANDS:
         container.close()
-        raise BadSample(f"it is a picture ({brand.upper()}): name it .{'avif' if brand.startswith('avi') else 'heic'}")
+        raise BadSample(f"it is a picture ({brand.upper()}): an AVIF picture is named .avif, HEIC converted to JPEG")
     return container
 
 
