@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -297,11 +298,20 @@ class _Delayed:
         return stamp
 
 
-class _Quiet:
+class _Quiet(io.RawIOBase):
     """A file that says where it cannot seek, for which PyAV would print a traceback."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.read, self.tell, self._file = file.read, file.tell, file
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         try:
