@@ -40,7 +40,7 @@ from phenaki.media.writer import write_video
 from phenaki.training.checkpoints import Checkpoints, load
 from phenaki.training.runs import find_runs
 
-VIEW = ClipView(frames=3, fps=8.0, size=(16, 16), random=False)
+VIEW = ClipView(frames=3, fps=30.0, size=(16, 16), random=False)
 
 
 def sound_media() -> dict[str, bytes]:

@@ -111,7 +111,7 @@ def component_kind(folder: str | Path) -> str:
             return kind
     known = [name for registry in REGISTRIES.values() for name in registry.types]
     raise PhenakiError(
-        f"'{Path(folder) / CONFIG_FILE}' has the unknown type '{name}'; known types: {', '.join(known)}."
+        f"'{Path(folder) / CONFIG_FILE}' has the unknown type {quoted(name)}; known types: {', '.join(known)}."
         f"{did_you_mean(name, known)}"
     )
 

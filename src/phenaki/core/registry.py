@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from phenaki.core.config import quoted
 from phenaki.core.errors import PhenakiError, did_you_mean
 
 
@@ -31,7 +32,9 @@ class Registry:
     def __getitem__(self, name: str) -> Entry:
         if name not in self.types:
             nearest = did_you_mean(name, self.types)
-            raise PhenakiError(f"'{name}' is not a type of {self.kind}; known types: {', '.join(self.types)}.{nearest}")
+            raise PhenakiError(
+                f"{quoted(name)} is not a type of {self.kind}; known types: {', '.join(self.types)}.{nearest}"
+            )
         return self.types[name]
 
     def name_of(self, model: type[nn.Module]) -> str | None:

@@ -47,6 +47,8 @@ class Journal:
         try:
             self._closing.enter_context(lock(_lock_path(self.path), out, "packing"))
             with writing(self.path):
+                if os.path.lexists(self.path) and not os.path.isfile(self.path):
+                    raise PhenakiError(f"The journal '{self.path}' is not a regular file: remove it, to pack again.")
                 mode = "r+b" if self.path.exists() else "x+b"
                 self._file = self._closing.enter_context(open(self.path, mode, buffering=0))
             head = json.loads(to_json({"options": options, "sources": fingerprint}))

@@ -24,6 +24,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from phenaki.core.errors import PhenakiError
 from phenaki.core.files import UNFINISHED, write_atomic, writing
+from phenaki.core.reading import open_regular
 from phenaki.core.version import __version__
 from phenaki.training.checkpoint_shards import (
     STATE,
@@ -241,6 +242,7 @@ def read(path: Path) -> Content:
 def _check_archive(path: Path) -> int:
     """The size of a file of torch.save. Raises PhenakiError unless it is intact."""
     try:
+        open_regular(path).close()
         size, intact = path.stat().st_size, _is_intact(path)
     except OSError as error:
         raise PhenakiError(f"the checkpoint '{path}' cannot be read: {error.strerror}") from error

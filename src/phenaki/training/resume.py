@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from phenaki.core.config import changes, to_dict
 from phenaki.core.errors import PhenakiError
 from phenaki.core.files import parse_json_object
+from phenaki.core.reading import read_regular
 from phenaki.training import checkpoints
 from phenaki.training.checkpoints import Checkpoints
 
@@ -135,10 +136,10 @@ def _section(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _read_recipe(path: Path) -> dict[str, Any]:
     """The recipe.json of a run."""
     try:
-        recipe = parse_json_object(path.read_bytes(), f"'{path}'")
+        recipe = parse_json_object(read_regular(path, 2**24), f"'{path}'")
         if not isinstance(recipe.get("run"), dict):
             raise PhenakiError(f"'{path}' is not the recipe of a run")
-    except PhenakiError as error:
+    except (OSError, PhenakiError) as error:
         raise PhenakiError(f"{error} Remove it to resume: the checkpoints hold the recipe too") from error
     return recipe
 

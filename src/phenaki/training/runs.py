@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from phenaki.core.errors import PhenakiError
 from phenaki.core.files import parse_json_object, write_atomic
+from phenaki.core.reading import read_regular
 
 State = Literal["running", "stopped", "finished", "failed"]
 Curve = list[tuple[int, float]]
@@ -20,6 +21,7 @@ Curve = list[tuple[int, float]]
 STATE, RECIPE, METRICS = "state.json", "recipe.json", "metrics.jsonl"
 _SILENT = 1800.0  # seconds without a record after which a run on another machine counts as dead
 _STATE_KEYS = {"state": str, "sentence": str, "host": str, "pid": int, "time": float}
+_LARGEST = 2**24  # bytes of a recipe or a state
 _GONE = "it ended without a message: killed, or its machine went down"
 # Evaluation metrics (test/psnr) whose best value is shown.
 _BEST = {"psnr": max, "fulfilled": max, "loss_rest": min, "loss_first": min}
@@ -100,7 +102,7 @@ def _read(folder: Path) -> Summary | None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return parse_json_object(path.read_bytes(), f"'{path}'")
+        return parse_json_object(read_regular(path, _LARGEST), f"'{path}'")
     except (OSError, PhenakiError):
         return {}
 
