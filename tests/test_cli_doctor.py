@@ -27,7 +27,7 @@ def test_this_machine_is_usable() -> None:
     assert code == 0, said
     assert "!!" not in said
     assert all(name in said for name in ("versions", "torch ", "CPU", "bfloat16", "h264", "GB free", "extra train"))
-    assert "LPIPS" in said and "-> get VGG16 from" in said  # its cache is empty
+    assert "LPIPS" in said and "get VGG16 from" in said  # its cache is empty
 
 
 def test_without_a_decoder_nothing_works(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,7 +248,7 @@ def test_names_of_models_are_completed() -> None:
     }
     code = "from phenaki.cli import app; app(prog_name='phenaki')"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert ended.stdout.split() == ["shapes-64"], ended
+    assert ended.stdout.split() == ["shapes-64", "shapes-64-causal"], ended
 
 
 def test_help_is_quick() -> None:

@@ -226,7 +226,7 @@ def test_different_protocols_are_not_compared(two: tuple[Path, Path], changes: d
 
 def test_files_without_common_metrics_are_refused(two: tuple[Path, Path], tmp_path: Path) -> None:
     stories = tmp_path / "stories.json"
-    stories.write_text('{"stories": {"protocol": {}}}')
+    stories.write_text('{"stories": {"protocol": {"model": {}}}}')
     with pytest.raises(PhenakiError, match="one.json' holds reconstruction; '.*stories.json' holds stories"):
         compare([two[0], stories])
     with pytest.raises(PhenakiError, match="no file 'missing.json'"):

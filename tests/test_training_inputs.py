@@ -77,7 +77,7 @@ def test_ids_and_embeddings_need_neither_network(
     request.getfixturevalue("no_networks")
     model = train_generator(generator_recipe(place), tmp_path / "run")
     assert len(losses(tmp_path / "run")) == 3
-    assert sorted(entry.name for entry in model.iterdir()) == ["generator", "model.json"]
+    assert sorted(entry.name for entry in model.iterdir()) == ["README.md", "generator", "model.json"]
     assert not list((tmp_path / "run").glob("*.png"))
     with pytest.raises(PhenakiError, match="holds no tokenizer/: a model trained from token shards"):
         Phenaki.from_pretrained(model)

@@ -189,7 +189,7 @@ def test_a_checkpoint_of_a_newer_version_is_refused_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "_FORMAT", 3)
+        patch.setattr(checkpoints, "_FORMAT", checkpoints._FORMAT + 1)
         patch.setattr(checkpoints, "__version__", "9.1")
         train_tokenizer(checkpointing_recipe(2), tmp_path)
     with pytest.raises(

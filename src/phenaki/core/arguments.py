@@ -6,6 +6,7 @@ import inspect
 import numbers
 import operator
 import os
+import sys
 import types
 from collections.abc import Callable, Container, Iterable, Sequence
 from functools import cache, wraps
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
-import torch
 
 from phenaki.core.config import quoted
 from phenaki.core.errors import PhenakiError
@@ -29,11 +29,9 @@ _WORDS = {
     str: "text",
     Path: "a path",
     type(None): "None",
-    torch.Tensor: "a tensor",
     np.ndarray: "an array",
-    torch.dtype: "a dtype",
-    torch.device: "a device",
 }
+_WORDS_OF_TORCH = {"Tensor": "a tensor", "dtype": "a dtype", "device": "a device"}
 
 
 def check_types(function: Callable[Inputs, Result], skip: Container[str] = ()) -> Callable[Inputs, Result]:
@@ -73,15 +71,25 @@ def as_int(value: Any, name: str) -> int:
         raise PhenakiError(f"{name} {value!r}: give a whole number") from error
 
 
+def _is_tensor(value: Any) -> bool:
+    """Without importing torch, which the command line does late: before that, nothing is a tensor."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or _is_tensor(value)
+
+
 def _brief(value: Any) -> str:
-    if isinstance(value, (np.ndarray, torch.Tensor)):
+    if _is_array(value):
         return f"of type {type(value).__name__}, {value.dtype} {tuple(value.shape)}"
     return quoted(value)
 
 
 def check_tensor(name: str, value: Any) -> None:
     """Raise PhenakiError for a tensor without values at hand: on the meta device, or sparse."""
-    if isinstance(value, torch.Tensor) and (value.is_meta or value.layout != torch.strided):
+    if _is_tensor(value) and (value.is_meta or value.layout != sys.modules["torch"].strided):
         kind = "on the meta device" if value.is_meta else "sparse"
         raise PhenakiError(f"{name} is a tensor that is {kind}: pass one with all its values (.to_dense())")
 
@@ -122,7 +130,7 @@ def _is_of(value: Any, hint: Any) -> bool:
     if hint is int:
         return not isinstance(value, bool) and _is_index(value)
     if hint is float:
-        single = isinstance(value, (np.generic, np.ndarray, torch.Tensor)) and value.ndim == 0
+        single = (isinstance(value, np.generic) or _is_array(value)) and value.ndim == 0
         return single or (isinstance(value, numbers.Real) and not isinstance(value, bool))
     if hint is str:
         return isinstance(value, str)
@@ -131,14 +139,14 @@ def _is_of(value: Any, hint: Any) -> bool:
     if origin is Callable:
         return callable(value)
     if origin is Iterable:
-        if isinstance(value, (np.ndarray, torch.Tensor)):
+        if _is_array(value):
             return _has_items(value)
         return isinstance(value, Iterable) and not isinstance(value, (str, bytes))
     return not isinstance(origin, type) or isinstance(value, origin)
 
 
 def _has_items(value: Any) -> bool:
-    return isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim > 0
+    return _is_array(value) and value.ndim > 0
 
 
 def _is_index(value: Any) -> bool:
@@ -162,6 +170,8 @@ def _describe(hint: Any) -> str:
         elif origin is Callable:
             kinds.append("a function")
         else:
-            kinds.append(_WORDS.get(member, getattr(origin, "__name__", str(member))))
+            name = getattr(origin, "__name__", str(member))
+            of_torch = _WORDS_OF_TORCH.get(name, name) if getattr(origin, "__module__", "") == "torch" else name
+            kinds.append(_WORDS.get(member, of_torch))
     *first, last = dict.fromkeys(kinds)
     return f"{', '.join(first)} or {last}" if first else last

@@ -1,6 +1,7 @@
 """Places that hold data: local paths, http(s)://, s3:// and the other protocols fsspec has a library for.
 
-What goes wrong there is said in a PhenakiError. Connections that drop are taken up again where they dropped.
+What goes wrong there is said in a PhenakiError. Connections that drop are taken up again where they dropped. It is one
+file because reading, listing and errors share what differs between protocols.
 """
 
 from __future__ import annotations

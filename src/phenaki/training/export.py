@@ -15,6 +15,7 @@ from phenaki.core.errors import PhenakiError
 from phenaki.core.files import write_folder_atomic, writing
 from phenaki.core.hub import MODEL_FILE
 from phenaki.core.weights import load_weights
+from phenaki.evaluation import inverse_dynamics  # noqa: F401 - registers its component
 from phenaki.pipeline import load_part
 from phenaki.training.checkpoints import Checkpoints, load, read
 
