@@ -134,6 +134,11 @@ def test_permissions_are_those_of_a_new_file(tmp_path: Path) -> None:
         assert (tmp_path / f"atomic{name}").stat().st_mode == (tmp_path / f"plain{name}").stat().st_mode
 
 
+def test_a_sentence_can_be_written_whatever_it_names() -> None:
+    error = PhenakiError("'\ud800' is no type")
+    assert str(error) == "'\\ud800' is no type" and str(error).encode()
+
+
 def test_the_nearest_name() -> None:
     assert did_you_mean("dims", ["depth", "dim"]) == " Did you mean 'dim'?"
     assert did_you_mean("CIRCLE", ["circle"]) == " Did you mean 'circle'?"

@@ -67,6 +67,7 @@ def test_running_is_what_has_a_process_or_speaks(tmp_path: Path) -> None:
     gone.wait()
     assert state(pid=os.getpid()) == "running"
     assert state(pid=gone.pid) == "failed"  # killed: it could not say so
+    assert state(pid=10**400) == "failed"
     assert state(host=f"not-{socket.gethostname()}") == "running"  # elsewhere: its records are new
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "time": 5.0, "loss": 1.0}\n{"step": 2, "lo')
     assert state(time=5.0) == "failed"
@@ -80,6 +81,16 @@ def test_a_broken_record_is_passed_over(tmp_path: Path) -> None:
     assert run.curves["loss"] == [(1, 1.0), (2, 0.5)]
     run_in(tmp_path)
     assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [1, 1, 2, 2, 3, 3]
+
+
+def test_numbers_that_no_float_holds_are_left_out(tmp_path: Path) -> None:
+    run_in(tmp_path, until=2)
+    (run,) = find_runs(tmp_path)
+    (tmp_path / "state.json").unlink()
+    with (tmp_path / "metrics.jsonl").open("a") as metrics:
+        metrics.write(f'{{"step": 3, "time": {10**400}, "loss": {10**400}}}\n{{"step": 4, "time": Infinity}}\n')
+    (again,) = find_runs(tmp_path)
+    assert again.curves == run.curves and again.step == 4 and again.time < 1e10
 
 
 def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -11,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -296,11 +296,8 @@ def test_the_command_line_knows_how_to_go_on(tmp_path: Path) -> None:
 # ---- kills
 
 
-def killed(train: Callable[[], object], where: str) -> bool:
-    """Whether a process that trains was killed: after its third step, or halfway through its second checkpoint."""
-    pid = os.fork()
-    if pid:
-        return os.waitpid(pid, 0)[1] == signal.SIGKILL
+def train_and_die(where: str, train: Callable[..., object], *args: object) -> None:
+    """Train until a SIGKILL: after the third step, or halfway through the second checkpoint."""
     log, save, logs, saves = Run.log, checkpoints.save_archive, [], []
 
     def log_and_die(self: Run, **values: float) -> None:
@@ -317,38 +314,45 @@ def killed(train: Callable[[], object], where: str) -> bool:
             os.kill(os.getpid(), signal.SIGKILL)
 
     Run.log, checkpoints.save_archive = log_and_die, half
-    with suppress(BaseException):
-        train()
-    os._exit(0)
+    train(*args)
+
+
+def killed(where: str, train: Callable[..., object], *args: object) -> bool:
+    """Whether a process that trains was killed. A new one: torch refuses to train in a fork of a process that has."""
+    context = multiprocessing.get_context("forkserver")  # one import of torch for all of them
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=train_and_die, args=(where, train, *args))
+    process.start()
+    process.join()
+    return process.exitcode == -signal.SIGKILL
 
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Sums over several threads have another order, and a process that was forked has one."""
+    """Sums over several threads have another order, and the processes of `killed` have one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 
 
-@pytest.mark.slow  # forks: passes by itself, and not in a process in which many other tests ran before
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("stage", ["first", "second"])
 def test_a_run_that_was_killed_ends_like_one_that_was_not(stage: str, tmp_path: Path, tokenizer: CViViT) -> None:
     """benchmarks/surviving.py does the same at random moments."""
     second = lasting(masked_debug(), 9)
     second = replace(second, run=replace(second.run, checkpoint_every=2))
+    first = stage == "first"
+    train = train_tokenizer if first else train_generator
 
-    def train(name: str) -> object:
-        if stage == "first":
-            return train_tokenizer(checkpointing_recipe(9), tmp_path / name)
-        return train_generator(second, tmp_path / name, tokenizer)
+    def args(name: str) -> tuple[object, ...]:
+        return (checkpointing_recipe(9), tmp_path / name) if first else (second, tmp_path / name, tokenizer)
 
-    train("whole")
+    train(*args("whole"))
     for where in ("step", "step", "writing"):
-        assert killed(lambda: train("parts"), where)
+        assert killed(where, train, *args("parts"))
     assert list((tmp_path / "parts" / "checkpoints").glob(".phenaki-*"))
-    train("parts")
+    train(*args("parts"))
     uninterrupted, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert uninterrupted.keys() == parts.keys() and len(uninterrupted) > 50
     assert all(torch.equal(uninterrupted[name], parts[name]) for name in uninterrupted)

@@ -1,5 +1,6 @@
 """`python -m fuzz --count 10000`: all surfaces, with a table of how they ended; exit code 1 if the rule was broken.
 
+MiB is the most memory so far, above that of the first input.
 `--surface NAME --first N --count 1` runs an input again, with the same `--seed`.
 """
 
@@ -15,7 +16,7 @@ from random import Random
 
 from fuzz.arguments import Arguments
 from fuzz.files import CheckpointFiles, Datasets, Media, Models, Records, Shards
-from fuzz.guard import Verdict, judge
+from fuzz.guard import Verdict, judge, memory_taken
 from fuzz.surface import Surface
 from fuzz.words import CommandLines, Configs, Overrides, Prompts
 
@@ -45,7 +46,8 @@ def main() -> int:
     parser.add_argument("--surface", choices=[kind.name for kind in SURFACES])
     args = parser.parse_args()
     totals: collections.Counter[str] = collections.Counter()
-    print(f"{'surface':<12}{'inputs':>8}{'results':>9}{'sentences':>11}{'faults':>8}{'seconds':>9}")
+    header = f"{'surface':<12}{'inputs':>8}{'results':>9}{'sentences':>11}{'faults':>8}"
+    print(f"{header}{'seconds':>9}{'MiB':>7}", flush=True)
     for kind in SURFACES:
         if args.surface not in (None, kind.name):
             continue
@@ -56,7 +58,7 @@ def main() -> int:
         counts = collections.Counter(verdict.kind for _, verdict in ended)
         totals += counts
         columns = f"{len(ended):>8}{counts['result']:>9}{counts['sentence']:>11}{counts['fault']:>8}"
-        print(f"{kind.name:<12}{columns}{time.monotonic() - began:>9.0f}", flush=True)
+        print(f"{kind.name:<12}{columns}{time.monotonic() - began:>9.0f}{memory_taken() >> 20:>7}", flush=True)
     print(f"{'all':<12}{totals.total():>8}{totals['result']:>9}{totals['sentence']:>11}{totals['fault']:>8}")
     return 1 if totals["fault"] else 0
 

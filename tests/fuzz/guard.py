@@ -79,6 +79,11 @@ def _start() -> None:
         sys.addaudithook(_watch)
 
 
+def memory_taken() -> int:
+    """Bytes, at most, that the inputs so far have taken over what the process had at its start."""
+    return _most_memory() - _base
+
+
 def _most_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

@@ -12,6 +12,10 @@ class PhenakiError(ValueError):
     The command line prints the message without a traceback and exits with code 2.
     """
 
+    def __str__(self) -> str:
+        """Lone surrogates, of values from JSON and of file names, as escapes: no terminal and no file takes them."""
+        return super().__str__().encode(errors="backslashreplace").decode()
+
 
 class BadSample(PhenakiError):
     """An unusable sample; its message lacks the sample's name, which the caller adds.

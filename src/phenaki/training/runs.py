@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import time
@@ -117,7 +118,8 @@ def read_record(line: str) -> dict[str, Any] | None:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is one that a float can hold; NaN and infinity are losses too."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < 1e300)
 
 
 def _records(path: Path) -> tuple[dict[str, Curve], list[str], int, float]:
@@ -127,7 +129,7 @@ def _records(path: Path) -> tuple[dict[str, Curve], list[str], int, float]:
     text = path.read_bytes().decode(errors="replace") if path.is_file() else ""
     for record in filter(None, map(read_record, text.splitlines(keepends=True))):
         step, time_of = record.pop("step"), record.pop("time", last)
-        last = time_of if _number(time_of) else last
+        last = float(time_of) if _number(time_of) and math.isfinite(time_of) else last
         if "alarm" in record:
             alarms.append(f"step {step}: {record['alarm']}: {record.get('sentence', '')}")
             continue
@@ -151,7 +153,7 @@ def _alive(known: Mapping[str, Any], last: float) -> bool:
         return time.time() - last < _SILENT
     try:
         os.kill(known["pid"], 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process has so large a number
         return False
     except PermissionError:  # of another user, but alive
         pass
