@@ -10,7 +10,7 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check install
 # Waiting threads spin for a moment only: beside another busy process, spinning makes PyTorch many times slower.
 export GOMP_SPINCOUNT = 2000
 
-.PHONY: demo play test slow fuzz lint format clean
+.PHONY: demo play test slow fuzz docs lint format clean
 
 demo: .venv/installed
 	.venv/bin/python -m phenaki demo
@@ -27,6 +27,10 @@ slow: .venv/installed-dev
 # 10,000 broken inputs, about half an hour of one core: tests/fuzz
 fuzz: .venv/installed-dev
 	PYTHONPATH=tests .venv/bin/python -m fuzz --count 10000
+
+# The site, in out/site: a broken link is an error
+docs: .venv/installed-docs
+	.venv/bin/zensical build --clean --strict
 
 lint: .venv/installed-dev
 	.venv/bin/python -m ruff check .
@@ -54,5 +58,9 @@ format: .venv/installed-dev
 	$(PIP) --editable ".[dev]"
 	touch $@
 
+.venv/installed-docs: .venv/installed
+	$(PIP) --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache
+	rm -rf .venv build dist out/site .cache .pytest_cache .ruff_cache

@@ -25,7 +25,8 @@ from phenaki.training import recipes
 PACKAGE = Path(phenaki.__file__).parent
 PROJECT = PACKAGE.parents[1]
 REFERENCE = re.compile(r"`([a-z0-9_/]+\.py)(?:: ([\w., ]+))?`")  # `room/file.py` or `room/file.py: name, Class.method`
-LINK = re.compile(r"\]\(([^)#]+)\)")
+LINK = re.compile(r"\]\(([^)#]*)#?([^)]*)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`([^`\n]+)`")
@@ -35,7 +36,9 @@ KEY = re.compile(r"([a-z_]+(?:\.[a-z_]+)+)(=.+)?")  # of a configuration
 ASSIGNED = re.compile(r"(?<=[\s\"'])([a-z_]+(?:\.[a-z0-9_]+)+)=")  # one on a command line
 
 # docs/log.md and CHANGELOG.md name what is gone, too.
-PAGES = (path for pattern in ("[RC]*.md", "docs/*.md", "examples/*/README.md") for path in PROJECT.glob(pattern))
+PATTERNS = ("[RC]*.md", "docs/**/*.md", "examples/**/README.md")
+PAGES = (path for pattern in PATTERNS for path in PROJECT.glob(pattern))
+CARDS = [str(path.relative_to(PROJECT)) for path in PACKAGE.glob("zoo/*/README.md")]
 DOCUMENTS = sorted({str(page.relative_to(PROJECT)) for page in PAGES} - {"docs/log.md", "CHANGELOG.md"})
 SHELL_SCRIPTS = sorted(str(path.relative_to(PROJECT)) for path in (*PROJECT.glob("*/*.sh"), *PROJECT.glob("*/*/*.sh")))
 
@@ -57,9 +60,21 @@ def test_files_and_names_exist(document: Path) -> None:
             reduce(getattr, named.split("."), module)
 
 
-def test_links_lead_somewhere(document: Path) -> None:
-    for target in LINK.findall(document.read_text(encoding="utf-8")):
-        assert target.startswith("http") or (document.parent / target).exists(), f"it links to {target}"
+@pytest.mark.parametrize("page", [*DOCUMENTS, *CARDS, "docs/log.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    document = PROJECT / page
+    for target, anchor in LINK.findall(document.read_text(encoding="utf-8")):
+        if target.startswith("http"):
+            continue
+        file = document.parent / target if target else document
+        assert file.exists(), f"it links to {target}"
+        assert not anchor or anchor in anchors(file), f"it links to {target}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the headings, as GitHub and the site name them."""
+    headings = HEADING.findall(BLOCK.sub("", page.read_text(encoding="utf-8")))
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
 def test_imports_of_python_blocks_work(document: Path) -> None:
@@ -117,7 +132,7 @@ def commands(text: str) -> Iterator[list[str]]:
     for block in BLOCK.findall(text):
         for line in block.replace("\\\n", " ").splitlines():
             if line.startswith("phenaki "):
-                yield shlex.split(line, comments=True)[1:]
+                yield shlex.split(line.partition(" > ")[0], comments=True)[1:]
 
 
 def test_commands_can_be_given(document: Path) -> None:

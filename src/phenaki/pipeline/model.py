@@ -287,8 +287,9 @@ class Phenaki(PretrainedModel):
         """Lead from one picture or clip to another: the frames of `first`, new ones, and those of `last`.
 
         Args:
-            first, last: what `start` of `generate` takes, returned unchanged. The generator is conditioned on the last
-                `prime_frames` of `first`, and on as many latent frames of `last` less one, but at least one.
+            first: what `start` of `generate` takes, returned unchanged. The generator is conditioned on its last
+                `prime_frames`.
+            last: as `first`; conditions on as many latent frames less one, but at least one.
             frames: 1 + p k of the decoded clip, known frames included; None: as many as the generator writes, which is
                 also the most.
 
