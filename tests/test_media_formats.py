@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import subprocess
 from fractions import Fraction
 from functools import partial
@@ -482,6 +483,15 @@ def test_what_is_no_regular_file_is_refused_and_never_waited_for(ending: str, tm
     for name, kind in (("pipe", "a pipe"), ("device", "a device"), ("link", "a pipe")):
         with pytest.raises(PhenakiError, match=f"it is {kind}, not a regular file"):
             read_video(tmp_path / f"{name}{ending}")
+
+
+def test_a_frame_beyond_the_picture_is_refused_before_it_takes_memory() -> None:
+    data = bytearray(media_files.animation("GIF", [100, 50, 100]))
+    second = data.index(b",", data.index(b"!\xf9\x04", data.index(b"!\xf9\x04") + 1))
+    data[second + 5 : second + 9] = struct.pack("<HH", 9000, 9000)
+    for reading in (probe, read):
+        with pytest.raises(BadSample, match="its frame 1 has 9000x9000 pixels, after frames of 32x24: it is broken"):
+            reading(bytes(data), ".gif")
 
 
 def test_work_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,8 +135,8 @@ def _bounded(seconds: float) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
         for name, handler in earlier.items():
             signal.signal(name, handler)
-    if (most := _most_memory()) > max(before, _base + MEMORY):
-        raise Broken(f"it took {(most - _base) / 2**30:.1f} GiB more than the process had at its start")
+        if (most := _most_memory()) > max(before, _base + MEMORY):
+            raise Broken(f"it took {(most - _base) / 2**30:.1f} GiB more than the process had at its start")
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def _watched(folder: Path) -> Iterator[None]:
         yield
     finally:
         _watch.folder = None
-    if _watch.broken:
-        raise Broken(_watch.broken)
-    if left := [*folder.rglob(UNFINISHED)]:
-        raise Broken(f"it left {left[0].name}")
+        if _watch.broken:
+            raise Broken(_watch.broken)
+        if left := [*folder.rglob(UNFINISHED)]:
+            raise Broken(f"it left {left[0].name}")

@@ -224,7 +224,8 @@ class CommandLines(Surface):
             "out.xyz",
         )
         model, out = ["--model", "model", "--quiet"], ["-o", rng.choice(outs)]
-        prompts = [rng.choice(WORDS) for _ in range(rng.choice((1, 1, 2)))]
+        words = [word for word in WORDS if word != "--"]  # after it, --model is a prompt, and of a large model
+        prompts = [rng.choice(words) for _ in range(rng.choice((1, 1, 2)))]
         file, other = rng.choice(self.files), rng.choice(self.files)
         number = f"{rng.choice(NUMBERS)}"
         odd = [

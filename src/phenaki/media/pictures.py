@@ -58,7 +58,7 @@ def read_clip(file: BinaryIO, view: ClipView, rng: np.random.Generator) -> Timed
         order = [*_indices(image), None]
         clip: list[Frames] = []
         for index, times in groupby(clip_frames(zip(starts, order, strict=True), instants)):
-            image.seek(index)
+            _seek(image, index)
             clip += [_render_picture(image, framing)] * len(list(times))
         return TimedClip(np.stack(clip), instants)
 
@@ -67,7 +67,7 @@ def read_frames(file: BinaryIO, framing: Framing) -> Iterator[Timed]:
     with open_image(file) as image:
         *starts, end = _timeline(image).starts.tolist()
         for index, start in zip(_indices(image), starts, strict=True):
-            image.seek(index)
+            _seek(image, index)
             picture = _render_picture(image, framing)
             yield start, lambda picture=picture: picture
         yield end, None
@@ -123,10 +123,19 @@ def _indices(image: Image.Image) -> Sequence[int]:
     return range(1 if count > 1 and image.info.get("default_image") else 0, count)
 
 
+def _seek(image: Image.Image, index: int) -> None:
+    """Raises BadSample, before it is decoded, for a frame of a GIF that reaches beyond the others and enlarges it."""
+    before = image.size
+    image.seek(index)
+    if image.size != before:
+        sizes = "{}x{} pixels, after frames of {}x{}".format(*image.size, *before)
+        raise BadSample(f"its frame {index} has {sizes}: it is broken")
+
+
 def _timeline(image: Image.Image) -> Timeline:
     starts = [0.0]
     for index in _indices(image):
-        image.seek(index)
+        _seek(image, index)
         image.load()  # only then does WebP know its duration
         duration = image.info.get("duration", 0) / 1000
         starts.append(starts[-1] + (duration if duration > _SHORTEST else _DEFAULT))

@@ -16,6 +16,7 @@ from phenaki.media.convert import Frames
 
 LARGEST_MESSAGE = 1_000_000  # bytes; a first picture of the model's size fits in
 LARGEST_UPLOAD = 16_000_000  # bytes of a picture
+UPLOAD_SECONDS = 60.0  # in which a request must have come whole
 LONGEST_PROMPT = 1_000  # characters; how many words, the model says
 RATE, BURST = 100, 300  # messages a second, on average and at once
 LONGEST_VIDEO = 60.0  # seconds that one request may ask for

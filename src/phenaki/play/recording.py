@@ -19,7 +19,7 @@ from phenaki.core.errors import PhenakiError
 from phenaki.media.convert import Frames, to_float
 from phenaki.media.montage import upscale
 from phenaki.media.uploads import encode_png, read_picture
-from phenaki.media.writer import write_video
+from phenaki.media.writer import open_writer
 from phenaki.pipeline import Event, Phenaki, World, check_adjustable
 
 SECONDS = 60  # that a recorder keeps
@@ -125,8 +125,10 @@ def save(frames: Frames, recording: Recording, fps: float, factor: int = 4) -> b
 def to_mp4(frames: Frames, fps: float, factor: int, metadata: dict[str, Any]) -> bytes:
     """Frames uint8 (T, H, W, 3), enlarged, as the bytes of an mp4 file."""
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "video.mp4")
-        write_video(path, upscale(frames, factor), fps, metadata)
+        path, (height, width) = os.path.join(folder, "video.mp4"), frames.shape[1:3]
+        with open_writer(path, fps, (height * factor, width * factor), metadata) as writer:
+            for frame in frames:  # enlarged all at once, a minute may take gigabytes
+                writer.add(upscale(frame[None], factor))
         return Path(path).read_bytes()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 
-from phenaki.play.protocol import LARGEST_UPLOAD
+from phenaki.play.protocol import LARGEST_UPLOAD, UPLOAD_SECONDS
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -71,15 +72,22 @@ def _is_address(name: str) -> bool:
 
 
 def _bounded(receive: Receive) -> Receive:
-    """Raises HTTPException for a body that is too large, once so much of it has come."""
+    """Raises HTTPException for a body that is too large, once so much of it has come, and for one that does not end."""
     size = 0
+    end: float | None = asyncio.get_running_loop().time() + UPLOAD_SECONDS
 
     async def receive_bounded() -> MutableMapping[str, Any]:
-        nonlocal size
-        message = await receive()
+        nonlocal size, end
+        try:
+            async with asyncio.timeout_at(end):
+                message = await receive()
+        except TimeoutError as error:
+            raise HTTPException(408, f"the request took more than {UPLOAD_SECONDS:.0f} s: send less") from error
         size += len(message.get("body", b""))
         if size > LARGEST_UPLOAD:
             raise HTTPException(413, f"more than {LARGEST_UPLOAD // 1_000_000} MB: send less")
+        if not message.get("more_body"):
+            end = None  # the next message says that the client is gone
         return message
 
     return receive_bounded

@@ -26,6 +26,7 @@ from phenaki.pipeline import Event
 from phenaki.play import protocol
 from phenaki.play.connection import serve_client
 from phenaki.play.engine import Engine
+from phenaki.play.idle import IdleConnections
 from phenaki.play.protocol import VideoRequest
 from phenaki.play.recording import Recording, digest, save, to_picture
 from phenaki.play.security import Gate
@@ -133,7 +134,16 @@ def _add_routes(app: FastAPI) -> None:
 
 
 class _Uvicorn(uvicorn.Server):
-    """Tells the clients before it closes their connections."""
+    """Ends connections that do nothing, and tells the clients before it closes theirs."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._idle = IdleConnections()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 20 == 0:  # every two seconds
+            self._idle.end(self.server_state.connections)
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         server: Server = self.config.app.state.server
