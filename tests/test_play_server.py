@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -31,6 +32,8 @@ from phenaki.generators import Components, MaskedTransformer
 from phenaki.media.reader import read_video
 from phenaki.pipeline import Domain, LiveWorld, Phenaki
 from phenaki.play import connection as play_connection
+from phenaki.play import idle as play_idle
+from phenaki.play import security as play_security
 from phenaki.play import session as play_session
 from phenaki.play.inputs import merge
 from phenaki.play.protocol import Adjust, Move, Press, Release, Say, Start
@@ -421,6 +424,28 @@ def test_other_names_and_other_pages_are_refused(address: str) -> None:
         Client(address, origin="http://evil.example")
     with Client(address, origin=f"http://{address}") as client:
         client.wait_for("model")
+
+
+def test_who_asks_for_nothing_or_without_end_is_sent_away(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(play_idle, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(play_security, "UPLOAD_SECONDS", 0.5)
+    host, port = address.split(":")
+    head = f"POST /api/picture HTTP/1.1\r\nHost: {address}\r\nContent-Length: 9\r\n\r\n"
+    for sent, answer in (("", b""), ("GET /api/mo", b""), (head, b"HTTP/1.1 408"), (head[:-2], b"")):
+        with socket.create_connection((host, int(port)), timeout=20) as client:
+            client.sendall(sent.encode())
+            assert client.recv(12) == answer
+
+
+def test_a_closed_connection_whose_client_takes_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, transport = mock.Mock(), mock.Mock(is_closing=lambda: True)
+    monkeypatch.setattr(time, "monotonic", clock)
+    connections, idle = [mock.Mock(transport=transport, spec=["transport"])], play_idle.IdleConnections()
+    for now, left in ((0.0, 100), (29.0, 100), (31.0, 50), (60.0, 50), (62.0, 50)):  # it takes some in between
+        assert not transport.abort.called
+        clock.return_value, transport.get_write_buffer_size.return_value = now, left
+        idle.end(connections)
+    assert transport.abort.called
 
 
 def test_uploads_are_bounded(address: str) -> None:

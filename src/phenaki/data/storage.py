@@ -1,7 +1,6 @@
 """Places that hold data: local paths, http(s)://, s3:// and the other protocols fsspec has a library for.
 
-What goes wrong there is said in a PhenakiError. Connections that drop are taken up again where they dropped. It is one
-file because reading, listing and errors share what differs between protocols.
+What goes wrong there is said in a PhenakiError. Connections that drop are taken up again where they dropped.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from phenaki.core.reading import open_regular
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
-
 
 SUFFIX = ".tar"  # of the files a folder is searched for
 TRIES = 5  # in a row without a byte, before a server is given up
@@ -120,8 +118,7 @@ def _listed_remotely(name: str) -> list[str]:
     files, path = _file_system(name)
     files.invalidate_cache()  # of listings: others write there too
     if magic := _MAGIC.search(path):
-        found = files.glob(path)
-        if not found:
+        if not (found := files.glob(path)):
             files.ls(path[: magic.start()].rpartition("/")[0])  # raises for a bucket or folder that is not there
     else:
         found = [file for file in files.find(path) if file == path or file.endswith(SUFFIX) and not _is_hidden(file)]
@@ -169,8 +166,7 @@ class _Resuming(io.RawIOBase):
     """The bytes of a remote file in order, over as many connections as it takes."""
 
     def __init__(self, url: str, position: int) -> None:
-        self._url = url
-        self._position = position
+        self._url, self._position = url, position
         self._size: int | None = None  # if the server reports it
         self._file: Any = None
         self._tried(self._open)
