@@ -20,10 +20,11 @@ from helpers.playing import PROMPT, Client, bidirectional_model, causal_model
 from phenaki.cli import app
 from phenaki.cli.replay import read_recording
 from phenaki.conditioning import WordEncoder
+from phenaki.core.errors import PhenakiError
 from phenaki.generators import Components, MaskedTransformer
 from phenaki.media.metadata import read_metadata
 from phenaki.media.writer import write_video
-from phenaki.play.recording import Recorder, Recording
+from phenaki.play.recording import Recorder, Recording, pack_ids
 from phenaki.play.recording import save as save_mp4
 from phenaki.tokenizers import CViViT
 
@@ -88,6 +89,19 @@ def test_the_last_minute_is_repeated_alone(
     assert (recording.frames, recording.skipped) == (8, 15)
     again = np.concatenate(list(recording.frames_of(causal_model(base))))
     assert np.array_equal(again, frames[-8:])
+
+
+def test_a_saved_video_is_decoded_from_its_ids(base: Components, folder: Path, tmp_path: Path) -> None:
+    data, frames, _ = save(base, folder, steps=8)
+    (tmp_path / "saved.mp4").write_bytes(data)
+    recording, model = read_recording(tmp_path / "saved.mp4"), causal_model(base)
+    changed = replace(recording, seed=recording.seed + 1, events=())
+    assert np.array_equal(np.concatenate(list(changed.frames_of(model))), frames)
+    sampled = np.concatenate(list(replace(recording, ids="").frames_of(model)))
+    assert np.array_equal(sampled, frames)
+    for ids in ("AAAA", pack_ids(bytes(10))):
+        with pytest.raises(PhenakiError, match="the ids of this recording are damaged"):
+            next(replace(recording, ids=ids).frames_of(model))
 
 
 def test_frames_that_differ_are_reported(base: Components, folder: Path, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_each_query_of_cross_attention_may_have_its_own_mask() -> None:
 def test_normalised_queries_bound_the_logits() -> None:
     attention = Attention(64)
     x = torch.randn(1, 9, 64) * 1e3
-    q = attention.norm_q(attention._split(attention.to_q(x)))
+    q = attention.norm_q(attention._heads(attention.to_q(x))).transpose(1, 2)
     assert torch.allclose(q.norm(dim=-1), torch.full((1, 1, 9), 8.0), atol=1e-2)
     assert torch.isfinite(F.softmax(q @ q.transpose(-1, -2), -1)).all()
 

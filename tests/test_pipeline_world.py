@@ -17,7 +17,9 @@ from phenaki.core.errors import PhenakiError
 from phenaki.generators import CausalTransformer, CausalTransformerSizes, Components, MaskedTransformer
 from phenaki.media.convert import to_uint8
 from phenaki.pipeline import LiveWorld, Phenaki
-from phenaki.pipeline.world import Event
+from phenaki.pipeline.world import Event, step_together
+from phenaki.sampling.causal import CausalRollout
+from phenaki.sampling.causal import step_together as rollouts_together
 from phenaki.tokenizers import CViViT
 
 SPEC = ActionSpec(("left", "right", "mouse", "throttle"), ("button", "button", "relative", "level"))
@@ -301,6 +303,58 @@ def test_what_recomputing_the_cache_changes(model: Phenaki) -> None:
         }
 
     assert [changed(*pair) for pair in pairwise(states)] == [{"1"}, set(), {"1"}]  # numbers of layers
+
+
+@pytest.mark.parametrize(("scale", "sinks", "order"), [(1.0, 0, "confidence"), (2.0, 1, "random")])
+def test_rollouts_in_one_batch_get_the_ids_that_each_gets_alone(
+    tokenizer: CViViT, text_encoder: WordEncoder, scale: float, sinks: int, order: str
+) -> None:
+    """In float64, where rounding decides nothing: with texts and actions of their own, and coming and going."""
+    model = make_model(tokenizer, text_encoder, sinks=sinks)
+    torch.nn.init.normal_(model.generator.actions.weight)
+    texts = [model.components.encode_text(prompt, 1) for prompt in (PROMPT, "a large green square moves", "b")]
+    texts = [text._replace(embeddings=text.embeddings.double()) for text in texts]
+    model.generator.double()
+    actions = torch.rand(9, 3, 1, 8, generator=torch.Generator().manual_seed(0)).double()
+    sampling = model.sampling.with_options({"steps": 3, "guidance_scale": scale, "order": order})
+    present = [(0, 1), (0, 1, 2), (0, 1, 2), (0, 2), (0, 2), (0, 1, 2), (0, 1, 2), (2,), (0, 1, 2)]
+
+    def ids(together: bool) -> list[list[torch.Tensor]]:
+        rollouts = [CausalRollout(model.components, sampling, torch.Generator().manual_seed(n)) for n in range(3)]
+        found: list[list[torch.Tensor]] = [[], [], []]
+        for step, numbers in enumerate(present):
+            keys = [rollouts[n].batch_key if together else n for n in numbers]
+            sizes.append(len(numbers) - len(set(keys)))
+            for key in set(keys):
+                batch = [n for n, own in zip(numbers, keys, strict=True) if own == key]
+                rows = [actions[step, n] for n in batch]
+                rollouts_together([rollouts[n] for n in batch], [texts[n] for n in batch], rows)
+                for n in batch:
+                    found[n].append(rollouts[n].last.ids)
+        return found
+
+    sizes: list[int] = []
+    for one, other in zip(ids(True), ids(False), strict=True):
+        assert torch.equal(torch.cat(one), torch.cat(other))
+    assert sum(sizes) >= 8  # many were in one batch
+
+
+def test_worlds_that_step_together_have_frames_of_their_own(model: Phenaki) -> None:
+    """A first frame beside later ones, other sampling, and a state in the middle."""
+    worlds, alone = ([play(model), play(model), play(model, steps=3), play(model, seed=4)] for _ in range(2))
+    for several in (worlds, alone):
+        for world in several[:2]:
+            world.step()
+        several[1].step()
+    frames = step_together(worlds)
+    assert [len(clip) for clip in frames] == [2, 2, 1, 1]
+    assert all(np.array_equal(clip, world.step()) for clip, world in zip(frames, alone, strict=True))
+    twins = [play(model), play(model)]
+    for _ in range(3):
+        assert np.array_equal(*step_together(twins))
+    again = play(model, seed=8)
+    again.restore(twins[0].state())
+    assert np.array_equal(again.step(), twins[0].step())
 
 
 def test_what_needs_later_frames_is_refused(model: Phenaki) -> None:

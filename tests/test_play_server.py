@@ -28,14 +28,17 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from helpers.playing import PROMPT, Client, bidirectional_model, causal_model, serve
 from phenaki.cli.replay import read_recording
 from phenaki.conditioning import WordEncoder
+from phenaki.core.errors import PhenakiError
 from phenaki.generators import Components, MaskedTransformer
 from phenaki.media.reader import read_video
-from phenaki.pipeline import Domain, LiveWorld, Phenaki
+from phenaki.pipeline import Domain, Event, LiveWorld, Phenaki
 from phenaki.play import connection as play_connection
 from phenaki.play import idle as play_idle
+from phenaki.play import player
 from phenaki.play import security as play_security
 from phenaki.play import session as play_session
 from phenaki.play.inputs import merge
+from phenaki.play.player import FirstSteps, Player, make_together
 from phenaki.play.protocol import Adjust, Move, Press, Release, Say, Start
 from phenaki.tokenizers import CViViT
 
@@ -173,6 +176,30 @@ def test_two_sessions_do_not_mix_and_a_third_waits(model: Phenaki, address: str)
             three.wait_for("admitted")
             assert three.step()[0][0] == 1
             assert four.wait_for("waiting")["position"] == 1
+
+
+def test_sessions_that_wait_for_a_worker_are_computed_in_one_batch(
+    model: Phenaki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes, together = [], player.step_together
+    monkeypatch.setattr(player, "step_together", lambda worlds: sizes.append(len(worlds)) or together(worlds))
+    with serve(model, sessions=3) as address, Client(address) as a, Client(address) as b, Client(address) as c:
+        clients, worlds = (a, b, c), [model.play(PROMPT, seed=seed) for seed in range(3)]
+        for seed, client in enumerate(clients):
+            client.start(seed=seed, fast=True)
+        for _ in range(6):
+            for client, world in zip(clients, worlds, strict=True):
+                assert np.array_equal(client.step()[1], world.step())
+    assert max(sizes) > 1
+
+
+def test_the_error_of_one_video_is_not_that_of_others(model: Phenaki) -> None:
+    players = [Player(model, 1, FirstSteps()) for _ in range(2)]
+    players[0].begin(PROMPT, 0, {}, "", (Event(0, "press", "jump"),))
+    players[1].begin(PROMPT, 0, {}, "")
+    error, made = make_together([(each, [], True) for each in players])
+    assert isinstance(error, PhenakiError) and "no button 'jump'" in str(error)
+    assert made.clip.shape == (1, 32, 32, 3) and made.number == 1
 
 
 def test_the_beat_is_the_frame_rate_of_the_model(address: str) -> None:

@@ -58,6 +58,8 @@ class Condition:
     @staticmethod
     def concatenate(conditions: Sequence[Condition]) -> Condition:
         """One batch after the other, each padded to the longest text."""
+        if len(conditions) == 1:
+            return conditions[0]
         length = max(condition.mask.shape[1] for condition in conditions)
         padded = [condition._pad(length) for condition in conditions]
         layers = zip(*(condition.keys_values for condition in padded), strict=True)
@@ -84,13 +86,14 @@ class Condition:
             return self.frames
         return every_frame(self.mask.device).expand(*self.mask.shape, 2)
 
-    def visible(self, grid: Sequence[int], start: int = 0) -> Tensor:
+    def visible(self, grid: Sequence[int], start: int | Tensor = 0) -> Tensor:
         """bool (B, 1 or t * h * w, L): which text positions each position of a grid (t, h, w) attends to, the first
-        latent frame of which is number `start` of the video."""
+        latent frame of which is number `start` of the video; int64 (B,): of each video."""
         if self.frames is None:
             return self.mask[:, None]
         t, h, w = grid
-        frame = torch.arange(start, start + t, device=self.mask.device)[:, None]
+        start = start.view(-1, 1, 1) if isinstance(start, Tensor) else start
+        frame = torch.arange(t, device=self.mask.device)[:, None] + start
         first, end = self.frames[:, None].unbind(-1)
         return (self.mask[:, None] & (first <= frame) & (frame < end)).repeat_interleave(h * w, dim=1)
 
@@ -196,8 +199,11 @@ class Generator(PretrainedComponent, ABC):
         """An empty cache, for any batch. Raises PhenakiError for a generator that keeps none."""
         raise self._no_cache()
 
-    def commit(self, ids: Tensor, condition: Condition, cache: Any) -> None:
-        """Write the keys and values of finished latent frames, ids int64 (B, n, h, w), into the cache."""
+    def commit(self, ids: Tensor, condition: Condition, cache: Any, defer: bool = False) -> None:
+        """Write the keys and values of finished latent frames, ids int64 (B, n, h, w), into the cache.
+
+        defer: those of the last one are written by the next pass, which costs less than a pass of their own.
+        """
         raise self._no_cache()
 
     def _no_cache(self) -> PhenakiError:

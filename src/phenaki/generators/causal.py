@@ -10,7 +10,7 @@ copies.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -24,7 +24,7 @@ from phenaki.core.grid import latent_frames
 from phenaki.generators.base import Condition
 from phenaki.generators.masked import FOURIER_BANDS, MaskedTransformer, MaskedTransformerConfig, MaskedTransformerSizes
 from phenaki.nn.attention import HEAD_DIM, attend
-from phenaki.nn.cache import KeysValues, KVCache
+from phenaki.nn.cache import KeysValues, KVCache, LayerCache, Window
 from phenaki.nn.positions import fourier_features, rotary_table, rotate
 from phenaki.nn.transformer import TransformerBlock
 from phenaki.tokenizers.spec import TokenizerSpec
@@ -50,24 +50,6 @@ class CausalTransformerConfig(CausalTransformerSizes, MaskedTransformerConfig):
     """Those sizes, and what `MaskedTransformerConfig` adds to them."""
 
 
-@dataclass(frozen=True)
-class Window:
-    """What the latent frames of a pass attend to. `rotary`: of the W slots of the window, (W * S, K / 2); the last is
-    the current frame's. `sinks`: how many first latent frames stay visible. `mask`: bool (F, 1, 1, M), which past
-    positions each latent frame sees; None: all."""
-
-    rotary: tuple[Tensor, Tensor]
-    length: int
-    sinks: int
-    mask: Tensor | None
-
-    def slots(self, first: int, end: int) -> tuple[Tensor, Tensor]:
-        """Rotary angles of the slots first..end-1."""
-        cos, sin = self.rotary
-        size = len(cos) // self.length
-        return cos[first * size : end * size], sin[first * size : end * size]
-
-
 class CausalBlock(TransformerBlock):
     """A transformer block whose self-attention sees the current latent frame and the past."""
 
@@ -77,36 +59,44 @@ class CausalBlock(TransformerBlock):
         context: KeysValues,
         visible: Tensor,
         window: Window,
-        history: KeysValues | None = None,
-        copies: int | None = None,
-    ) -> tuple[Tensor, KeysValues]:
-        """x (C, B, F, S, D) -> (C, B, F, S, D), and keys and values (B, H, S, K) of the last latent frame, not rotated.
+        cache: LayerCache | None = None,
+        write: bool = False,
+        outputs: int | None = None,
+    ) -> tuple[Tensor, LayerCache | None]:
+        """x (C, B, F, S, D) -> its last `outputs` copies (None: all) after this layer, and the cache after it.
 
-        context, visible: of the text. history: rotated keys, and values (B, F, H, M, K); None: the latent frames of
-        the first copy are each other's past. copies: how many of the last copies are wanted; None: all.
+        context, visible: of the text, for B samples or C * B. cache: F is 1, and of two copies the first is the latent
+        frame before the second; None: the latent frames of the first copy are each other's past. write: add the first
+        copy to the cache.
         """
+        copies = len(x)
         q, k, v = self._project(self.norm(x))
-        last = k[0, :, -1].contiguous(), v[0, :, -1].contiguous()
-        if copies == 0:
-            return x[:0], last
-        if history is None:
-            history = self._windowed(k[0], v[0], window)
-        if copies is not None:
-            x, q, k, v = (part[-copies:] for part in (x, q, k, v))
-        x = x + self._attend(q, k, v, history, window)
-        C, rows = len(x), x.flatten(0, 1).flatten(1, 2)  # (C * B, F * S, D)
-        if C > 1:
-            context, visible = tuple(part.repeat(C, 1, 1, 1) for part in context), visible.repeat(C, 1, 1)
-        x = x + self.cross.cross(self.norm_cross(rows), context, visible).view_as(x)
-        return x + self.feed_forward(x), last
+        caches = [cache, cache.append(k[0, :, 0], v[0, :, 0])] if write else [cache]
+        if outputs == 0:
+            return x[:0], caches[-1]
+        past = self._windowed(k[0], v[0], window) if cache is None else None
+        if outputs is not None:
+            x, q, k, v = (part[-outputs:] for part in (x, q, k, v))
+        own = window.slots(window.length - 1, window.length)
+        q, k = rotate(q, own).to(v.dtype), rotate(k, own).to(v.dtype)
+        if cache is None:
+            attended = self._attend(q, k, v, past, window.mask)
+        else:
+            parts = zip(*(part[:, :, 0] for part in (q, k, v)), caches[:copies][-len(q) :], strict=True)
+            attended = torch.cat([attend(q, *held.attended(k, v, window)) for q, k, v, held in parts])
+        rows = x.flatten(0, 1).flatten(1, 2)  # (C * B, F * S, D)
+        rows = rows + self.attention.to_out(attended.transpose(1, 2).flatten(2)).view_as(rows)
+        keys, values, visible = (_repeated(part, len(rows)) for part in (*context, visible))
+        rows = rows + self.cross.cross(self.norm_cross(rows), (keys, values), visible)
+        return (rows + self.feed_forward(rows)).view_as(x), caches[-1]
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (..., H, S, K), not rotated, of x (..., S, D)."""
         attention = self.attention
         q, kv = attention.to_q(x), attention.to_kv(x)
-        k, v = kv.chunk(2, dim=-1)
-        q, k, v = (part.unflatten(-1, (attention.heads, HEAD_DIM)).transpose(-3, -2) for part in (q, k, v))
-        return attention.norm_q(q), attention.norm_k(k), v
+        q, k, v = (part.unflatten(-1, (attention.heads, HEAD_DIM)) for part in (q, *kv.chunk(2, dim=-1)))
+        q, k, v = (part.transpose(-3, -2) for part in (attention.norm_q(q), attention.norm_k(k), v))
+        return q, k, v
 
     def _windowed(self, k: Tensor, v: Tensor, window: Window) -> KeysValues:
         """Keys, rotated, and values (B, F, H, M, K) of the past of each latent frame, of k, v (B, F, H, S, K)."""
@@ -124,23 +114,21 @@ class CausalBlock(TransformerBlock):
         keys, values = zip(*slots, strict=True)
         return torch.cat(keys, dim=3), torch.cat(values, dim=3)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, history: KeysValues, window: Window) -> Tensor:
-        """Self-attention (C, B, F, S, D) of q, k, v (C, B, F, H, S, K) over the past (B, F, H, M, K) and themselves."""
-        C, B, frames, H, S, K = q.shape
-        own = window.slots(window.length - 1, window.length)
-        q, k = rotate(q, own).to(v.dtype), rotate(k, own).to(v.dtype)
-        if history[0].shape[-2]:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, past: KeysValues, mask: Tensor) -> Tensor:
+        """Attention (C * B * F, H, S, K) of q, k, v (C, B, F, H, S, K) over the past (B, F, H, M, K) and themselves."""
+        C, B, *_, S, _ = q.shape
+        if past[0].shape[-2]:
             k, v = (
                 torch.cat((old.to(new.dtype).expand(C, *new.shape[1:4], -1, -1), new), dim=-2)
-                for old, new in zip(history, (k, v), strict=True)
+                for old, new in zip(past, (k, v), strict=True)
             )
-        mask = window.mask
-        if mask is not None and mask.shape[-1]:
-            mask = F.pad(mask, (0, S), value=True).repeat(C * B, 1, 1, 1)
-        elif mask is not None:
-            mask = None
-        x = attend(q.flatten(0, 2), k.flatten(0, 2), v.flatten(0, 2), mask)
-        return self.attention.to_out(x.transpose(1, 2).flatten(2)).view(C, B, frames, S, H * K)
+        mask = F.pad(mask, (0, S), value=True).repeat(C * B, 1, 1, 1) if mask.shape[-1] else None
+        return attend(q.flatten(0, 2), k.flatten(0, 2), v.flatten(0, 2), mask)
+
+
+def _repeated(part: Tensor, rows: int) -> Tensor:
+    """The last `rows` samples of a batch; of a smaller one that many, by repetition."""
+    return part[-rows:] if rows <= len(part) else part.repeat(rows // len(part), *(1 for _ in part.shape[1:]))
 
 
 class CausalTransformer(MaskedTransformer):
@@ -172,39 +160,85 @@ class CausalTransformer(MaskedTransformer):
         clean: Tensor | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
-        x, _ = self._run(ids, condition, clean, cache, outputs=1)
-        x = self.norm(x[-1])
+        x = self._clips(ids, condition, clean) if cache is None else self._next(ids, condition, clean, cache)
+        x = self.norm(x)
         return x.unflatten(2, (ids.shape[2], -1)) if where is None else x.flatten(0, -2).index_select(0, where)
 
     @torch.no_grad()
-    def commit(self, ids: Tensor, condition: Condition, cache: KVCache) -> None:
-        """Write the keys and values of finished latent frames, ids int64 (B, n, h, w), into the cache."""
+    def commit(self, ids: Tensor, condition: Condition, cache: KVCache, defer: bool = False) -> None:
         for frame in ids.split(1, dim=1):
-            _, keys_values = self._run(frame, condition, None, cache, outputs=0)
-            cache.append(keys_values)
+            self._write(cache)
+            cache.deferred = frame, condition
+        if not defer:
+            self._write(cache)
+
+    def _clips(self, ids: Tensor, condition: Condition, clean: Tensor | None) -> Tensor:
+        """Whole clips after all layers, (B, F, S, D)."""
+        copies = [ids] if clean is None else [clean, ids]
+        x = torch.stack([self._embed(copy, condition, 0) for copy in copies])  # (C, B, F, S, D)
+        return self._run(x, condition, condition.visible(self._grid(ids)), self._grid(ids))[-1]
+
+    def _next(self, ids: Tensor, condition: Condition, clean: Tensor | None, cache: KVCache) -> Tensor:
+        """A latent frame after all layers, (B, 1, S, D). What the cache defers is written in the same pass, as the
+        first of two copies, which has a condition of its own."""
+        if clean is not None or ids.shape[1] != 1:
+            raise PhenakiError(
+                f"with a cache, one latent frame at a time is decoded, not {ids.shape[1]} or a clean copy"
+            )
+        if cache.deferred is not None and len(cache.deferred[0]) != len(ids):  # of both branches of guidance
+            self._write(cache)
+        grid, number = self._grid(ids), cache.frames
+        if cache.deferred is None:
+            x = self._embed(ids, condition, number)[None]
+            return self._run(x, condition, condition.visible(grid, number), grid, cache)[-1]
+        both = Condition.concatenate([cache.deferred[1], condition])
+        numbers = torch.tensor([number, number + 1], device=ids.device).repeat_interleave(len(ids))
+        if number == 0:
+            both = replace(both, starts=numbers == 0 if both.starts is None else (numbers == 0) & both.starts)
+        x = self._embed(torch.cat((cache.deferred[0], ids)), both, number).unflatten(0, (2, -1))
+        return self._run(x, both, both.visible(grid, numbers), grid, cache, write=True)[-1]
+
+    def _write(self, cache: KVCache) -> None:
+        """Write what the cache defers, in a pass of its own."""
+        if cache.deferred is not None:
+            ids, condition = cache.deferred
+            x, grid = self._embed(ids, condition, cache.frames)[None], self._grid(ids)
+            self._run(x, condition, condition.visible(grid, cache.frames), grid, cache, write=True, outputs=0)
 
     def _run(
-        self, ids: Tensor, condition: Condition, clean: Tensor | None, cache: KVCache | None, outputs: int
-    ) -> tuple[Tensor, list[KeysValues]]:
-        """The last `outputs` copies after all layers, (outputs, B, F, S, D), and, of each layer, keys and values
-        (B, H, S, K) of the last latent frame."""
-        frames, h, w = ids.shape[1], ids.shape[2], ids.shape[3] // self.num_codebooks
-        start = 0 if cache is None else cache.frames
-        if cache is not None and (clean is not None or frames != 1):
-            raise PhenakiError(f"with a cache, one latent frame at a time is decoded, not {frames} or a clean copy")
-        copies = [ids] if clean is None else [clean, ids]
-        x = torch.stack([self._embed(copy, condition, start) for copy in copies])  # (C, B, F, S, D)
-        rotary = rotary_table((self.config.window, h, w), HEAD_DIM, ids.device)
-        mask = self._window_mask(frames, h * w, ids.device) if cache is None else None
+        self,
+        x: Tensor,
+        condition: Condition,
+        visible: Tensor,
+        grid: tuple[int, int, int],
+        cache: KVCache | None = None,
+        write: bool = False,
+        outputs: int = 1,
+    ) -> Tensor:
+        """The last `outputs` copies after all layers, (outputs, B, F, S, D), of x (C, B, F, S, D). write: add the first
+        copy to the cache."""
+        frames, h, w = grid
+        rotary = rotary_table((self.config.window, h, w), HEAD_DIM, x.device)
+        mask = None
+        if cache is None:
+            mask = self._window_mask(frames, h * w, x.device)
+        else:  # once for all layers
+            dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+            rotary = tuple(part.to(dtype) for part in rotary)
         window = Window(rotary, self.config.window, self.config.sinks, mask)
-        visible = condition.visible((frames, h, w), start)
-        committed: list[KeysValues] = []
+        caches = []
         for number, (layer, context) in enumerate(zip(self.layers, condition.keys_values, strict=True)):
-            history = None if cache is None else self._cached(cache, number, window)
             wanted = outputs if number == len(self.layers) - 1 else None
-            x, keys_values = layer(x, context, visible, window, history, wanted)
-            committed.append(keys_values)
-        return x, committed
+            held = None if cache is None else cache.layer(number)
+            x, held = layer(x, context, visible, window, held, write, wanted)
+            caches.append(held)
+        if write:
+            cache.write(caches)
+        return x
+
+    def _grid(self, ids: Tensor) -> tuple[int, int, int]:
+        _, t, h, w = ids.shape
+        return t, h, w // self.num_codebooks
 
     def _embed(self, ids: Tensor, condition: Condition, start: int) -> Tensor:
         """Embeddings (B, F, S, D) of latent frames from number `start` on."""
@@ -222,22 +256,6 @@ class CausalTransformer(MaskedTransformer):
         seen = torch.arange(W - 1, device=device) + current >= W - 1
         sinks = torch.arange(min(self.config.sinks, frames), device=device) <= current - W
         return torch.cat((seen, sinks), dim=1).repeat_interleave(S, dim=1)[:, None, None]
-
-    def _cached(self, cache: KVCache, layer: int, window: Window) -> KeysValues:
-        """Keys, rotated, and values (B, 1, H, M, K) of what the cache holds; computed once for a latent frame."""
-        if layer not in cache.rotated:
-            current, pairs = window.length - 1, []
-            if (recent := cache.recent(layer)) is not None:
-                keys, values = (part.flatten(2, 3) for part in recent)
-                pairs.append((rotate(keys, window.slots(current - recent[0].shape[2], current)), values))
-            if (sink := cache.sink(layer)) is not None:
-                keys, values = sink
-                pairs.append((rotate(keys, window.slots(current, current + 1)).flatten(2, 3), values.flatten(2, 3)))
-            if not pairs:
-                pairs = [(self.null_text.new_zeros(1, self.layers[layer].attention.heads, 0, HEAD_DIM),) * 2]
-            keys, values = pairs[0] if len(pairs) == 1 else map(torch.cat, zip(*pairs, strict=True), (2, 2))
-            cache.rotated[layer] = keys.to(values.dtype)[:, None], values[:, None]
-        return cache.rotated[layer]
 
 
 def causal_weights(generator: MaskedTransformer) -> dict[str, Tensor]:

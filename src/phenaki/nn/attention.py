@@ -83,7 +83,7 @@ class Attention(nn.Module):
         rotary: `rotary_table` of the N positions, preceded by those in `state`. mask: bool (B, N), False at padding.
         state: keys and values of the last window - 1 positions of a stream, not rotated, as only distances count.
         """
-        q = self.norm_q(self._split(self.to_q(x)))
+        q = self.norm_q(self._heads(self.to_q(x))).transpose(1, 2)
         kv = self.to_kv(x)
         if state is not None:
             kv = state.prepend(self, kv, keep=self.window - 1, dim=1)
@@ -102,15 +102,15 @@ class Attention(nn.Module):
         """Attention of x (B, N, D) over keys and values of a context; mask: bool (B, N or 1, M), True where a query may
         see a key."""
         k, v = keys_values
-        q = self.norm_q(self._split(self.to_q(x)))
+        q = self.norm_q(self._heads(self.to_q(x))).transpose(1, 2)
         return self._merge(attend(q.to(v.dtype), k.to(v.dtype), v, mask=mask[:, None]))
 
     def _keys_values(self, kv: Tensor) -> tuple[Tensor, Tensor]:
         k, v = kv.chunk(2, dim=-1)
-        return self.norm_k(self._split(k)), self._split(v)
+        return self.norm_k(self._heads(k)).transpose(1, 2), self._heads(v).transpose(1, 2)
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, HEAD_DIM)).transpose(1, 2)
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, HEAD_DIM))
 
     def _merge(self, x: Tensor) -> Tensor:
         return self.to_out(x.transpose(1, 2).flatten(2))

@@ -21,7 +21,7 @@ def rotary_table(
         theta: the longest wavelength is about 2 pi theta; token grids are short, so less than in language models.
 
     Returns:
-        cos, sin: float32 (N, head_dim / 2).
+        cos, sin: float32 (N, head_dim), as `rotate` takes them.
     """
     pairs = head_dim // 2
     counts = [pairs // len(axes) + (i >= len(axes) - pairs % len(axes)) for i in range(len(axes))]
@@ -33,14 +33,14 @@ def rotary_table(
         ],
         dim=-1,
     ).float()
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """Rotate each pair (x[i], x[i + head_dim/2]) by its position's angle. x: (..., N, head_dim) -> same shape."""
     cos, sin = (part.to(x.dtype) for part in table)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 @lru_cache(maxsize=64)

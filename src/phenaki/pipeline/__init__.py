@@ -16,5 +16,5 @@ from phenaki.pipeline.outline import Outline, read_outline
 from phenaki.pipeline.progress import OnProgress, sampling_progress
 from phenaki.pipeline.provenance import provenance
 from phenaki.pipeline.results import Generation, sample_grid
-from phenaki.pipeline.world import Event, LiveWorld, SceneWorld, World, check_adjustable
+from phenaki.pipeline.world import Event, LiveWorld, SceneWorld, World, check_adjustable, step_together
 from phenaki.tokenizers import Tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -24,6 +24,7 @@ from phenaki.generators import Components
 from phenaki.media.convert import to_uint8
 from phenaki.sampling import Rollout, SamplingConfig, Scene
 from phenaki.sampling.causal import CausalRollout
+from phenaki.sampling.causal import step_together as rollouts_together
 
 EventKind = Literal["say", "press", "release", "move", "adjust"]
 
@@ -105,14 +106,17 @@ class World(ABC):
 
     def step(self) -> np.ndarray:
         """Generate the next frames, uint8 (n, H, W, 3)."""
-        while self._replayed and self._replayed[0].latent_frame <= self.latent_frames:
-            self._apply(self._replayed.popleft())
-        return to_uint8(self._generate())[0]
+        return step_together([self])[0]
 
     __next__ = step
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return self
+
+    @property
+    def last_ids(self) -> Tensor | None:
+        """int64 (1, 1, h, w), of which the last frames were decoded; None for a world that writes whole scenes."""
+        return None
 
     @property
     @abstractmethod
@@ -135,6 +139,12 @@ class World(ABC):
     def _set_sampling(self, adjusted: dict[str, float]) -> None:
         self.rollout.sampling = self._sampling.with_options(adjusted)
         self._adjusted = adjusted
+
+    def apply_due(self) -> None:
+        """Do what the events to be replayed say for the next step, as `step` does. Raises PhenakiError for what this
+        world cannot do."""
+        while self._replayed and self._replayed[0].latent_frame <= self.latent_frames:
+            self._apply(self._replayed.popleft())
 
     def _apply(self, event: Event) -> None:
         if event.kind not in get_args(EventKind):
@@ -181,6 +191,10 @@ class LiveWorld(World):
     def latent_frames(self) -> int:
         return self._rollout.latent_frames
 
+    @property
+    def last_ids(self) -> Tensor | None:
+        return None if self._rollout.last is None else self._rollout.last.ids
+
     def press(self, button: str) -> None:
         self._check(button, "button")
         self._held[button] = self._pending[button] = 1.0
@@ -203,9 +217,16 @@ class LiveWorld(World):
 
     def _generate(self) -> Tensor:
         """One latent frame: n = 1 for the first of the video, else the tokenizer's p."""
-        video = self._rollout.step(self._text, self._actions())
-        self._pending.clear()
-        return video
+        return self.generate_together([self])[0]
+
+    @staticmethod
+    def generate_together(worlds: Sequence[LiveWorld]) -> list[Tensor]:
+        """The next frames of worlds whose rollouts have one `batch_key`, float (1, 3, n, H, W) each."""
+        texts, actions = [world._text for world in worlds], [world._actions() for world in worlds]
+        videos = rollouts_together([world.rollout for world in worlds], texts, actions)
+        for world in worlds:
+            world._pending.clear()
+        return videos
 
     def state(self) -> dict[str, Any]:
         """What `restore` takes, of numbers, strings and tensors, to go on with the very same frames."""
@@ -324,3 +345,19 @@ class SceneWorld(World):
         self._latent_frames += math.ceil(video.shape[2] / self.components.tokenizer.patch[0])
         self._first = False
         return video
+
+
+def step_together(worlds: Sequence[World]) -> list[np.ndarray]:
+    """`step` of each world. Those that have come equally far, of one model and with the same sampling options, are
+    computed in one batch, which takes less time; the ids of each are those that it would have alone, unless rounding
+    differs."""
+    batches: dict[Any, list[World]] = defaultdict(list)
+    for world in worlds:
+        world.apply_due()
+        key = world.rollout.batch_key if isinstance(world, LiveWorld) else None
+        batches[id(world) if key is None else key].append(world)
+    videos: dict[int, Tensor] = {}
+    for batch in batches.values():
+        made = LiveWorld.generate_together(batch) if len(batch) > 1 else [batch[0]._generate()]
+        videos |= {id(world): video for world, video in zip(batch, made, strict=True)}
+    return [to_uint8(videos[id(world)])[0] for world in worlds]

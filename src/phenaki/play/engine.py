@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,7 +17,8 @@ import torch
 
 from phenaki.core.errors import PhenakiError
 from phenaki.pipeline import Phenaki
-from phenaki.play.player import public_name
+from phenaki.play.player import Made, public_name
+from phenaki.play.protocol import Message, Start
 from phenaki.play.worker import Worker, in_process, start_process
 
 Result = TypeVar("Result")
@@ -27,7 +28,8 @@ _UTILIZATION = 0.8  # of the workers, that sessions are admitted for
 
 
 class Engine:
-    """Runs players on a model, never on the event loop, and in the order in which they are called.
+    """Runs players on a model, never on the event loop, and in the order in which they are called. Videos that wait for
+    a busy worker are then made in one batch.
 
     processes: workers with a copy of the model each, since two threads hold up one another in Python; 0: one worker, in
     a thread; None: one process per core for a small model on a CPU, else a thread.
@@ -42,6 +44,8 @@ class Engine:
         self.threads = 1 if processes else torch.get_num_threads()
         self._sessions: dict[str, int] = {}  # to the numbers of their workers
         self._files = ThreadPoolExecutor(1, "files")
+        self._waiting: defaultdict[int, list[_Turn]] = defaultdict(list)  # by the numbers of workers
+        self._serving: dict[int, asyncio.Task[None]] = {}
         if processes:
             self._pools: list[Executor] = [self._process() for _ in range(processes)]
             self._call: Callable[..., Any] = in_process
@@ -60,13 +64,49 @@ class Engine:
 
     async def run(self, session: str, method: str, *arguments: Any) -> Any:
         """Call a method of the session's player. Raises PhenakiError if its worker has died, and starts another."""
-        number = self._sessions.get(session)
-        if number is None:
+        return await self._run(self._worker_of(session), "call", session, method, *arguments)
+
+    async def make(self, session: str, inputs: list[Message], playing: bool = True) -> Made:
+        """Apply inputs and, while `playing`, make a latent frame of the session's video. Raises PhenakiError as
+        `run`."""
+        number, turn = self._worker_of(session), _Turn(session, inputs, playing)
+        self._waiting[number].append(turn)
+        if number not in self._serving:
+            self._serving[number] = asyncio.create_task(self._serve(number))
+        return await turn.made
+
+    async def _serve(self, number: int) -> None:
+        """Make what waits for a worker, until nothing does."""
+        try:
+            while turns := self._next_turns(number):
+                inputs = [(turn.session, turn.inputs, turn.playing) for turn in turns]
+                try:
+                    results = await self._run(number, "make", inputs)
+                except Exception as error:
+                    results = [error] * len(turns)
+                for turn, result in zip(turns, results, strict=True):
+                    turn.finish(result)
+        finally:
+            del self._serving[number]
+
+    def _next_turns(self, number: int) -> list[_Turn]:
+        """Those that are computed next, in one batch; a first frame takes several times as long, and is made alone."""
+        waiting = [turn for turn in self._waiting[number] if not turn.made.done()]  # some sessions have ended
+        starts = [turn for turn in waiting if any(isinstance(message, Start) for message in turn.inputs)]
+        turns = waiting[:1] if waiting[:1] == starts[:1] else [turn for turn in waiting if turn not in starts]
+        self._waiting[number] = [turn for turn in waiting if turn not in turns]
+        return turns
+
+    def _worker_of(self, session: str) -> int:
+        if session not in self._sessions:
             used = Counter(self._sessions.values())
-            number = self._sessions[session] = min(range(self.workers), key=lambda pool: used[pool])
+            self._sessions[session] = min(range(self.workers), key=lambda pool: used[pool])
+        return self._sessions[session]
+
+    async def _run(self, number: int, method: str, *arguments: Any) -> Any:
         pool = self._pools[number]
         try:
-            call = partial(self._call, "call", session, method, *arguments)
+            call = partial(self._call, method, *arguments)
             return await asyncio.get_running_loop().run_in_executor(pool, call)
         except BrokenProcessPool as error:
             if self._pools[number] is pool:
@@ -96,6 +136,22 @@ class Engine:
     def close(self) -> None:
         for pool in (*self._pools, self._files):
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Turn:
+    """A session that waits for its next latent frame. made: what becomes of it."""
+
+    def __init__(self, session: str, inputs: list[Message], playing: bool) -> None:
+        self.session, self.inputs, self.playing = session, inputs, playing
+        self.made: asyncio.Future[Made] = asyncio.get_running_loop().create_future()
+
+    def finish(self, result: Made | Exception) -> None:
+        if self.made.done():  # the session has ended
+            return
+        if isinstance(result, Exception):
+            self.made.set_exception(result)
+        else:
+            self.made.set_result(result)
 
 
 class Lobby:

@@ -6,14 +6,14 @@ import base64
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from phenaki.core.errors import PhenakiError, shortened
 from phenaki.media.convert import Frames
-from phenaki.pipeline import Event, LiveWorld, Phenaki, World
+from phenaki.pipeline import Event, LiveWorld, Phenaki, World, step_together
 from phenaki.play.inputs import check_steps, merge
 from phenaki.play.protocol import Adjust, Message, Move, Press, Release, Say, Start
 from phenaki.play.recording import Recorder, Recording, to_picture
@@ -68,14 +68,16 @@ class FirstSteps:
 
 
 class Player:
-    """The video of one session."""
+    """The video of one session. world: None before the first start. first: the start, if nothing else was said to a
+    world that has no frame yet."""
 
     def __init__(self, model: Phenaki, threads: int, first_steps: FirstSteps) -> None:
         self.model, self.threads = model, threads
         self._first_steps = first_steps
-        self._world: World | None = None
+        self.world: World | None = None
         self._recorder: Recorder | None = None
         self._applied = 0  # id of the last input
+        self.first: Start | None = None
         self._notes: list[str] = []
         spec = model.generator.config.actions if model.generator.has_cache else None
         kinds = {} if spec is None else dict(zip(spec.names, spec.kinds, strict=True))
@@ -96,10 +98,10 @@ class Player:
         name, options = public_name(self.model), dict(options)
         recording = Recording(name, "", prompt, seed, options, events, threads=self.threads, picture=fitted)
         world = recording.open(self.model)
-        self._recorder, self._world = Recorder(recording, world, self.model.fps), world
+        self._recorder, self.world = Recorder(recording, world, self.model.fps), world
 
-    def make(self, inputs: list[Message], playing: bool = True) -> Made:
-        """Apply the inputs and, while `playing`, make a latent frame."""
+    def apply(self, inputs: list[Message]) -> Made:
+        """Apply the inputs; what is returned has no latent frame yet."""
         errors, started = [], None
         messages = merge(inputs, self._relative)
         for message in messages:
@@ -109,16 +111,8 @@ class Player:
                 errors.append((message.id, str(error)))
         notes, self._notes = self._notes, []
         self._applied = next((message.id for message in reversed(inputs) if message.id), self._applied)
-        if self._world is None or not playing:
-            return Made(errors, notes, started)
-        began = time.perf_counter()
-        if started and len(messages) == 1 and not messages[0].picture:
-            clip = self._first_steps.step(self._world, messages[0].options)
-        else:
-            clip = self._world.step()
-        seconds = time.perf_counter() - began
-        self._recorder.add(clip)
-        return Made(errors, notes, started, clip, self._world.latent_frames, self._applied, seconds)
+        self.first = messages[0] if started and len(messages) == 1 and not messages[0].picture else None
+        return Made(errors, notes, started)
 
     def snapshot(self) -> tuple[Frames, Recording]:
         """The last minute, and all that it depends on. Raises PhenakiError if there is no frame yet."""
@@ -127,7 +121,7 @@ class Player:
         return self._recorder.snapshot()
 
     def _apply(self, message: Message) -> dict[str, Any] | None:
-        world = self._world
+        world = self.world
         match message:
             case Start():
                 self.begin(message.prompt, message.seed, message.options, message.picture)
@@ -149,8 +143,44 @@ class Player:
                 world.adjust(message.option, message.value)
         return None
 
+    def add(self, made: Made, clip: Frames, seconds: float) -> None:
+        """Record the frames of a step, and complete what became of its inputs."""
+        self._recorder.add(clip)
+        made.clip, made.number, made.applied, made.seconds = clip, self.world.latent_frames, self._applied, seconds
+
+    def first_step(self) -> Frames:
+        """The first frames of a world to which nothing but its start was said."""
+        return self._first_steps.step(self.world, self.first.options)
+
     def _note_words(self, prompt: str) -> None:
         domain = self.model.domain
         if unknown := domain.unknown_words([prompt]):
             knows = domain.subject or "the words of its captions"
             self._notes.append(f"the model knows {knows} only; words that are new to it: {shortened(unknown, 6)}")
+
+
+Turn = tuple[Player, list[Message], bool]
+"""A player, its inputs, and whether its video goes on."""
+
+
+def make_together(turns: Sequence[Turn]) -> list[Made | PhenakiError]:
+    """For each player apply the inputs and, while its video goes on, make a latent frame, those that fit together in
+    one batch. Errors are of single players."""
+    results: list[Made | PhenakiError] = [player.apply(inputs) for player, inputs, _ in turns]
+    stepping: list[tuple[Player, Made]] = []
+    for number, (player, _, playing) in enumerate(turns):
+        if playing and player.world is not None:
+            try:
+                player.world.apply_due()
+            except PhenakiError as error:
+                results[number] = error
+            else:
+                stepping.append((player, results[number]))
+    began = time.perf_counter()
+    later = [player.world for player, _ in stepping if player.first is None]
+    clips = iter(step_together(later))
+    made = [next(clips) if player.first is None else player.first_step() for player, _ in stepping]
+    seconds = time.perf_counter() - began
+    for (player, result), clip in zip(stepping, made, strict=True):
+        player.add(result, clip, seconds)
+    return results

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import tempfile
+import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from phenaki.core.config import bounded, configclass, from_dict
 from phenaki.core.errors import PhenakiError
-from phenaki.media.convert import Frames, to_float
+from phenaki.media.convert import Frames, to_float, to_uint8
 from phenaki.media.montage import upscale
 from phenaki.media.uploads import encode_png, read_picture
 from phenaki.media.writer import open_writer
@@ -32,7 +35,9 @@ class Recording:
     """All that the frames of a saved video depend on.
 
     skipped: frames before the first saved one. frames: how many were saved. threads: of PyTorch, on which the last bits
-    of a sum may depend. picture: PNG that the video began with, in base64; "": none. sha256: of the saved frames.
+    of a sum may depend. picture: PNG that the video began with, in base64; "": none. ids: of all latent frames
+    (`pack_ids`), since what is sampled in a batch may differ in the last bit of a logit; "": there are none, and the
+    frames are sampled again. sha256: of the saved frames.
     """
 
     model: str
@@ -45,6 +50,7 @@ class Recording:
     frames: int = bounded(0, at_least=0)
     threads: int = bounded(1, at_least=1, at_most=1024)
     picture: str = ""
+    ids: str = ""
     sha256: str = ""
 
     @classmethod
@@ -64,11 +70,8 @@ class Recording:
         """The world at its beginning; `replayed`: in which the events come again."""
         for option in self.options:
             check_adjustable(option)
-        start = None
-        if self.picture:
-            start = to_float(read_picture(base64.b64decode(self.picture), model.image_size)[None])
         events = self.events if replayed else ()
-        return model.play(self.prompt, start=start, seed=self.seed, events=events, **self.options)
+        return model.play(self.prompt, start=self._start(model), seed=self.seed, events=events, **self.options)
 
     def frames_of(self, model: Phenaki) -> Iterator[Frames]:
         """The saved frames, made again, uint8 (n, H, W, 3) a step. Raises PhenakiError for another model."""
@@ -78,12 +81,41 @@ class Recording:
                 f"this video was played with another model, '{self.model}': name its folder with --model"
             )
         skipped, missing = self.skipped, self.frames
-        while missing > 0:
-            clip = world.step()
+        for clip in self._decoded(model) if self.ids else world:
             kept = clip[skipped : skipped + missing]
             skipped, missing = max(0, skipped - len(clip)), missing - len(kept)
             if len(kept):
                 yield kept
+            if not missing:
+                return
+
+    def _decoded(self, model: Phenaki) -> Iterator[Frames]:
+        """All frames, from the ids."""
+        tokenizer, start = model.tokenizer, self._start(model)
+        decoder, ids = tokenizer.decoder(), unpack_ids(self.ids, tokenizer.grid(1, *model.image_size))
+        if start is not None:
+            decoder.push(tokenizer.encode(start))
+        for latent_frame in ids.to(model.device):
+            yield to_uint8(decoder.push(latent_frame[None]))[0]
+
+    def _start(self, model: Phenaki) -> Tensor | None:
+        if not self.picture:
+            return None
+        return to_float(read_picture(base64.b64decode(self.picture), model.image_size)[None])
+
+
+def pack_ids(ids: bytes) -> str:
+    """Ids int32, in the order of a grid (t, h, w), compressed and in base64."""
+    return base64.b64encode(zlib.compress(ids)).decode()
+
+
+def unpack_ids(packed: str, grid: tuple[int, int, int]) -> Tensor:
+    """int64 (n, 1, h, w) of latent frames of the grid (1, h, w). Raises PhenakiError for what is damaged."""
+    try:
+        ids = np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.int32)
+        return torch.from_numpy(ids.astype(np.int64)).view(-1, *grid)
+    except (ValueError, RuntimeError, zlib.error) as error:
+        raise PhenakiError(f"the ids of this recording are damaged: {error}") from error
 
 
 class Recorder:
@@ -95,8 +127,12 @@ class Recorder:
         self._most = max(1, min(round(SECONDS * fps), _MOST_BYTES // (3 * height * width)))
         self._clips: deque[Frames] = deque()
         self._made = self._kept = 0
+        self._ids = bytearray()
 
     def add(self, clip: Frames) -> None:
+        """Keep the frames of the world's last step."""
+        if (ids := self._world.last_ids) is not None:
+            self._ids += ids.to("cpu", torch.int32).numpy().tobytes()
         self._clips.append(clip)
         self._made, self._kept = self._made + len(clip), self._kept + len(clip)
         while self._kept - len(self._clips[0]) >= self._most:
@@ -113,6 +149,7 @@ class Recorder:
             events=tuple(self._world.events),
             skipped=self._made - len(frames),
             frames=len(frames),
+            ids=pack_ids(bytes(self._ids)) if self._ids else "",
             sha256=digest(frames),
         )
 

@@ -46,7 +46,7 @@ async def make_video(server: Server, request: VideoRequest, http: Request) -> by
             while missing > 0:
                 if server.stopping.is_set() or await http.is_disconnected():
                     raise PhenakiError("the server was stopped, or nobody waits for the video any more")
-                clips.append((await engine.run(name, "make", [])).clip[:missing])
+                clips.append((await engine.make(name, [])).clip[:missing])
                 missing -= len(clips[-1])
             _, recording = await engine.run(name, "snapshot")
         finally:

@@ -129,7 +129,7 @@ class Session:
             await self._until_due()
             inputs, self._inputs = self._inputs, []
             began = time.monotonic()
-            made = await self.engine.run(self.name, "make", inputs, not self._paused)
+            made = await self.engine.make(self.name, inputs, not self._paused)
             for number, sentence in made.errors:
                 self.reply(type="error", id=number, message=sentence)
             for sentence in made.notes:

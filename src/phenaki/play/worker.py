@@ -8,14 +8,17 @@ import signal
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from phenaki.core.errors import PhenakiWarning
+from phenaki.core.errors import PhenakiError, PhenakiWarning
 from phenaki.pipeline import Phenaki
-from phenaki.play.player import FirstSteps, Player
-from phenaki.play.protocol import Start
+from phenaki.play.player import FirstSteps, Made, Player, make_together
+from phenaki.play.protocol import Message, Start
+
+_TOGETHER = 4  # worlds of which the speed is measured
 
 
 class Worker:
@@ -28,24 +31,30 @@ class Worker:
 
     def call(self, session: str, method: str, *arguments: Any) -> Any:
         """Call a method of the session's player, which is made by its first call."""
-        if session not in self._players:
-            self._players[session] = Player(self.model, self.threads, self._first_steps)
-        return getattr(self._players[session], method)(*arguments)
+        return getattr(self._player(session), method)(*arguments)
+
+    def make(self, turns: Sequence[tuple[str, list[Message], bool]]) -> list[Made | PhenakiError]:
+        """`make_together` of the players of these sessions."""
+        return make_together([(self._player(session), inputs, playing) for session, inputs, playing in turns])
 
     def drop(self, session: str) -> None:
         self._players.pop(session, None)
 
     def measure(self, steps: int) -> float:
-        """Seconds per frame of a world, after steps that also warm the model up."""
-        player = Player(self.model, self.threads, self._first_steps)
-        player.make([Start(type="start", prompt=next(iter(self.model.domain.prompts), "a"))])
-        player.make([])
-        times = []
-        for _ in range(steps):
+        """Seconds per frame of a world beside others in its batch, after steps that also warm the model up."""
+        count = _TOGETHER if self.model.generator.has_cache else 1
+        players = [Player(self.model, self.threads, self._first_steps) for _ in range(count)]
+        start, times = Start(type="start", prompt=next(iter(self.model.domain.prompts), "a")), []
+        for step in range(2 + steps):
             began = time.perf_counter()
-            frames = len(player.make([]).clip)
-            times.append((time.perf_counter() - began) / frames)
-        return sorted(times)[len(times) // 2]
+            made = make_together([(player, [] if step else [start], True) for player in players])
+            times.append((time.perf_counter() - began) / sum(len(each.clip) for each in made))
+        return sorted(times[2:])[steps // 2]
+
+    def _player(self, session: str) -> Player:
+        if session not in self._players:
+            self._players[session] = Player(self.model, self.threads, self._first_steps)
+        return self._players[session]
 
 
 _worker: Worker | None = None  # of this process, if it is one of a pool

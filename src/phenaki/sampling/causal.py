@@ -1,13 +1,14 @@
 """Rollout of a block-causal generator: one latent frame after the other, beside a cache of fixed size.
 
-A latent frame is decoded in a few steps, committed to the cache, and turned into pixels by the tokenizer's streaming
-decoder. No frame is encoded again, so a video has no end and no seam.
+A latent frame is decoded in a few steps, and turned into pixels by the tokenizer's streaming decoder; its keys and
+values are written in the first pass of the next one. No frame is encoded again, so a video has no end and no seam.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,10 +18,19 @@ from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import floor_frames
 from phenaki.core.precision import autocast
 from phenaki.generators import Components, Condition
+from phenaki.nn.cache import KVCache
 from phenaki.sampling.config import SamplingConfig
 from phenaki.sampling.decoding import decode
-from phenaki.sampling.guidance import OnStep, cfg_conditions, cfg_logits_fns, negative_text
+from phenaki.sampling.guidance import OnStep, cfg_branches, cfg_logits_fns, negative_text
 from phenaki.sampling.scenes import Scene, plan_windows
+
+
+class LatentFrame(NamedTuple):
+    """One of a rollout: ids int64 (B, 1, h, w), and the text and actions (B, 1, A) that it was generated under."""
+
+    ids: Tensor
+    text: Text
+    actions: Tensor | None
 
 
 class CausalRollout:
@@ -61,17 +71,28 @@ class CausalRollout:
             self._start = start[:, :, -last:].to(components.device).expand(samples, -1, -1, -1, -1)
         self.grid = tokenizer.grid(1, *size)
         self.cache, self.decoder = generator.make_cache(), tokenizer.decoder(check_values=False)
-        self._committed: dict[int, tuple[Tensor, Tensor | None]] = {}  # ids and actions of what the cache holds
+        self.last: LatentFrame | None = None
+        """The last latent frame, which the cache does not hold yet."""
+        self._branches: list[Condition] | None = None  # its conditions; None: to be computed
+        self._written: dict[int, tuple[Tensor, Tensor | None]] = {}  # ids and actions of what the cache holds
 
     @property
     def latent_frames(self) -> int:
         """Generated so far."""
-        return self.cache.frames
+        return self.cache.frames + (self.last is not None)
 
     @property
     def begun(self) -> bool:
         """Whether the video has a frame, generated or to be continued."""
         return self._start is not None or self.latent_frames > 0
+
+    @property
+    def batch_key(self) -> tuple[object, ...] | None:
+        """What rollouts that `step_together` have in common; None for one that steps alone."""
+        if self.samples > 1 or self._start is not None or self.on_step is not None:
+            return None
+        written = min(self.cache.frames, self.cache.size + self.cache.sinks)  # more make no difference
+        return self.components, self.sampling, self.grid, self.last is None, written
 
     def generate(self, scene: Scene) -> Iterator[Tensor]:
         """As `Rollout.generate`, in windows of one latent frame."""
@@ -88,55 +109,63 @@ class CausalRollout:
         Returns its frames, float32 (B, 3, n, H, W) in [0, 1]: n is 1 for the first one of a video, else the tokenizer's
         p.
         """
-        device, precision = self.components.device, self.components.precision
-        with autocast(device, precision):  # around all passes, so that weights are cast once
-            self._prime(text)
-            return self.decoder.push(self._generate(text, None if actions is None else actions[:, None]))
+        return step_together([self], [text], [actions])[0]
 
-    def _generate(self, text: Text, actions: Tensor | None) -> Tensor:
-        """Ids int64 (B, 1, h, w) of the next latent frame, committed; actions float (B, 1, A)."""
-        sampling = self.sampling if self.latent_frames else self.sampling.of_first_frame()
-        generator, steps = self.components.generator, sampling.decoding.steps
-        ids = torch.full((self.samples, *self.grid), generator.mask_id, device=self.components.device)
-        known = torch.zeros(ids.shape, dtype=torch.bool)
-        conditions = self._conditions(text, actions)
-        logits_fns = cfg_logits_fns(generator, conditions, sampling.guidance.scales(steps), self.cache)
-        ids = decode(logits_fns, ids, known, generator.mask_id, sampling.decoding, self.rng, self.on_step)
-        self._commit(ids, actions, conditions[1])
-        return ids
-
-    def _conditions(self, text: Text, actions: Tensor | None) -> tuple[Condition, Condition]:
-        """Those of `cfg_conditions`."""
-        guidance = self.sampling.guidance
-        negative = negative_text(self.components, guidance, self.samples)
-        return cfg_conditions(self.components.generator, text, guidance.uses_cfg, negative, actions)
-
-    def _prime(self, text: Text) -> None:
-        """Commit the frames to continue, under the text of what follows them."""
+    def prime(self, text: Text) -> None:
+        """Make the frames to continue part of the video, under the text of what follows them."""
         if self._start is not None:
             ids, self._start = self.components.tokenizer.encode(self._start), None
             for frame in ids.split(1, dim=1):
-                self._commit(frame, None, self._conditions(text, None)[1])
+                if self.last is not None:
+                    self._write(self.last)
+                self.last, self._branches = LatentFrame(frame, text, None), None
             self.decoder.push(ids)
 
     @torch.no_grad()
     def recompute(self, text: Text) -> None:
         """Write the cache again as if all that it holds had been generated under `text`."""
-        committed, self.cache, self._committed = self._committed, self.components.generator.make_cache(), {}
-        for number, (ids, actions) in committed.items():
-            self.cache.frames = number
-            self._commit(ids, actions, self._conditions(text, actions)[1])
+        written, self.cache, self._written = self._written, self.components.generator.make_cache(), {}
+        self._branches = None
+        with autocast(self.components.device, self.components.precision):
+            for number, (ids, actions) in written.items():
+                self.cache.skip(number)
+                self._write(LatentFrame(ids, text, actions))
+        if self.last is not None:
+            self.last = self.last._replace(text=text)
 
-    def _commit(self, ids: Tensor, actions: Tensor | None, condition: Condition) -> None:
-        """Make a latent frame, ids int64 (B, 1, h, w), part of the video, in as many branches as the condition has."""
-        self._committed[self.latent_frames] = ids, actions
-        with autocast(ids.device, self.components.precision):
-            branches = 1 + self.sampling.guidance.uses_cfg
-            self.components.generator.commit(ids.repeat(branches, 1, 1, 1), condition, self.cache)
-        first, size = self.cache.sinks, self.cache.size
-        self._committed = {
-            n: held for n, held in self._committed.items() if n < first or n >= self.latent_frames - size
-        }
+    def _write(self, frame: LatentFrame) -> None:
+        """Write a latent frame in a pass of its own."""
+        branches = self.branches(frame.text, frame.actions)
+        ids = frame.ids.repeat(len(branches), 1, 1, 1)
+        self.components.generator.commit(ids, Condition.concatenate(branches), self.cache)
+        self._note(frame)
+
+    def _note(self, frame: LatentFrame) -> None:
+        """Keep what `recompute` needs of the latent frame that was written last."""
+        frames = self.cache.frames
+        self._written[frames - 1] = frame.ids, frame.actions
+        recent = frames - self.cache.size
+        self._written = {n: held for n, held in self._written.items() if n < self.cache.sinks or n >= recent}
+
+    def advance(self, cache: KVCache, branches: list[Condition]) -> None:
+        """Take over the cache that holds the last latent frame too, and the conditions of the next one."""
+        self.cache, self._branches = cache, branches
+        if self.last is not None:
+            self._note(self.last)
+
+    def branches(self, text: Text, actions: Tensor | None) -> list[Condition]:
+        """The conditions of a latent frame, one for each branch of guidance."""
+        if self._branches is not None and text is self.last.text and _equal(actions, self.last.actions):
+            return self._branches
+        guidance = self.sampling.guidance
+        negative = negative_text(self.components, guidance, self.samples)
+        return cfg_branches(self.components.generator, text, guidance.uses_cfg, negative, actions)
+
+    def branches_of_last(self) -> list[Condition]:
+        """Those of the last latent frame; none if there is none."""
+        if self._branches is None and self.last is not None:
+            self._branches = self.branches(self.last.text, self.last.actions)
+        return self._branches or []
 
     def state(self) -> dict[str, Tensor]:
         """What `restore` takes to go on as if nothing had happened."""
@@ -144,7 +173,10 @@ class CausalRollout:
         state = {"rng": self.rng.get_state()} | ({} if self._start is None else {"start": self._start})
         state |= {f"decoder.{name}": tensor for name, tensor in decoder.items()}
         state |= {f"cache.{name}": tensor for name, tensor in self.cache.state().items()}
-        for number, (ids, actions) in self._committed.items():
+        if self.last is not None:
+            fields = {"ids": self.last.ids, "actions": self.last.actions} | self.last.text._asdict()
+            state |= {f"last.{name}": tensor for name, tensor in fields.items() if tensor is not None}
+        for number, (ids, actions) in self._written.items():
             state |= {f"ids.{number}": ids} | ({} if actions is None else {f"actions.{number}": actions})
         return state
 
@@ -159,4 +191,60 @@ class CausalRollout:
         self.cache.restore(parts["cache"])
         self.decoder = self.components.tokenizer.decoder(check_values=False)
         self.decoder.state.load(self.components.tokenizer, parts["decoder"])
-        self._committed = {int(number): (ids, parts["actions"].get(number)) for number, ids in parts["ids"].items()}
+        self._written = {int(number): (ids, parts["actions"].get(number)) for number, ids in parts["ids"].items()}
+        last = parts["last"]
+        text = Text(*(last.get(name) for name in Text._fields))
+        self.last, self._branches = LatentFrame(last["ids"], text, last.get("actions")) if last else None, None
+
+
+def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is other or (one is not None and other is not None and torch.equal(one, other))
+
+
+@torch.no_grad()
+def step_together(
+    rollouts: Sequence[CausalRollout], texts: Sequence[Text], actions: Sequence[Tensor | None]
+) -> list[Tensor]:
+    """`step` of each rollout, under a text and actions each.
+
+    Several run in one batch: they are of the same components, and their `batch_key`s are equal. The ids of each are
+    those that it would have alone, unless rounding differs.
+    """
+    components = rollouts[0].components
+    with autocast(components.device, components.precision):  # around all passes, so that weights are cast once
+        for rollout, text in zip(rollouts, texts, strict=True):
+            rollout.prime(text)
+        rows = [None if row is None else row[:, None] for row in actions]
+        ids = _generate(rollouts, texts, rows)
+        for each in zip(rollouts, ids, texts, rows, strict=True):
+            each[0].last = LatentFrame(*each[1:])
+        # One by one, so that the same ids have the same pixels, bit for bit, whoever else plays.
+        return [rollout.decoder.push(own) for rollout, own in zip(rollouts, ids, strict=True)]
+
+
+def _generate(
+    rollouts: Sequence[CausalRollout], texts: Sequence[Text], actions: Sequence[Tensor | None]
+) -> list[Tensor]:
+    """Ids int64 (B, 1, h, w) of the next latent frame of each rollout; the one before is written to its cache."""
+    first, count = rollouts[0], len(rollouts)
+    generator, device = first.components.generator, first.components.device
+    sampling = first.sampling if first.latent_frames else first.sampling.of_first_frame()
+    before = [rollout.branches_of_last() for rollout in rollouts]
+    after = [rollout.branches(*inputs) for rollout, *inputs in zip(rollouts, texts, actions, strict=True)]
+    conditions = [Condition.concatenate(branch) for branch in zip(*after, strict=True)]
+    branches = len(conditions)
+    cache = KVCache.concatenate([rollout.cache for rollout in rollouts], branches)
+    if first.last is not None:
+        ids = torch.cat([rollout.last.ids for rollout in rollouts]).repeat(branches, 1, 1, 1)
+        condition = Condition.concatenate([each[branch] for branch in range(branches) for each in before])
+        generator.commit(ids, condition, cache, defer=True)
+    ids = torch.full((count * first.samples, *first.grid), generator.mask_id, device=device)
+    known = torch.zeros(ids.shape, dtype=torch.bool)
+    scales = sampling.guidance.scales(sampling.decoding.steps)
+    logits_fns = cfg_logits_fns(generator, (conditions[0], Condition.concatenate(conditions)), scales, cache)
+    rng = first.rng if count == 1 else [rollout.rng for rollout in rollouts]
+    ids = decode(logits_fns, ids, known, generator.mask_id, sampling.decoding, rng, first.on_step)
+    caches = cache.split([rollout.cache for rollout in rollouts], branches)
+    for rollout, own, kept in zip(rollouts, caches, after, strict=True):
+        rollout.advance(own, kept)
+    return list(ids.split(first.samples))

@@ -15,6 +15,7 @@ from phenaki.core.precision import to_device
 from phenaki.generators.masking import masked_count
 from phenaki.sampling.config import DecodingConfig
 from phenaki.sampling.filters import filtered
+from phenaki.sampling.noise import Rng, uniform
 from phenaki.sampling.orders import planned_order
 
 LogitsFn = Callable[[Tensor, Tensor], Tensor]
@@ -32,7 +33,7 @@ def decode(
     known: Tensor,
     mask_id: int,
     config: DecodingConfig,
-    rng: torch.Generator,
+    rng: Rng,
     on_step: Callable[[int], None] | None = None,
     critic_scores_fn: ScoresFn | None = None,
 ) -> Tensor:
@@ -64,21 +65,23 @@ def decode(
             remaining = masked_count(torch.full((), step / config.steps), count, config.schedule)
             where = _indices(masked, left)
             if priority is None:
-                sampled, confidence = _sample(step_logits_fn(ids, where), temperature, config, rng)
+                sampled, confidence = _sample(step_logits_fn(ids, where), left, temperature, config, rng)
                 ids = ids.masked_scatter(masked, sampled)
                 if config.order == "critic":
-                    candidates, scores = free, critic_scores_fn(ids).flatten()[where_free]
+                    candidates, scores, number = free, critic_scores_fn(ids).flatten()[where_free], count
                 else:
-                    candidates, scores = masked, confidence
+                    candidates, scores, number = masked, confidence, left
                 noise = config.choice_temperature * (1 - step / config.steps)
-                masked = _lowest(candidates, scores.float() + noise * _gumbel(scores.shape, rng, ids.device), remaining)
+                noise = noise * _gumbel(uniform(number, rng, ids.device))
+                masked = _lowest(candidates, scores.float() + noise, remaining)
                 ids = ids.masked_fill(masked, mask_id)
             else:  # only the ids that are kept need logits
                 still_masked = _lowest(masked, priority.flatten()[where], remaining)
                 unmasked = masked & ~still_masked
                 if (left > remaining).any():
                     logits = step_logits_fn(ids, _indices(unmasked, left - remaining))
-                    ids = ids.masked_scatter(unmasked, _sample(logits, temperature, config, rng)[0])
+                    sampled, _ = _sample(logits, left - remaining, temperature, config, rng)
+                    ids = ids.masked_scatter(unmasked, sampled)
                 masked = still_masked
             left = remaining
         if on_step is not None:
@@ -91,10 +94,12 @@ def _indices(mask: Tensor, counts: Tensor) -> Tensor:
     return torch.nonzero_static(mask.flatten(), size=int(counts.sum())).squeeze(1)
 
 
-def _sample(logits: Tensor, temperature: float, config: DecodingConfig, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    shape, device = (len(logits), 1), logits.device
-    uniform = torch.rand(shape, generator=rng, device=device) if temperature else torch.zeros(shape, device=device)
-    return sample_logits(logits, uniform, temperature, config)
+def _sample(
+    logits: Tensor, counts: Tensor, temperature: float, config: DecodingConfig, rng: Rng
+) -> tuple[Tensor, Tensor]:
+    device = logits.device
+    numbers = uniform(counts, rng, device) if temperature else torch.zeros(len(logits), device=device)
+    return sample_logits(logits, numbers[:, None], temperature, config)
 
 
 def sample_logits(logits: Tensor, uniform: Tensor, temperature: float, config: DecodingConfig) -> tuple[Tensor, Tensor]:
@@ -132,6 +137,5 @@ def _lowest(candidates: Tensor, scores: Tensor, count: Tensor) -> Tensor:
     return rank < to_device(count, rank.device).view(-1, 1, 1, 1)
 
 
-def _gumbel(shape: torch.Size, rng: torch.Generator, device: torch.device) -> Tensor:
-    uniform = torch.rand(shape, generator=rng, device=device).clamp(1e-9, 1 - 1e-7)
-    return -(-uniform.log()).log()
+def _gumbel(numbers: Tensor) -> Tensor:
+    return -(-numbers.clamp(1e-9, 1 - 1e-7).log()).log()

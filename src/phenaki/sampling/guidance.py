@@ -48,6 +48,16 @@ def cfg_conditions(
     generator: Generator, text: Text, with_null: bool, negative: Text | None = None, actions: Tensor | None = None
 ) -> tuple[Condition, Condition]:
     """The condition of B prompts and, where `with_null`, that of both branches of guidance in one batch; else the same.
+    Arguments are those of `cfg_branches`."""
+    branches = cfg_branches(generator, text, with_null, negative, actions)
+    return branches[0], Condition.concatenate(branches)
+
+
+@torch.no_grad()
+def cfg_branches(
+    generator: Generator, text: Text, with_null: bool, negative: Text | None = None, actions: Tensor | None = None
+) -> list[Condition]:
+    """The condition of B prompts and, where `with_null`, that of the null branch of guidance.
 
     `negative`: a text of B prompts in place of the null branch; its length may differ. Both branches see the actions,
     float (B, t, A).
@@ -55,10 +65,9 @@ def cfg_conditions(
     with autocast(text.embeddings.device, generator.precision):
         condition = generator.condition(text, actions)
         if not with_null:
-            return condition, condition
+            return [condition]
         every = text.mask.new_ones(len(text.mask))
-        other = generator.condition(*(text, actions, every) if negative is None else (negative, actions))
-        return condition, condition.concatenate([condition, other])
+        return [condition, generator.condition(*(text, actions, every) if negative is None else (negative, actions))]
 
 
 def cfg_logits_fns(
@@ -67,16 +76,15 @@ def cfg_logits_fns(
     """A `logits_fn` for each guidance scale: null + scale * (text - null), both branches in one batch.
 
     Scale 1 is the text alone, in one branch at half the cost; 0 ignores it. `conditions`: of `cfg_conditions`, with the
-    null branch unless all scales are 1. `cache`: of as many branches as the second of them.
+    null branch unless all scales are 1. `cache`: of as many branches as the second of them, that of the text first.
     """
     condition, both = conditions
-    alone = cache if cache is None or both is condition else cache.narrow(len(condition.mask))
 
     @torch.no_grad()
     def logits_fn(scale: float, ids: Tensor, where: Tensor) -> Tensor:
         with autocast(ids.device, generator.precision):
             if scale == 1:
-                return generator.logits(ids, condition, where, cache=alone).float()
+                return generator.logits(ids, condition, where, cache=cache).float()
             twice = torch.cat((where, where + ids.numel()))
             logits = generator.logits(ids.repeat(2, 1, 1, 1), both, twice, cache=cache).float()
         conditional, unconditional = logits.chunk(2)

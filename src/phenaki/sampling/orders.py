@@ -6,20 +6,23 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from phenaki.sampling.noise import Rng, uniform
+
 Order = Literal["confidence", "random", "halton", "critic"]
 _BASES = (5, 2, 3)  # of the sequence along t, h, w; for one latent frame the last two are those of an image
 
 
-def planned_order(order: Order, shape: torch.Size, rng: torch.Generator, device: torch.device) -> Tensor | None:
+def planned_order(order: Order, shape: torch.Size, rng: Rng, device: torch.device) -> Tensor | None:
     """Priorities float (B, t, h, w), the highest is filled in first; None for an order that depends on the samples."""
     if order == "random":
-        return torch.rand(shape, generator=rng, device=device)
+        return uniform(torch.full(shape[:1], math.prod(shape[1:])), rng, device).view(shape)
     if order == "halton":
         return -halton(tuple(shape[1:])).to(device, torch.float).expand(shape)
     return None
