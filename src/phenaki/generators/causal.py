@@ -74,13 +74,13 @@ class CausalBlock(TransformerBlock):
         caches = [cache, cache.append(k[0, :, 0], v[0, :, 0])] if write else [cache]
         if outputs == 0:
             return x[:0], caches[-1]
-        past = self._windowed(k[0], v[0], window) if cache is None else None
+        history = self._windowed(k[0], v[0], window) if cache is None else None
         if outputs is not None:
             x, q, k, v = (part[-outputs:] for part in (x, q, k, v))
         own = window.slots(window.length - 1, window.length)
         q, k = rotate(q, own).to(v.dtype), rotate(k, own).to(v.dtype)
         if cache is None:
-            attended = self._attend(q, k, v, past, window.mask)
+            attended = self._attend(q, k, v, history, window.mask)
         else:
             parts = zip(*(part[:, :, 0] for part in (q, k, v)), caches[:copies][-len(q) :], strict=True)
             attended = torch.cat([attend(q, *held.attended(k, v, window)) for q, k, v, held in parts])
@@ -114,13 +114,13 @@ class CausalBlock(TransformerBlock):
         keys, values = zip(*slots, strict=True)
         return torch.cat(keys, dim=3), torch.cat(values, dim=3)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, past: KeysValues, mask: Tensor) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, history: KeysValues, mask: Tensor) -> Tensor:
         """Attention (C * B * F, H, S, K) of q, k, v (C, B, F, H, S, K) over the past (B, F, H, M, K) and themselves."""
         C, B, *_, S, _ = q.shape
-        if past[0].shape[-2]:
+        if history[0].shape[-2]:
             k, v = (
                 torch.cat((old.to(new.dtype).expand(C, *new.shape[1:4], -1, -1), new), dim=-2)
-                for old, new in zip(past, (k, v), strict=True)
+                for old, new in zip(history, (k, v), strict=True)
             )
         mask = F.pad(mask, (0, S), value=True).repeat(C * B, 1, 1, 1) if mask.shape[-1] else None
         return attend(q.flatten(0, 2), k.flatten(0, 2), v.flatten(0, 2), mask)
@@ -192,11 +192,11 @@ class CausalTransformer(MaskedTransformer):
             x = self._embed(ids, condition, number)[None]
             return self._run(x, condition, condition.visible(grid, number), grid, cache)[-1]
         both = Condition.concatenate([cache.deferred[1], condition])
-        numbers = torch.tensor([number, number + 1], device=ids.device).repeat_interleave(len(ids))
+        frames = torch.tensor([number, number + 1], device=ids.device).repeat_interleave(len(ids))
         if number == 0:
-            both = replace(both, starts=numbers == 0 if both.starts is None else (numbers == 0) & both.starts)
+            both = replace(both, starts=frames == 0 if both.starts is None else (frames == 0) & both.starts)
         x = self._embed(torch.cat((cache.deferred[0], ids)), both, number).unflatten(0, (2, -1))
-        return self._run(x, both, both.visible(grid, numbers), grid, cache, write=True)[-1]
+        return self._run(x, both, both.visible(grid, frames), grid, cache, write=True)[-1]
 
     def _write(self, cache: KVCache) -> None:
         """Write what the cache defers, in a pass of its own."""
