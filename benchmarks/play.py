@@ -1,15 +1,17 @@
 """Figures of `phenaki play`: first frame, key to frame, beats, sessions side by side, memory.
 
-`python benchmarks/play.py MODEL` starts a server on this machine and measures, one after the other,
+`python benchmarks/play.py MODEL` measures, one after the other,
 
-first      seconds from the connection to the first frame
-key        seconds from a key (or a prompt, for a model without buttons) to the first frame that it took effect in, and
-           to the first that differs from that of the same seed without it, as often as --samples says
-page       the page in Chromium for --minutes: frames per second, beats missed, memory of server and page; once at the
-           model's frame rate, once as fast as it comes
-sessions   --clients programs, besides the page, for --minutes: frames per second and answer times of each
+world      frames per second and memory of `world.step()` in this process, every minute for --minutes
+batch      --clients worlds that step one by one beside as many that step in one batch, in this process
+first      seconds from opening the page in Chromium, and from a client's connection, to the first frame
+key        seconds from a key, and from a prompt, to the first frame that it took effect in, and to the first that
+           differs from that of the same seed without it, --samples times each
+page       the page in Chromium for --minutes at the model's frame rate, then for --minutes as fast as it comes: frames
+           per second, beats missed, memory of server and page
+sessions   the page and --clients programs for --minutes: frames per second and answer times of each
 
-`--only key` measures one of them. Run it on an idle machine.
+`--only key` measures one of them. All but the first two start a server. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -24,17 +26,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from websockets.sync.client import connect
 
+import phenaki
+from phenaki.pipeline import step_together
 from phenaki.play.protocol import HEADER
 
 PROMPT = "a red circle obeys the arrow keys"
-MEASUREMENTS = ("first", "key", "page", "sessions")
+MEASUREMENTS = ("world", "batch", "first", "key", "page", "sessions")
 
 
 @contextmanager
@@ -57,7 +61,7 @@ class Client:
 
     def __enter__(self) -> Client:
         self._socket = self._connection.__enter__()
-        self.model = json.loads(self._socket.recv())
+        self.model, self.id = json.loads(self._socket.recv()), 0
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,59 +81,136 @@ class Client:
 
 
 def memory(pid: int) -> float:
-    """Resident MB."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+    """Resident MB of a process and its children."""
+    with suppress(FileNotFoundError, ProcessLookupError):  # a child may have ended
+        status = Path(f"/proc/{pid}/status").read_text()
+        own = int(status.split("VmRSS:")[1].split()[0]) / 1024
+        children = [child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").open()]
+        return own + sum(memory(int(child)) for line in children for child in line.split())
+    return 0.0
 
 
 def percentile(values: list[float], fraction: float) -> float:
     return sorted(values)[min(len(values) - 1, int(fraction * len(values)))]
 
 
+def measure_world(model: str, minutes: float) -> None:
+    world = phenaki.load(model).play(PROMPT)
+    for _ in range(8):
+        world.step()
+    end = time.monotonic() + 60 * minutes
+    while (began := time.monotonic()) < end:
+        frames, until = 0, min(began + 60, end)
+        while time.monotonic() < until:
+            frames += len(world.step())
+        rate = frames / (time.monotonic() - began)
+        print(f"world: {rate:.2f} frames a second, {memory(os.getpid()):.0f} MB", flush=True)
+
+
+def measure_batch(model: str, count: int, steps: int = 20) -> None:
+    loaded = phenaki.load(model)
+    alone, together = ([loaded.play(PROMPT, seed=seed, steps=4) for seed in range(count)] for _ in range(2))
+    seconds: dict[str, list[float]] = {"one by one": [], "in one batch": []}
+    for _ in range(8 + steps):
+        began = time.thread_time()
+        for world in alone:
+            world.step()
+        middle = time.thread_time()
+        step_together(together)
+        seconds["one by one"].append(middle - began)
+        seconds["in one batch"].append(time.thread_time() - middle)
+    found = {name: statistics.median(values[8:]) for name, values in seconds.items()}
+    for name, value in found.items():
+        print(f"{count} worlds {name}: {1000 * value / count:.1f} ms of one core for a latent frame of each")
+    print(f"ratio: {found['one by one'] / found['in one batch']:.2f}")
+
+
 def measure_first(address: str, samples: int) -> None:
+    for who, first in (("page", first_of_page), ("client", first_of_client)):
+        seconds = first(address, samples)
+        print(
+            f"{who}, first frame: median {statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s of {samples}"
+        )
+
+
+def first_of_client(address: str, samples: int) -> list[float]:
     seconds = []
     for seed in range(samples):
         began = time.monotonic()
         with Client(address) as client:
-            client.send(type="start", prompt=PROMPT, seed=seed)
+            client.send(type="start", prompt=PROMPT, seed=1000 + seed)
             client.step()
             seconds.append(time.monotonic() - began)
-    print(f"first frame: median {statistics.median(seconds):.2f} s, longest {max(seconds):.2f} s of {samples}")
+    return seconds
 
 
-def measure_key(address: str, samples: int, latent_frames: int = 8) -> None:
-    rng = np.random.default_rng(0)
-    with Client(address) as client:
-        model = client.model
-        buttons = [action["name"] for action in model["actions"] if action["kind"] == "button"]
-        step = model["frames_per_step"] / model["fps"]
-        taken: list[float] = []
-        seconds: list[float] = []
+def first_of_page(address: str, samples: int) -> list[float]:
+    seconds = []
+    with chromium() as browser:
         for seed in range(samples):
-            steer = {"type": "press", "action": buttons[seed % len(buttons)]} if buttons else None
-            steer = steer or {"type": "say", "prompt": "now it turns yellow"}
-            start = {"type": "start", "prompt": PROMPT, "seed": seed}
-            plain = play(client, start | {"fast": True, "id": 2 * seed + 1}, latent_frames)
-            client.send(**start, id=2 * seed + 2)
-            while client.step()[:2] != (1, 2 * seed + 2):
-                pass
-            client.step(), client.step()
-            time.sleep(rng.uniform(0, step))
-            sent = time.monotonic()
-            client.send(**steer, id=2 * samples + seed + 1)
-            number, differs = 0, False
-            while not differs and number < latent_frames:
-                number, applied, pixels = client.step()
-                if applied == 2 * samples + seed + 1 and len(taken) == seed:
-                    taken.append(time.monotonic() - sent)
-                differs = not np.array_equal(pixels, plain[number])
-            if differs:
-                seconds.append(time.monotonic() - sent)
-    for what, values in (("taken", taken), ("seen", seconds)):
+            page = browser.new_context().new_page()
+            began = time.monotonic()
+            open_page(page, address, seed)
+            seconds.append(time.monotonic() - began)
+            page.context.close()
+    return seconds
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def open_page(page: Any, address: str, seed: int = 0) -> None:
+    """Open it, and wait for its first frame."""
+    page.goto(f"http://{address}/#prompt={PROMPT.replace(' ', '+')}&seed={seed}")
+    page.wait_for_selector("#screen[data-frames]")
+
+
+def measure_key(address: str, samples: int) -> None:
+    with Client(address) as client:
+        buttons = [action["name"] for action in client.model["actions"] if action["kind"] == "button"]
+        if buttons:
+            measure_steering(client, "key", [{"type": "press", "action": button} for button in buttons], samples)
+        measure_steering(client, "prompt", [{"type": "say", "prompt": "now it turns yellow"}], samples)
+
+
+def measure_steering(
+    client: Client, what: str, inputs: list[dict[str, str]], samples: int, latent_frames: int = 8
+) -> None:
+    rng, model = np.random.default_rng(0), client.model
+    step = model["frames_per_step"] / model["fps"]
+    taken: list[float] = []
+    seconds: list[float] = []
+    for seed in range(samples):
+        client.id += 3
+        start = {"type": "start", "prompt": PROMPT, "seed": seed}
+        plain = play(client, start | {"fast": True, "id": client.id}, latent_frames)
+        client.send(**start, id=client.id + 1)
+        while client.step()[:2] != (1, client.id + 1):
+            pass
+        client.step(), client.step()
+        time.sleep(rng.uniform(0, step))
+        sent = time.monotonic()
+        client.send(**inputs[seed % len(inputs)], id=client.id + 2)
+        number, differs = 0, False
+        while not differs and number < latent_frames:
+            number, applied, pixels = client.step()
+            if applied == client.id + 2 and len(taken) == seed:
+                taken.append(time.monotonic() - sent)
+            differs = not np.array_equal(pixels, plain[number])
+        if differs:
+            seconds.append(time.monotonic() - sent)
+    for when, values in (("taken", taken), ("seen", seconds)):
         if values:
             print(
-                f"key {what}: median {1000 * statistics.median(values):.0f} ms, p95 "
-                f"{1000 * percentile(values, 0.95):.0f} ms, {len(values)} of {samples} keys; a latent frame lasts "
+                f"{what} {when}: median {1000 * statistics.median(values):.0f} ms, p95 "
+                f"{1000 * percentile(values, 0.95):.0f} ms, {len(values)} of {samples}; a latent frame lasts "
                 f"{1000 * step:.0f} ms"
             )
 
@@ -146,37 +227,34 @@ def play(client: Client, start: dict[str, Any], latent_frames: int) -> dict[int,
 
 
 def measure_page(address: str, pid: int, minutes: float, fast: bool) -> None:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    with chromium() as browser:
         page = browser.new_page()
-        began = time.monotonic()
-        page.goto(f"http://{address}/#prompt={PROMPT.replace(' ', '+')}")
-        page.wait_for_selector("#screen[data-frames]")
-        first = time.monotonic() - began
+        open_page(page, address)
         if fast:
             page.check("#fast")
-        page.wait_for_timeout(5000)
-        client = page.context.new_cdp_session(page)
+        watch(page, pid, minutes, f"page, {'as fast as it comes' if fast else 'at the frame rate'}")
 
-        def sample() -> tuple[float, int, int, float, float]:
-            client.send("HeapProfiler.collectGarbage")
-            heap = client.send("Runtime.getHeapUsage")["usedSize"] / 2**20
-            data = page.evaluate("({...document.getElementById('screen').dataset})")
-            return time.monotonic(), int(data["frames"]), int(data["missed"]), heap, memory(pid)
 
-        samples = [sample()]
-        end = time.monotonic() + 60 * minutes
-        while time.monotonic() < end:
-            page.wait_for_timeout(min(15_000, 1000 * max(0.1, end - time.monotonic())))
-            samples.append(sample())
-        browser.close()
+def watch(page: Any, pid: int, minutes: float, what: str) -> None:
+    """Print what becomes of an open page, after five seconds in which it settles."""
+    page.wait_for_timeout(5000)
+    client = page.context.new_cdp_session(page)
+
+    def sample() -> tuple[float, int, int, float, float]:
+        client.send("HeapProfiler.collectGarbage")
+        heap = client.send("Runtime.getHeapUsage")["usedSize"] / 2**20
+        data = page.evaluate("({...document.getElementById('screen').dataset})")
+        return time.monotonic(), int(data["frames"]), int(data["missed"]), heap, memory(pid)
+
+    samples = [sample()]
+    end = time.monotonic() + 60 * minutes
+    while time.monotonic() < end:
+        page.wait_for_timeout(min(15_000, 1000 * max(0.1, end - time.monotonic())))
+        samples.append(sample())
     (t0, frames0, missed0, heap0, _), (t1, frames1, missed1, heap1, _) = samples[0], samples[-1]
-    resident = [row[4] for row in samples]
+    resident, rate = [row[4] for row in samples], (frames1 - frames0) / (t1 - t0)
     print(
-        f"page, {'as fast as it comes' if fast else 'at the frame rate'}, {minutes:g} minutes: first frame {first:.2f} "
-        f"s, {(frames1 - frames0) / (t1 - t0):.2f} frames a second, {missed1 - missed0} beats missed; page "
+        f"{what}, {minutes:g} minutes: {rate:.2f} frames a second, {missed1 - missed0} beats missed; page "
         f"{heap0:.1f} to {heap1:.1f} MB, server {resident[0]:.0f} to {resident[-1]:.0f} MB, at most {max(resident):.0f}"
     )
 
@@ -206,8 +284,12 @@ def measure_sessions(address: str, pid: int, minutes: float, clients: int) -> No
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(clients)]
     before = memory(pid)
-    for thread in threads:
-        thread.start()
+    with chromium() as browser:
+        page = browser.new_page()
+        open_page(page, address, seed=clients)
+        for thread in threads:
+            thread.start()
+        watch(page, pid, max(0.0, minutes - 5 / 60), "the page beside them")
     for thread in threads:
         thread.join()
     for number, result in enumerate(results):
@@ -221,10 +303,16 @@ def main() -> None:
     parser.add_argument("--only", choices=MEASUREMENTS)
     parser.add_argument("--samples", type=int, default=40)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--clients", type=int, default=7)
     args = parser.parse_args()
     print(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     chosen = (args.only,) if args.only else MEASUREMENTS
+    if "world" in chosen:
+        measure_world(args.model, args.minutes)
+    if "batch" in chosen:
+        measure_batch(args.model, args.clients)
+    if not {"first", "key", "page", "sessions"} & {*chosen}:
+        return
     with serve(args.model, args.clients + 1) as (address, pid):
         if "first" in chosen:
             measure_first(address, min(10, args.samples))
@@ -232,7 +320,7 @@ def main() -> None:
             measure_key(address, args.samples)
         if "page" in chosen:
             measure_page(address, pid, args.minutes, fast=False)
-            measure_page(address, pid, args.minutes / 5, fast=True)
+            measure_page(address, pid, args.minutes, fast=True)
         if "sessions" in chosen:
             measure_sessions(address, pid, args.minutes, args.clients)
 

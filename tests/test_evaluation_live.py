@@ -102,7 +102,7 @@ def test_new_prompts_are_heard_at_their_moment(model: Phenaki, monkeypatch: pyte
     monkeypatch.setattr(live, "_play", play)
     monkeypatch.setattr(live, "batch_size", lambda model: 12)
     for hears in (True, False):
-        good = live._new_prompts(model, world, 12, np.random.default_rng(0), lambda _: None)
+        good = live.new_prompts(model, world, 12, np.random.default_rng(0), lambda _: None)
         assert good >= 11 if hears else good <= 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -303,6 +304,24 @@ def test_what_recomputing_the_cache_changes(model: Phenaki) -> None:
         }
 
     assert [changed(*pair) for pair in pairwise(states)] == [{"1"}, set(), {"1"}]  # numbers of layers
+
+
+def test_a_new_prompt_may_recompute_the_window(model: Phenaki, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, recompute = [], CausalRollout.recompute
+    monkeypatch.setattr(CausalRollout, "recompute", lambda self, text: calls.append(text) or recompute(self, text))
+    frames = []
+    for option in (False, True):
+        model.sampling = replace(model.sampling, rollout=replace(model.sampling.rollout, recompute=option))
+        world = play(model)
+        for number in range(7):
+            if number in (3, 4):
+                world.say(PROMPT if number == 3 else "a green square")
+            clip = world.step()
+        frames.append(clip)
+        again = play(model, events=world.events)
+        assert np.array_equal([again.step() for _ in range(7)][-1], clip)
+    assert len(calls) == 2  # of the world and its replay: the same prompt again is not new
+    assert not np.array_equal(*frames)
 
 
 @pytest.mark.parametrize(("scale", "sinks", "order"), [(1.0, 0, "confidence"), (2.0, 1, "random")])

@@ -35,7 +35,7 @@ def live(model: Model, world: World, count: int, seed: int, advance: Advance) ->
     if not generator.has_cache:
         raise PhenakiError("the suite 'live' steers a causal generator, and this one writes whole clips")
     rng = np.random.default_rng(seed)
-    metrics: dict[str, Any] = {"new_prompts": success_rate(_new_prompts(model, world, count, rng, advance), count)}
+    metrics: dict[str, Any] = {"new_prompts": success_rate(new_prompts(model, world, count, rng, advance), count)}
     if world.keys and generator.config.actions is not None:
         found = _keys(model, world, count, rng, advance)
         metrics["keys"] = success_rate(sum(found), len(found))
@@ -50,8 +50,8 @@ def live(model: Model, world: World, count: int, seed: int, advance: Advance) ->
     return {"protocol": protocol | world.protocol("one_object")} | metrics
 
 
-def _new_prompts(model: Model, world: World, count: int, rng: np.random.Generator, advance: Advance) -> int:
-    """How many new prompts are fulfilled in time."""
+def new_prompts(model: Model, world: World, count: int, rng: np.random.Generator, advance: Advance) -> int:
+    """How many of `count` new prompts are fulfilled in time."""
     period, fps = model.components.tokenizer.patch[0], model.components.tokenizer.config.fps
     spare = max(0, round(SECONDS * fps) - (FRAMES - 1))
     good = 0

@@ -111,8 +111,10 @@ class CausalRollout:
         """
         return step_together([self], [text], [actions])[0]
 
-    def prime(self, text: Text) -> None:
-        """Make the frames to continue part of the video, under the text of what follows them."""
+    def prepare(self, text: Text) -> None:
+        """Make the frames to continue part of the video, and recompute the window where sampling says so."""
+        if self.sampling.rollout.recompute and self.last is not None and not _same(text, self.last.text):
+            self.recompute(text)
         if self._start is not None:
             ids, self._start = self.components.tokenizer.encode(self._start), None
             for frame in ids.split(1, dim=1):
@@ -197,6 +199,11 @@ class CausalRollout:
         self.last, self._branches = LatentFrame(last["ids"], text, last.get("actions")) if last else None, None
 
 
+def _same(one: Text, other: Text) -> bool:
+    shapes = one.embeddings.shape == other.embeddings.shape
+    return one is other or (shapes and all(_equal(*pair) for pair in zip(one, other, strict=True)))
+
+
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:
     return one is other or (one is not None and other is not None and torch.equal(one, other))
 
@@ -213,7 +220,7 @@ def step_together(
     components = rollouts[0].components
     with autocast(components.device, components.precision):  # around all passes, so that weights are cast once
         for rollout, text in zip(rollouts, texts, strict=True):
-            rollout.prime(text)
+            rollout.prepare(text)
         rows = [None if row is None else row[:, None] for row in actions]
         ids = _generate(rollouts, texts, rows)
         for each in zip(rollouts, ids, texts, rows, strict=True):

@@ -101,13 +101,15 @@ class RolloutConfig:
     how many of the last frames the next clip is conditioned on (the paper's K). `first_frame_alone`: the first frame is
     decoded as an image, and the rest of the first clip continues it: a sixth of the ids of 11 frames, on which all
     others depend. It takes `first_frame_steps` (0: as many as a clip), all guided. A causal generator decodes latent
-    frame by latent frame, and continues what its window holds.
+    frame by latent frame, and continues what its window holds. `recompute`: a new prompt computes the keys and values
+    of the window again, as if all of it had been generated under that prompt.
     """
 
     scene_frames: int | None = bounded(None, at_least=1, at_most=1_000_000)
     prime_frames: int = bounded(5, at_least=1)
     first_frame_alone: bool = False
     first_frame_steps: int = bounded(0, at_least=0, at_most=1000)
+    recompute: bool = False
 
 
 class SamplingOptions(TypedDict, total=False):

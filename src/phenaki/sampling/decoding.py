@@ -98,8 +98,8 @@ def _sample(
     logits: Tensor, counts: Tensor, temperature: float, config: DecodingConfig, rng: Rng
 ) -> tuple[Tensor, Tensor]:
     device = logits.device
-    numbers = uniform(counts, rng, device) if temperature else torch.zeros(len(logits), device=device)
-    return sample_logits(logits, numbers[:, None], temperature, config)
+    noise = uniform(counts, rng, device) if temperature else torch.zeros(len(logits), device=device)
+    return sample_logits(logits, noise[:, None], temperature, config)
 
 
 def sample_logits(logits: Tensor, uniform: Tensor, temperature: float, config: DecodingConfig) -> tuple[Tensor, Tensor]:
@@ -137,5 +137,5 @@ def _lowest(candidates: Tensor, scores: Tensor, count: Tensor) -> Tensor:
     return rank < to_device(count, rank.device).view(-1, 1, 1, 1)
 
 
-def _gumbel(numbers: Tensor) -> Tensor:
-    return -(-numbers.clamp(1e-9, 1 - 1e-7).log()).log()
+def _gumbel(noise: Tensor) -> Tensor:
+    return -(-noise.clamp(1e-9, 1 - 1e-7).log()).log()
