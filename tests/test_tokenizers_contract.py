@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from phenaki.core.errors import PhenakiError
-from phenaki.tokenizers import Conv3DConfig, CViViTConfig, Tokenizer, TokenizerConfig, build_tokenizer
+from phenaki.tokenizers import Conv3DConfig, CViViTConfig, QuantizerConfig, Tokenizer, TokenizerConfig, build_tokenizer
 from phenaki.training.recipes import TOKENIZER_RECIPES
 
 
@@ -24,6 +24,7 @@ def small(config: TokenizerConfig) -> TokenizerConfig:
 
 CONFIGS = {small(make().tokenizer): name for name, make in TOKENIZER_RECIPES.items()}  # the last name of equal ones
 CONFIGS[small(CViViTConfig(stem=(8, 16)))] = "cvivit_stem"
+CONFIGS[small(CViViTConfig(linear_skip=True, quantizer=QuantizerConfig(levels=(8, 8, 8, 8))))] = "cvivit_linear_skip"
 
 
 @pytest.fixture(params=CONFIGS.keys(), ids=CONFIGS.values(), scope="module")

@@ -8,7 +8,7 @@ import torch
 from phenaki.core.errors import PhenakiError
 from phenaki.nn.state import StreamState
 from phenaki.tokenizers import CViViT, CViViTConfig, QuantizerConfig
-from phenaki.tokenizers.cvivit import patchify, unpatchify
+from phenaki.tokenizers.patches import patchify, unpatchify
 
 
 def video(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -139,3 +139,56 @@ def test_the_paper_sizes() -> None:
         tokenizer = CViViT(config)
     assert tokenizer.grid(11, 128, 128) == (6, 16, 16)
     assert 45e6 < sum(p.numel() for p in tokenizer.parameters()) < 56e6
+
+
+SKIP = CViViTConfig(
+    image_size=(16, 16),
+    width=64,
+    spatial_layers=1,
+    temporal_layers=1,
+    stem=(8,),
+    linear_skip=True,
+    quantizer=QuantizerConfig(levels=(8, 8, 8, 8) * 3, num_codebooks=3),
+)
+
+
+def gratings(clips: int, frames: int, seed: int) -> torch.Tensor:
+    """(clips, 3, frames, 16, 16): waves that drift, whose patches have six large components."""
+    rng = torch.Generator().manual_seed(seed)
+    phase, colour = torch.rand(clips, 1, 1, 1, 1, generator=rng) * 6.28, torch.rand(clips, 3, 1, 1, 1, generator=rng)
+    x, time = torch.arange(16).view(1, 1, 1, 1, 16) / 4, torch.arange(frames).view(1, 1, -1, 1, 1) / 5
+    return (0.5 * colour + 0.2 * torch.sin(x + phase + time) + 0.2).expand(-1, -1, -1, 16, -1).clamp(0, 1)
+
+
+@torch.no_grad()
+def test_a_linear_skip_starts_at_what_principal_components_reconstruct() -> None:
+    torch.manual_seed(0)
+    tokenizer = CViViT(SKIP)
+    clip = gratings(8, 5, seed=1)
+
+    def mse() -> float:
+        return (tokenizer(clip).video - clip).square().mean().item()
+
+    untrained, constant = mse(), (clip - clip.mean()).square().mean().item()
+    tokenizer.initialize_from_data([gratings(150, 5, seed=0), gratings(60, 1, seed=2)])
+    assert mse() < 0.15 * constant < untrained
+    assert torch.allclose(tokenizer(clip[:, :, :1]).video, tokenizer(clip).video[:, :, :1], atol=1e-4)
+    ids = tokenizer.eval().encode(clip)
+    assert len(ids.unique()) > 100
+
+
+def test_a_linear_skip_needs_scalar_quantization_and_enough_patches() -> None:
+    with pytest.raises(PhenakiError, match="linear_skip .* 'fsq' only, not 'codebook'"):
+        CViViTConfig(linear_skip=True)
+    with pytest.raises(PhenakiError, match="4 patches are too few for the principal components of 192 pixels"):
+        CViViT(SKIP).initialize_from_data([video(1, 3, 3, 16, 16)])
+    with pytest.raises(PhenakiError, match="0 patches"):
+        CViViT(SKIP).initialize_from_data([])
+
+
+def test_ids_depend_on_the_linear_maps_to_latents_alone() -> None:
+    tokenizer = CViViT(SKIP)
+    tokenizer.initialize_from_data([gratings(150, 5, seed=0)])
+    encoder = {id(parameter) for parameter in tokenizer.encoder_parameters()}
+    assert all(id(parameter) in encoder for parameter in tokenizer.skip.to_latents.parameters())
+    assert not any(id(parameter) in encoder for parameter in tokenizer.skip.to_pixels.parameters())

@@ -9,7 +9,7 @@ from torch import Tensor
 from phenaki.core.errors import PhenakiError
 from phenaki.nn.state import StreamState
 from phenaki.tokenizers import CViViT, CViViTConfig, QuantizerConfig, Tiled, Tokenizer
-from phenaki.tokenizers.cvivit import patchify, unpatchify
+from phenaki.tokenizers.patches import patchify, unpatchify
 from phenaki.tokenizers.quantizers import build_quantizer
 from phenaki.tokenizers.tiling import linear_blend, nearest_tile, tile_starts
 

@@ -39,7 +39,12 @@ def averaged_codebook() -> TokenizerRecipe:
     return replace(recipe, tokenizer=replace(recipe.tokenizer, quantizer=quantizer))
 
 
-@pytest.mark.parametrize("make", [cvivit_debug, cvivit_debug_codebook, averaged_codebook])
+def with_linear_skip() -> TokenizerRecipe:
+    recipe = cvivit_debug()
+    return replace(recipe, tokenizer=replace(recipe.tokenizer, linear_skip=True))
+
+
+@pytest.mark.parametrize("make", [cvivit_debug, cvivit_debug_codebook, averaged_codebook, with_linear_skip])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_interrupted_and_resumed_equals_uninterrupted_first_stage(
     make, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -56,6 +61,15 @@ def test_interrupted_and_resumed_equals_uninterrupted_first_stage(
     assert uninterrupted.keys() == parts.keys()
     assert len(uninterrupted) > 50
     assert all(torch.equal(uninterrupted[name], parts[name]) for name in uninterrupted)
+
+
+def test_a_linear_skip_starts_from_the_training_clips(tmp_path: Path) -> None:
+    def first_psnr(recipe: TokenizerRecipe, name: str) -> float:
+        train_tokenizer(lasting(recipe, 1), tmp_path / name)
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        return next(line["psnr"] for line in map(json.loads, lines) if "psnr" in line)
+
+    assert first_psnr(with_linear_skip(), "skip") > first_psnr(cvivit_debug(), "plain") + 8
 
 
 def test_interrupted_and_resumed_equals_uninterrupted_second_stage(

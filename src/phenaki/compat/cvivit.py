@@ -15,7 +15,7 @@ from phenaki.compat.transformer import PositionBias, Transformer
 from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
 from phenaki.tokenizers.base import Tokenizer
-from phenaki.tokenizers.cvivit import patchify, unpatchify
+from phenaki.tokenizers.patches import patchify, unpatchify
 from phenaki.tokenizers.quantizers.base import Quantized, in_float32
 
 Pixels = Literal["rgb", "bgr255"]

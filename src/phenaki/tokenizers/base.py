@@ -59,6 +59,9 @@ class Tokenizer(PretrainedComponent, ABC):
         """Weights of the decoder's last layer, where the adaptive adversarial weight compares gradients."""
         raise PhenakiError(f"{type(self).__name__} defines no last layer: train it with discriminator.adaptive=false")
 
+    def initialize_from_data(self, videos: Iterable[Tensor]) -> None:  # noqa: B027, most have nothing to start
+        """Start weights that depend on data, before training. videos: float (B, 3, T, H, W) in [0, 1]."""
+
     def encoder_parameters(self) -> list[nn.Parameter]:
         """Those that ids depend on: of the encoder, and some of the quantizer's."""
         parameter, (height, width) = next(self.parameters()), self.config.image_size

@@ -5,6 +5,7 @@ Shapes: B batch, T frames, H, W pixels; t, h, w token grid; D width; p, ph, pw p
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import field
 
 import torch
@@ -18,8 +19,12 @@ from phenaki.nn.positions import rotary_table
 from phenaki.nn.state import StreamState, is_first_chunk
 from phenaki.nn.transformer import TransformerBlock, initialize, width_error
 from phenaki.tokenizers.base import Tokenizer
+from phenaki.tokenizers.patches import LinearSkip, patchify, unpatchify
 from phenaki.tokenizers.quantizers import QuantizerConfig, build_quantizer
 from phenaki.tokenizers.stem import Head, Stem
+
+_START = 0.1
+"""Size of the network's part of a latent beside that of the linear skip, before training."""
 
 
 @configclass
@@ -40,6 +45,9 @@ class CViViTConfig:
     stem: tuple[int, ...] = bounded((), at_least=1)
     """Channels of a convolutional stem, each stage of which halves rows and columns before patches are cut, mirrored
     after them; (): none (the paper's). Without it, patch borders show in textured video."""
+    linear_skip: bool = False
+    """Add a linear map of each patch to its latent, and of each latent to its patch, beside the network. Training
+    starts them at the principal components of the patches, so it begins at what these reconstruct. For `fsq`."""
     window: int = bounded(6, at_least=1)
     """Latent frames that a temporal layer attends to, the current one included, in training as in streams; 6 are all of
     the paper's 11 frames. Train on clips of three windows or more if longer videos are to be encoded."""
@@ -54,6 +62,10 @@ class CViViTConfig:
             raise PhenakiError(
                 f"a stem of {len(self.stem)} stages needs a patch whose rows and columns are multiples of "
                 f"{2 ** len(self.stem)}, not {self.patch[1:]}"
+            )
+        if self.linear_skip and self.quantizer.kind != "fsq":
+            raise PhenakiError(
+                f"linear_skip starts codes of kind 'fsq' only, not '{self.quantizer.kind}': set it false"
             )
 
     @property
@@ -92,6 +104,7 @@ class CViViT(Tokenizer):
         self.pixels_first = PixelProjection(width, first, hidden)
         self.pixels_rest = PixelProjection(width, rest, hidden)
         self.head = Head(config.stem) if config.stem else nn.Identity()
+        self.skip = LinearSkip(config.patch, width) if config.linear_skip else None
         initialize(self, depth=config.spatial_layers + config.temporal_layers)
 
     @property
@@ -100,16 +113,33 @@ class CViViT(Tokenizer):
             return [self.head.last_layer]
         return [self.pixels_first.linear.weight, self.pixels_rest.linear.weight]
 
+    @torch.no_grad()
+    def initialize_from_data(self, videos: Iterable[Tensor]) -> None:
+        """Start the linear maps at the principal components of the patches, and the network at nearly zero beside them.
+        videos: float (B, 3, T, H, W) in [0, 1]."""
+        if self.skip is None:
+            return
+        self.skip.fit([video * 2 - 1 for video in videos], self.quantizer)
+        self.norm_latents.weight.fill_(_START)
+        for weight in self.last_layer:
+            weight.zero_()
+
     def encode_latents(self, video: Tensor, state: StreamState | None = None) -> Tensor:
-        x = self.norm_embedding(self._embed(video * 2 - 1, is_first_chunk(state)))
+        first, video = is_first_chunk(state), video * 2 - 1
+        x = self.norm_embedding(self._embed(video, first))
         x = _over_space(self.encoder_spatial, x)
         x = _over_time(self.encoder_temporal, x, self.config.window, state)
-        return self.norm_latents(x)
+        x = self.norm_latents(x)
+        return x if self.skip is None else x + self.skip.encode(video, first)
 
     def decode_latents(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
+        first = is_first_chunk(state)
         x = _over_time(self.decoder_temporal, residual(latents), self.config.window, state)
         x = _over_space(self.decoder_spatial, x)
-        return self._pixels(self.norm_pixels(x), is_first_chunk(state)) / 2 + 0.5
+        pixels = self._pixels(self.norm_pixels(x), first)
+        if self.skip is not None:
+            pixels = pixels + self.skip.decode(latents, first)
+        return pixels / 2 + 0.5
 
     def _embed(self, video: Tensor, first: bool) -> Tensor:
         """(B, 3, T, H, W) -> (B, t, h, w, D); `first`: whether the first frame is a latent frame of its own."""
@@ -147,22 +177,6 @@ class PixelProjection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x) if self.hidden is None else self.linear(x) + self.hidden(x)
-
-
-def patchify(video: Tensor, patch: tuple[int, int, int]) -> Tensor:
-    """(B, C, t*p, h*ph, w*pw) -> (B, t, h, w, p*ph*pw*C)."""
-    p, ph, pw = patch
-    B, C, T, H, W = video.shape
-    x = video.reshape(B, C, T // p, p, H // ph, ph, W // pw, pw)
-    return x.permute(0, 2, 4, 6, 3, 5, 7, 1).flatten(4)
-
-
-def unpatchify(x: Tensor, patch: tuple[int, int, int]) -> Tensor:
-    """(B, t, h, w, p*ph*pw*C) -> (B, C, t*p, h*ph, w*pw): the inverse of `patchify`."""
-    p, ph, pw = patch
-    B, t, h, w, _ = x.shape
-    x = x.reshape(B, t, h, w, p, ph, pw, -1)
-    return x.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(B, -1, t * p, h * ph, w * pw)
 
 
 def _layers(count: int, config: CViViTConfig, window: int | None) -> nn.ModuleList:

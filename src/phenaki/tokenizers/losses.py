@@ -10,7 +10,7 @@ from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
 from phenaki.perceptual import PerceptualNetworks
 from phenaki.tokenizers.base import Reconstruction, Tokenizer
-from phenaki.tokenizers.cvivit import patchify
+from phenaki.tokenizers.patches import patchify
 from phenaki.tokenizers.quantizers import Quantized
 
 

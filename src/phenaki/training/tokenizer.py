@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -52,6 +52,7 @@ from phenaki.training.trainer import Networks, Trainer
 
 DISCRIMINATOR = "discriminator_optimizers"
 _PROOF_EVERY = 5  # steps, once one clip seems to be memorised
+_FIRST_CLIPS = 256  # for weights that start from data
 _LEAST_CARRIED = 6.0  # dB that shuffled codes must cost a memorised clip
 
 
@@ -165,6 +166,13 @@ def initialize_from(tokenizer: Tokenizer, init: Tokenizer) -> None:
     tokenizer.load_state_dict(state)
 
 
+def _first_clips(recipe: TokenizerRecipe) -> Iterator[Tensor]:
+    """Training clips, float (B, 3, T, H, W) in [0, 1], at least `_FIRST_CLIPS` in all."""
+    data = Batches(replace(recipe.data, workers=0), recipe.tokenizer.patch[0], captions=False)
+    for _ in range(math.ceil(_FIRST_CLIPS / recipe.data.batch)):
+        yield to_float(next(data)["video"])
+
+
 def build_optimizers(networks: Networks, recipe: TokenizerRecipe) -> dict[str, Optimizers]:
     """Those of the networks, by the names that they have in checkpoints."""
     steps, config = recipe.run.steps, recipe.discriminator
@@ -182,6 +190,8 @@ class TokenizerTrainer(Trainer):
         networks = run.initialize(lambda: build_networks(recipe))
         if init is not None:
             initialize_from(networks["tokenizer"], init)
+        elif run.is_main:  # its weights are broadcast
+            networks["tokenizer"].initialize_from_data(_first_clips(recipe))
         if recipe.freeze_encoder:
             for parameter in networks["tokenizer"].encoder_parameters():
                 parameter.requires_grad_(False)

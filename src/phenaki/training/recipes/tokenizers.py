@@ -69,7 +69,8 @@ def cvivit_shapes_64_streaming() -> TokenizerRecipe:
 
 def cvivit_laptop_64() -> TokenizerRecipe:
     """A first stage for your own videos on a laptop or a small GPU: sharp edges by a convolutional stem, 48 bits per
-    patch as four ids of 4096 codes, and a temporal window of which clips of 17 frames hold three."""
+    patch as four ids of 4096 codes, a start at principal components, and a temporal window of which clips of 17 frames
+    hold three."""
     return TokenizerRecipe(
         tokenizer=CViViTConfig(
             image_size=(64, 64),
@@ -77,12 +78,13 @@ def cvivit_laptop_64() -> TokenizerRecipe:
             spatial_layers=2,
             temporal_layers=2,
             stem=(24, 48),
+            linear_skip=True,
             window=3,
             quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 4, 4, 4) * 4, num_codebooks=4),
         ),
         data=DataConfig(SHAPES, batch=4, lengths=(1, 7, 17), length_weights=(0.1, 0.3, 0.6)),
         loss=TokenizerLossConfig(first_frame_fraction=0.15),
-        optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=100, cooldown_fraction=0.5, clip=0.03),
+        optimizer=OptimizerConfig(kind="muon", lr=1e-3, warmup_steps=100, cooldown_fraction=0.5, clip=0.03),
         run=RunConfig(steps=12_000, log_every=25, eval_every=500, checkpoint_every=250),
     )
 
