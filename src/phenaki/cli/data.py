@@ -30,6 +30,13 @@ ColumnOption = Annotated[
         metavar="NAME", help="Name of this column in --table.", show_default="found by name", rich_help_panel="Captions"
     ),
 ]
+EngineOption = Annotated[
+    str, typer.Option(metavar="local|ray", help="Work on this machine, or on a Ray cluster (extra: ray).")
+]
+AddressOption = Annotated[
+    str,
+    typer.Option(metavar="HOST:PORT", help="The Ray cluster.", show_default="RAY_ADDRESS, else one on this machine"),
+]
 OutArgument = Annotated[str, typer.Argument(metavar="OUT", help="Output folder, or s3://bucket/folder.")]
 
 
@@ -103,6 +110,8 @@ def pack(
     processes: Annotated[
         int, typer.Option(metavar="N", help="Number of worker processes.", show_default="one per core")
     ] = 0,
+    engine: EngineOption = "local",
+    address: AddressOption = "",
 ) -> None:
     """Pack folders of videos and pictures into tar shards (WebDataset format).
 
@@ -133,6 +142,8 @@ def pack(
         cutting=Cutting(fps, size, seconds, shots),
         validation=validation,
         processes=processes,
+        engine=engine,
+        address=address,
         layout=layout,
         camera=camera,
         states=states,
@@ -231,6 +242,17 @@ def tokenize(
         float,
         typer.Option(metavar="X", help="Fail if more than this fraction of the samples is unusable."),
     ] = 0.1,
+    engine: EngineOption = "local",
+    address: AddressOption = "",
+    units: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Parts of the samples that workers of the cluster take, each in its own shards.",
+            show_default="four per GPU or core",
+        ),
+    ] = 0,
 ) -> None:
     """Precompute the tokens of a dataset, so that generators train much faster, without the tokenizer in memory.
 
@@ -241,8 +263,20 @@ def tokenize(
     If interrupted, the same command resumes after the last complete shard (1,024 samples). On several GPUs:
 
     torchrun --nproc-per-node 2 -m phenaki data tokenize ...
+
+    or, where machines come and go, on a Ray cluster:
+
+    phenaki data tokenize s3://bucket/shards s3://bucket/tokens --tokenizer shapes-64 --engine ray
     """
     from collections import deque
+
+    from phenaki.data.ray_cluster import check_engine, ray_cluster
+
+    check_engine(engine, address)
+    if units and engine == "local":
+        raise PhenakiError(f"--units {units} are of a Ray cluster: add --engine ray")
+
+    import torch
 
     import phenaki.worlds.shapes  # noqa: F401, registers "shapes"
     from phenaki.core.config import from_dict
@@ -250,16 +284,17 @@ def tokenize(
     from phenaki.core.progress import progress_bar
     from phenaki.data.config import SourceConfig
     from phenaki.data.tokenizing import TokenizeConfig, tokenize
+    from phenaki.data.tokenizing_units import tokenize_on
     from phenaki.pipeline import load_part, load_text_encoder
 
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     settings = {"split": split, "frames": frames, "passes": passes, "flip": flip}
     settings |= {"samples": samples, "batch": batch, "seed": seed, "max_bad_fraction": max_bad_fraction}
     source = SourceConfig(uri, size=read_size(size) if size else 0, templates=tuple(template or ()))
     config = from_dict(TokenizeConfig, {"source": source, **settings})
-    device = best_device()
+    device = best_device() if engine == "local" else torch.device("cpu")
     first_stage = load_part(tokenizer, "tokenizer").to(device)
     reader = load_text_encoder(text_encoder).to(device) if text_encoder else None
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     skipped: deque[str] = deque(maxlen=20)
     with progress_bar(visible=rank == 0, transient=True) as bar:
         task = bar.add_task("tokens of samples", total=None)
@@ -267,7 +302,11 @@ def tokenize(
         def advance(written: int) -> None:
             bar.update(task, completed=written)
 
-        done = tokenize(config, out, first_stage, reader, rank, world_size, advance, skipped.append)
+        if engine == "local":
+            done = tokenize(config, out, first_stage, reader, rank, world_size, advance, skipped.append)
+        else:
+            with ray_cluster(address) as cluster:
+                done = tokenize_on(cluster, config, out, first_stage, reader, units, advance, skipped.append)
     for sentence in skipped:
         print(f"skipped: {sentence}")
     listed = ", listed in its .bad.txt files" if done.bad else ""

@@ -10,7 +10,10 @@ from phenaki.core.errors import PhenakiError, did_you_mean
 from phenaki.data.captions import check_template
 from phenaki.data.cuts import Cutting
 from phenaki.data.layouts import Layout
+from phenaki.data.ray_cluster import check_engine
 from phenaki.data.table_rows import Columns
+
+_NOT_CONTENT = ("out", "processes", "engine", "address")
 
 
 @configclass
@@ -27,6 +30,7 @@ class PackConfig:
     validation: fraction of the sources that is held out from training.
     shard_bytes, shard_samples: limits of a shard.
     processes: 0 for one per core.
+    engine: where sources are cut: "local", or "ray", a cluster at `address` (`ray_cluster.ray_cluster`).
     layout: how the sources are published: "folder" of media files, "lerobot", "ucf101", "kinetics", "something".
     camera, states: of LeRobot data, the key of the camera, and whether states are actions too (`lerobot.LeRobot`).
     """
@@ -42,6 +46,8 @@ class PackConfig:
     shard_bytes: int = bounded(256 * 2**20, at_least=1)
     shard_samples: int = bounded(10_000, at_least=1)
     processes: int = bounded(0, at_least=0)
+    engine: str = "local"
+    address: str = ""
     layout: Layout = "folder"
     camera: str = ""
     states: bool = False
@@ -49,6 +55,7 @@ class PackConfig:
     def __post_init__(self) -> None:
         if not self.sources:
             raise PhenakiError("There is nothing to pack: name at least one folder of videos or images.")
+        check_engine(self.engine, self.address)
         if self.layout not in get_args(Layout):
             nearest = did_you_mean(self.layout, get_args(Layout))
             raise PhenakiError(f"there is no layout '{self.layout}': there are {', '.join(get_args(Layout))}.{nearest}")
@@ -59,4 +66,4 @@ class PackConfig:
 
     def options(self) -> dict[str, Any]:
         """The options that determine the content of the shards, as plain data."""
-        return {key: value for key, value in to_dict(self).items() if key not in ("out", "processes")}
+        return {key: value for key, value in to_dict(self).items() if key not in _NOT_CONTENT}

@@ -67,6 +67,11 @@ class PackInputs:
     def __len__(self) -> int:
         return self.ends[-1]
 
+    @property
+    def roots(self) -> list[Path]:
+        """The folders, as absolute paths."""
+        return [folder.root.absolute() for folder in self.folders]
+
     def _find(self, number: int) -> tuple[Folder | LeRobot, int]:
         at = int(self.order[number])
         folder = bisect.bisect_right(self.ends, at)

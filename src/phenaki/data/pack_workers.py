@@ -1,4 +1,4 @@
-"""Cutting the sources into clips, in worker processes."""
+"""Cutting the sources into clips, in worker processes of this machine or of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +26,7 @@ from phenaki.data.captions import check_caption_starts, cut_captions
 from phenaki.data.cuts import CutClip, Cutting, cut_clips
 from phenaki.data.pack_inputs import PackInputs, file_digest
 from phenaki.data.pack_report import INTERLACED
+from phenaki.data.ray_cluster import RayCluster
 from phenaki.data.sample import EncodedSample
 from phenaki.media.frames import ENDING as FRAMES
 from phenaki.media.reader import is_interlaced, probe, read_starts
@@ -31,6 +34,7 @@ from phenaki.media.view import TOLERANCE, visible_frames
 
 _PREFETCH = 4  # sources per process that are worked on before their turn to be written
 _MAX_BYTES = 2**30  # of a file that is packed unchanged; readers accept no more
+_UNIT_SOURCES, _UNIT_BYTES = 16, 16 * 2**20  # of a unit of work on a cluster, which takes some milliseconds to send
 
 
 class MadeClips(NamedTuple):
@@ -42,7 +46,11 @@ class MadeClips(NamedTuple):
     note: str = ""
 
 
-def _make(item: EncodedSample | BadSample, cutting: Cutting, actions: ActionSpec | None) -> MadeClips:
+Item = EncodedSample | BadSample
+Made = tuple[Item, MadeClips]
+
+
+def _make(item: Item, cutting: Cutting, actions: ActionSpec | None) -> MadeClips:
     try:
         if isinstance(item, BadSample):
             raise item
@@ -93,9 +101,7 @@ def _as_it_is(item: EncodedSample) -> CutClip:
     return CutClip(item.media, item.suffix, probe(item.media, item.suffix), 0.0)
 
 
-def make_clips(
-    sources: PackInputs, indices: Iterable[int], cutting: Cutting, processes: int
-) -> Iterator[tuple[EncodedSample | BadSample, MadeClips]]:
+def make_clips(sources: PackInputs, indices: Iterable[int], cutting: Cutting, processes: int) -> Iterator[Made]:
     """The clips of the sources, in the order of `indices`; a few sources are processed ahead."""
     items = (sources[number] for number in indices)
     if processes == 1:
@@ -104,7 +110,7 @@ def make_clips(
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit locks held by other threads
     pool = ProcessPoolExecutor(processes, spawn, initializer=_start_worker)
 
-    def submit(item: EncodedSample | BadSample) -> tuple[EncodedSample | BadSample, Future[MadeClips]]:
+    def submit(item: Item) -> tuple[Item, Future[MadeClips]]:
         with _interrupts_held():  # this may start a process
             return item, pool.submit(_make, item, cutting, sources.actions)
 
@@ -121,6 +127,47 @@ def make_clips(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def make_clips_on(cluster: RayCluster, sources: PackInputs, indices: Iterable[int], cutting: Cutting) -> Iterator[Made]:
+    """`make_clips` on a cluster, whose machines reach the folders by the same paths."""
+    units = _units(sources[number] for number in indices)
+    for unit, made in cluster.map(_make_unit, units, cutting, sources.actions, sources.roots, name="packing"):
+        yield from zip(unit, made, strict=True)
+
+
+def _units(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Several small sources, or a large one."""
+    unit: list[Item] = []
+    size = 0
+    for item in map(_absolute, items):
+        unit.append(item)
+        with suppress(OSError):  # it is refused when it is read
+            size += os.path.getsize(item.media) if isinstance(item, EncodedSample) else 0
+        if len(unit) == _UNIT_SOURCES or size >= _UNIT_BYTES:
+            yield unit
+            unit, size = [], 0
+    if unit:
+        yield unit
+
+
+def _absolute(item: Item) -> Item:
+    """Its files by paths that hold in any working directory."""
+    if isinstance(item, BadSample):
+        return item
+    actions = item.actions.absolute() if isinstance(item.actions, Path) else item.actions
+    return item._replace(media=item.media.absolute(), actions=actions)
+
+
+def _make_unit(
+    unit: list[Item], cutting: Cutting, actions: ActionSpec | None, roots: Sequence[Path]
+) -> list[MadeClips]:
+    for root in roots:
+        if not root.is_dir():  # else each file would be refused as missing
+            raise PhenakiError(
+                f"'{root}' is not on the machine '{socket.gethostname()}': mount it there by the same path"
+            )
+    return [_make(item, cutting, actions) for item in unit]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ the samples in finished shards.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
@@ -27,7 +27,8 @@ from phenaki.data.journal import SPLITS, Journal, Outcome
 from phenaki.data.pack_config import PackConfig
 from phenaki.data.pack_inputs import PackInputs
 from phenaki.data.pack_report import REPORT, PackReport, nothing_usable
-from phenaki.data.pack_workers import MadeClips, make_clips
+from phenaki.data.pack_workers import Made, MadeClips, make_clips, make_clips_on
+from phenaki.data.ray_cluster import ray_cluster
 from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import ShardWriter
 from phenaki.data.storage import check_outside, is_remote, join, to_json, write_json
@@ -42,14 +43,13 @@ def pack(config: PackConfig, progress: bool = True) -> PackReport:
     for source in config.sources:
         check_outside(source, config.out)
     sources = PackInputs(config)
-    processes = min(config.processes or os.cpu_count() or 1, len(sources))
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(config.out, config.options(), sources.fingerprint()))
         if not is_remote(config.out):
             _remove_leftovers(Path(config.out.removeprefix("file://")))
         packing = _Packing(config, sources, journal, stack)
         todo = journal.todo(sources.indices)
-        work = stack.enter_context(closing(make_clips(sources, todo, config.cutting, processes)))
+        work = stack.enter_context(closing(_made_clips(config, sources, todo, stack)))
         left = set(todo)
         for number in stack.enter_context(closing(track(sources.indices, "packing", progress))):
             if number in left:
@@ -66,6 +66,14 @@ def pack(config: PackConfig, progress: bool = True) -> PackReport:
     about |= {"actions": to_dict(sources.actions)} if sources.actions else {}
     write_json(join(config.out, DATASET), parts | about)
     return report
+
+
+def _made_clips(config: PackConfig, sources: PackInputs, todo: list[int], stack: ExitStack) -> Iterator[Made]:
+    processes = min(config.processes or os.cpu_count() or 1, len(sources))
+    if config.engine == "local" or not todo:
+        return make_clips(sources, todo, config.cutting, processes)
+    cluster = stack.enter_context(ray_cluster(config.address, processes))
+    return make_clips_on(cluster, sources, todo, config.cutting)
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -103,6 +103,7 @@ def tokenize(
     world_size: int = 1,
     on_written: Callable[[int], None] = lambda written: None,
     on_bad: Callable[[str], None] = lambda sentence: None,
+    is_unit: bool = False,
 ) -> Tokenized:
     """Write ids and captions of the samples of a source as token shards into the local or s3:// folder `out`.
 
@@ -110,7 +111,8 @@ def tokenize(
     that change are written where the source has them. Each of `world_size`
     processes writes its part, in its own shards. An interrupted process resumes after its last complete shard and
     writes what it would have written. `on_written` receives the number of samples this process has written, `on_bad`
-    the name and problem of each bad one. tokens.json, which records networks and settings, is written before the first
+    the name and problem of each bad one. `is_unit`: a part may have no usable samples; the caller checks the sum of all
+    (`check_usable`). tokens.json, which records networks and settings, is written before the first
     sample, and every process checks it.
 
     Raises PhenakiError if `out` was started with other networks, settings or processes, if no sample is usable, and for
@@ -185,9 +187,8 @@ def tokenize(
                 if done.written == wanted:
                     break
                 writer.finish_full_shard()
-            if not done.written and (done.bad or world_size == 1):  # else this process may simply have no samples
-                raise PhenakiError(_nothing_usable(config, done, bad))
-            check_bad_fraction(done.bad, done.taken, config.max_bad_fraction, "--max-bad-fraction", bad, final=True)
+            if not is_unit and (done.written or done.bad or world_size == 1):  # else this process may have no samples
+                check_usable(config, done, bad)
             done.finished = True
             writer.finish_shard()
         return done
@@ -200,12 +201,16 @@ def _locked(out: str, rank: int) -> AbstractContextManager[None]:
     return lock_folder(Path(out.removeprefix("file://")), "tokenizing", f".{rank_prefix(rank)}.lock")
 
 
-def _nothing_usable(config: TokenizeConfig, done: Tokenized, bad: str) -> str:
+def check_usable(config: TokenizeConfig, done: Tokenized, bad: str) -> None:
+    """Raise PhenakiError if nothing was written, or too many samples are bad, of which `bad` is the last."""
+    if done.written:
+        check_bad_fraction(done.bad, done.taken, config.max_bad_fraction, "--max-bad-fraction", bad, final=True)
+        return
     found = [bad.rstrip(".")] if done.bad else []
     found += [f"{done.stills:,} still images"] if done.stills else []
     what = f": {', and '.join(found)}" if found else ""
     wanted = f"Clips of {config.frames} frames" if config.frames else "Videos"
-    return f"'{config.source.uri}' has no usable sample{what}. {wanted} are needed (--frames)"
+    raise PhenakiError(f"'{config.source.uri}' has no usable sample{what}. {wanted} are needed (--frames)")
 
 
 # samples
