@@ -23,9 +23,10 @@ from phenaki.core.errors import PhenakiError
 from phenaki.data import pack_workers, packing
 from phenaki.data.config import SourceConfig
 from phenaki.data.cuts import Cutting
+from phenaki.data.engines import LocalProcesses, check_engine
 from phenaki.data.journal import Journal
 from phenaki.data.packing import PackConfig, pack
-from phenaki.data.ray_cluster import check_engine, ray_cluster
+from phenaki.data.ray_cluster import ray_cluster
 from phenaki.data.shards import read_shard
 from phenaki.data.storage import expand
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
@@ -36,7 +37,9 @@ from phenaki.tokenizers import CViViT
 class InProcess:
     """A cluster of this process alone, which runs each unit twice: a worker may be lost after its work."""
 
-    def __init__(self, address: str = "", processes: int = 0) -> None:
+    unit_size = 3
+
+    def __init__(self) -> None:
         self.units: list[Any] = []
 
     def count(self, resource: str) -> int:
@@ -86,15 +89,15 @@ def test_an_address_without_a_cluster_is_a_sentence(address: str) -> None:
 
 
 def test_packed_in_units_the_shards_are_the_same(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "ray_cluster", lambda *_: nullcontext(cluster))
-    monkeypatch.setattr(pack_workers, "_UNIT_SOURCES", 3)
+    monkeypatch.setattr(packing, "open_engine", lambda engine, *_: nullcontext(engines[engine]))
     for cutting in (Cutting(), Cutting(fps=4, seconds=0.5)):
-        cluster, out = InProcess(), tmp_path / f"{cutting.fps}"
+        engines = {"local": LocalProcesses(1), "ray": InProcess()}
+        out = tmp_path / f"{cutting.fps}"
         config = PackConfig((clips,), str(out / "here"), processes=1, shard_samples=2, cutting=cutting)
         report = pack(config, progress=False)
         monkeypatch.chdir(clips.parent)
         there = replace(config, sources=(Path(clips.name),), out=str(out / "there"), engine="ray")
-        assert pack(there, progress=False) == report and [len(unit) for unit in cluster.units] == [3, 3, 1]
+        assert pack(there, progress=False) == report and [len(unit) for unit in engines["ray"].units] == [3, 3, 1]
         here, there = tree(out / "here"), tree(out / "there")
         assert here.keys() == there.keys()
         assert {name: data for name, data in here.items() if name.endswith(".tar")} == {

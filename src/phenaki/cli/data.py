@@ -270,7 +270,7 @@ def tokenize(
     """
     from collections import deque
 
-    from phenaki.data.ray_cluster import check_engine, ray_cluster
+    from phenaki.data.engines import check_engine, open_engine
 
     check_engine(engine, address)
     if units and engine == "local":
@@ -305,7 +305,7 @@ def tokenize(
         if engine == "local":
             done = tokenize(config, out, first_stage, reader, rank, world_size, advance, skipped.append)
         else:
-            with ray_cluster(address) as cluster:
+            with open_engine(engine, address) as cluster:
                 done = tokenize_on(cluster, config, out, first_stage, reader, units, advance, skipped.append)
     for sentence in skipped:
         print(f"skipped: {sentence}")

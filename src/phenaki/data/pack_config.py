@@ -9,8 +9,8 @@ from phenaki.core.config import bounded, configclass, to_dict
 from phenaki.core.errors import PhenakiError, did_you_mean
 from phenaki.data.captions import check_template
 from phenaki.data.cuts import Cutting
+from phenaki.data.engines import check_engine
 from phenaki.data.layouts import Layout
-from phenaki.data.ray_cluster import check_engine
 from phenaki.data.table_rows import Columns
 
 _NOT_CONTENT = ("out", "processes", "engine", "address")

@@ -9,7 +9,7 @@ the samples in finished shards.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
@@ -23,12 +23,12 @@ from phenaki.data.actions import DATASET
 from phenaki.data.actions import FIELD as ACTIONS
 from phenaki.data.captions import caption_fields
 from phenaki.data.cuts import CutClip
+from phenaki.data.engines import open_engine
 from phenaki.data.journal import SPLITS, Journal, Outcome
 from phenaki.data.pack_config import PackConfig
 from phenaki.data.pack_inputs import PackInputs
 from phenaki.data.pack_report import REPORT, PackReport, nothing_usable
-from phenaki.data.pack_workers import Made, MadeClips, make_clips, make_clips_on
-from phenaki.data.ray_cluster import ray_cluster
+from phenaki.data.pack_workers import MadeClips, make_clips
 from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import ShardWriter
 from phenaki.data.storage import check_outside, is_remote, join, to_json, write_json
@@ -49,7 +49,9 @@ def pack(config: PackConfig, progress: bool = True) -> PackReport:
             _remove_leftovers(Path(config.out.removeprefix("file://")))
         packing = _Packing(config, sources, journal, stack)
         todo = journal.todo(sources.indices)
-        work = stack.enter_context(closing(_made_clips(config, sources, todo, stack)))
+        processes = min(config.processes or os.cpu_count() or 1, len(sources))
+        engine = stack.enter_context(open_engine(config.engine, config.address, processes))
+        work = stack.enter_context(closing(make_clips(engine, sources, todo, config.cutting)))
         left = set(todo)
         for number in stack.enter_context(closing(track(sources.indices, "packing", progress))):
             if number in left:
@@ -66,14 +68,6 @@ def pack(config: PackConfig, progress: bool = True) -> PackReport:
     about |= {"actions": to_dict(sources.actions)} if sources.actions else {}
     write_json(join(config.out, DATASET), parts | about)
     return report
-
-
-def _made_clips(config: PackConfig, sources: PackInputs, todo: list[int], stack: ExitStack) -> Iterator[Made]:
-    processes = min(config.processes or os.cpu_count() or 1, len(sources))
-    if config.engine == "local" or not todo:
-        return make_clips(sources, todo, config.cutting, processes)
-    cluster = stack.enter_context(ray_cluster(config.address, processes))
-    return make_clips_on(cluster, sources, todo, config.cutting)
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -13,52 +13,34 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any
 
-from phenaki.core.errors import PhenakiError, did_you_mean
-
-Engine = Literal["local", "ray"]
+from phenaki.core.errors import PhenakiError
+from phenaki.data.engines import Result, Unit
 
 _TRIES = 20  # of a unit whose worker died: machines that are taken away cost one each, a unit that kills any worker all
 _AHEAD = 4  # units per CPU that are submitted before their turn
 _PORT = 6379
 _CONNECT_TIMEOUT = 10.0  # seconds; Ray itself tries for minutes, and then ends the process
 
-Unit = TypeVar("Unit")
-Result = TypeVar("Result")
-
-
-def check_engine(engine: str, address: str = "") -> None:
-    """Raise PhenakiError for an engine that there is not, and an address of another one than Ray."""
-    if engine not in get_args(Engine):
-        nearest = did_you_mean(engine, get_args(Engine))
-        raise PhenakiError(f"there is no engine '{engine}': there are {', '.join(get_args(Engine))}.{nearest}")
-    if address and engine != "ray":
-        raise PhenakiError(f"--address {address} is of a Ray cluster: add --engine ray")
-
 
 class RayCluster:
-    """A Ray cluster to which this process is connected."""
+    """A Ray cluster to which this process is connected (`engines.Engine`)."""
+
+    unit_size = 16  # sending a unit takes some milliseconds
 
     def __init__(self, ray: Any) -> None:
         self._ray = ray
 
     def count(self, resource: str) -> int:
-        """How many "CPU" or "GPU" there are now."""
         return int(self._ray.cluster_resources().get(resource, 0))
 
     def put(self, value: Any) -> Any:
-        """A reference to a value, which is sent to each machine once and may be an argument of functions."""
         return self._ray.put(value)
 
     def map(
         self, function: Callable[..., Result], units: Iterable[Unit], *arguments: Any, gpus: float = 0, name: str = ""
     ) -> Iterator[tuple[Unit, Result]]:
-        """`function(unit, *arguments)` of each unit, in their order; a few per CPU are submitted ahead.
-
-        name: what is done, for errors. Raises PhenakiError that a function raised, and for a unit that no worker
-        survived.
-        """
         task = self._ray.remote(max_retries=_TRIES, num_cpus=1, num_gpus=gpus)(function)
         units = iter(units)
         running: deque[tuple[Unit, Any]] = deque()

@@ -326,6 +326,13 @@ def _words(item: Any, sample: Sample, fps: float, all_captions: bool) -> dict[st
 # files
 
 
+def read_progress(out: str, rank: int) -> Tokenized:
+    """What process `rank` has in complete shards."""
+    journal = join(out, f"{rank_prefix(rank)}.json")
+    data, where = read_optional(journal), f"'{journal}'"
+    return Tokenized() if data is None else from_dict(Tokenized, parse_json_object(data, where), where)
+
+
 class _RankWriter:
     """What one process writes: shards, the names of skipped samples beside each, and its progress.
 
@@ -335,9 +342,7 @@ class _RankWriter:
     def __init__(self, out: str, rank: int, made_by: TokenSet) -> None:
         self._out, self._name, self._made_by = out, rank_prefix(rank), made_by
         _is_begun(out, made_by)
-        self._journal = join(out, f"{self._name}.json")
-        data, where = read_optional(self._journal), f"'{self._journal}'"
-        self.done = Tokenized() if data is None else from_dict(Tokenized, parse_json_object(data, where), where)
+        self._journal, self.done = join(out, f"{self._name}.json"), read_progress(out, rank)
         self.writer = ShardWriter(out, self._name, first=self.done.shards)
         self._first, self._before = self.done.shards, self.done.written
         self._bad: list[str] = []  # since the last shard

@@ -16,7 +16,7 @@ from phenaki.core.precision import Autocast
 from phenaki.data.batch import Batch
 from phenaki.data.config import DataConfig
 from phenaki.generators import Components, GeneratorSizes, MaskedTransformerSizes, build_generator
-from phenaki.generators.causal import CausalTransformer, causal_weights
+from phenaki.generators.causal import CausalTransformer, CausalTransformerSizes, causal_weights
 from phenaki.generators.critic import CriticConfig, build_critic
 from phenaki.generators.losses import (
     GeneratorLossConfig,
@@ -30,6 +30,7 @@ from phenaki.tokenizers import Tokenizer
 from phenaki.training.config import RunConfig
 from phenaki.training.critic import accuracy, critic_optimizers, score_sampled
 from phenaki.training.gradients import accumulate_gradients, concatenate
+from phenaki.training.id_cache import IdCacheConfig, cache_ids
 from phenaki.training.inputs import Inputs, open_inputs
 from phenaki.training.known_words import KnownWords
 from phenaki.training.layers import prepare_layers
@@ -47,6 +48,7 @@ class GeneratorRecipe:
     generator: GeneratorSizes = field(default_factory=MaskedTransformerSizes)
     text: TextConfig = field(default_factory=WordEncoderConfig)
     data: DataConfig = field(kw_only=True)
+    cache: IdCacheConfig = field(default_factory=IdCacheConfig)
     prefix: PrefixConfig = field(default_factory=PrefixConfig)
     loss: GeneratorLossConfig = field(default_factory=GeneratorLossConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -200,8 +202,11 @@ def train_generator(
     for a tokenizer or text encoder that does not fit the data, or differs from that of the run in `folder`. `resume`
     and `overwrite` are those of `Run`.
     """
-    inputs = open_inputs(recipe.data, recipe.text, tokenizer, text_encoder)
-    inputs.check(recipe.data, recipe.prefix, recipe.generator)
+    data = recipe.data
+    if recipe.cache.folder:
+        data = cache_ids(data, recipe.cache, tokenizer, isinstance(recipe.generator, CausalTransformerSizes))
+    inputs = open_inputs(data, recipe.text, tokenizer, text_encoder)
+    inputs.check(data, recipe.prefix, recipe.generator)
     recipe.sampling.decoding.check_critic(recipe.critic.kind != "none")
     frozen = inputs.frozen
     if recipe.loss.distilled_guidance:
@@ -222,5 +227,5 @@ def train_generator(
             domain = trainer.words.domain(previews.samples) if trainer.words else Domain()
             save_model(run.folder / "model", model, recipe.sampling, inputs.fingerprint, domain=domain)
 
-        trainer.train(inputs.batches(recipe.data, run), preview)
+        trainer.train(inputs.batches(data, run), preview)
     return run.folder / "model"
