@@ -33,7 +33,7 @@ def tokenize_on(
     tokenizer: Tokenizer,
     text_encoder: TextEncoder | None = None,
     units: int = 0,
-    numbers: Iterable[int] | None = None,
+    own_units: Iterable[int] | None = None,
     on_written: Callable[[int], None] = lambda written: None,
     on_bad: Callable[[str], None] = lambda sentence: None,
 ) -> Tokenized:
@@ -41,7 +41,7 @@ def tokenize_on(
     with, else four per GPU or CPU. The shards are those of as many processes under torchrun.
 
     A unit whose worker is lost resumes on another one after its last complete shard; so do all when this function is
-    called again. `numbers`: of the units to write, if others write the rest. Networks are sent to the machines, which
+    called again. `own_units`: of the units to write, if others write the rest. Networks are sent to the machines, which
     need the source and `out` under the same paths or URLs. Returns the sum of these units; `on_written` gets it from
     time to time. Raises PhenakiError as `tokenize` does; for some of the units the caller checks the sum of all.
     """
@@ -51,30 +51,30 @@ def tokenize_on(
     networks = engine.put((tokenizer, text_encoder))
     root = os.path.abspath(config.source.uri) if os.path.isdir(config.source.uri) else ""
     arguments = (units, config, out, networks, dict(WORLDS), os.getcwd(), root)
-    numbers = range(units) if numbers is None else numbers
-    work = engine.map(_tokenize_unit, numbers, *arguments, gpus=min(gpus, 1), name="tokenizing")
+    own_units = range(units) if own_units is None else own_units
+    work = engine.map(_tokenize_unit, own_units, *arguments, gpus=min(gpus, 1), name="tokenizing")
     total, last = Tokenized(finished=True), ""
-    with _watching(out, numbers, on_written), closing(work):
+    with _watching(out, own_units, on_written), closing(work):
         for _, (done, bad) in work:
             for last in bad:
                 on_bad(last)
             for field in ("written", "bad", "stills", "taken", "shards"):
                 setattr(total, field, getattr(total, field) + getattr(done, field))
     on_written(total.written)
-    if set(numbers) == set(range(units)):
+    if set(own_units) == set(range(units)):
         check_usable(config, total, last or f"named in {out}")
     return total
 
 
 @contextmanager
-def _watching(out: str, numbers: Iterable[int], on_written: Callable[[int], None]) -> Iterator[None]:
+def _watching(out: str, own_units: Iterable[int], on_written: Callable[[int], None]) -> Iterator[None]:
     """Say every few seconds how many samples are in complete shards."""
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(_INTERVAL):
             with suppress(PhenakiError):  # the units raise it
-                on_written(sum(read_progress(out, number).written for number in numbers))
+                on_written(sum(read_progress(out, number).written for number in own_units))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -86,14 +86,14 @@ def _encode(config: TokenizeConfig, out: str, tokenizer: Tokenizer, workers: int
     if all(read_optional(file) for file in done):
         return
     units = count_units(out) or count * workers
-    numbers = range(rank, units, count)
+    own_units = range(rank, units, count)
     with progress_bar(visible=rank == 0, transient=True) as bar:
         task = bar.add_task(f"encoding {config.source.uri}", total=None)
 
         def advance(written: int) -> None:
             bar.update(task, completed=written)
 
-        tokenize_on(LocalProcesses(workers), config, out, tokenizer, None, units, numbers, advance)
+        tokenize_on(LocalProcesses(workers), config, out, tokenizer, None, units, own_units, advance)
         make_folder(out)
         write_json(done[rank], to_dict(config))
         while not all(read_optional(file) for file in done):
