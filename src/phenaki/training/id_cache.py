@@ -62,10 +62,10 @@ def _cached(
         return source
     if source.uri in WORLDS and not cache.samples:
         raise PhenakiError(f"'{source.uri}' is endless: set how many of its clips are encoded (cache.samples)")
-    whole_files = recordings and source.uri not in WORLDS and not source.images
+    takes_all = recordings and source.uri not in WORLDS and not source.images
     config = TokenizeConfig(
         replace(source, weight=1.0, images=False),
-        frames=0 if whole_files else 1 if source.images else max(data.lengths),
+        frames=0 if takes_all else 1 if source.images else max(data.lengths),
         passes=cache.passes,
         flip=data.flip,
         samples=cache.samples,
