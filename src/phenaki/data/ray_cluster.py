@@ -13,15 +13,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from phenaki.core.errors import PhenakiError
-from phenaki.data.engines import Result, Unit
 
 _TRIES = 20  # of a unit whose worker died: machines that are taken away cost one each, a unit that kills any worker all
 _AHEAD = 4  # units per CPU that are submitted before their turn
 _PORT = 6379
 _CONNECT_TIMEOUT = 10.0  # seconds; Ray itself tries for minutes, and then ends the process
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
 
 
 class RayCluster:
