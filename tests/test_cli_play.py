@@ -67,6 +67,11 @@ def save(base: Components, folder: Path, steps: int) -> tuple[bytes, np.ndarray,
     return save_mp4(*recorder.snapshot(), model.fps), np.concatenate(clips), recording
 
 
+def test_a_picture_that_is_none_is_refused(base: Components) -> None:
+    with pytest.raises(PhenakiError, match="the picture is not in base64"):
+        Recording("x", "", PROMPT, 3, {}, picture="abc").open(causal_model(base))
+
+
 def test_a_saved_video_is_repeated_bit_by_bit(base: Components, folder: Path, tmp_path: Path) -> None:
     data, frames, _ = save(base, folder, steps=12)
     saved, again = tmp_path / "saved.mp4", tmp_path / "again.mp4"
@@ -99,9 +104,11 @@ def test_a_saved_video_is_decoded_from_its_ids(base: Components, folder: Path, t
     assert np.array_equal(np.concatenate(list(changed.frames_of(model))), frames)
     sampled = np.concatenate(list(replace(recording, ids="").frames_of(model)))
     assert np.array_equal(sampled, frames)
-    for ids in ("AAAA", pack_ids(bytes(10))):
+    for ids in ("AAAA", pack_ids(bytes(10)), pack_ids(b"\1" * 4 * 16), pack_ids(bytes(2**29))):
         with pytest.raises(PhenakiError, match="the ids of this recording are damaged"):
             next(replace(recording, ids=ids).frames_of(model))
+    with pytest.raises(PhenakiError, match="its ids end .* frames before its video"):
+        list(replace(recording, frames=1000).frames_of(model))
 
 
 def test_frames_that_differ_are_reported(base: Components, folder: Path, tmp_path: Path) -> None:

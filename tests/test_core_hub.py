@@ -47,3 +47,14 @@ def test_the_hub_is_asked_last_and_its_errors_are_explained(monkeypatch: pytest.
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     with pytest.raises(PhenakiError, match="no folder 'owner/name'.*not in the local cache.*hf download owner/name"):
         hub.resolve("owner/name")
+
+
+@pytest.mark.parametrize("revision", ["/dev/zero", "../../secret", "a/../../b", "a b"])
+def test_a_revision_is_no_path(revision: str) -> None:
+    """huggingface_hub reads the file refs/REVISION, and a config of others may name any."""
+    for ask in (
+        lambda: hub.local_folder("openai/clip", revision),
+        lambda: hub.resolve("openai/clip", revision=revision),
+    ):
+        with pytest.raises(PhenakiError, match=f"revision '{revision}': pass a branch, a tag or a commit"):
+            ask()

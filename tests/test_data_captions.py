@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from phenaki.core.errors import BadSample, PhenakiError
+from phenaki.data import table_rows
 from phenaki.data.captions import (
     MOST_BYTES,
     CaptionTable,
@@ -196,3 +197,14 @@ def test_parquet_without_its_library_says_what_to_install(tmp_path: Path, monkey
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(PhenakiError, match=r'pip install "phenaki\[data\]"'):
         CaptionTable(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_a_line_without_end_takes_no_memory(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_rows, "_LONGEST_LINE", 50)
+    (tmp_path / f"t{ending}").write_text("path,caption\n" + "x" * 100)
+    with pytest.raises(PhenakiError, match="has a line of 50 characters or more|has no JSON in line 1"):
+        CaptionTable(tmp_path / f"t{ending}")
+    (tmp_path / f"t{ending}").write_text("x" * 100)
+    with pytest.raises(PhenakiError, match="has a line of 50 characters or more"):
+        CaptionTable(tmp_path / f"t{ending}")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from helpers.robots import CAMERA, FPS, OTHER, TASKS, episode, lengths, write_v2, write_v3
+from helpers.robots import CAMERA, FPS, OTHER, TASKS, episode, lengths, write_table, write_v2, write_v3
 from phenaki.cli import app
 from phenaki.core.actions import ActionSpec
 from phenaki.core.config import override
@@ -116,6 +116,13 @@ def test_other_cameras_and_names(tmp_path: Path) -> None:
         ({"video_path": "../{video_key}.mp4"}, CAMERA, "leaves the data set"),
         ({"video_path": "{camera}.mp4"}, CAMERA, "cannot be filled in: 'camera'"),
         ({"features": {}}, CAMERA, "it has no video"),
+        ({"features": []}, CAMERA, "meta' says cannot be read: AttributeError"),
+        ({"video_path": "{file_index:0999999999d}"}, CAMERA, "is no name with a width"),
+        (
+            {"features": {CAMERA: {"dtype": "video"}, "action": {"shape": [10**9]}}},
+            CAMERA,
+            "says that action has 1,000,000,000 numbers",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_said(tmp_path: Path, change: dict[str, Any], camera: str, message: str) -> None:
@@ -129,15 +136,17 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, change: dict[str, Any], cam
 def test_other_folders_and_broken_episodes(tmp_path: Path) -> None:
     with pytest.raises(PhenakiError, match="is no LeRobot data set: it has no meta/info.json"):
         LeRobot(tmp_path)
-    root = write_v2(tmp_path / "robot", 3)
+    root = write_v2(tmp_path / "robot", 4)
     (root / "data/chunk-000/episode_000001.parquet").write_bytes(b"PAR1")
+    write_table(root / "data/chunk-000/episode_000003.parquet", {"action": [[0.0, 0.0]]})
     (root / f"videos/chunk-000/{CAMERA}/episode_000002.mp4").unlink()
     result = CliRunner().invoke(
         app, ["data", "pack", "--from", "lerobot", str(root), str(tmp_path / "out"), "--camera", CAMERA]
     )
     assert result.exit_code == 0
     refused = json.loads((tmp_path / "out" / "report.json").read_text())["refused"]
-    assert sorted(refused) == ["episode_000001", "episode_000002"]
+    assert sorted(refused) == ["episode_000001", "episode_000002", "episode_000003"]
+    assert "has no column" in refused["episode_000003"]
     assert "cannot be read as Parquet" in refused["episode_000001"]
     for words, message in ((["--from", "lerobt"], "no layout 'lerobt'"), (["--camera", "x"], "are of LeRobot data")):
         result = CliRunner().invoke(app, ["data", "pack", *words, str(root), str(tmp_path / "other")])

@@ -245,6 +245,8 @@ def test_a_hole_in_a_shard_is_not_its_end(tmp_path: Path) -> None:
         "a.tar/1",
         "a.tar: it has an end mark at byte 2,048, and data behind it, which are lost",
     ]
+    Path(path).write_bytes(Path(path).read_bytes()[:3000])
+    assert keys(path)[2].startswith("a.tar: it is cut off at byte 3,000")
 
 
 def test_missing_shards(tmp_path: Path, server: FileServer, s3: CuttingProxy) -> None:

@@ -230,6 +230,7 @@ def test_mistakes_are_named(
         (lambda: world.move("left", 1.0), "no relative 'left'"),
         (lambda: world.move("mouse", float("nan")), "mouse cannot move by nan"),
         (lambda: world.move("mouse", "far"), "mouse cannot move by 'far'"),
+        (lambda: world.move("mouse", 1e38), "give a number from -1,000,000 to 1,000,000"),
         (lambda: world.press(3), "no button '3'"),
         (lambda: play(model, events=[Event(0, "jump", "left")]).step(), "no event 'jump': there are say, press"),
         (lambda: world.restore(play(model, guidance_scale=1.0).state()), "this state is of another sampling"),

@@ -15,14 +15,15 @@ from pathlib import Path
 from random import Random
 
 from fuzz.arguments import Arguments
-from fuzz.files import CheckpointFiles, Datasets, Media, Models, Records, Shards
+from fuzz.files import CheckpointFiles, Datasets, Media, Models, Records, Robots, Shards
 from fuzz.guard import Verdict, judge, memory_taken
+from fuzz.played import Messages, Replays
 from fuzz.surface import Surface
 from fuzz.words import CommandLines, Configs, Overrides, Prompts
 
 SURFACES: tuple[type[Surface], ...] = (
-    *(Media, Shards, Datasets, Models, CheckpointFiles, Records),
-    *(Configs, Overrides, Prompts, CommandLines, Arguments),
+    *(Media, Shards, Datasets, Robots, Models, CheckpointFiles, Records),
+    *(Configs, Overrides, Prompts, CommandLines, Arguments, Messages, Replays),
 )
 
 

@@ -11,24 +11,28 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+import pyarrow
 import torch
 from PIL import Image
+from pyarrow import parquet
 
 import phenaki
 from fuzz.models import tiny_model
 from fuzz.mutate import mutate_bytes, mutate_file
 from fuzz.surface import Case, Surface
-from helpers import media_files
+from helpers import media_files, robots
 from phenaki.cli.story import read_story
 from phenaki.core.components import fingerprint
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.captions import CaptionTable, Columns, read_timed_captions
 from phenaki.data.config import DataConfig, SourceConfig
+from phenaki.data.lerobot import LeRobot
 from phenaki.data.opening import open_source
 from phenaki.data.pack_config import PackConfig
 from phenaki.data.packing import pack
 from phenaki.data.shards import ShardWriter
 from phenaki.data.sources import Sample, ShardSource, StreamConfig
+from phenaki.data.table_rows import read_names
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.data.tokens import Tokens
 from phenaki.evaluation.metrics_file import read_metrics
@@ -225,6 +229,28 @@ class Datasets(Folders):
         assert made == self.again[kind], "it ended well, and other shards lie there"
 
 
+class Robots(Folders):
+    """Data sets of LeRobot, of both versions. What is lost of one is named."""
+
+    name, fraction = "robots", 0.06
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        robots.write_v2(folder / "v2", 2)
+        robots.write_v3(folder / "v3", 3)
+
+    def case(self, rng: Random) -> Case:
+        self.sound = self.folder / rng.choice(("v2", "v3"))
+        copy, name = self.broken(rng)
+        return Case(f"{self.sound.name}: {name}", lambda: self._read(copy))
+
+    def _read(self, copy: Path) -> None:
+        episodes = LeRobot(copy, robots.CAMERA, states=True)
+        bad = [item for item in map(episodes.__getitem__, range(len(episodes))) if isinstance(item, BadSample)]
+        if bad:
+            raise bad[0]
+
+
 class Models(Folders):
     """Folders of models and of components: whatever loads is what was saved."""
 
@@ -295,12 +321,15 @@ class Records(Folders):
             "metrics.jsonl": "".join(json.dumps(record) + "\n" for record in records),
             "captions.csv": 'path,caption\na.mp4,"one, two"\nb.mp4,three\n',
             "captions.jsonl": '{"path": "a.mp4", "caption": "one"}\n{"path": "b.mp4", "caption": "two"}\n',
+            "metadata.csv": "file_name;text\r\na.mp4;one\r\n",
             "a.captions.json": json.dumps([{"start": 0, "text": "one"}, {"start": 1.5, "text": "two"}]),
             "evaluation.json": json.dumps({"prompts": {"protocol": protocol, "fulfilled": 0.5}}),
             "story.txt": "a red circle\n[frames=3] now it turns blue\n# no\n[21] now it moves\n",
         }
         for name, text in files.items():
             (self.sound / name).write_text(text)
+        table = pyarrow.table({"path": ["a.mp4", "b.mp4"], "caption": [["one", "two"], ["three"]]})
+        parquet.write_table(table, self.sound / "captions.parquet")
 
     def case(self, rng: Random) -> Case:
         copy, name = self.broken(rng)
@@ -308,7 +337,8 @@ class Records(Folders):
 
     def _read(self, folder: Path, path: Path) -> None:
         match path.name:
-            case "captions.csv" | "captions.jsonl":
+            case "captions.csv" | "captions.jsonl" | "captions.parquet" | "metadata.csv":
+                read_names(path)
                 CaptionTable(path, Columns())
             case "a.captions.json":
                 read_timed_captions(path)

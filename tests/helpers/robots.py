@@ -65,7 +65,7 @@ def _tasks(made: dict[str, np.ndarray]) -> list[str]:
     return [TASKS[task] for task in np.unique(made["task_index"])]
 
 
-def _write(path: Path, columns: dict[str, Any]) -> None:
+def write_table(path: Path, columns: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     parquet.write_table(pa.table(columns), path)
 
@@ -85,7 +85,7 @@ def write_v2(root: Path, episodes: int) -> Path:
     lines = []
     for index, frames in enumerate(lengths(episodes)):
         made = episode(index, frames)
-        _write(root / f"data/chunk-000/episode_{index:06d}.parquet", _rows(index, made))
+        write_table(root / f"data/chunk-000/episode_{index:06d}.parquet", _rows(index, made))
         for camera in (CAMERA, OTHER):
             video = made["video"] if camera == CAMERA else 255 - made["video"]
             _write_video(root / f"videos/chunk-000/{camera}/episode_{index:06d}.mp4", video)
@@ -104,7 +104,7 @@ def write_v3(root: Path, episodes: int, per_file: int = 8) -> Path:
     }
     (root / "meta").mkdir(parents=True)
     (root / "meta/info.json").write_text(json.dumps(_info("v3.0", paths, episodes)))
-    _write(root / "meta/tasks.parquet", {"task_index": [0, 1], "__index_level_0__": list(TASKS)})
+    write_table(root / "meta/tasks.parquet", {"task_index": [0, 1], "__index_level_0__": list(TASKS)})
     entries = []
     sizes = lengths(episodes)
     for file, first in enumerate(range(0, episodes, per_file)):
@@ -112,7 +112,7 @@ def write_v3(root: Path, episodes: int, per_file: int = 8) -> Path:
         made = [episode(index, sizes[index]) for index in indices]
         rows = [_rows(index, each) for index, each in zip(indices, made, strict=True)]
         joined = {name: [value for each in rows for value in each[name]] for name in rows[0]}
-        _write(root / f"data/chunk-000/file-{file:03d}.parquet", joined)
+        write_table(root / f"data/chunk-000/file-{file:03d}.parquet", joined)
         video = np.concatenate([each["video"] for each in made])
         _write_video(root / f"videos/{CAMERA}/chunk-000/file-{file:03d}.mp4", video)
         _write_video(root / f"videos/{OTHER}/chunk-000/file-{file:03d}.mp4", 255 - video)
@@ -126,5 +126,7 @@ def write_v3(root: Path, episodes: int, per_file: int = 8) -> Path:
                 entry[f"videos/{camera}/to_timestamp"] = (begin + sizes[index]) / FPS
             begin += sizes[index]
             entries.append(entry)
-    _write(root / "meta/episodes/chunk-000/file-000.parquet", {name: [e[name] for e in entries] for name in entries[0]})
+    write_table(
+        root / "meta/episodes/chunk-000/file-000.parquet", {name: [e[name] for e in entries] for name in entries[0]}
+    )
     return root

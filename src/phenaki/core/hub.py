@@ -16,6 +16,7 @@ MODEL_FILE = "model.json"  # in the folder of a complete model
 _PUSHED = (".json", ".safetensors", ".md", ".png", ".gif", ".webp", ".mp4")
 ZOO = Path(__file__).parents[1] / "zoo"
 _REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"
+_REVISION = r"\w[\w./+-]*"
 _TEXT_ENCODERS = (
     *("google-t5/t5-small", "google-t5/t5-base", "google-t5/t5-large"),
     *(f"google/t5-v1_1-{size}" for size in ("small", "base", "large", "xl", "xxl")),
@@ -50,6 +51,7 @@ def resolve(name_or_folder: str | Path, **options: Unpack[HubOptions]) -> Path:
     """
     if not is_unicode(str(name_or_folder)):
         raise PhenakiError(f"there is no model {quoted(name_or_folder)}: pass a name, or the path of a folder")
+    check_revision(options.get("revision"))
     name, subfolder = str(name_or_folder), options.pop("subfolder", None) or ""
     if (folder := _local(name)) is None and isinstance(name_or_folder, str) and (hub := re.fullmatch(_HUB_NAME, name)):
         subfolder = "/".join(filter(None, (hub["subfolder"], subfolder)))
@@ -104,6 +106,12 @@ def _from_hub(name: str, subfolder: str, options: HubOptions) -> Path:
         ) from error
 
 
+def check_revision(revision: object) -> None:
+    """Raise PhenakiError for what is no branch, tag or commit: huggingface_hub reads the file that a path names."""
+    if revision and not (isinstance(revision, str) and re.fullmatch(_REVISION, revision) and ".." not in revision):
+        raise PhenakiError(f"revision {quoted(revision)}: pass a branch, a tag or a commit")
+
+
 def local_folder(name: str, revision: str = "") -> Path:
     """An existing folder, or the snapshot of `owner/name` in the local Hugging Face cache. Nothing is downloaded.
 
@@ -115,6 +123,7 @@ def local_folder(name: str, revision: str = "") -> Path:
         raise PhenakiError(
             f"there is no folder '{name}': pass an existing folder, or owner/name on the Hugging Face hub"
         )
+    check_revision(revision)
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -17,6 +19,7 @@ from phenaki.core.reading import read_regular
 from phenaki.data.actions import to_npy
 from phenaki.data.captions import TimedCaption, clean_captions
 from phenaki.data.sample import EncodedSample
+from phenaki.media.view import reading_errors
 
 INFO = "meta/info.json"
 ACTION, STATE, TASK = "action", "observation.state", "task_index"
@@ -56,13 +59,19 @@ class LeRobot:
             )
         self._is_v3 = version.startswith("v3.")
         self._info, self._features = info, info.get("features", {})
-        self.camera = self._check_camera(camera)
-        self._columns = [name for name in (ACTION, *([STATE] if states else [])) if name in self._features]
-        if states and STATE not in self._columns:
-            raise PhenakiError(f"'{self.root}' has no {STATE}: leave out the states")
-        names = [name for column in self._columns for name in self._names(column)]
-        self.actions = ActionSpec(tuple(names), ("level",) * len(names)) if names else None
-        self._episodes = list(self._read_v3() if self._is_v3 else self._read_v2())
+        try:
+            self.camera = self._check_camera(camera)
+            self._columns = [name for name in (ACTION, *([STATE] if states else [])) if name in self._features]
+            if states and STATE not in self._columns:
+                raise PhenakiError(f"'{self.root}' has no {STATE}: leave out the states")
+            names = [name for column in self._columns for name in self._names(column)]
+            self.actions = ActionSpec(tuple(names), ("level",) * len(names)) if names else None
+            self._episodes = list(self._read_v3() if self._is_v3 else self._read_v2())
+        except PhenakiError:
+            raise
+        except Exception as error:  # it depends on what is missing or of another type
+            reason = f"{type(error).__name__}: {error}"
+            raise PhenakiError(f"what '{self.root / 'meta'}' says cannot be read: {reason}") from error
         if not self._episodes:
             raise PhenakiError(f"'{self.root}' has no episodes")
 
@@ -88,12 +97,16 @@ class LeRobot:
     def __getitem__(self, index: int) -> EncodedSample | BadSample:
         episode, key = self._episodes[index], self.key(index)
         try:
+            return self._sample(episode, key)
+        except PhenakiError as error:
+            return BadSample(f"{key}: {error}")
+
+    def _sample(self, episode: Episode, key: str) -> EncodedSample:
+        with reading_errors():
             captions = clean_captions(episode.tasks)
             rows = self._rows(episode) if self.actions or len(captions) > 1 else {}
             timed = self._timed_captions(rows) if len(captions) > 1 else ()
             actions = to_npy(self._action_table(rows), self.actions) if self.actions else None
-        except BadSample as error:
-            return BadSample(f"{key}: {error}")
         words = {"timed_captions": timed} if timed else {"captions": captions}
         return EncodedSample(key, episode.video, ".mp4", **words, actions=actions, span=episode.span)
 
@@ -112,15 +125,16 @@ class LeRobot:
     def _timed_captions(self, rows: Mapping[str, np.ndarray]) -> tuple[TimedCaption, ...]:
         tasks = rows[TASK]
         changes = [0, *(np.flatnonzero(np.diff(tasks)) + 1).tolist()]
-        try:
-            return tuple(TimedCaption(at / self._info["fps"], self._tasks[int(tasks[at])]) for at in changes)
-        except KeyError as error:
-            raise BadSample(f"its task {error} is not among the tasks of the data set") from error
+        if unknown := {int(tasks[at]) for at in changes} - set(self._tasks):
+            raise BadSample(f"its task {min(unknown)} is not among the tasks of the data set")
+        return tuple(TimedCaption(at / self._info["fps"], self._tasks[int(tasks[at])]) for at in changes)
 
     def _rows(self, episode: Episode) -> dict[str, np.ndarray]:
         """The columns of an episode's frames, in order."""
         columns = [*self._columns, TASK, "frame_index", "episode_index"]
         table = _read_columns(episode.table, tuple(columns))
+        if missing := [name for name in columns if name not in table]:
+            raise BadSample(f"'{episode.table}' has no column '{missing[0]}'")
         rows = np.flatnonzero(table["episode_index"] == episode.index)
         rows = rows[np.argsort(table["frame_index"][rows], kind="stable")]
         return {name: values[rows] for name, values in table.items()}
@@ -137,7 +151,10 @@ class LeRobot:
         raise PhenakiError(f"'{self.root}' has no camera '{camera}': {there}" if camera else f"name a camera: {there}")
 
     def _width(self, column: str) -> int:
-        return int(np.prod(self._features[column].get("shape", [1])))
+        width = math.prod(map(int, self._features[column].get("shape", [1])))
+        if not 1 <= width <= _MOST_COLUMNS:
+            raise PhenakiError(f"'{self.root / INFO}' says that {column} has {width:,} numbers: 1 to {_MOST_COLUMNS}")
+        return width
 
     def _names(self, column: str) -> list[str]:
         """Of the numbers in a column; those of states begin with "state."."""
@@ -184,7 +201,10 @@ class LeRobot:
 
     def _file(self, template: str, values: Mapping[str, Any]) -> Path:
         try:
-            path = Path(str(self._info[template]).format(**values))
+            text = str(self._info[template])
+            if strange := [field for field in re.findall(r"{.*?(?:}|$)", text) if not _FIELD.fullmatch(field)]:
+                raise ValueError(f"{strange[0]} is no name with a width, such as {{episode_index:06d}}")
+            path = Path(text.format(**values))
         except (KeyError, IndexError, ValueError, AttributeError) as error:
             raise PhenakiError(f"the {template} in '{self.root / INFO}' cannot be filled in: {error}") from error
         if path.is_absolute() or ".." in path.parts:
@@ -211,6 +231,9 @@ class LeRobot:
 
 
 _INDICES = ("chunk_index", "file_index")
+_MOST_COLUMNS = 1_000  # of actions and states
+_MOST_NUMBERS = 50_000_000  # of a table of Parquet, which may take a few bytes there and gigabytes in memory
+_FIELD = re.compile(r"{\w+(?::0?\d{0,2}d?)?}")  # of a path's template: others reach into objects, or fill memory
 
 
 @lru_cache(maxsize=4)  # a table of v3 holds many episodes
@@ -231,6 +254,10 @@ def _read_parquet(path: Path, columns: Sequence[str] | None = None) -> dict[str,
     try:
         with parquet.ParquetFile(path) as file:
             wanted = [name for name in file.schema_arrow.names if columns is None or name in columns]
+            groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
+            numbers = sum(group.column(index).num_values for group in groups for index in range(group.num_columns))
+            if numbers > _MOST_NUMBERS:
+                raise PhenakiError(f"'{path}' has {numbers:,} values, more than the limit of {_MOST_NUMBERS:,}.")
             return dict(file.read(wanted).to_pydict())
     except (pyarrow.ArrowException, OSError) as error:
         raise PhenakiError(f"'{path}' cannot be read as Parquet: {error}.") from error

@@ -6,6 +6,7 @@ import csv
 import json
 import posixpath
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -17,6 +18,8 @@ from phenaki.core.reading import open_regular
 from phenaki.media.reader import PICTURES, VIDEOS
 
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+
+_LONGEST_LINE = 2**24  # characters
 
 _PATH_COLUMNS = ("path", "file", "filename", "file_name", "video", "image", "key")
 CAPTION_COLUMNS = ("caption", "text", "prompt", "description")
@@ -44,9 +47,14 @@ def read_rows(path: Path, columns: Columns) -> Iterator[Row]:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise PhenakiError(f"A table of captions ends in {', '.join(TABLE_ENDINGS)}; '{path}' does not.")
+    with _reading(path), open_regular(path) as raw, TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
+        yield from reader(path, text, columns)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        with open_regular(path) as raw, TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
-            yield from reader(path, text, columns)
+        yield
     except FileNotFoundError as error:
         raise PhenakiError(f"There is no table '{path}'.") from error
     except OSError as error:
@@ -61,20 +69,22 @@ def read_rows(path: Path, columns: Columns) -> Iterator[Row]:
 
 def read_names(path: Path) -> Sequence[str]:
     """The names of a table's columns; of JSON lines, those of the first."""
-    if path.suffix.lower() == ".parquet":
-        return _parquet(path).read_schema(path).names
-    with open_regular(path) as raw, TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="") as file:
-        header = file.readline()
-    if path.suffix.lower() == ".jsonl":
-        row = parse_json(header, f"The table '{path}', line 1,") if header.strip() else {}
-        return list(row) if isinstance(row, dict) else []
-    return next(csv.reader([header], delimiter="\t" if path.suffix.lower() == ".tsv" else _delimiter(header)), [])
+    ending = path.suffix.lower()
+    with _reading(path), open_regular(path) as raw:
+        if ending == ".parquet":
+            return _parquet(path).read_schema(raw).names
+        with TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="") as file:
+            header = file.readline(_LONGEST_LINE)
+        if ending == ".jsonl":
+            row = parse_json(header, f"The table '{path}', line 1,") if header.strip() else {}
+            return list(row) if isinstance(row, dict) else []
+        return next(csv.reader([header], delimiter="\t" if ending == ".tsv" else _delimiter(header)), [])
 
 
 def _read_csv(path: Path, file: TextIOWrapper, columns: Columns) -> Iterator[Row]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(file.readline())
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(file.readline(_LONGEST_LINE))
     file.seek(0)
-    lines = csv.reader(file, delimiter=delimiter, strict=True)
+    lines = csv.reader(_lines(path, file), delimiter=delimiter, strict=True)
     before = 0
     try:
         names = next(lines, [])
@@ -100,6 +110,14 @@ def _read_csv(path: Path, file: TextIOWrapper, columns: Columns) -> Iterator[Row
         ) from error
 
 
+def _lines(path: Path, file: TextIOWrapper) -> Iterator[str]:
+    """Lines that fit into memory, whatever lies there."""
+    while line := file.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            raise PhenakiError(f"The table '{path}' has a line of {_LONGEST_LINE:,} characters or more: is it text?")
+        yield line
+
+
 def _holds_rows(cell: str, delimiter: str) -> bool:
     """Whether a cell has swallowed rows of the table: lines in which a file is named beside something else."""
     lines = [line.split(delimiter) for line in cell.splitlines()[1:]]
@@ -117,7 +135,7 @@ def _delimiter(header: str) -> str:
 def _read_json_lines(path: Path, file: TextIOWrapper, columns: Columns) -> Iterator[Row]:
     """The first line determines the columns."""
     found = None
-    for number, line in enumerate(file, start=1):
+    for number, line in enumerate(_lines(path, file), start=1):
         if not line.strip():
             continue
         try:

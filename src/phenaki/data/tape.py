@@ -76,11 +76,14 @@ class Tape:
         return data
 
     def check_nothing_follows(self) -> None:
-        """Only zeros may follow the end mark; a hole in a file looks like one, but data follow it."""
+        """Only blocks of zeros may follow the end mark; a hole in a file looks like one, but data follow it."""
         mark = self.position - tarfile.BLOCKSIZE
         while data := self._file.read(BLOCK):
+            self.position += len(data)
             if data.count(0) < len(data):
                 raise BadSample(f"it has an end mark at byte {mark:,}, and data behind it, which are lost")
+        if self.position % tarfile.BLOCKSIZE:
+            raise self._cut()
 
     def _cut(self) -> BadSample:
         return BadSample(f"it is cut off at byte {self.position:,}; what began before and did not end is lost")

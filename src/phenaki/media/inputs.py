@@ -20,6 +20,7 @@ from phenaki.media.convert import Frames, to_float
 from phenaki.media.frames import is_clip
 from phenaki.media.pictures import render
 from phenaki.media.reader import read_at_rate, read_video
+from phenaki.media.view import MAX_INPUT_PIXELS, check_clip
 
 Size = tuple[int, int]  # height, width
 VideoInput = Union[Tensor, np.ndarray, Image.Image, str, os.PathLike[str], Sequence[Any]]  # noqa: UP007, a value
@@ -144,11 +145,13 @@ def _join(items: Sequence[_Part]) -> _Part:
 
 def _read(path: Path, size: Size | None, fps: float | None) -> Frames:
     """All frames of a file or a folder, uint8 (T, H, W, 3)."""
-    if size is None or not os.path.exists(path):
-        return read_video(path).frames
-    if path.is_dir() and not is_clip(file.name for file in path.iterdir()):
-        return np.stack([render(Image.fromarray(frame), size) for frame in read_video(path).frames])
     try:
+        if size is None or not os.path.exists(path):
+            clip = read_video(path).frames
+            check_clip(len(clip), clip.shape[2], clip.shape[1], MAX_INPUT_PIXELS)
+            return clip
+        if path.is_dir() and not is_clip(file.name for file in path.iterdir()):
+            return np.stack([render(Image.fromarray(frame), size) for frame in read_video(path).frames])
         return read_at_rate(path, size, fps)[0]
     except BadSample as error:
         raise PhenakiError(f"'{path}': {error}") from error

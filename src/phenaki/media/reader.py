@@ -137,10 +137,17 @@ def _read_all(path: Path, ending: str) -> Clip:
         step = durations[durations < 1.5 * durations.min()].mean()
         repeats, fps = np.maximum(1, (durations / step).round().astype(int)), float(1 / step)
     check_clip(int(repeats.sum()), info.width, info.height)
-    rendered = [render() for _, render in read_frames(path, ending, (info.height, info.width)) if render]
-    if len(rendered) != timeline.frames:
-        raise BadSample(f"{len(rendered)} of its {timeline.frames} frames can be decoded")
-    return Clip(np.stack(rendered).repeat(repeats, axis=0), fps)
+    clip = np.empty(
+        (int(repeats.sum()), info.height, info.width, 3), np.uint8
+    )  # of gigabytes, a copy would be too much
+    ends, count = repeats.cumsum().tolist(), 0
+    for _, render in read_frames(path, ending, (info.height, info.width)):
+        if render and count < timeline.frames:
+            clip[ends[count] - repeats[count] : ends[count]] = render()
+        count += render is not None
+    if count != timeline.frames:
+        raise BadSample(f"{count} of its {timeline.frames} frames can be decoded")
+    return Clip(clip, fps)
 
 
 def read_at_rate(path: Path, size: tuple[int, int], fps: float | None) -> tuple[Frames, MediaInfo]:

@@ -28,6 +28,7 @@ from phenaki.sampling.causal import step_together as rollouts_together
 
 EventKind = Literal["say", "press", "release", "move", "adjust"]
 
+_FURTHEST = 1_000_000  # that an axis moves at a time, and the largest level; sums of them stay finite
 ADJUSTABLE = ("guidance_scale", "steps", "temperature", "choice_temperature", "top_k", "top_p", "typical_p")
 """Sampling options that may change while a video runs."""
 
@@ -207,8 +208,8 @@ class LiveWorld(World):
 
     def move(self, axis: str, value: float) -> None:
         kind = self._check(axis, "relative", "level")
-        if not isinstance(value, numbers.Real) or not math.isfinite(value):
-            raise PhenakiError(f"{axis} cannot move by {value!r}: give a finite number")
+        if not isinstance(value, numbers.Real) or not abs(value) <= _FURTHEST:
+            raise PhenakiError(f"{axis} cannot move by {value!r}: give a number from -{_FURTHEST:,} to {_FURTHEST:,}")
         if kind == "level":
             self._held[axis] = float(value)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import threading
 import time
@@ -16,7 +15,7 @@ from phenaki.media.convert import Frames
 from phenaki.pipeline import Event, LiveWorld, Phenaki, World, step_together
 from phenaki.play.inputs import check_steps, merge
 from phenaki.play.protocol import Adjust, Message, Move, Press, Release, Say, Start
-from phenaki.play.recording import Recorder, Recording, to_picture
+from phenaki.play.recording import Recorder, Recording, decode_base64, to_picture
 
 _FIRST_STEPS = 16  # that are kept
 
@@ -90,10 +89,7 @@ class Player:
         check_steps(options)
         for event in events:
             check_steps({event.name: event.value})
-        try:
-            data = base64.b64decode(picture, validate=True)
-        except ValueError as error:
-            raise PhenakiError(f"the picture is not in base64: {error}") from error
+        data = decode_base64(picture)
         fitted = to_picture(data, self.model.image_size) if data else ""
         name, options = public_name(self.model), dict(options)
         recording = Recording(name, "", prompt, seed, options, events, threads=self.threads, picture=fitted)

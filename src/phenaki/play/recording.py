@@ -27,6 +27,7 @@ from phenaki.pipeline import Event, Phenaki, World, check_adjustable
 
 SECONDS = 60  # that a recorder keeps
 _MOST_BYTES = 256 * 2**20  # of frames that a recorder keeps
+_MOST_IDS = 2**28  # bytes of the ids of a recording, days of it
 COMMAND = "play"  # in the metadata of a file
 
 
@@ -46,8 +47,8 @@ class Recording:
     seed: int = bounded(at_least=0)
     options: dict[str, float]
     events: tuple[Event, ...] = ()
-    skipped: int = bounded(0, at_least=0)
-    frames: int = bounded(0, at_least=0)
+    skipped: int = bounded(0, at_least=0, at_most=100_000_000)  # weeks
+    frames: int = bounded(0, at_least=0, at_most=100_000)
     threads: int = bounded(1, at_least=1, at_most=1024)
     picture: str = ""
     ids: str = ""
@@ -88,11 +89,13 @@ class Recording:
                 yield kept
             if not missing:
                 return
+        raise PhenakiError(f"this recording is damaged: its ids end {missing:,} frames before its video")
 
     def _decoded(self, model: Phenaki) -> Iterator[Frames]:
         """All frames, from the ids."""
         tokenizer, start = model.tokenizer, self._start(model)
-        decoder, ids = tokenizer.decoder(), unpack_ids(self.ids, tokenizer.grid(1, *model.image_size))
+        grid = tokenizer.grid(1, *model.image_size)
+        decoder, ids = tokenizer.decoder(), unpack_ids(self.ids, grid, tokenizer.vocab_size)
         if start is not None:
             decoder.push(tokenizer.encode(start))
         for latent_frame in ids.to(model.device):
@@ -101,7 +104,7 @@ class Recording:
     def _start(self, model: Phenaki) -> Tensor | None:
         if not self.picture:
             return None
-        return to_float(read_picture(base64.b64decode(self.picture), model.image_size)[None])
+        return to_float(read_picture(decode_base64(self.picture), model.image_size)[None])
 
 
 def pack_ids(ids: bytes) -> str:
@@ -109,13 +112,19 @@ def pack_ids(ids: bytes) -> str:
     return base64.b64encode(zlib.compress(ids)).decode()
 
 
-def unpack_ids(packed: str, grid: tuple[int, int, int]) -> Tensor:
+def unpack_ids(packed: str, grid: tuple[int, int, int], vocab_size: int) -> Tensor:
     """int64 (n, 1, h, w) of latent frames of the grid (1, h, w). Raises PhenakiError for what is damaged."""
+    unpacking = zlib.decompressobj()
     try:
-        ids = np.frombuffer(zlib.decompress(base64.b64decode(packed)), np.int32)
-        return torch.from_numpy(ids.astype(np.int64)).view(-1, *grid)
+        data = unpacking.decompress(base64.b64decode(packed), _MOST_IDS)  # a few bytes may unpack to gigabytes
+        ids = torch.from_numpy(np.frombuffer(data, np.int32).astype(np.int64)).view(-1, *grid)
     except (ValueError, RuntimeError, zlib.error) as error:
         raise PhenakiError(f"the ids of this recording are damaged: {error}") from error
+    if not unpacking.eof or not ids.numel() or ids.min() < 0 or ids.max() >= vocab_size:
+        raise PhenakiError(
+            f"the ids of this recording are damaged: they are cut off, or not from 0 to {vocab_size - 1}"
+        )
+    return ids
 
 
 class Recorder:
@@ -167,6 +176,14 @@ def to_mp4(frames: Frames, fps: float, factor: int, metadata: dict[str, Any]) ->
             for frame in frames:  # enlarged all at once, a minute may take gigabytes
                 writer.add(upscale(frame[None], factor))
         return Path(path).read_bytes()
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes of a picture. Raises PhenakiError for other text."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise PhenakiError(f"the picture is not in base64: {error}") from error
 
 
 def to_picture(data: bytes, size: tuple[int, int]) -> str:
