@@ -24,6 +24,7 @@ from phenaki.core.errors import PhenakiError
 from phenaki.generators import Components, MaskedTransformer
 from phenaki.media.metadata import read_metadata
 from phenaki.media.writer import write_video
+from phenaki.play import recording as play_recording
 from phenaki.play.recording import Recorder, Recording, pack_ids
 from phenaki.play.recording import save as save_mp4
 from phenaki.tokenizers import CViViT
@@ -96,7 +97,9 @@ def test_the_last_minute_is_repeated_alone(
     assert np.array_equal(again, frames[-8:])
 
 
-def test_a_saved_video_is_decoded_from_its_ids(base: Components, folder: Path, tmp_path: Path) -> None:
+def test_a_saved_video_is_decoded_from_its_ids(
+    base: Components, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, frames, _ = save(base, folder, steps=8)
     (tmp_path / "saved.mp4").write_bytes(data)
     recording, model = read_recording(tmp_path / "saved.mp4"), causal_model(base)
@@ -104,7 +107,8 @@ def test_a_saved_video_is_decoded_from_its_ids(base: Components, folder: Path, t
     assert np.array_equal(np.concatenate(list(changed.frames_of(model))), frames)
     sampled = np.concatenate(list(replace(recording, ids="").frames_of(model)))
     assert np.array_equal(sampled, frames)
-    for ids in ("AAAA", pack_ids(bytes(10)), pack_ids(b"\1" * 4 * 16), pack_ids(bytes(2**29))):
+    monkeypatch.setattr(play_recording, "_MOST_IDS", 2**11)
+    for ids in ("AAAA", pack_ids(bytes(10)), pack_ids(b"\1" * 4 * 16), pack_ids(bytes(2**12))):
         with pytest.raises(PhenakiError, match="the ids of this recording are damaged"):
             next(replace(recording, ids=ids).frames_of(model))
     with pytest.raises(PhenakiError, match="its ids end .* frames before its video"):

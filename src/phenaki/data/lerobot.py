@@ -232,7 +232,7 @@ class LeRobot:
 
 _INDICES = ("chunk_index", "file_index")
 _MOST_COLUMNS = 1_000  # of actions and states
-_MOST_NUMBERS = 50_000_000  # of a table of Parquet, which may take a few bytes there and gigabytes in memory
+_MOST_VALUES = 50_000_000  # of a table of Parquet, which may take a few bytes there and gigabytes in memory
 _FIELD = re.compile(r"{\w+(?::0?\d{0,2}d?)?}")  # of a path's template: others reach into objects, or fill memory
 
 
@@ -255,9 +255,9 @@ def _read_parquet(path: Path, columns: Sequence[str] | None = None) -> dict[str,
         with parquet.ParquetFile(path) as file:
             wanted = [name for name in file.schema_arrow.names if columns is None or name in columns]
             groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
-            numbers = sum(group.column(index).num_values for group in groups for index in range(group.num_columns))
-            if numbers > _MOST_NUMBERS:
-                raise PhenakiError(f"'{path}' has {numbers:,} values, more than the limit of {_MOST_NUMBERS:,}.")
+            values = sum(group.column(index).num_values for group in groups for index in range(group.num_columns))
+            if values > _MOST_VALUES:
+                raise PhenakiError(f"'{path}' has {values:,} values, more than the limit of {_MOST_VALUES:,}.")
             return dict(file.read(wanted).to_pydict())
     except (pyarrow.ArrowException, OSError) as error:
         raise PhenakiError(f"'{path}' cannot be read as Parquet: {error}.") from error
