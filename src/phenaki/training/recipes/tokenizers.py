@@ -74,7 +74,7 @@ def cvivit_laptop_64() -> TokenizerRecipe:
     return TokenizerRecipe(
         tokenizer=CViViTConfig(
             image_size=(64, 64),
-            width=128,
+            width=192,
             spatial_layers=2,
             temporal_layers=2,
             stem=(24, 48),
@@ -82,10 +82,12 @@ def cvivit_laptop_64() -> TokenizerRecipe:
             window=3,
             quantizer=QuantizerConfig(kind="fsq", levels=(8, 8, 4, 4, 4) * 4, num_codebooks=4),
         ),
-        data=DataConfig(SHAPES, batch=4, lengths=(1, 7, 17), length_weights=(0.1, 0.3, 0.6)),
-        loss=TokenizerLossConfig(first_frame_fraction=0.15),
-        optimizer=OptimizerConfig(kind="muon", lr=1e-3, warmup_steps=100, cooldown_fraction=0.5, clip=0.03),
-        run=RunConfig(steps=12_000, log_every=25, eval_every=500, checkpoint_every=250),
+        data=DataConfig(SHAPES, batch=2, lengths=(1, 7, 17), length_weights=(0.1, 0.3, 0.6)),
+        loss=TokenizerLossConfig(l1=0.1, first_frame_fraction=0.15),
+        optimizer=OptimizerConfig(
+            kind="muon", lr=1e-3, warmup_steps=100, cooldown_fraction=0.5, clip=0.03, ema_decay=0.99
+        ),
+        run=RunConfig(steps=6_000, log_every=25, eval_every=500, checkpoint_every=250),
     )
 
 
