@@ -74,10 +74,14 @@ def test_a_child_of_a_killed_process_does_not_keep_its_lock(tmp_path: Path) -> N
             pass
 
 
-def test_a_folder_without_content_is_removed_again(tmp_path: Path) -> None:
+def test_a_new_folder_without_content_is_removed_again(tmp_path: Path) -> None:
     with lock_folder(tmp_path / "new", "training"):
         pass
     assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    with lock_folder(tmp_path / "old", "training"):
+        pass
+    assert (tmp_path / "old").exists()
 
 
 @pytest.mark.parametrize("kind", ["write_atomic", "write_folder_atomic"])

@@ -47,6 +47,7 @@ def main() -> int:
     parser.add_argument("--surface", choices=[kind.name for kind in SURFACES])
     args = parser.parse_args()
     totals: collections.Counter[str] = collections.Counter()
+    total_weight = sum(kind.weight for kind in SURFACES)
     header = f"{'surface':<12}{'inputs':>8}{'results':>9}{'sentences':>11}{'faults':>8}"
     print(f"{header}{'seconds':>9}{'MiB':>7}", flush=True)
     for kind in SURFACES:
@@ -54,7 +55,7 @@ def main() -> int:
             continue
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="phenaki-fuzz-") as folder:
-            count = args.count if args.surface else round(args.count * kind.fraction)
+            count = args.count if args.surface else round(args.count * kind.weight / total_weight)
             ended = run(kind(Path(folder).resolve()), args.seed, args.first, count)
         counts = collections.Counter(verdict.kind for _, verdict in ended)
         totals += counts

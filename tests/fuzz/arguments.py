@@ -88,7 +88,7 @@ def odd_values(folder: Path) -> list[Any]:
 class Arguments(Surface):
     """Sound calls with one argument, or two, of odd values."""
 
-    name, fraction = "arguments", 0.12
+    name, weight = "arguments", 0.12
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

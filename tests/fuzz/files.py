@@ -72,7 +72,7 @@ def sound_media() -> dict[str, bytes]:
 class Media(Surface):
     """Videos, animations and pictures, also under the ending of another kind."""
 
-    name, fraction = "media", 0.22
+    name, weight = "media", 0.22
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -105,7 +105,7 @@ class Media(Surface):
 class Shards(Surface):
     """Tar files of clips. What is lost of one is named."""
 
-    name, fraction = "shards", 0.15
+    name, weight = "shards", 0.15
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -181,7 +181,7 @@ class Folders(Surface):
 class Datasets(Folders):
     """Packed clips and token shards, with what describes them; packing and tokenizing go on in them."""
 
-    name, fraction = "datasets", 0.12
+    name, weight = "datasets", 0.12
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -232,7 +232,7 @@ class Datasets(Folders):
 class Robots(Folders):
     """Data sets of LeRobot, of both versions. What is lost of one is named."""
 
-    name, fraction = "robots", 0.06
+    name, weight = "robots", 0.06
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -254,7 +254,7 @@ class Robots(Folders):
 class Models(Folders):
     """Folders of models and of components: whatever loads is what was saved."""
 
-    name, fraction = "models", 0.14
+    name, weight = "models", 0.14
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -281,7 +281,7 @@ class Models(Folders):
 class CheckpointFiles(Folders):
     """Checkpoints of a run: the newest whole one is found, with the very tensors that were saved."""
 
-    name, fraction = "checkpoints", 0.08
+    name, weight = "checkpoints", 0.08
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -306,7 +306,7 @@ class CheckpointFiles(Folders):
 class Records(Folders):
     """Records of runs, tables and captions, metrics, stories."""
 
-    name, fraction = "records", 0.09
+    name, weight = "records", 0.09
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

@@ -51,7 +51,7 @@ class _Watch:
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self.folder is None or self.broken:
             return
-        if event in _RUNS_CODE:
+        if event in _RUNS_CODE and not _is_asked_for(event, arguments):
             self.broken = f"{event}{arguments[:2]!r}"[:300]
         elif event == "open":
             path, mode, flags = arguments
@@ -65,6 +65,13 @@ class _Watch:
         place = os.path.realpath(os.fsdecode(path)) if isinstance(path, (str, bytes, os.PathLike)) else ""
         if place and not place.startswith((str(self.folder), "/dev/null", "/dev/tty", "/tmp/torchinductor")):
             self.broken = f"{event} of {place}, outside of {self.folder}"
+
+
+def _is_asked_for(event: str, arguments: tuple[Any, ...]) -> bool:
+    """git, which tells the commit of this code, and the address among the command lines, where nobody listens."""
+    if event == "subprocess.Popen":
+        return arguments[0] == "git"
+    return event == "socket.connect" and arguments[1] == ("127.0.0.1", 1)
 
 
 _watch = _Watch()

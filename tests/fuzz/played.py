@@ -28,7 +28,7 @@ STRONG = (1e6, -1e6, 1e38, 1e308, 3, "steps", "temperature", "top_k", "guidance_
 class Messages(Surface):
     """Messages of a client, of which each has an effect or is answered with a sentence."""
 
-    name, fraction = "messages", 0.05
+    name, weight = "messages", 0.05
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -63,7 +63,7 @@ class Messages(Surface):
 class Replays(Surface):
     """The description of a video that was played: it is played again, or refused."""
 
-    name, fraction = "replays", 0.05
+    name, weight = "replays", 0.05
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

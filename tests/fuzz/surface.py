@@ -21,8 +21,8 @@ class Surface(ABC):
     """A way into the package, with sound inputs that are broken. folder: its own, which inputs may write into."""
 
     name: str
-    fraction: float
-    """Of all inputs of a run."""
+    weight: float
+    """Of its inputs among those of all surfaces."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

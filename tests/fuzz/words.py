@@ -78,7 +78,7 @@ NUMBERS = [
 class Configs(Surface):
     """Configurations of every component and recipe, as JSON: what is built describes itself again."""
 
-    name, fraction = "configs", 0.12
+    name, weight = "configs", 0.12
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -111,7 +111,7 @@ class Configs(Surface):
 class Overrides(Surface):
     """key=value of recipes."""
 
-    name, fraction = "overrides", 0.06
+    name, weight = "overrides", 0.06
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -150,7 +150,7 @@ def abs_small(value: Any) -> bool:
 class Prompts(Surface):
     """Prompts of every alphabet and none, in every number, with odd settings."""
 
-    name, fraction = "prompts", 0.05
+    name, weight = "prompts", 0.05
 
     def case(self, rng: Random) -> Case:
         prompts = [self._prompt(rng) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
@@ -173,7 +173,7 @@ class Prompts(Surface):
 class CommandLines(Surface):
     """Commands with odd options and files: exit code 0 and what was asked for, or 2 and a sentence."""
 
-    name, fraction = "commands", 0.1
+    name, weight = "commands", 0.1
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

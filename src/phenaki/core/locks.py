@@ -54,15 +54,17 @@ def lock(path: Path, output: str | Path, task: str) -> Iterator[None]:
 
 @contextmanager
 def lock_folder(folder: Path, task: str, name: str = LOCK) -> Iterator[None]:
-    """`lock` of a folder, which is created, and removed again if it is empty at the end. name: of the lock in it."""
+    """`lock` of a folder, which is created, and a new one removed again if it is empty. name: of the lock in it."""
+    is_new = not folder.exists()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
         with lock(folder / name, folder, task):
             yield
     finally:
-        with suppress(OSError):
-            folder.rmdir()
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _locked(path: Path, output: str | Path) -> IO[bytes] | None:
