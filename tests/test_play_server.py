@@ -442,6 +442,8 @@ def test_other_names_and_other_pages_are_refused(address: str) -> None:
     for headers, sentence in (
         ({"Host": "evil.example"}, b"--allow-host evil.example"),
         ({"Host": ""}, b"--allow-host"),
+        ({"Host": "["}, b"is not called '['"),
+        ({"Origin": "http://["}, b"pages of 'http://[' may not"),
         ({"Origin": "http://evil.example"}, b"pages of 'http://evil.example' may not"),
         ({"Origin": "null"}, b"pages of 'null' may not"),
     ):
@@ -451,6 +453,14 @@ def test_other_names_and_other_pages_are_refused(address: str) -> None:
         Client(address, origin="http://evil.example")
     with Client(address, origin=f"http://{address}") as client:
         client.wait_for("model")
+
+
+def test_clients_are_bounded(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(play_connection, "_MOST_CLIENTS", 1)
+    with Client(address) as client:
+        client.wait_for("model")
+        with pytest.raises(InvalidStatus, match="403"):
+            Client(address)
 
 
 def test_who_asks_for_nothing_or_without_end_is_sent_away(address: str, monkeypatch: pytest.MonkeyPatch) -> None:

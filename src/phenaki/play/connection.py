@@ -18,8 +18,9 @@ from phenaki.play.state import Server
 FIRST_MESSAGE_SECONDS = 300.0  # in which a client must say what to play; until then it takes no session
 IDLE_IN_LINE_SECONDS = 120.0  # without an input, while others wait
 REJOIN_SECONDS = 15.0  # for which the session of a broken connection is kept
+_MOST_CLIENTS = 500  # that may be connected; a hundred of them in line
 _LEFT = (1000, 1001)  # codes with which a client says that it is gone; a broken connection has 1005 or 1006
-_POLICY_VIOLATION, _GOING_AWAY, _INTERNAL_ERROR = 1008, 1001, 1011
+_POLICY_VIOLATION, _GOING_AWAY, _INTERNAL_ERROR, _TRY_AGAIN = 1008, 1001, 1011, 1013
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ class SessionEnd(Exception):
 async def serve_client(server: Server, client: WebSocket, name: str = "") -> None:
     """One client from its first message to its last. `name`: of the session that it had before, if it is still kept;
     a connection that is left of it ends."""
+    if server.connected >= _MOST_CLIENTS:
+        await client.close(_TRY_AGAIN)
+        return
     await client.accept()
     session = server.sessions.get(name)
     if session is None:

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.exceptions import HTTPException
 
@@ -53,14 +53,22 @@ class Gate:
 
     def refusal(self, host: str, origin: str | None) -> str | None:
         """Why a request is refused; None: it is not."""
-        name = urlsplit(f"//{host}").hostname if host else None
+        name = _split(f"//{host}").hostname if host else None
         if name is None or not (name in self.hosts or _is_address(name)):
             return (
                 f"this server is not called '{host}': use its address, or start it with --allow-host {name or 'NAME'}"
             )
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _split(origin).netloc != host:
             return f"pages of '{origin}' may not use this server: open http://{host} itself"
         return None
+
+
+def _split(url: str) -> SplitResult:
+    """Of what is no URL, such as "//[", nothing."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _is_address(name: str) -> bool:
