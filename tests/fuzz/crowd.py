@@ -62,6 +62,7 @@ class Crowd:
 
     async def misbehave(self, number: int) -> None:
         rng = Random(-number)
+        await asyncio.sleep(rng.uniform(5, 15))  # some others play by then
         while self.lasts:
             name = rng.choice(list(MISBEHAVIOURS))
             self.counts[name] += 1
