@@ -240,6 +240,11 @@ def test_training_asks_what_to_train() -> None:
     assert "Say tokenizer" in run("train", "--recipe", "nothing", code=2).output
 
 
+def test_export_is_found_where_people_look_for_it() -> None:
+    for words in (["export"], ["train", "export"]):
+        assert "no checkpoint" in run(*words, "nothing", "model", code=2).output
+
+
 def test_names_of_models_are_completed() -> None:
     environment = os.environ | {
         "_PHENAKI_COMPLETE": "complete_bash",

@@ -18,12 +18,13 @@ from phenaki.conditioning import TextEncoder, WordEncoder
 from phenaki.core.card import read_metadata, with_metadata
 from phenaki.core.errors import PhenakiError
 from phenaki.generators import Components, Generator, MaskedTransformer
-from phenaki.pipeline import Phenaki, Tokenizer
+from phenaki.pipeline import Phenaki, Tokenizer, load_part
 from phenaki.pipeline.domain import Domain
 from phenaki.tokenizers import CViViT
 
 FILES = [
     "README.md",
+    "config.json",
     "model.json",
     *(
         f"{kind}/{name}"
@@ -54,7 +55,11 @@ def test_a_model_goes_to_the_hub_and_comes_back(model: Phenaki, hub: HubServer, 
     video = model.generate("a red circle", frames=3, seed=1).video
     assert torch.equal(loaded.generate("a red circle", frames=3, seed=1).video, video)
     assert loaded.domain == model.domain and loaded.name == "owner/name"
+    summary = json.loads(hub.repositories["owner/name"]["main"]["config.json"])  # the hub counts its downloads
+    assert summary["architectures"] == ["CViViT", "MaskedTransformer", "WordEncoder"]
     assert isinstance(phenaki.load("owner/name/tokenizer", "cpu"), CViViT)
+    assert isinstance(Tokenizer.from_pretrained("owner/name", "cpu"), CViViT)
+    assert isinstance(load_part("owner/name", "text"), WordEncoder)
     hub.status = 500  # the files of the cache are used
     again = Phenaki.from_pretrained("owner/name", "cpu", local_files_only=True)
     assert torch.equal(again.generate("a red circle", frames=3, seed=1).video, video)

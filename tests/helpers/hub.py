@@ -180,6 +180,8 @@ def serve_hub(cache: Path) -> Iterator[HubServer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(constants, "ENDPOINT", server.url)
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        for seconds in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):  # a busy machine answers late
+            patch.setattr(constants, seconds, 120)
         patch.setattr(constants, "HF_HUB_CACHE", str(cache))
         for module in (constants, file_download):  # older versions hold it in both
             template = server.url + "/{repo_id}/resolve/{revision}/{filename}"

@@ -275,6 +275,7 @@ def train_inverse_dynamics(
     _say_trained("inverse dynamics model", train_inverse_dynamics(configured, out, resume, overwrite))
 
 
+@app.command("export", rich_help_panel="Train", hidden=True)  # where people look for it
 @train_app.command("export")
 def train_export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder, --out of its training.")],

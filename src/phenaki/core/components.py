@@ -20,6 +20,7 @@ from phenaki.core.arguments import check_types
 from phenaki.core.config import from_dict, non_default, quoted, to_dict
 from phenaki.core.errors import PhenakiError, did_you_mean, shortened
 from phenaki.core.files import parse_json_object, write_folder_atomic, writing
+from phenaki.core.hub import MODEL_FILE
 from phenaki.core.memory import lay_out
 from phenaki.core.reading import read_regular
 from phenaki.core.registry import REGISTRIES
@@ -101,6 +102,11 @@ def check_intact(folder: str | Path) -> None:
             f"'{folder}' is damaged, or was changed: the checksum in {CONFIG_FILE} is not that of its type, its config "
             f'and {WEIGHTS_FILE}. Copy or download it again, or, if the change is yours, remove "sha256" from that file'
         )
+
+
+def is_component(folder: Path) -> bool:
+    """Whether `folder` is that of a component. A whole model from the hub has a config.json too, which says little."""
+    return (folder / CONFIG_FILE).is_file() and not (folder / MODEL_FILE).is_file()
 
 
 def component_kind(folder: str | Path) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from phenaki.core import hub
 from phenaki.core.card import component_card
-from phenaki.core.components import CONFIG_FILE, component_kind, load_component, save_component
+from phenaki.core.components import CONFIG_FILE, component_kind, is_component, load_component, save_component
 from phenaki.core.errors import PhenakiError
 from phenaki.core.hub import CARD_FILE, HubOptions, PushOptions
 from phenaki.core.precision import best_device, check_dtype, move
@@ -37,7 +37,7 @@ class PretrainedComponent(nn.Module):
         PhenakiError for a folder that holds none, or one of another class.
         """
         folder = hub.resolve(name_or_folder, **options)
-        if not (folder / CONFIG_FILE).is_file():
+        if not is_component(folder):
             classes = {kind: [entry.model for entry in each.types.values()] for kind, each in REGISTRIES.items()}
             kinds = [kind for kind, models in classes.items() if any(issubclass(model, cls) for model in models)]
             folder = next((folder / kind for kind in kinds if (folder / kind / CONFIG_FILE).is_file()), folder)

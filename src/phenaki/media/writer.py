@@ -194,7 +194,7 @@ def _writing_for(path: str | Path) -> Callable[[Path, float, Size, Metadata | No
         return _folder
     raise PhenakiError(
         f"'{path}' has the ending '{ending}', which cannot be written. There are "
-        f"{', '.join(_ENDINGS)}, and for a folder of frames a path without an ending, or with a '/' at its end."
+        f"{', '.join(_ENDINGS)}, and for a folder of frames a '/' at the end."
     )
 
 

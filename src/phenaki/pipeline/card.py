@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,3 +54,9 @@ def _index(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
             task, source = {"type": "text-to-video"}, {"type": data, "name": data}
             results.append({"task": task, "dataset": source, "metrics": [metric]})
     return {"name": name, "results": results}
+
+
+def model_summary(components: Components) -> bytes:
+    """The config.json on top of a repository, by which the hub counts downloads; nothing of ours reads it."""
+    classes = [type(network).__name__ for network in components.networks.values()]
+    return f"{json.dumps({'library_name': 'phenaki', 'architectures': classes}, indent=2)}\n".encode()

@@ -20,6 +20,7 @@ from phenaki.core.components import (
     REQUIRED,
     component_kind,
     fingerprint,
+    is_component,
     load_component,
     read_json,
     save_component,
@@ -31,7 +32,7 @@ from phenaki.core.hub import CARD_FILE, METRICS_FILE, MODEL_FILE, PushOptions
 from phenaki.core.version import __version__
 from phenaki.generators import Components
 from phenaki.generators.critic import Critic
-from phenaki.pipeline.card import model_card, model_metadata
+from phenaki.pipeline.card import model_card, model_metadata, model_summary
 from phenaki.pipeline.domain import Domain
 from phenaki.sampling import SamplingConfig
 
@@ -136,7 +137,8 @@ def push_folder(folder: Path, repository: str, **options: Unpack[PushOptions]) -
         components, _, domain = load_model(folder)
         metrics = read_json(folder / METRICS_FILE) if (folder / METRICS_FILE).is_file() else {}
         text, values = model_card(repository, components, domain), model_metadata(domain, name, metrics)
-    elif (folder / CONFIG_FILE).is_file():
+        files[CONFIG_FILE] = model_summary(components)
+    elif is_component(folder):
         text, values = component_card(repository, load_component(folder)), {}
     else:
         raise no_model_error(folder)
@@ -151,9 +153,9 @@ def load_part(name_or_folder: str | Path, kind: str) -> nn.Module:
     Raises PhenakiError for a folder that holds no such component.
     """
     folder = hub.resolve(name_or_folder)
-    if not (folder / CONFIG_FILE).is_file() and (folder / kind / CONFIG_FILE).is_file():
+    if not is_component(folder) and (folder / kind / CONFIG_FILE).is_file():
         folder = folder / kind
-    if not (folder / CONFIG_FILE).is_file():
+    if not is_component(folder):
         raise no_model_error(folder)
     if (found := component_kind(folder)) != kind:
         raise PhenakiError(f"'{folder}' holds a {found}: name the folder of a {kind}, or of a whole model")
@@ -171,7 +173,7 @@ def load_text_encoder(name_or_folder: str | Path) -> TextEncoder:
 
 def no_model_error(folder: Path) -> PhenakiError:
     """The error for a folder without model.json: what it holds instead, and models nearby."""
-    if (folder / CONFIG_FILE).is_file():
+    if is_component(folder):
         return PhenakiError(
             f"'{folder}' holds a single component ({component_kind(folder)}) and no {MODEL_FILE}: text to video "
             f"needs a whole model, a folder with {MODEL_FILE}"

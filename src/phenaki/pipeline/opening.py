@@ -8,7 +8,7 @@ from typing import Any, Unpack
 import torch
 
 from phenaki.core import hub
-from phenaki.core.components import CONFIG_FILE, load_component
+from phenaki.core.components import is_component, load_component
 from phenaki.core.hub import MODEL_FILE
 from phenaki.core.precision import best_device, move, precision_of
 from phenaki.pipeline.loading import no_model_error
@@ -33,7 +33,7 @@ def load(
     if (folder / MODEL_FILE).is_file():
         model = Phenaki.from_folder(folder, device, str(name_or_folder))
         return model if dtype is None else model.to(dtype)
-    if (folder / CONFIG_FILE).is_file():
+    if is_component(folder):
         component: Any = load_component(folder)
         move([component], best_device() if device == "auto" else device)
         if dtype is not None:

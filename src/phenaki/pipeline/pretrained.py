@@ -11,12 +11,13 @@ import torch
 
 from phenaki.core import hub
 from phenaki.core.arguments import check_types
-from phenaki.core.components import fingerprint
+from phenaki.core.components import CONFIG_FILE, fingerprint
 from phenaki.core.config import quoted
 from phenaki.core.errors import PhenakiError
 from phenaki.core.hub import PushOptions
 from phenaki.core.precision import best_device, move, precision_of
 from phenaki.generators import Components
+from phenaki.pipeline.card import model_summary
 from phenaki.pipeline.domain import Domain
 from phenaki.pipeline.loading import load_model, save_model
 from phenaki.pipeline.words import LoadOptions, other_words
@@ -152,4 +153,5 @@ class PretrainedModel:
         with tempfile.TemporaryDirectory() as parent:
             folder = Path(parent) / str(repository).rpartition("/")[2]
             self.save_pretrained(folder)
-            return hub.push(hub.model_files(folder), repository, **options)
+            files = {**hub.model_files(folder), CONFIG_FILE: model_summary(self.components)}
+            return hub.push(files, repository, **options)
