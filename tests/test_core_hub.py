@@ -58,3 +58,14 @@ def test_a_revision_is_no_path(revision: str) -> None:
     ):
         with pytest.raises(PhenakiError, match=f"revision '{revision}': pass a branch, a tag or a commit"):
             ask()
+
+
+def test_links_to_files_elsewhere_are_not_pushed(tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text("{}")
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "blobs").mkdir()
+    (snapshot.parents[1] / "blobs" / "0123").write_text("{}")
+    (snapshot / "config.json").symlink_to("../../blobs/0123")
+    (snapshot / "other.json").symlink_to(tmp_path / "secret.json")
+    assert list(hub.model_files(snapshot)) == ["config.json"]

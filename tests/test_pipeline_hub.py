@@ -19,6 +19,7 @@ from phenaki.core.card import read_metadata, with_metadata
 from phenaki.core.errors import PhenakiError
 from phenaki.generators import Components, Generator, MaskedTransformer
 from phenaki.pipeline import Phenaki, Tokenizer, load_part
+from phenaki.pipeline.card import model_metadata
 from phenaki.pipeline.domain import Domain
 from phenaki.tokenizers import CViViT
 
@@ -141,6 +142,13 @@ def test_a_card_keeps_what_it_says() -> None:
     again = with_metadata(card, {"license": "apache-2.0", "library_name": "phenaki"})
     assert read_metadata(again) == ({"license": "mit", "tags": ["a"], "library_name": "phenaki"}, "# Mine\n")
     assert read_metadata("---\nno end") == ({}, "---\nno end")
+
+
+def test_cards_and_metrics_of_others_may_hold_anything() -> None:
+    with pytest.raises(PhenakiError, match="the metadata at the top of the model card"):
+        read_metadata("---\na: [\n---\ntext")
+    for metrics in ({"prompts": []}, {"prompts": {"protocol": 1, "one_object": {"rate": 10**400}}}):
+        assert model_metadata(Domain(), "x", metrics)["model-index"][0]["results"] == []
 
 
 def test_a_trained_folder_is_pushed_with_its_card_and_metrics(model: Phenaki, hub: HubServer, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from torch import nn
 
+from phenaki.core.errors import PhenakiError
 from phenaki.core.registry import REGISTRIES
 
 _FENCE = "---\n"
@@ -44,9 +45,15 @@ def with_metadata(card: str, values: Mapping[str, Any]) -> str:
 
 
 def read_metadata(card: str) -> tuple[dict[str, Any], str]:
-    """The metadata of a card, and its text."""
+    """The metadata of a card, and its text. Raises PhenakiError for metadata that are no YAML."""
     if card.startswith(_FENCE) and (end := card.find(f"\n{_FENCE}", 3)) >= 0:
-        values = yaml.safe_load(card[len(_FENCE) : end])
+        try:
+            values = yaml.safe_load(card[len(_FENCE) : end])
+        except Exception as error:  # also of dates and nesting
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise PhenakiError(
+                f"the metadata at the top of the model card, README.md, cannot be read: {reason}"
+            ) from error
         if isinstance(values, dict):
             return values, card[end + 1 + len(_FENCE) :].lstrip("\n")
     return {}, card

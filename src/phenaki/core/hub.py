@@ -174,10 +174,16 @@ def fetch_text_encoder(name: str) -> Path:
 
 
 def model_files(folder: Path) -> dict[str, bytes | Path]:
-    """The files of a model or a component, by their names in a repository."""
+    """The files of a model or a component, by their names in a repository; no links to what lies elsewhere."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix.lower() in _PUSHED)
+    files = (path for path in files if _is_within(path.resolve(), folder.resolve()))
     names = ((path.relative_to(folder), path) for path in files)
     return {name.as_posix(): path for name, path in names if not any(part[0] == "." for part in name.parts)}
+
+
+def _is_within(file: Path, folder: Path) -> bool:
+    """Whether a file lies in the folder, or, of a snapshot in the hub's cache, among the files of its repository."""
+    return file.is_relative_to(folder) or any(file.parent == parent / "blobs" for parent in folder.parents)
 
 
 def push(files: Mapping[str, bytes | Path], repository: str, **options: Unpack[PushOptions]) -> str:

@@ -45,15 +45,21 @@ def model_metadata(domain: Domain, name: str = "", metrics: Mapping[str, Any] | 
 def _index(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
     results = []
     for (suite, *path), (kind, label) in _METRICS.items():
-        found: Any = metrics.get(suite, {})
-        data = str(found.get("protocol", {}).get("world") or found.get("protocol", {}).get("data") or "own data")
-        for key in path:
-            found = found.get(key) if isinstance(found, Mapping) else None
-        if isinstance(found, (int, float)):
+        block = _section(metrics, suite)
+        protocol, found = _section(block, "protocol"), _section(block, *path[:-1]).get(path[-1])
+        data = str(protocol.get("world") or protocol.get("data") or "own data")
+        if isinstance(found, float) or (type(found) is int and abs(found) < 10**9):
             metric = {"type": kind, "name": label, "value": round(float(found), 4)}
             task, source = {"type": "text-to-video"}, {"type": data, "name": data}
             results.append({"task": task, "dataset": source, "metrics": [metric]})
     return {"name": name, "results": results}
+
+
+def _section(values: Any, *keys: str) -> Mapping[str, Any]:
+    """Within nested sections; an empty one where there is something else, as a file of others may hold anything."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values if isinstance(values, Mapping) else {}
 
 
 def model_summary(components: Components) -> bytes:

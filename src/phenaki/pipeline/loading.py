@@ -142,7 +142,7 @@ def push_folder(folder: Path, repository: str, **options: Unpack[PushOptions]) -
         text, values = component_card(repository, load_component(folder)), {}
     else:
         raise no_model_error(folder)
-    text = card.read_text(encoding="utf-8") if card.is_file() else text
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else text
     files[CARD_FILE] = with_metadata(text, values).encode()
     return hub.push(files, repository, **options)
 
