@@ -16,10 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from helpers.fake_gpu import DEVICE, DeviceTensor, FakeGPU
 from phenaki.data.loader import Batches
+from phenaki.generators.losses import masked_cross_entropy
 from phenaki.sampling import DecodingConfig, GuidanceConfig, SamplingConfig
 from phenaki.sampling.guidance import sample_ids
 from phenaki.tokenizers import build_tokenizer
@@ -37,6 +39,29 @@ def traffic(recipe: cost.Recipe, clips: int, compiled: bool) -> Traffic:
         spec = build_tokenizer(recipes.TOKENIZER_RECIPES["cvivit_128"]().tokenizer).spec
     recipe = replace(recipe, optimizer=replace(recipe.optimizer, accumulate=1))
     return cost.step_cost(recipe, spec, clips).traffic
+
+
+def cross_entropy_traffic(compiled: bool, chunks: int = 1) -> Traffic:
+    """Of the last layer and the loss of `base_128` at 64 clips, forward and backward; in chunks, whose logits are
+    computed again in the backward pass, they are never in memory all at once."""
+    rows, width, vocab_size = 64 * 1536 * 64 // 100, 768, 8192  # a cosine schedule masks 64 % of the ids
+
+    def loss(x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        return masked_cross_entropy(x @ weights.T, *others, label_smoothing=0.1)
+
+    with torch.device("meta"):
+        x, weights = (torch.empty(n, width, dtype=torch.bfloat16, requires_grad=True) for n in (rows, vocab_size))
+        batch = (x, torch.empty(rows, dtype=torch.long), torch.empty(rows))
+        with Traffic() as traffic:
+            traffic.fused = compiled
+            pieces = zip(*(tensor.chunk(chunks) for tensor in batch), strict=True)
+            if chunks == 1:
+                loss(*batch).backward()
+            else:
+                sum(
+                    checkpoint(loss, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces
+                ).backward()
+    return traffic
 
 
 def optimizer_launches(recipe: cost.Recipe) -> int:
@@ -132,6 +157,13 @@ def main() -> None:
             f"{name}, {clips} clips{', compiled' if compiled else ''}: "
             f"{counted.other_bytes / 1e9:,.0f} GB outside of matrix products, "
             f"{counted.matrix_bytes / 1e9:,.0f} GB in them, {counted.launches:,} kernels",
+            flush=True,
+        )
+    for compiled, chunks in ((False, 1), (True, 1), (True, 8)):
+        counted = cross_entropy_traffic(compiled, chunks)
+        print(
+            f"base_128, cross-entropy, {'compiled' if compiled else 'eager'}, chunks {chunks}: "
+            f"{counted.other_bytes / 1e9:.1f} GB outside of matrix products, {counted.matrix_bytes / 1e9:.1f} in them",
             flush=True,
         )
     print(f"base_128, optimizer step: {optimizer_launches(recipes.base_128()):,} kernels", flush=True)

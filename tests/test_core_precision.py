@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
 from helpers.fake_gpu import DEVICE, FakeGPU
-from phenaki.core.precision import best_device, resolve_device
+from phenaki.core import precision
+from phenaki.core.precision import best_device, resolve_device, to_device
 from phenaki.evaluation.pixels import psnr
 from phenaki.tokenizers import code_usage
 
@@ -38,3 +41,51 @@ def test_no_metric_is_float64_on_the_device() -> None:
         psnr(torch.rand(2, 3, 1, 4, 4).to(DEVICE))
         code_usage(torch.randint(9, (2, 1, 4, 4)).to(DEVICE), 9)
     assert torch.float64 not in gpu.dtypes
+
+
+@pytest.mark.parametrize(("size", "beside"), [(2**20, True), (2**10, False)])
+def test_a_batch_is_copied_on_a_stream_of_its_own(size: int, beside: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stream that computes waits for it, and the memory is not used again before that is done with it."""
+    events: list[str] = []
+
+    class Stream:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def wait_stream(self, other: Stream) -> None:
+            events.append(f"{self.name} waits for {other.name}")
+
+    @contextmanager
+    def on(stream: Stream):
+        events.append(f"on {stream.name}")
+        yield
+        events.append("end")
+
+    computing, copying = Stream("computing"), Stream("copying")
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: computing)
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(precision, "_copy_stream", lambda device: copying)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: events.append("pinned") or tensor)
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda tensor, device, non_blocking: events.append(f"copied {non_blocking}") or tensor
+    )
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: events.append(f"kept for {stream.name}"))
+    to_device(torch.zeros(size, dtype=torch.uint8), torch.device("cuda", 0))
+    expected = ["on copying", "copied True", "end", "computing waits for copying", "kept for computing"]
+    assert events == ["pinned", *(expected if beside else ["copied True"])]
+
+
+def test_the_fake_device_sees_copies_that_wait() -> None:
+    pageable = torch.ones(3)
+    with FakeGPU() as gpu:
+        for make, waits in (
+            (lambda: pageable.to(DEVICE, non_blocking=True), 1),  # a GPU's driver copies it first
+            (lambda: pageable.pin_memory().to(DEVICE), 1),
+            (lambda: pageable.pin_memory().to(DEVICE, non_blocking=True), 0),
+            (lambda: to_device(pageable, DEVICE).cpu(), 1),
+            (lambda: to_device(pageable, DEVICE).sum().item(), 1),
+            (lambda: to_device(pageable, DEVICE), 0),
+        ):
+            gpu.syncs.clear()
+            make()
+            assert len(gpu.syncs) == waits

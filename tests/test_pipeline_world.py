@@ -386,3 +386,21 @@ def test_what_needs_later_frames_is_refused(model: Phenaki) -> None:
     ):
         with pytest.raises(PhenakiError, match=sentence):
             edit()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # torch's own
+def test_a_compiled_model_plays_the_same(
+    tokenizer: CViViT, text_encoder: WordEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced by dynamo; the cache, which outlives a step, grows and then slides."""
+    plain = make_model(tokenizer, text_encoder)
+    world = play(plain, guidance_scale=2.0)
+    expected = [world.step() for _ in range(5)]
+    compiled: list[object] = []
+    real = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda f, **options: compiled.append(f) or real(f, **options | {"backend": "eager"})
+    )
+    world = play(plain.compile(), guidance_scale=2.0)
+    found = [world.step() for _ in range(5)]
+    assert len(compiled) > 4 and all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from helpers.fake_gpu import DEVICE, FakeGPU
 from phenaki.core.errors import PhenakiError
@@ -146,3 +147,26 @@ def test_a_gpu_computes_what_a_cpu_does() -> None:
     with FakeGPU():
         found = deepcopy(network).to(DEVICE)(video.to(DEVICE)).cpu()
     assert torch.allclose(found, network(video), atol=1e-5)
+
+
+@pytest.mark.parametrize("input", ["frames", "clips"])
+def test_convolutions_of_a_gpu_have_their_channels_last(input: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The discriminator's, and those of a convolutional tokenizer by their order of axes."""
+    network, video = Discriminator(replace(SMALL, input=input)), torch.rand(2, 3, 5, 16, 16, requires_grad=True)
+    expected = torch.autograd.grad(network(video).sum(), [video, *network.parameters()])
+    monkeypatch.setattr("phenaki.tokenizers.discriminator.is_on_cpu", lambda x: False)
+    convolution, seen = F.conv2d, []
+
+    def conv2d(x: torch.Tensor, weight: torch.Tensor, *arguments: object, **options: object) -> torch.Tensor:
+        made = convolution(x, weight, *arguments, **options)
+        seen.append([each.is_contiguous(memory_format=torch.channels_last) for each in (x, made)])
+        return made
+
+    monkeypatch.setattr(F, "conv2d", conv2d)
+    found = torch.autograd.grad(network(video).sum(), [video, *network.parameters()])
+    assert len(seen) > 5 and all(map(all, seen))
+    assert all(torch.allclose(one, other, atol=1e-4) for one, other in zip(found, expected, strict=True))
+    seen.clear()
+    sizes = {"widths": (8, 8, 8), "blocks": (1, 1, 1), "quantizer": FSQ}
+    Conv3D(Conv3DConfig((16, 16), **sizes))(torch.rand(1, 3, 3, 16, 16))
+    assert len(seen) > 10 and all(map(all, seen))

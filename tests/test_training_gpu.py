@@ -124,6 +124,12 @@ def test_the_optimizer_of_a_large_recipe_needs_few_kernels(gpu_costs: ModuleType
     assert gpu_costs.optimizer_launches(recipes.base_128()) < 300
 
 
+def test_a_compiled_cross_entropy_moves_less_than_one_in_chunks(gpu_costs: ModuleType) -> None:
+    compiled, chunked = gpu_costs.cross_entropy_traffic(True), gpu_costs.cross_entropy_traffic(True, chunks=8)
+    assert compiled.other_bytes + compiled.matrix_bytes < 0.8 * (chunked.other_bytes + chunked.matrix_bytes)
+    assert compiled.other_bytes < gpu_costs.cross_entropy_traffic(False).other_bytes / 10
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "clips", "before"), [("base_128", 64, 567e9), ("cvivit_128", 16, 592e9)])
 def test_large_recipes_move_a_third_of_the_bytes(name: str, clips: int, before: float, gpu_costs: ModuleType) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from phenaki.pipeline import OnProgress, Phenaki
     from phenaki.sampling import SamplingConfig
 
-OF_REPLAY = {"out", "model", "device", "precision", "quiet"}  # options that do not change what is repeated
+OF_REPLAY = {"out", "model", "device", "precision", "compile", "quiet"}  # options that do not change what is repeated
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,9 @@ class VideoArgs:
             metavar="NAME", help="Of matrix products: float32 or bfloat16. auto: bfloat16 where it is faster."
         ),
     ] = "auto"
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Run layers through torch.compile: for many videos on a GPU.")
+    ] = False
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print neither progress nor a summary.")] = False
 
     def check(self, title: str, frames: int | Sequence[int] | None) -> str:
@@ -222,6 +225,8 @@ class VideoArgs:
         model.strict = self.strict
         if self.precision != "auto":
             model.to(dtype=getattr(torch, self.precision))
+        if self.compile:
+            model.compile()
         return model, self.frame_size(model.image_size)
 
     def output(self, path: str, metadata: dict[str, Any], size: tuple[int, int], fps: float) -> Output:

@@ -53,6 +53,9 @@ def play(
     idle: Annotated[
         float, typer.Option(min=0.1, max=1440, metavar="MINUTES", help="End a session after this long without input.")
     ] = 30.0,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Run layers through torch.compile: for sessions on a GPU.")
+    ] = False,
 ) -> None:
     """Play a model in the browser: type prompts, press keys, and watch.
 
@@ -72,7 +75,8 @@ def play(
         from phenaki.play.engine import Engine
         from phenaki.play.server import Settings, make_server
 
-        engine = Engine(Phenaki.from_pretrained(model))
+        opened = Phenaki.from_pretrained(model)
+        engine = Engine(opened.compile(), processes=0) if compile else Engine(opened)  # it cannot be sent to processes
         seconds = engine.measure()
         limit = sessions or engine.capacity(seconds)
         address, number = listener.getsockname()[:2]

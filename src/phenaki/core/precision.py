@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Literal
 
 import torch
@@ -26,6 +27,7 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+_LARGE = 1 << 20  # bytes; the events of another stream cost more than a smaller copy
 _simulated: ContextVar[str] = ContextVar("simulated", default="cuda")
 
 
@@ -45,10 +47,24 @@ def is_on_cpu(tensor: Tensor) -> bool:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device; from the CPU to a GPU through pinned memory, so that nobody waits for the copy."""
+    """The tensor on the device; from the CPU to a GPU through pinned memory, so that nobody waits for the copy. What is
+    large, such as the next batch, is copied on a stream of its own, while the step before it still runs."""
     if tensor.device.type != "cpu" or device.type in ("cpu", "meta", "mps"):
         return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    pinned = tensor.pin_memory()
+    if device.type != "cuda" or tensor.nbytes < _LARGE:
+        return pinned.to(device, non_blocking=True)
+    stream, current = _copy_stream(device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(stream):
+        copied = pinned.to(device, non_blocking=True)
+    current.wait_stream(stream)
+    copied.record_stream(current)  # its memory belongs to the other stream, which must not use it again too early
+    return copied
+
+
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -17,6 +17,7 @@ from phenaki.core.errors import PhenakiError
 from phenaki.core.hub import PushOptions
 from phenaki.core.precision import best_device, move, precision_of
 from phenaki.generators import Components
+from phenaki.nn.block import blocks, check_compiles, compile_block
 from phenaki.pipeline.card import model_summary
 from phenaki.pipeline.domain import Domain
 from phenaki.pipeline.loading import load_model, save_model
@@ -90,6 +91,14 @@ class PretrainedModel:
             self.tokenizer.precision = self.generator.precision = precision_of(dtype)
         if device is not None:
             move(list(self.components.networks.values()), device)
+        return self
+
+    def compile(self) -> Self:
+        """Run the layers of all networks through torch.compile, for many videos of few shapes on a GPU: the first of
+        each shape takes a minute longer. Raises PhenakiError where torch.compile does not work."""
+        check_compiles(self.device, "compile", "do without")
+        for block in blocks(self.components.networks.values()):
+            compile_block(block)
         return self
 
     def __repr__(self) -> str:

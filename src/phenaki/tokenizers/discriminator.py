@@ -125,10 +125,13 @@ class Convolution(nn.Module):
         if self.time:
             padded = F.pad(x, (0, 0, 0, 0, 0, 0, 1, 1))
             x = torch.cat([padded[:, shift : shift + T] for shift in range(3)], dim=2)
+        x = x.flatten(0, 1)
+        if not is_on_cpu(x):  # as the kernels of tensor cores want it; what follows keeps the layout
+            x = x.contiguous(memory_format=torch.channels_last)
         if gain == 1:
-            return self.frames(x.flatten(0, 1)).unflatten(0, (B, T))
+            return self.frames(x).unflatten(0, (B, T))
         weight, bias = gain * self.frames.weight, gain * self.frames.bias
-        return F.conv2d(x.flatten(0, 1), weight, bias, padding=self.frames.padding).unflatten(0, (B, T))
+        return F.conv2d(x, weight, bias, padding=self.frames.padding).unflatten(0, (B, T))
 
 
 def _activated(convolution: Convolution, x: Tensor) -> Tensor:

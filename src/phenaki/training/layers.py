@@ -11,16 +11,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from phenaki.core.errors import PhenakiError
-from phenaki.nn.block import Block
+from phenaki.nn.block import blocks, check_compiles, compile_block
 from phenaki.training.config import RunConfig
 from phenaki.training.sharding import shard
-
-_MAX_SHAPES = 64  # shapes to compile before torch falls back to eager
-
-
-def blocks(networks: Iterable[nn.Module]) -> list[Block]:
-    """Every `Block` of the networks."""
-    return [module for network in networks for module in network.modules() if isinstance(module, Block)]
 
 
 def prepare_layers(
@@ -32,13 +25,11 @@ def prepare_layers(
     Raises PhenakiError if torch.compile does not work here.
     """
     compiles = compiles_blocks(config, device)
-    if compiles:
-        torch._dynamo.config.recompile_limit = _MAX_SHAPES
     if config.strategy == "fsdp":
         shard(networks, averages, device, config.precision)
     for block in blocks(networks):
         if compiles:
-            block.forward = torch.compile(block.forward, dynamic=None if block.dynamic_lengths else False)
+            compile_block(block)
         if config.checkpointing:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
 
@@ -52,15 +43,3 @@ def compiles_blocks(config: RunConfig, device: torch.device) -> bool:
     if config.compile:
         check_compiles(device)
     return bool(config.compile)
-
-
-def check_compiles(device: torch.device) -> None:
-    """Raise PhenakiError, naming what is missing, unless torch.compile works on the device."""
-    try:
-        torch.compile(torch.sin)(torch.zeros(1, device=device))
-    except Exception as error:  # of dynamo, inductor, the compiler, or Triton
-        needed = "a C++ compiler such as g++" if device.type == "cpu" else "Triton and a C compiler such as gcc"
-        raise PhenakiError(
-            f"run.compile: torch.compile does not work here ({str(error).strip().splitlines()[0]}): install {needed}, "
-            "or take run.compile=false"
-        ) from error
