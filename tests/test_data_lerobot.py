@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,12 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, change: dict[str, Any], cam
 def test_other_folders_and_broken_episodes(tmp_path: Path) -> None:
     with pytest.raises(PhenakiError, match="is no LeRobot data set: it has no meta/info.json"):
         LeRobot(tmp_path)
+    root = write_v3(tmp_path / "piped", 2)
+    table = next((root / "meta/episodes").rglob("*.parquet"))
+    table.unlink()
+    os.mkfifo(table)
+    with pytest.raises(PhenakiError, match="it is a pipe, not a regular file"):
+        LeRobot(root, CAMERA)
     root = write_v2(tmp_path / "robot", 4)
     (root / "data/chunk-000/episode_000001.parquet").write_bytes(b"PAR1")
     write_table(root / "data/chunk-000/episode_000003.parquet", {"action": [[0.0, 0.0]]})

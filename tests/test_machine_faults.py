@@ -10,6 +10,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -143,6 +145,37 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(name: str, clip
     finish(start(tmp_path, *args))
     assert digests(tmp_path / out) == whole
     assert not [*tmp_path.rglob(UNFINISHED)] and not [*tmp_path.rglob("*.lock")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_a_killed_server_of_play_leaves_nothing_and_starts_again(tmp_path: Path) -> None:
+    pytest.importorskip("fastapi", reason="fastapi is not installed")
+    from helpers.playing import Client, causal_model
+
+    causal_model(tiny_model().components).save_pretrained(tmp_path / "model")
+    (tmp_path / "temporary").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    args = [sys.executable, "-m", "phenaki", "play", "model", "--port", port, "--sessions", "1"]
+    environment = os.environ | {"TMPDIR": str(tmp_path / "temporary"), "OMP_NUM_THREADS": "1"}
+    rng, seen = random.Random(0), []
+    for _ in range(KILLS):
+        with subprocess.Popen(args, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as server:
+            assert "http" in server.stdout.readline() + server.stdout.readline()
+            with Client(f"127.0.0.1:{port}", open_timeout=60) as client:
+                client.start(seed=3)
+                seen.append([client.step()[1] for _ in range(rng.randrange(1, 5))])
+                time.sleep(rng.uniform(0, 0.5))
+                workers = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+                server.kill()
+        end = time.monotonic() + 60
+        while any(Path(f"/proc/{worker}").exists() for worker in workers):
+            assert time.monotonic() < end, "a worker survives its server"
+            time.sleep(0.1)
+    longest = max(seen, key=len)
+    assert all(np.array_equal(one, two) for steps in seen for one, two in zip(steps, longest, strict=False))
+    assert workers and {path.name[:13] for path in (tmp_path / "temporary").iterdir()} <= {"torchinductor"}
 
 
 def remove(out: Path) -> None:

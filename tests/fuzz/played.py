@@ -17,11 +17,12 @@ from fuzz.surface import Case, Surface
 from helpers.playing import causal_model
 from phenaki.core.errors import PhenakiError
 from phenaki.media.uploads import encode_png
-from phenaki.play.player import FirstSteps, Player
+from phenaki.play.player import FirstSteps, Made, Player, make_together
 from phenaki.play.protocol import parse
 from phenaki.play.recording import Recording, to_picture
 
 MOVES = [{"type": "move", "action": name, "value": 1.5} for name in ("mouse_x", "throttle")]
+START = parse(json.dumps(SOUND[0]))
 STRONG = (1e6, -1e6, 1e38, 1e308, 3, "steps", "temperature", "top_k", "guidance_scale", "mouse_x", "throttle")
 
 
@@ -47,15 +48,20 @@ class Messages(Surface):
         return mutate_bytes(text.encode(), rng).decode(errors="replace") if rng.random() < 0.3 else text
 
     def _play(self, texts: list[str]) -> None:
-        player, said = Player(self.model, 1, FirstSteps()), []
+        """Beside another client, whose video goes on whatever this one says."""
+        first_steps = FirstSteps()
+        player, other = (Player(self.model, 1, first_steps) for _ in range(2))
+        make_together([(other, [START], True)])
+        said = []
         for text in texts:
             try:
-                made = player.make([parse(text)])
+                messages = [parse(text)]
             except PhenakiError as error:
                 said.append(str(error))
                 continue
-            said += [sentence for _, sentence in made.errors]
-            assert made.clip is None or made.clip.dtype == np.uint8
+            made, beside = make_together([(player, messages, True), (other, [], True)])
+            assert isinstance(beside, Made) and beside.clip is not None and not beside.errors
+            said += [str(made)] if isinstance(made, PhenakiError) else [sentence for _, sentence in made.errors]
         if said:
             raise PhenakiError(said[0])
 
@@ -74,7 +80,7 @@ class Replays(Surface):
             *SOUND[1:3],
             *MOVES,
         ):
-            player.make([parse(json.dumps(message))])
+            make_together([(player, [parse(json.dumps(message))], True)])
         self.sound = json.loads(json.dumps(player.snapshot()[1].metadata))
 
     def case(self, rng: Random) -> Case:

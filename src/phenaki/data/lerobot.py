@@ -15,7 +15,7 @@ import numpy as np
 
 from phenaki.core.actions import ActionSpec
 from phenaki.core.errors import BadSample, PhenakiError
-from phenaki.core.reading import read_regular
+from phenaki.core.reading import open_regular, read_regular
 from phenaki.data.actions import to_npy
 from phenaki.data.captions import TimedCaption, clean_captions
 from phenaki.data.sample import EncodedSample
@@ -252,7 +252,7 @@ def _read_parquet(path: Path, columns: Sequence[str] | None = None) -> dict[str,
     except ImportError as error:
         raise PhenakiError(f"'{path}' is Parquet, for which pip install \"phenaki[data]\" is needed.") from error
     try:
-        with parquet.ParquetFile(path) as file:
+        with open_regular(path) as raw, parquet.ParquetFile(raw) as file:
             wanted = [name for name in file.schema_arrow.names if columns is None or name in columns]
             groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
             values = sum(group.column(index).num_values for group in groups for index in range(group.num_columns))
