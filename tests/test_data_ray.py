@@ -28,7 +28,7 @@ from phenaki.data.journal import Journal
 from phenaki.data.packing import PackConfig, pack
 from phenaki.data.ray_cluster import ray_cluster
 from phenaki.data.shards import read_shard
-from phenaki.data.storage import expand
+from phenaki.data.storage import expand, open_atomic
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.data.tokenizing_units import tokenize_on
 from phenaki.tokenizers import CViViT
@@ -169,6 +169,37 @@ def test_a_pack_into_a_bucket_resumes_on_another_machine(
         assert pack(config, progress=False) == report and report.train.samples == 7
         packed = [item for n in range(4) for item, _ in read_shard(f"s3://{BUCKET}/set/train/shard-{n:06d}.tar")]
     assert len({item.key for item in packed}) == len(packed) == 7
+
+
+def test_clips_in_a_bucket_are_packed_without_a_list_of_it(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that the table names, as one machine packs them from a folder, and those that are missing are named."""
+    lines = [f"{number}.mp4,texture {number}" for number in range(7)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,caption", *lines]) + "\n")
+    config = PackConfig((clips,), str(tmp_path / "here"), table=tmp_path / "table.csv", processes=1, validation=0)
+    pack(config, progress=False)
+    with serve_s3():
+        for number in range(7):
+            with open_atomic(f"s3://{BUCKET}/videos/{number}.mp4") as file:
+                file.write((clips / f"{number}.mp4").read_bytes())
+        (tmp_path / "table.csv").write_text("\n".join(["path,caption", *lines, "gone.mp4,none"]) + "\n")
+        for method in ("find", "ls", "glob", "walk"):
+            monkeypatch.setattr(f"fsspec.spec.AbstractFileSystem.{method}", None)
+        monkeypatch.setattr(packing, "open_engine", lambda *_: nullcontext(InProcess()))
+        for cutting in (Cutting(), Cutting(fps=4, seconds=0.5)):
+            there = replace(
+                config, sources=(f"s3://{BUCKET}/videos",), out=f"{tmp_path}/{cutting.fps}", cutting=cutting
+            )
+            report = pack(there, progress=False)
+            assert list(report.refused) == ["gone.mp4"] and "nothing of that name" in report.refused["gone.mp4"]
+    named = {item.metadata["source"]: item for url in expand(f"{tmp_path}/0.0") for item, _ in read_shard(url)}
+    same = {item.metadata["source"]: item for url in expand(f"{tmp_path}/here") for item, _ in read_shard(url)}
+    assert len(named) == 7
+    for name, item in same.items():
+        assert (item.media, item.captions) == (named[name].media, named[name].captions)
+    with pytest.raises(PhenakiError, match="is not listed: name its files in a table"):
+        pack(replace(there, table=None, out=f"{tmp_path}/none"), progress=False)
 
 
 # Ray

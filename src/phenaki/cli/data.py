@@ -44,7 +44,9 @@ OutArgument = Annotated[str, typer.Argument(metavar="OUT", help="Output folder, 
 def pack(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE... OUT", help="Folders of media, then the output folder."),
+        typer.Argument(
+            metavar="SOURCE... OUT", help="Folders of media, at s3:// with a table, then the output folder."
+        ),
     ],
     to: Annotated[
         str | None,
@@ -127,13 +129,14 @@ def pack(
     """
     from phenaki.data.cuts import Cutting
     from phenaki.data.packing import PackConfig, pack
+    from phenaki.data.storage import is_remote
     from phenaki.data.table_rows import Columns
 
     if to is None and len(sources) < 2:
         raise PhenakiError(f"give the sources, then the output folder: phenaki data pack {sources[0]} OUT")
     *sources, out = (*sources, to) if to is not None else sources
     config = PackConfig(
-        sources=tuple(map(Path, sources)),
+        sources=tuple(source if is_remote(source) else Path(source) for source in sources),
         out=out,
         table=table,
         columns=Columns(path_column, caption_column, label_column),

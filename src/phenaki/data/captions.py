@@ -236,6 +236,15 @@ class CaptionTable:
             )
         return self._rows[row]
 
+    def names(self) -> list[str]:
+        """As the table has them, normalized."""
+        return list(self._rows)
+
+    def claim_name(self, name: str) -> Words:
+        """The row of one of `names`."""
+        self._owners[name] = name
+        return self._rows[name]
+
     def unclaimed(self) -> list[str]:
         """Names in the table that no file has claimed."""
         return [name for name in self._rows if name not in self._owners]

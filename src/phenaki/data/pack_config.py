@@ -20,7 +20,7 @@ _NOT_CONTENT = ("out", "processes", "engine", "address")
 class PackConfig:
     """Which sources `pack` writes, and how.
 
-    sources: folders of videos and images.
+    sources: folders of videos and images; at s3:// those that the table names.
     out: a folder, local or at s3://.
     table: captions or labels of the files (`captions.CaptionTable`), instead of tables in the sources.
     columns: of that table, or of theirs.
@@ -35,7 +35,7 @@ class PackConfig:
     camera, states: of LeRobot data, the key of the camera, and whether states are actions too (`lerobot.LeRobot`).
     """
 
-    sources: tuple[Path, ...]
+    sources: tuple[Path | str, ...]
     out: str
     table: Path | None = None
     columns: Columns = Columns()

@@ -15,12 +15,14 @@ import numpy as np
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.core.reading import open_regular
 from phenaki.data.actions import common_spec
+from phenaki.data.bucket import Bucket
 from phenaki.data.captions import CaptionTable
 from phenaki.data.folder import Folder
 from phenaki.data.layouts import layout_table
 from phenaki.data.lerobot import LeRobot
 from phenaki.data.pack_config import PackConfig
 from phenaki.data.sample import EncodedSample
+from phenaki.data.storage import is_remote
 from phenaki.data.table_rows import USUAL_COLUMNS
 
 
@@ -55,7 +57,9 @@ class PackInputs:
         self.duplicates = self._duplicates()
         self.indices = [number for number in range(len(self)) if number not in self.duplicates]
 
-    def _open(self, root: Path, config: PackConfig) -> Folder | LeRobot:
+    def _open(self, root: Path | str, config: PackConfig) -> Folder | LeRobot | Bucket:
+        if is_remote(str(root)):
+            return Bucket(str(root), self.table)
         if config.layout == "lerobot":
             return LeRobot(root, config.camera, config.states)
         table = self.table or layout_table(config.layout, root)
@@ -69,10 +73,10 @@ class PackInputs:
 
     @property
     def roots(self) -> list[Path]:
-        """The folders, as absolute paths."""
-        return [folder.root.absolute() for folder in self.folders]
+        """The folders on this machine, as absolute paths."""
+        return [folder.root.absolute() for folder in self.folders if not isinstance(folder, Bucket)]
 
-    def _find(self, number: int) -> tuple[Folder | LeRobot, int]:
+    def _find(self, number: int) -> tuple[Folder | LeRobot | Bucket, int]:
         at = int(self.order[number])
         folder = bisect.bisect_right(self.ends, at)
         return self.folders[folder], at - (self.ends[folder] - len(self.folders[folder]))

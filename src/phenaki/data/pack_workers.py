@@ -15,12 +15,14 @@ import numpy as np
 from phenaki.core.actions import ActionSpec
 from phenaki.core.errors import BadSample, PhenakiError
 from phenaki.data.actions import read_table, to_npy
+from phenaki.data.bucket import Remote, downloaded
 from phenaki.data.captions import check_caption_starts, cut_captions
 from phenaki.data.cuts import CutClip, Cutting, cut_clips
 from phenaki.data.engines import Engine
 from phenaki.data.pack_inputs import PackInputs, file_digest
 from phenaki.data.pack_report import INTERLACED
 from phenaki.data.sample import EncodedSample
+from phenaki.data.storage import NotThere
 from phenaki.media.frames import ENDING as FRAMES
 from phenaki.media.reader import is_interlaced, probe, read_starts
 from phenaki.media.view import TOLERANCE, visible_frames
@@ -46,19 +48,34 @@ def _make(item: Item, cutting: Cutting, actions: ActionSpec | None) -> MadeClips
     try:
         if isinstance(item, BadSample):
             raise item
-        if item.span is None:
-            digest = file_digest(item.media)
-            encoded = cutting.changes or item.suffix == FRAMES
-            clips = cut_clips(item.media, item.suffix, cutting) if encoded else [_as_it_is(item)]
-        else:
-            digest = hashlib.sha256(f"{item.key} {item.span}".encode()).hexdigest()
-            clips = cut_clips(item.media, item.suffix, cutting, item.span)
-        note = f"it is {INTERLACED}" if is_interlaced(item.media, item.suffix) else ""
-        return MadeClips(digest, _with_conditions(tuple(clips), item, actions), note=note)
+        with downloaded(item) as local:
+            made = _make_local(local, cutting, actions)
+            if local is item:
+                return made
+            clips = (clip._replace(media=_bytes(clip.media)) for clip in made.clips)  # the file goes
+            return made._replace(clips=tuple(clips))
+    except NotThere as error:
+        return MadeClips(refused=str(error))
     except BadSample as error:
         return MadeClips(refused=str(error))
     except OSError as error:
         return MadeClips(refused=f"it cannot be read: {error.strerror or error}")
+
+
+def _make_local(item: EncodedSample, cutting: Cutting, actions: ActionSpec | None) -> MadeClips:
+    if item.span is None:
+        digest = file_digest(item.media)
+        encoded = cutting.changes or item.suffix == FRAMES
+        clips = cut_clips(item.media, item.suffix, cutting) if encoded else [_as_it_is(item)]
+    else:
+        digest = hashlib.sha256(f"{item.key} {item.span}".encode()).hexdigest()
+        clips = cut_clips(item.media, item.suffix, cutting, item.span)
+    note = f"it is {INTERLACED}" if is_interlaced(item.media, item.suffix) else ""
+    return MadeClips(digest, _with_conditions(tuple(clips), item, actions), note=note)
+
+
+def _bytes(media: bytes | Path) -> bytes:
+    return media if isinstance(media, bytes) else media.read_bytes()
 
 
 def _with_conditions(
@@ -109,7 +126,7 @@ def _units(items: Iterable[Item], count: int) -> Iterator[list[Item]]:
     size = 0
     for item in map(_absolute, items):
         unit.append(item)
-        with suppress(OSError):  # it is refused when it is read
+        with suppress(OSError):  # it is refused when it is read, or lies in a bucket
             size += os.path.getsize(item.media) if isinstance(item, EncodedSample) else 0
         if len(unit) == count or size >= _UNIT_BYTES:
             yield unit
@@ -120,7 +137,7 @@ def _units(items: Iterable[Item], count: int) -> Iterator[list[Item]]:
 
 def _absolute(item: Item) -> Item:
     """Its files by paths that hold in any working directory."""
-    if isinstance(item, BadSample):
+    if isinstance(item, BadSample) or isinstance(item.media, Remote):
         return item
     actions = item.actions.absolute() if isinstance(item.actions, Path) else item.actions
     return item._replace(media=item.media.absolute(), actions=actions)

@@ -16,7 +16,8 @@ class EncodedSample(NamedTuple):
     """A sample of a folder or shard, nothing of it decoded yet.
 
     key: for error messages, such as "shard-000003.tar/clip_0012" or a path inside its folder; unique in its source.
-    media: the bytes of the file, or the path of a local one, which is read when it is decoded.
+    media: the bytes of the file, or the path of a local one, which is read when it is decoded; in packing also the URL
+        of one in a bucket (`bucket.Remote`).
     suffix: of the media file, lower case with the dot, such as ".mp4".
     captions: one is drawn at each use; may be empty.
     timed_captions: instead of those, captions that change, with the second at which each begins.
