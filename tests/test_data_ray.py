@@ -214,7 +214,11 @@ def cluster() -> Iterator[Any]:
     machine = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        made = Cluster(initialize_head=True, head_node_args=machine | {"include_dashboard": False})
+        for wait in ("raylet_start_wait_time_s", "gcs_server_request_timeout_seconds"):  # the machine may be busy
+            environment.setenv(f"RAY_{wait}", "600")
+        environment.setenv("RAY_agent_register_timeout_ms", "600000")
+        few = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}  # processes
+        made = Cluster(initialize_head=True, head_node_args=machine | few)
         made.add_node(**machine)
         yield made
         made.shutdown()
@@ -268,7 +272,7 @@ def kill_when(cluster: Any, task: str, is_time: Callable[[], bool], killed: list
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_a_worker_killed_at_ten_moments_changes_nothing(
     cluster: Any, thousand: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -295,7 +299,7 @@ def test_a_worker_killed_at_ten_moments_changes_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_a_driver_that_is_killed_leaves_what_the_next_one_resumes(
     cluster: Any, thousand: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -320,7 +324,7 @@ def test_a_driver_that_is_killed_leaves_what_the_next_one_resumes(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_a_unit_whose_worker_is_killed_resumes_on_another(tokenizer: CViViT, cluster: Any, tmp_path: Path) -> None:
     config = TokenizeConfig(SourceConfig("shapes", size=(32, 32)), frames=5, samples=4000)
     here, out, killed = tmp_path / "here", tmp_path / "out", []
