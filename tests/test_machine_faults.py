@@ -88,8 +88,12 @@ def killed(process: BaseProcess, after: float) -> bool:
 def digests(out: Path) -> dict[str, str]:
     """SHA-256 of the files of an output, those with times and those that are not finished aside."""
     files = [out] if out.is_file() else [path for path in out.rglob("*") if path.is_file()]
-    kept = [path for path in files if not RECORDS & set(path.parts) and not any(map(path.match, IN_PROGRESS))]
+    kept = [path for path in files if not RECORDS & set(path.parts) and not _is_in_progress(path)]
     return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in kept}
+
+
+def _is_in_progress(path: Path) -> bool:
+    return any(each.match(pattern) for each in (path, *path.parents) for pattern in IN_PROGRESS)
 
 
 def story(folder: Path) -> None:

@@ -22,7 +22,8 @@ _NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory",
 
 _ORDER = (
     *("generate", "extend", "interpolate", "inpaint", "play", "demo", "models", "info", "push"),
-    *("data", "train", "recipes", "plan", "runs", "evaluate", "compare", "reconstruct", "import", "weights", "doctor"),
+    *("data", "train", "export", "recipes", "plan", "runs", "evaluate", "compare", "reconstruct"),
+    *("import", "weights", "doctor"),
 )
 
 
