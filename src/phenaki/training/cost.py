@@ -264,7 +264,8 @@ def _optimizers_cost(step: Step) -> tuple[int, int]:
             for optimizer in optimizers.optimizers:
                 for group in optimizer.param_groups:
                     group["fused"] = False  # not available on the meta device; its state is the same
-                optimizer.step()
+                with torch.device("cpu"):  # AdamW of torch 2.9 reads its number of steps, which is there
+                    optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 states += [value for state in optimizer.state.values() for value in state.values()]
     return counter.total, sum(value.nbytes for value in states if isinstance(value, Tensor))
