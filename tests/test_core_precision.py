@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from helpers.fake_gpu import DEVICE, FakeGPU
+from helpers.fake_gpu import DEVICE, FakeGPU, needs_fake_gpu
 from phenaki.core import precision
 from phenaki.core.precision import best_device, resolve_device, to_device
 from phenaki.evaluation.pixels import psnr
@@ -35,6 +35,7 @@ def test_a_mac_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert best_device() == torch.device("mps")
 
 
+@needs_fake_gpu
 def test_no_metric_is_float64_on_the_device() -> None:
     """MPS has none."""
     with FakeGPU() as gpu:

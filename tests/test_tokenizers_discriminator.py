@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers.fake_gpu import DEVICE, FakeGPU
+from helpers.fake_gpu import DEVICE, FakeGPU, needs_fake_gpu
 from phenaki.core.errors import PhenakiError
 from phenaki.tokenizers import Conv3D, Conv3DConfig, CViViT, CViViTConfig, QuantizerConfig
 from phenaki.tokenizers.discriminator import (
@@ -141,6 +141,7 @@ def test_the_blur_of_a_gpu_is_that_of_a_cpu(size: tuple[int, int]) -> None:
     assert torch.allclose(_downsample(x, (3, 4)), _downsample_rows(x), atol=1e-5)
 
 
+@needs_fake_gpu
 def test_a_gpu_computes_what_a_cpu_does() -> None:
     """With the gains in the weights, and another blur."""
     network, video = Discriminator(DiscriminatorConfig(width=4, blocks=2)), torch.rand(1, 3, 2, 8, 8)

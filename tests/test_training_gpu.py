@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.fake_gpu import DEVICE, FakeGPU
+from helpers.fake_gpu import DEVICE, FakeGPU, needs_fake_gpu
 from phenaki.core.errors import PhenakiError
 from phenaki.data.batch import collate
 from phenaki.data.tokens import Tokens
@@ -28,6 +28,7 @@ from phenaki.training.optim import OptimizerConfig, Optimizers, averaged
 from phenaki.training.run import Run
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+pytestmark = needs_fake_gpu
 
 
 @pytest.fixture

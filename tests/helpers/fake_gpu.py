@@ -16,12 +16,18 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
-from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
+try:
+    from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+except ImportError:  # torch 2.9
+    _DummyBackendModule, _setup_privateuseone_for_python_backend = object, None
+
+needs_fake_gpu = pytest.mark.skipif(_setup_privateuseone_for_python_backend is None, reason="needs a newer torch")
 NAME = "fakegpu"
 _WAIT = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2", "unique_dim"}
 _WAIT |= {"unique_consecutive", "unique_dim_consecutive", "bincount", "allclose", "_unique"}
@@ -38,8 +44,10 @@ class _Module(_DummyBackendModule):
         return True
 
 
-_setup_privateuseone_for_python_backend(NAME, _Module())  # before torch's first backward pass, which counts devices
-DEVICE = torch.device(NAME, 0)
+DEVICE = torch.device("meta")
+if _setup_privateuseone_for_python_backend is not None:
+    _setup_privateuseone_for_python_backend(NAME, _Module())  # before torch's first backward, which counts devices
+    DEVICE = torch.device(NAME, 0)
 
 
 class DeviceTensor(Tensor):
