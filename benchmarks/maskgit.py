@@ -87,7 +87,7 @@ def sampling_causal(model: CausalTransformer, steps: int = STEPS) -> Run:
             for _ in range(frames):
                 logits_fns = cfg_logits_fns(model, conditions, [GUIDANCE] * config.steps, cache)
                 clip.append(decode(logits_fns, ids, known, model.mask_id, config, rng))
-                model.commit(clip[-1].repeat(2, 1, 1, 1), conditions[1], cache)
+                model.commit(clip[-1].repeat(2, 1, 1, 1), conditions[1], cache, defer=True)
         return torch.cat(clip, dim=1)
 
     return sample

@@ -80,7 +80,8 @@ def play(
         seconds = engine.measure()
         limit = sessions or engine.capacity(seconds)
         address, number = listener.getsockname()[:2]
-        print(f"{engine.name}: {1 / seconds:.1f} frames per second, {pluralize(limit, 'session')} at once", flush=True)
+        rate = engine.workers / seconds  # of several sessions, which are computed in one batch
+        print(f"{engine.name}: {rate:.1f} frames per second in all, {pluralize(limit, 'session')} at once", flush=True)
         print(f"http://{f'[{address}]' if ':' in address else address}:{number} (Ctrl-C stops)", flush=True)
         names = (*(allow_host or ()), socket.gethostname())
         server = make_server(engine, Settings(limit, 60 * idle, tuple(name.lower() for name in names)))

@@ -126,7 +126,8 @@ class Engine:
         return await asyncio.get_running_loop().run_in_executor(self._files, function, *arguments)
 
     def measure(self, steps: int = 4) -> float:
-        """Seconds per frame of a world while all workers are busy, after steps that also warm the model up."""
+        """Seconds per frame that a worker takes for several worlds in one batch while all workers are busy, after steps
+        that also warm the model up."""
         return max([pending.result() for pending in [p.submit(self._call, "measure", steps) for p in self._pools]])
 
     def capacity(self, seconds: float) -> int:

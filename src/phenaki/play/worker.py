@@ -41,7 +41,7 @@ class Worker:
         self._players.pop(session, None)
 
     def measure(self, steps: int) -> float:
-        """Seconds per frame of a world beside others in its batch, after steps that also warm the model up."""
+        """Seconds per frame of several worlds in one batch, after steps that also warm the model up."""
         count = _TOGETHER if self.model.generator.has_cache else 1
         players = [Player(self.model, self.threads, self._first_steps) for _ in range(count)]
         start, times = Start(type="start", prompt=next(iter(self.model.domain.prompts), "a")), []
