@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,11 +19,11 @@ class FSQ(Quantizer):
 
     def __init__(self, config: QuantizerConfig, width: int):
         super().__init__(config, width, len(config.levels))
-        levels = torch.tensor(config.levels)
-        groups = levels.view(config.num_codebooks, -1)
-        strides = torch.cat((torch.ones_like(groups[:, :1]), groups.cumprod(1)[:, :-1]), dim=1).flatten()
-        self.register_buffer("_levels", levels, persistent=False)
-        self.register_buffer("_strides", strides, persistent=False)
+        size = len(config.levels) // config.num_codebooks
+        # In Python: on the meta device, where models are laid out first, torch would import its compiler for this.
+        strides = [math.prod(config.levels[i - i % size : i]) for i in range(len(config.levels))]
+        self.register_buffer("_levels", torch.tensor(config.levels), persistent=False)
+        self.register_buffer("_strides", torch.tensor(strides), persistent=False)
 
     def quantize(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # tanh spans (-0.5, L - 0.5), so each of the L levels gets an equal interval.
