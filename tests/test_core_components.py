@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -247,3 +249,10 @@ def test_json_nested_too_deep_is_a_sentence(folder: Path) -> None:
         (folder / "config.json").write_text('{"type": "tiny", "config": ' + "[" * depth + "]" * depth + "}")
         with pytest.raises(PhenakiError, match="nested too deep"):
             components.load_component(folder, "toy")
+
+
+def test_a_model_loads_without_torchs_compiler() -> None:
+    """On the meta device, tensors that are filled or multiplied would import it, which takes a second."""
+    code = "import sys, phenaki; phenaki.load('shapes-64'); print('torch._dynamo' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "False"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from phenaki.core.errors import PhenakiError
 
@@ -49,7 +50,7 @@ def without_memory(where: str) -> Iterator[None]:
 
     hook = register_module_parameter_registration_hook(check_count)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Unfilled():
             yield
     except PhenakiError:
         raise
@@ -58,6 +59,19 @@ def without_memory(where: str) -> Iterator[None]:
         raise PhenakiError(f"{where}: no network can be built of these sizes: {reason}") from error
     finally:
         hook.remove()
+
+
+class _Unfilled(TorchFunctionMode):
+    """Weights are not filled with random numbers: on the meta device torch would import its compiler for that."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(function, "__name__", "")
+        if name in ("normal_", "uniform_", "trunc_normal_"):
+            return args[0] if args else kwargs["tensor"]
+        if name in ("rand", "randn"):
+            function = torch.empty
+        return function(*args, **kwargs)
 
 
 def available_memory() -> int | None:

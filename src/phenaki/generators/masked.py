@@ -70,7 +70,7 @@ class MaskedTransformer(Generator):
         self.ids = nn.Embedding(self.num_codebooks * (self.vocab_size + 1), width)
         self.first_frame = nn.Parameter(torch.zeros(width))
         self.positions = nn.Linear(2 * FOURIER_BANDS * self.axes, width)
-        self.null_text = nn.Parameter(torch.randn(config.text_width) * 0.02)
+        self.null_text = nn.Parameter(torch.empty(config.text_width).normal_(std=0.02))
         if config.actions is not None:
             self.actions = nn.Linear(config.tokenizer.patch[0] * len(config.actions), width)
             self.unknown_actions = nn.Parameter(torch.zeros(width))
