@@ -57,6 +57,11 @@ def is_path(value: Any) -> bool:
         return False
 
 
+def to_json(data: Any, indent: int | None = None) -> bytes:
+    """Plain data as JSON in UTF-8, with a line break."""
+    return json.dumps(data, ensure_ascii=False, indent=indent).encode() + b"\n"
+
+
 def parse_json(data: str | bytes, where: str) -> Any:
     """Plain data from JSON. Raises PhenakiError, which begins with `where`, for text that is no JSON."""
     try:

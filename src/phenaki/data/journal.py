@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, get_type_hints
 
 from phenaki.core.config import changes
 from phenaki.core.errors import PhenakiError
-from phenaki.core.files import parse_json, parse_json_object, writing
+from phenaki.core.files import parse_json, parse_json_object, to_json, writing
 from phenaki.core.locks import LOCK, lock
 from phenaki.data.shards import Shard
-from phenaki.data.storage import is_remote, join, open_atomic, open_from, read_optional, to_json
+from phenaki.data.storage import check_can_be_written, is_remote, join, open_atomic, open_from, read_optional
 
 JOURNAL = "journal.jsonl"
 SPLITS = ("train", "validation")
@@ -214,6 +214,7 @@ class _RemoteLog:
     """
 
     def __init__(self, out: str) -> None:
+        check_can_be_written(out)
         self.path = join(out, "journal")
         self._count, self._open = 0, b""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from phenaki.core.config import to_dict
 from phenaki.core.errors import BadSample, PhenakiError
-from phenaki.core.files import UNFINISHED
+from phenaki.core.files import UNFINISHED, to_json
 from phenaki.core.progress import track
 from phenaki.data.actions import DATASET
 from phenaki.data.actions import FIELD as ACTIONS
@@ -31,7 +31,7 @@ from phenaki.data.pack_report import REPORT, PackReport, nothing_usable
 from phenaki.data.pack_workers import MadeClips, make_clips
 from phenaki.data.sample import EncodedSample
 from phenaki.data.shards import ShardWriter
-from phenaki.data.storage import check_outside, is_remote, join, to_json, write_json
+from phenaki.data.storage import check_outside, is_remote, join, write_json
 
 
 def pack(config: PackConfig, progress: bool = True) -> PackReport:

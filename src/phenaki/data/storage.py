@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import glob
 import io
-import json
 import os
 import re
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from phenaki.core.errors import PhenakiError
-from phenaki.core.files import write_atomic, writing
+from phenaki.core.files import to_json, write_atomic, writing
 from phenaki.core.reading import open_regular
 
 if TYPE_CHECKING:
@@ -284,14 +283,16 @@ def open_atomic(url: str) -> AbstractContextManager[BinaryIO]:
     return _upload(url) if _protocol(url) else write_atomic(_local(url))
 
 
+def check_can_be_written(url: str) -> None:
+    """Raise PhenakiError for an address of which files are only read."""
+    if _protocol(url) in _HTTP:
+        raise PhenakiError(f"Cannot write '{url}': over http files are only read. Write to a folder or to s3://.")
+
+
 def write_json(url: str, data: Any) -> None:
     """Write plain data as indented JSON, like `open_atomic`."""
     with open_atomic(url) as file:
         file.write(to_json(data, indent=2))
-
-
-def to_json(data: Any, indent: int | None = None) -> bytes:
-    return json.dumps(data, ensure_ascii=False, indent=indent).encode() + b"\n"
 
 
 @contextmanager
@@ -310,8 +311,7 @@ class _Upload(io.RawIOBase):
 
     def __init__(self, url: str) -> None:
         self._url = url
-        if _protocol(url) in _HTTP:
-            raise PhenakiError(f"Cannot write '{url}': over http files are only read. Write to a folder or to s3://.")
+        check_can_be_written(url)
         with _spoken("Cannot write", url):
             files, path = _file_system(url)
             self._file = files.open(path, "wb", block_size=PART, autocommit=False)

@@ -191,7 +191,7 @@ class CausalTransformer(MaskedTransformer):
         if cache.deferred is None:
             x = self._embed(ids, condition, number)[None]
             return self._run(x, condition, condition.visible(grid, number), grid, cache)[-1]
-        both = Condition.concatenate([cache.deferred[1], condition])
+        both = condition.concatenate([cache.deferred[1], condition])
         frames = torch.tensor([number, number + 1], device=ids.device).repeat_interleave(len(ids))
         if number == 0:
             both = replace(both, starts=frames == 0 if both.starts is None else (frames == 0) & both.starts)

@@ -50,7 +50,7 @@ def cfg_conditions(
     """The condition of B prompts and, where `with_null`, that of both branches of guidance in one batch; else the same.
     Arguments are those of `cfg_branches`."""
     branches = cfg_branches(generator, text, with_null, negative, actions)
-    return branches[0], Condition.concatenate(branches)
+    return branches[0], branches[0].concatenate(branches)
 
 
 @torch.no_grad()
