@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from helpers import media_files
 from helpers.servers import BUCKET, serve_s3
+from phenaki.cli import app
+from phenaki.core.components import save_component
 from phenaki.core.errors import PhenakiError
 from phenaki.data import pack_workers, packing
 from phenaki.data.config import SourceConfig
@@ -123,6 +126,20 @@ def test_tokenized_in_units_the_shards_are_those_of_as_many_processes(
     assert again == done
     with pytest.raises(PhenakiError, match="was started with another process count"):
         tokenize_on(InProcess(), config, str(tmp_path / "units"), tokenizer, units=2)
+
+
+def test_the_command_tokenizes_on_the_engine_it_names(
+    tokenizer: CViViT, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("phenaki.data.engines.open_engine", lambda engine, address: nullcontext(InProcess()))
+    save_component(tokenizer, tmp_path / "tokenizer")
+    arguments = ["data", "tokenize", str(clips), str(tmp_path / "command"), "--tokenizer", str(tmp_path / "tokenizer")]
+    ended = CliRunner().invoke(app, [*arguments, "--frames", "5", "--engine", "ray", "--units", "3"])
+    assert (ended.exit_code, ended.stdout) == (0, f"7 samples in 3 shards at {tmp_path / 'command'}; 0 skipped\n")
+    tokenize_on(
+        InProcess(), TokenizeConfig(SourceConfig(str(clips)), frames=5), str(tmp_path / "call"), tokenizer, units=3
+    )
+    assert tree(tmp_path / "command") == tree(tmp_path / "call")
 
 
 def test_bad_samples_are_counted_over_all_units(tokenizer: CViViT, clips: Path, tmp_path: Path) -> None:

@@ -309,7 +309,9 @@ def tokenize(
             done = tokenize(config, out, first_stage, reader, rank, world_size, advance, skipped.append)
         else:
             with open_engine(engine, address) as cluster:
-                done = tokenize_on(cluster, config, out, first_stage, reader, units, advance, skipped.append)
+                done = tokenize_on(
+                    cluster, config, out, first_stage, reader, units, on_written=advance, on_bad=skipped.append
+                )
     for sentence in skipped:
         print(f"skipped: {sentence}")
     listed = ", listed in its .bad.txt files" if done.bad else ""

@@ -33,6 +33,7 @@ def tokenize_on(
     tokenizer: Tokenizer,
     text_encoder: TextEncoder | None = None,
     units: int = 0,
+    *,
     own_units: Iterable[int] | None = None,
     on_written: Callable[[int], None] = lambda written: None,
     on_bad: Callable[[str], None] = lambda sentence: None,

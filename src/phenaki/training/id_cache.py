@@ -93,7 +93,9 @@ def _encode(config: TokenizeConfig, out: str, tokenizer: Tokenizer, workers: int
         def advance(written: int) -> None:
             bar.update(task, completed=written)
 
-        tokenize_on(LocalProcesses(workers), config, out, tokenizer, None, units, own_units, advance)
+        tokenize_on(
+            LocalProcesses(workers), config, out, tokenizer, units=units, own_units=own_units, on_written=advance
+        )
         make_folder(out)
         write_json(done[rank], to_dict(config))
         while not all(read_optional(file) for file in done):
