@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from phenaki.conditioning import WordEncoder
 from phenaki.core.actions import ActionSpec
 from phenaki.core.errors import PhenakiError
-from phenaki.generators import CausalTransformer, CausalTransformerSizes, Components, MaskedTransformer
+from phenaki.generators import CausalTransformer, CausalTransformerSizes, Components, Condition, MaskedTransformer
 from phenaki.media.convert import to_uint8
 from phenaki.pipeline import LiveWorld, Phenaki
 from phenaki.pipeline.world import Event, step_together
@@ -357,6 +357,36 @@ def test_rollouts_in_one_batch_get_the_ids_that_each_gets_alone(
     for one, other in zip(ids(True), ids(False), strict=True):
         assert torch.equal(torch.cat(one), torch.cat(other))
     assert sum(sizes) >= 8  # many were in one batch
+
+
+class OwnCondition(Condition):
+    """A condition of another generator, which knows how to join its own."""
+
+    @staticmethod
+    def concatenate(conditions: Sequence[Condition]) -> OwnCondition:
+        return OwnCondition(**vars(Condition.concatenate(conditions)))
+
+
+def test_a_rollout_joins_conditions_by_their_own_class(model: Phenaki, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, seen = model.generator, []
+    condition, features, commit = generator.condition, generator.features, generator.commit
+
+    def spied_features(ids: torch.Tensor, condition: Condition, *rest: object, **options: object) -> torch.Tensor:
+        seen.append(type(condition))
+        return features(ids, condition, *rest, **options)
+
+    def spied_commit(ids: torch.Tensor, condition: Condition, *rest: object, **options: object) -> None:
+        seen.append(type(condition))
+        commit(ids, condition, *rest, **options)
+
+    monkeypatch.setattr(generator, "condition", lambda *inputs: OwnCondition(**vars(condition(*inputs))))
+    monkeypatch.setattr(generator, "features", spied_features)
+    monkeypatch.setattr(generator, "commit", spied_commit)
+    one, other = play(model, guidance_scale=2.0), play(model, guidance_scale=2.0)
+    for _ in range(3):
+        step_together([one, other])
+    one.rollout.recompute(one.rollout.last.text)
+    assert len(seen) > 8 and set(seen) == {OwnCondition}
 
 
 def test_worlds_that_step_together_have_frames_of_their_own(model: Phenaki) -> None:

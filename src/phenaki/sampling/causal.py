@@ -139,7 +139,7 @@ class CausalRollout:
         """Write a latent frame in a pass of its own."""
         branches = self.branches(frame.text, frame.actions)
         ids = frame.ids.repeat(len(branches), 1, 1, 1)
-        self.components.generator.commit(ids, Condition.concatenate(branches), self.cache)
+        self.components.generator.commit(ids, branches[0].concatenate(branches), self.cache)
         self._note(frame)
 
     def _note(self, frame: LatentFrame) -> None:
@@ -238,17 +238,18 @@ def _generate(
     sampling = first.sampling if first.latent_frames else first.sampling.of_first_frame()
     before = [rollout.branches_of_last() for rollout in rollouts]
     after = [rollout.branches(*inputs) for rollout, *inputs in zip(rollouts, texts, actions, strict=True)]
-    conditions = [Condition.concatenate(branch) for branch in zip(*after, strict=True)]
+    conditions = [branch[0].concatenate(branch) for branch in zip(*after, strict=True)]
     branches = len(conditions)
     cache = KVCache.concatenate([rollout.cache for rollout in rollouts], branches)
     if first.last is not None:
         ids = torch.cat([rollout.last.ids for rollout in rollouts]).repeat(branches, 1, 1, 1)
-        condition = Condition.concatenate([each[branch] for branch in range(branches) for each in before])
+        condition = before[0][0].concatenate([each[branch] for branch in range(branches) for each in before])
         generator.commit(ids, condition, cache, defer=True)
     ids = torch.full((count * first.samples, *first.grid), generator.mask_id, device=device)
     known = torch.zeros(ids.shape, dtype=torch.bool)
     scales = sampling.guidance.scales(sampling.decoding.steps)
-    logits_fns = cfg_logits_fns(generator, (conditions[0], Condition.concatenate(conditions)), scales, cache)
+    both = conditions[0].concatenate(conditions)
+    logits_fns = cfg_logits_fns(generator, (conditions[0], both), scales, cache)
     rng = first.rng if count == 1 else [rollout.rng for rollout in rollouts]
     ids = decode(logits_fns, ids, known, generator.mask_id, sampling.decoding, rng, first.on_step)
     caches = cache.split([rollout.cache for rollout in rollouts], branches)
