@@ -119,7 +119,7 @@ class CViViT(Tokenizer):
         videos: float (B, 3, T, H, W) in [0, 1]."""
         if self.skip is None:
             return
-        self.skip.fit([video * 2 - 1 for video in videos], self.quantizer)
+        self.skip.fit((video * 2 - 1 for video in videos), self.quantizer)
         self.norm_latents.weight.fill_(_START)
         for weight in self.last_layer:
             weight.zero_()

@@ -5,7 +5,7 @@ Shapes: B batch, T frames, H, W pixels; t, h, w grid; D width of latents, d dime
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from phenaki.tokenizers.quantizers.base import Quantizer
 
 _SPREAD = 0.9
 """Standard deviation of each component before a code's tanh: the levels are then about equally frequent."""
+_KEPT = 128  # patches of each clip, so that clips of many pixels take little memory
 
 
 def patchify(video: Tensor, patch: tuple[int, int, int]) -> Tensor:
@@ -53,23 +54,27 @@ class LinearSkip(nn.Module):
         parts = zip(latents.tensor_split([int(first)], dim=1), self.to_pixels, self.patches, strict=True)
         return torch.cat([unpatchify(linear(part), patch) for part, linear, patch in parts if part.shape[1]], dim=2)
 
-    def fit(self, videos: Sequence[Tensor], quantizer: Quantizer) -> None:
+    def fit(self, videos: Iterable[Tensor], quantizer: Quantizer) -> None:
         """Start at the d largest principal components of patches, and at the least squares from their codes to pixels.
 
-        videos: float (B, 3, T, H, W) in [-1, 1]. Raises PhenakiError if there are not enough patches.
+        videos: float (B, 3, T, H, W) in [-1, 1]; some patches of each are kept. Raises PhenakiError if there
+        are not enough.
         """
-        for index, patch in enumerate(self.patches):
-            parts = [video.tensor_split([1], dim=2)[index] for video in videos]
-            pixels = [patchify(part, patch).flatten(0, 3) for part in parts if part.shape[2]]
-            self._fit(torch.cat(pixels) if pixels else None, quantizer, self.to_latents[index], self.to_pixels[index])
+        pixels = [[linear.weight.new_empty(0, linear.in_features)] for linear in self.to_latents]
+        rng = torch.Generator().manual_seed(0)
+        for video in videos:
+            for part, patch, kept in zip(video.tensor_split([1], dim=2), self.patches, pixels, strict=True):
+                rows = patchify(part, patch).flatten(0, 3)
+                kept.append(rows[torch.randperm(len(rows), generator=rng)[: _KEPT * len(video)]])
+        for kept, *maps in zip(pixels, self.to_latents, self.to_pixels, strict=True):
+            self._fit(torch.cat(kept), quantizer, *maps)
 
-    def _fit(self, pixels: Tensor | None, quantizer: Quantizer, encoder: nn.Linear, decoder: nn.Linear) -> None:
+    def _fit(self, pixels: Tensor, quantizer: Quantizer, encoder: nn.Linear, decoder: nn.Linear) -> None:
         """pixels: (n, p*ph*pw*3)."""
-        if pixels is None or len(pixels) <= pixels.shape[1]:
-            count = 0 if pixels is None else len(pixels)
+        if len(pixels) <= pixels.shape[1]:
             raise PhenakiError(
-                f"{count} patches are too few for the principal components of {encoder.in_features} pixels: add clips, "
-                "or set tokenizer.linear_skip=false"
+                f"{len(pixels)} patches are too few for the principal components of {encoder.in_features} pixels: add "
+                "clips, or set tokenizer.linear_skip=false"
             )
         inwards, outwards = quantizer.project_in, quantizer.project_out
         mean = pixels.mean(0)
