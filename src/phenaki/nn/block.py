@@ -38,8 +38,9 @@ def compile_block(block: Block) -> None:
     block.forward = torch.compile(block.forward, dynamic=None if block.dynamic_lengths else False)
 
 
-def check_compiles(device: torch.device, option: str = "run.compile", way_out: str = "take run.compile=false") -> None:
-    """Raise PhenakiError, naming what is missing, unless torch.compile works on the device. `option` asked for it."""
+def check_compiles(device: torch.device, option: str, way_out: str) -> None:
+    """Raise PhenakiError, naming what is missing, unless torch.compile works on the device. option: what asked for it.
+    way_out: the end of the sentence."""
     try:
         torch.compile(torch.sin)(torch.zeros(1, device=device))
     except Exception as error:  # of dynamo, inductor, the compiler, or Triton

@@ -289,7 +289,7 @@ class Phenaki(PretrainedModel):
         Args:
             first: what `start` of `generate` takes, returned unchanged. The generator is conditioned on its last
                 `prime_frames`.
-            last: as `first`; conditions on as many latent frames less one, but at least one.
+            last: as `first`. The generator is conditioned on one latent frame less of it, but at least one.
             frames: 1 + p k of the decoded clip, known frames included; None: as many as the generator writes, which is
                 also the most.
 

@@ -38,8 +38,8 @@ def compiles_blocks(config: RunConfig, device: torch.device) -> bool:
     """Whether run.compile asks for it, or leaves it to the device. Raises PhenakiError if it cannot have it."""
     if config.compile is None and device.type == "cuda":
         with suppress(PhenakiError):
-            check_compiles(device)
+            check_compiles(device, "run.compile", "take run.compile=false")
             return True
     if config.compile:
-        check_compiles(device)
+        check_compiles(device, "run.compile", "take run.compile=false")
     return bool(config.compile)
