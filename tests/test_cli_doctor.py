@@ -74,7 +74,7 @@ def test_bfloat16_is_measured(taken: bool, monkeypatch: pytest.MonkeyPatch) -> N
     assert (finding.kind, finding.way_out) == (("good", "") if taken else ("note", "run.precision=bfloat16"))
 
 
-def no_compiler(device: torch.device) -> None:
+def no_compiler(device: torch.device, option: str, way_out: str) -> None:
     raise PhenakiError("no compiler")
 
 
