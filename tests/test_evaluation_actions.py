@@ -50,6 +50,16 @@ def keys(length: int, rng: np.random.Generator) -> np.ndarray:
     return table
 
 
+def test_the_place_that_a_picture_moved_to_is_likest() -> None:
+    network = InverseDynamics(InverseDynamicsConfig(("left",), (48, 64)))
+    before = torch.randn(2, 8, 12, 16)
+    after = torch.stack([before[0].roll((1, -4), (1, 2)), before[1].roll(3, 2)])
+    likest = network._moved(before, after)[:, :, 1:-1, 6:-6].argmax(1)
+    columns = 2 * network.reach[1] + 1
+    assert network.reach == [1, 6]
+    assert (likest[0] == 2 * columns + 2).all() and (likest[1] == columns + 9).all()  # down 1, across -4; across 3
+
+
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, rng = tmp_path_factory.mktemp("recordings"), np.random.default_rng(0)

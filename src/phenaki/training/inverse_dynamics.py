@@ -35,8 +35,10 @@ _RAREST = 0.02  # rate of a button in a batch, below which its weight rises no f
 class InverseDynamicsSizes:
     """What a recipe chooses; buttons, frame size and rate are those of the data."""
 
-    widths: tuple[int, ...] = (32, 64, 128, 128)
+    features: tuple[int, ...] = (32, 48)
+    widths: tuple[int, ...] = (96, 96, 96)
     hidden: int = 256
+    reach: tuple[float, float] = (0.1, 0.35)
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,9 @@ def train_inverse_dynamics(
             f"'{recipe.data.sources[0].uri}' has no buttons, so no action can be told from its frames: name recordings "
             "whose dataset.json has some"
         )
-    sizes = recipe.inverse_dynamics
-    config = InverseDynamicsConfig(tuple(buttons), recipe.data.image_size, recipe.data.fps, sizes.widths, sizes.hidden)
+    config = InverseDynamicsConfig(
+        tuple(buttons), recipe.data.image_size, recipe.data.fps, **vars(recipe.inverse_dynamics)
+    )
     columns = [spec.index(name) for name in buttons]
     clips = eval_samples(recipe.data, captions=False, actions=True)
     with Run(folder, recipe.run, recipe, resume=resume, overwrite=overwrite) as run:

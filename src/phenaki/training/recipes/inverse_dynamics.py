@@ -25,7 +25,7 @@ def inverse_dynamics_debug() -> InverseDynamicsRecipe:
     recipe = inverse_dynamics_64()
     return replace(
         recipe,
-        inverse_dynamics=InverseDynamicsSizes(widths=(16, 32), hidden=64),
+        inverse_dynamics=InverseDynamicsSizes(features=(16, 16), widths=(16, 32), hidden=64),
         data=replace(recipe.data, size=32, batch=4, lengths=(5,), workers=0),
         run=RunConfig(steps=50, log_every=10, eval_every=50, checkpoint_every=50),
     )
