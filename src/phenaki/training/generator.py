@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from phenaki.generators.losses import (
 from phenaki.pipeline import Domain, save_model
 from phenaki.sampling import SamplingConfig
 from phenaki.tokenizers import Tokenizer
+from phenaki.tokenizers.quantizers import FSQ
 from phenaki.training.config import RunConfig
 from phenaki.training.critic import accuracy, critic_optimizers, score_sampled
 from phenaki.training.gradients import accumulate_gradients, concatenate
@@ -43,7 +45,10 @@ from phenaki.training.trainer import Networks, Trainer
 
 @dataclass(frozen=True)
 class GeneratorRecipe:
-    """The complete configuration of a second-stage run but for the tokenizer, which is given by its folder."""
+    """The complete configuration of a second-stage run but for the tokenizer, which is given by its folder.
+
+    `tie_levels`: codes of FSQ that have a level in common learn from each other (`TiedRowsAdamW`); without effect
+    for learned codebooks."""
 
     generator: GeneratorSizes = field(default_factory=MaskedTransformerSizes)
     text: TextConfig = field(default_factory=WordEncoderConfig)
@@ -52,6 +57,7 @@ class GeneratorRecipe:
     prefix: PrefixConfig = field(default_factory=PrefixConfig)
     loss: GeneratorLossConfig = field(default_factory=GeneratorLossConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
+    tie_levels: bool = False
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -62,6 +68,8 @@ class GeneratorRecipe:
                 f"sampling.rollout.first_frame_alone decodes the first frame as an image, and no step trains on "
                 f"one: set prefix.alone above 0, or add 1 to data.lengths {self.data.lengths}"
             )
+        if self.tie_levels and self.run.strategy == "fsdp":
+            raise PhenakiError("tie_levels needs whole weights: take run.strategy=ddp, or tie_levels=false")
 
 
 def compute_loss(
@@ -130,10 +138,15 @@ def initialize_from(networks: Networks, init: Components) -> None:
         networks[name].load_state_dict(state)
 
 
-def build_optimizers(networks: Networks, recipe: GeneratorRecipe) -> dict[str, Optimizers]:
+def build_optimizers(
+    networks: Networks, recipe: GeneratorRecipe, tokenizer: Tokenizer | None = None
+) -> dict[str, Optimizers]:
     """Those of generator and text encoder, and those of a critic, by the names that they have in checkpoints."""
     learners = [network for name, network in networks.items() if name != "critic"]
-    optimizers = {"optimizers": Optimizers(learners, recipe.optimizer, recipe.run.steps)}
+    quantizer, levels = getattr(tokenizer, "quantizer", None), None
+    if recipe.tie_levels and isinstance(quantizer, FSQ):
+        levels = networks["generator"].tie_levels(quantizer.levels_of_codes())
+    optimizers = {"optimizers": Optimizers(learners, recipe.optimizer, recipe.run.steps, levels)}
     if "critic" in networks:
         optimizers["critic_optimizers"] = critic_optimizers(networks["critic"], recipe)
     return optimizers
@@ -156,7 +169,7 @@ class GeneratorTrainer(Trainer):
                 network.to(run.device).eval().requires_grad_(False)
         self.cross_entropy = MaskedCrossEntropy()
         prepare_layers([self.cross_entropy], replace(recipe.run, strategy="ddp"), run.device)
-        super().__init__(recipe, run, networks, build_optimizers)
+        super().__init__(recipe, run, networks, partial(build_optimizers, tokenizer=inputs.tokenizer))
         self.words = KnownWords(run.folder) if inputs.learned_words(recipe.text) else None
 
     def update(self, batch: Batch, step: int) -> Metrics:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -14,6 +14,7 @@ from phenaki.core.config import bounded, configclass
 from phenaki.nn.block import Block
 from phenaki.training.muon import StackedMuon
 from phenaki.training.sharding import laid_out_as, local, partition_sharded
+from phenaki.training.tied_rows import TiedRowsAdamW
 
 
 @configclass
@@ -37,16 +38,26 @@ class OptimizerConfig:
 
 
 class Optimizers:
-    """The optimizers of networks in training, stepped together under one learning-rate schedule."""
+    """The optimizers of networks in training, stepped together under one learning-rate schedule.
 
-    def __init__(self, modules: Iterable[nn.Module], config: OptimizerConfig, steps: int):
+    levels: of weights whose rows share levels, as `TiedRowsAdamW` takes them."""
+
+    def __init__(
+        self,
+        modules: Iterable[nn.Module],
+        config: OptimizerConfig,
+        steps: int,
+        levels: Mapping[Tensor, Tensor] | None = None,
+    ):
         self.config = config
         self.steps = steps
+        levels = levels or {}
+        shared = {id(weight) for weight in levels}
         hidden, decayed, other = [], [], []
         for module in modules:
             inner = {id(p) for block in module.modules() if isinstance(block, Block) for p in block.parameters()}
             for parameter in module.parameters():
-                if not parameter.requires_grad:
+                if not parameter.requires_grad or id(parameter) in shared:
                     continue
                 if config.kind == "muon" and parameter.ndim == 2 and id(parameter) in inner:
                     hidden.append(parameter)
@@ -54,12 +65,14 @@ class Optimizers:
                     decayed.append(parameter)
                 else:
                     other.append(parameter)
-        self.parameters: list[Tensor] = hidden + decayed + other
+        self.parameters: list[Tensor] = hidden + decayed + other + list(levels)
         self.optimizers: list[torch.optim.Optimizer] = []
         for some, rest in zip(partition_sharded(decayed), partition_sharded(other), strict=True):
             if some or rest or not self.optimizers:
                 groups = [{"params": some, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
                 self.optimizers.append(torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True))
+        if levels:
+            self.optimizers.append(TiedRowsAdamW(levels, config.lr, config.betas, config.weight_decay))
         if hidden:
             settings = {"lr": config.lr, "weight_decay": config.weight_decay}
             self.optimizers.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from phenaki.tokenizers.quantizers.base import Quantizer, QuantizerConfig
@@ -38,6 +39,18 @@ class FSQ(Quantizer):
         ids = ids.unflatten(-1, (-1, self.num_codebooks)) if self.num_codebooks > 1 else ids[..., None]
         size = len(self._levels) // self.num_codebooks
         return self._value(ids.repeat_interleave(size, dim=-1) // self._strides % self._levels)
+
+    def levels_of_codes(self) -> Tensor:
+        """float (codebooks, codes, levels): 1 where a code of a codebook has a level of one of its dimensions."""
+        levels = self._levels.view(self.num_codebooks, -1).tolist()
+        strides = self._strides.view(self.num_codebooks, -1).tolist()
+        codes = torch.arange(self.vocab_size)
+        of_each = [
+            torch.cat([F.one_hot(codes // stride % level, level) for level, stride in zip(*both, strict=True)], dim=-1)
+            for both in zip(levels, strides, strict=True)
+        ]
+        width = max(each.shape[-1] for each in of_each)
+        return torch.stack([F.pad(each, (0, width - each.shape[-1])) for each in of_each]).float()
 
     def _value(self, index: Tensor) -> Tensor:
         """Levels 0..L-1 -> the middle of their interval of (-1, 1)."""

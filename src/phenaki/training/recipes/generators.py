@@ -90,6 +90,7 @@ def causal_laptop_64() -> GeneratorRecipe:
         generator=CausalTransformerSizes(frames=17, width=256, layers=6, window=6),
         text=WordEncoderConfig(width=192, layers=2),
         data=DataConfig(RECORDINGS, batch=4, lengths=(1, 17), length_weights=(0.1, 0.9), seed=1),
+        tie_levels=True,
         loss=GeneratorLossConfig(label_smoothing=0.02, first_frame_weight=2.0, history_noise=0.06),
         optimizer=OptimizerConfig(kind="muon", lr=2e-3, warmup_steps=50, cooldown_fraction=0.5, clip=1.0),
         sampling=SamplingConfig(
