@@ -16,13 +16,18 @@ phenaki data record doom "$out/levels" "${levels[@]}" --train 80 --new-starts 0 
 
 videos=(--data "$out/small/train" --data "$out/levels/train")
 phenaki train tokenizer --recipe cvivit_laptop_64 "${videos[@]}" --out "$out/tokenizer" "${size[@]}"
-phenaki evaluate "$out/tokenizer/tokenizer" --suite reconstruction --data "$out/levels/unseen_maps" --frames 17 \
-    --out "$out/tokenizer.json"
+# Its decoder alone learns texture, so that ids stay.
+phenaki train tokenizer --recipe cvivit_laptop_64 "${videos[@]}" --out "$out/sharper" "${size[@]}" \
+    --init-from "$out/tokenizer/tokenizer" freeze_encoder=true loss.texture=0.1 optimizer.lr=5e-4 \
+    data.lengths=[1,17] data.length_weights=[0.1,0.9] run.steps=500
+tokenizer=$out/sharper/tokenizer
+phenaki evaluate "$tokenizer" --suite reconstruction --data "$out/levels/unseen_maps" --frames 17 --out "$out/tokenizer.json"
 
-phenaki data tokenize "$out/small/train" "$out/tokens" --tokenizer "$out/tokenizer/tokenizer" --frames 0
-phenaki data tokenize "$out/small/new_starts" "$out/tokens_new" --tokenizer "$out/tokenizer/tokenizer" --frames 0
-phenaki train generator --recipe causal_laptop_64 --data "$out/tokens" --tokenizer "$out/tokenizer/tokenizer" \
-    --out "$out/generator" data.size=[48,64] data.fps=8.75 data.validation="$out/tokens_new"
+phenaki data tokenize "$out/small/train" "$out/tokens" --tokenizer "$tokenizer" --frames 0
+phenaki data tokenize "$out/small/new_starts" "$out/tokens_new" --tokenizer "$tokenizer" --frames 0
+phenaki train generator --recipe causal_laptop_64 --data "$out/tokens" --tokenizer "$tokenizer" --out "$out/generator" \
+    data.size=[48,64] data.fps=8.75 data.validation="$out/tokens_new" data.batch=8 optimizer.ema_decay=0.99 \
+    optimizer.cooldown_fraction=0.4 run.steps=1150
 
 phenaki train judge --recipe inverse_dynamics_64 --data "$out/small/train" --out "$out/judge" \
     data.size=[48,64] data.fps=8.75 data.validation="$out/small/new_starts"

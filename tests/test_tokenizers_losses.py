@@ -88,6 +88,17 @@ def test_the_quantizers_terms_have_their_weights(quantizer: QuantizerConfig, wei
     assert code_losses(out, video, tokenizer, TokenizerLossConfig(quantizer=0.0, entropy=0.0)) == {}
 
 
+def test_the_texture_loss_compares_how_much_and_not_where() -> None:
+    torch.manual_seed(0)
+    config, video = TokenizerLossConfig(texture=2.0), torch.rand(1, 3, 2, 16, 16)
+    assert pixel_losses(video + 0.2, video, config)["texture"] == pytest.approx(0, abs=1e-6)
+    blurred = pixel_losses(video.mean((3, 4), keepdim=True).expand_as(video), video, config)["texture"]
+    assert pixel_losses(video.flip(3), video, config)["texture"] < 0.3 * blurred
+    tiles = torch.rand(1, 3, 2, 1, 1) * (torch.arange(16) % 2)  # stripes: moved by a pixel they are no nearer in pixels
+    stripes = tiles.expand(-1, -1, -1, 16, -1)
+    assert pixel_losses(1 - stripes, stripes, config)["texture"] == pytest.approx(0, abs=1e-6)
+
+
 def test_perceptual_losses_have_gradients_for_the_reconstruction_only() -> None:
     torch.manual_seed(0)
     networks = PerceptualNetworks(

@@ -22,6 +22,9 @@ class TokenizerLossConfig:
     l1: float = bounded(0.0, at_least=0)
     gradient: float = bounded(0.0, at_least=0)
     """L1 distance of the differences of neighbouring pixels, for sharper edges."""
+    texture: float = bounded(0.0, at_least=0)
+    """L1 distance of the local strength of those differences, over 4 x 4 pixels: as much texture as in the video, where
+    the code does not say how it lies."""
     quantizer: float = bounded(1.0, at_least=0)
     """Codebook and commitment loss; the latter is also scaled by `tokenizer.quantizer.commitment`."""
     entropy: float = bounded(0.1, at_least=0)
@@ -61,6 +64,9 @@ def pixel_losses(reconstruction: Tensor, video: Tensor, config: TokenizerLossCon
         rows, columns = (error.diff(dim=dim).abs() for dim in (3, 4))
         fraction = config.first_frame_fraction
         losses["gradient"] = config.gradient * (_weighted_mean(rows, fraction) + _weighted_mean(columns, fraction))
+    if config.texture:
+        errors = ((_texture(reconstruction, dim) - _texture(video, dim)).abs() for dim in (3, 4))
+        losses["texture"] = config.texture * sum(_weighted_mean(each, config.first_frame_fraction) for each in errors)
     return losses
 
 
@@ -96,6 +102,13 @@ def sample_frames(count: int, config: TokenizerLossConfig, rng: torch.Generator)
     if not config.frames:
         return torch.arange(count)
     return torch.randperm(count, generator=rng)[: config.frames]
+
+
+def _texture(video: Tensor, dim: int) -> Tensor:
+    """Root mean square, over squares of 4 pixels, of the differences of a video (B, 3, T, H, W) along rows or columns:
+    (B, 3, T, h, w)."""
+    squares = video.float().diff(dim=dim).square().flatten(0, 2)
+    return (F.avg_pool2d(squares, 4, ceil_mode=True) + 1e-6).sqrt().unflatten(0, video.shape[:3])
 
 
 def _weighted_mean(error: Tensor, first: float) -> Tensor:
