@@ -310,6 +310,19 @@ def test_a_result_is_saved_to_a_stream(model: Phenaki, tmp_path: Path) -> None:
             result.save(*arguments)
 
 
+def test_a_name_without_an_ending_is_mp4(model: Phenaki, tmp_path: Path) -> None:
+    result = model.generate("a red circle", frames=3)
+    assert result.save(f"{tmp_path}/name") == result.save(tmp_path / "name") == tmp_path / "name.mp4"
+    assert result.save(f"{tmp_path}/new/") == tmp_path / "new"
+    (tmp_path / "old").mkdir()
+    result.save(tmp_path / "old")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["name.mp4", "new", "old"]
+    for folder in ("new", "old"):
+        assert len(list((tmp_path / folder).glob("frame_*.png"))) == 3
+    with pytest.raises(PhenakiError, match="name of the file to write is empty"):
+        result.save("")
+
+
 def test_a_result_plays_in_a_notebook(model: Phenaki) -> None:
     video = model.generate("a red circle", frames=3)._repr_html_()
     assert video.startswith("<video controls autoplay") and "data:video/mp4;base64,AAAA" in video

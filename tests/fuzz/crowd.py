@@ -42,6 +42,9 @@ class Crowd:
         self.slowest: collections.defaultdict[str, float] = collections.defaultdict(float)
         self.faults: list[str] = []
 
+    def fault(self, sentence: str) -> None:
+        self.faults.append(f"{time.strftime('%H:%M:%S')} {sentence}")
+
     @property
     def lasts(self) -> bool:
         return time.monotonic() < self.end
@@ -57,7 +60,7 @@ class Crowd:
                 ) as socket:
                     await _Visit(self, socket, rng).stay()
             except (ConnectionClosed, AssertionError, TimeoutError, OSError) as error:
-                self.faults.append(f"client {number}: {type(error).__name__}: {error}")
+                self.fault(f"client {number}: {type(error).__name__}: {error}")
                 await asyncio.sleep(1)
 
     async def misbehave(self, number: int) -> None:
@@ -70,10 +73,20 @@ class Crowd:
                 async with asyncio.timeout(90):
                     await MISBEHAVIOURS[name](self.address, rng)
             except AssertionError as error:
-                self.faults.append(f"{name}: {error}")
+                self.fault(f"{name}: {error}")
             except Exception:  # a refusal is what they are after
                 pass
             await asyncio.sleep(rng.uniform(0, 1))
+
+    async def watch(self) -> None:
+        """How long the clients themselves were held up: they answer no ping meanwhile, and then lose their sessions."""
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.1)
+            self.note("client process", before + 0.1)
+
+    def note(self, what: str, since: float) -> None:
+        self.slowest[what] = max(self.slowest[what], time.monotonic() - since)
 
 
 class _Visit:
@@ -97,14 +110,14 @@ class _Visit:
                 assert time.monotonic() >= self.leaves, f"nothing for {limit} s at position {self.position}"
                 break
             if isinstance(message, bytes):
-                self.note("next latent frame", before)
+                self.crowd.note("next latent frame", before)
                 await self.show(HEADER.unpack_from(message)[0])
                 continue
             message = json.loads(message)
             assert message["type"] in ("waiting", "admitted", "started", "note", "model"), f"{message}"
             if message["type"] == "waiting":
                 if self.position is None:
-                    self.note("position in line", asked)
+                    self.crowd.note("position in line", asked)
                 assert self.position is None or message["position"] <= self.position, f"{message} after {self.position}"
                 self.position, limit = message["position"], float("inf")  # until those before have left
                 self.crowd.counts["positions told"] += 1
@@ -122,9 +135,6 @@ class _Visit:
 
     async def send(self, **message: object) -> None:
         await self.socket.send(json.dumps(message))
-
-    def note(self, what: str, since: float) -> None:
-        self.crowd.slowest[what] = max(self.crowd.slowest[what], time.monotonic() - since)
 
 
 # ---- the server
@@ -164,11 +174,13 @@ async def run(address: str, pid: int, minutes: float, clients: int) -> list[str]
     bad = clients // 3
     jobs = [asyncio.create_task(crowd.misbehave(number + 1)) for number in range(bad)]
     jobs += [asyncio.create_task(crowd.behave(number)) for number in range(clients - bad)]
+    watching = asyncio.create_task(crowd.watch())
     while any(not job.done() for job in jobs):
         await asyncio.sleep(2)
         if crowd.lasts:
             sizes.append(memory(pid))
         most = max(most, descriptors(pid))
+    watching.cancel()
     for job in jobs:
         job.result()
     left = time.monotonic() + 60  # half-open ones are ended after 30 s

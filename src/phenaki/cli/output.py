@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phenaki.core.errors import PhenakiError, pluralize
+from phenaki.core.files import with_ending
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,11 +36,9 @@ def output_path(out: str | None, title: str) -> str:
         name = "-".join(re.findall(r"\w+", ascii_only))[:_LONGEST_NAME].strip("-") or "video"
         names = (f"{name}{'' if number == 1 else f'-{number}'}.mp4" for number in count(1))
         return next(name for name in names if not Path(name).exists())
-    if out == str(PIPE) or out.endswith("/") or Path(out).suffix:
-        return out
-    if Path(out).is_dir():
+    if os.path.isdir(out) and not (out.endswith("/") or Path(out).suffix):
         raise PhenakiError(f"'{out}' is a folder: give -o {out}/ for numbered pictures in it, or the name of a file")
-    return f"{out}.mp4"
+    return out if out == str(PIPE) else with_ending(out, ".mp4")
 
 
 class Output:

@@ -92,6 +92,17 @@ def parse_json_object(data: str | bytes, where: str) -> dict[str, Any]:
     return parsed
 
 
+def with_ending(path: str, ending: str) -> str:
+    """`path` as the name of a file, with `ending` if it has none; folders, and what ends in "/", stay as they are.
+
+    Raises PhenakiError for an empty path.
+    """
+    if not path:
+        raise PhenakiError("The name of the file to write is empty.")
+    bare = not (path.endswith(("/", os.sep)) or Path(path).suffix or os.path.isdir(path))
+    return f"{path}{ending}" if bare else path
+
+
 def check_folder(path: str | Path) -> None:
     """Raise PhenakiError unless the folder that `path` lies in exists."""
     path = Path(path)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from phenaki.core.arguments import as_int
 from phenaki.core.errors import PhenakiError
-from phenaki.core.files import writing
+from phenaki.core.files import with_ending, writing
 from phenaki.media.convert import Frames, to_uint8
 from phenaki.media.montage import side_by_side, upscale
 from phenaki.media.writer import write_video
@@ -64,25 +64,29 @@ class Generation:
             case _:
                 return self.video.movedim(1, 2).contiguous()
 
-    def save(self, path: str | os.PathLike[str] | IO[bytes], upscale: int = 1, format: str | None = None) -> None:
-        """Write the samples side by side, each pixel enlarged to `upscale` x `upscale`.
+    def save(
+        self, path: str | os.PathLike[str] | IO[bytes], upscale: int = 1, format: str | None = None
+    ) -> Path | None:
+        """Write the samples side by side, each pixel enlarged to `upscale` x `upscale`; returns the path written.
 
-        The ending decides: .mp4, .gif, .webp (animated), .png (a contact sheet); a path that ends in "/" becomes a
-        folder of numbered PNG files. To a binary stream, `format` ("mp4", ...) decides. Raises PhenakiError where it
-        cannot be written.
+        The ending decides: .mp4, .gif, .webp (animated), .png (a contact sheet); without one, .mp4 is added. A string
+        that ends in "/", or a folder that exists, takes numbered PNG files. To a binary stream, `format` ("mp4", ...)
+        decides. Raises PhenakiError where it cannot be written.
         """
         upscale = as_int(upscale, "upscale")
         clip = sample_grid(self.video, upscale)
         if isinstance(path, (str, os.PathLike)):
             if format is not None:
                 raise PhenakiError(f"format {format!r} is for streams: the ending of '{path}' decides")
+            path = with_ending(os.fspath(path), ".mp4")
             write_video(path, clip, self.fps, self._metadata(upscale))
-            return
+            return Path(path)
         if not hasattr(path, "write"):
             raise PhenakiError(f"a video cannot be saved to {path!r}: pass a path, or a binary stream and format='mp4'")
         if format is None:
             raise PhenakiError("a stream has no ending: pass format='mp4', 'gif', 'webp' or 'png'")
         path.write(encode(clip, self.fps, format, self._metadata(upscale)))
+        return None
 
     def _metadata(self, upscale: int) -> dict[str, Any] | None:
         return {**self.metadata, "upscale": upscale} if self.metadata else None
