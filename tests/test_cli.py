@@ -165,6 +165,7 @@ BAD = [
     (["a", "-o", "a.mp4", "--width", "12"], "width of 8"),
     (["a", "-o", "a.mp4", "--size", "16x16", "--width", "16"], "--size and --width or --height: give one"),
     (["a", "-o", "a.mp4", "--device", "tpu"], "the device 'tpu' cannot be used"),
+    (["a", "-o", "a.mp4", "--device", "vulkan"], "'Vulkan' backend$"),
     (["a", "-o", "a.mp4", "--precision", "float16"], "--precision 'float16': use auto, float32 or bfloat16"),
     (["a", "-o", "a.mp4", "--steps", "0"], "steps 0"),
     (["a", "-o", "a.mp4", "--guidance-scale", "-1"], "guidance_scale -1.0 must be at least 0"),

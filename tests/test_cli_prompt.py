@@ -224,6 +224,24 @@ def test_options_of_other_programs_are_answered_with_ours(typed: str, ours: str)
     )
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (("a red circle",), "say what to do with the prompt, as in phenaki generate 'a red circle'"),
+        (
+            ("generate", "--prompt", "a"),
+            'No such option: --prompt. A prompt has none before it: phenaki generate "a re',
+        ),
+        (("generate", "a", "--seconds", "5"), "No such option: --seconds (Possible options: --frames)"),
+        (("train", "tokenizer", "--batch-size", "4"), "It is a setting of the recipe: write data.batch=VALUE"),
+        (("train", "generator", "--lr=1e-3"), "write optimizer.lr=VALUE, without dashes"),
+        (("train", "masked_debug", "-o", "a"), "phenaki train generator --recipe masked_debug -o a"),
+    ],
+)
+def test_what_stands_elsewhere_is_answered_with_its_name(typed: tuple[str, ...], said: str) -> None:
+    assert said in " ".join(run(*typed, code=2).output.replace("│", "").split())
+
+
 def test_a_text_encoder_that_is_not_there_names_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     from phenaki.core.errors import PhenakiError
     from phenaki.core.hub import local_folder

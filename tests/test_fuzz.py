@@ -55,10 +55,11 @@ def test_the_guard_sees_what_breaks_the_rule(broken: Any, said: str, folder: Pat
 
 
 def test_a_mutation_depends_on_its_generator_alone() -> None:
-    """The odd values stay as they are: lists among them once grew with every mutation, until one took half a minute."""
+    """The odd values stay as they are, and no mutation is so large that writing it takes long."""
     before = repr(ODD)
-    for seed in range(3000):
-        assert len(repr(mutate_json(SOUND[seed % len(SOUND)], Random(seed)))) < 1_000_000
+    for seed in range(12_500):
+        rng = Random(seed)
+        assert len(repr(mutate_json(rng.choice(SOUND), rng))) < 1_000_000
     assert repr(ODD) == before
 
 

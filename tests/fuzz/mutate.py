@@ -92,8 +92,8 @@ def _mutate_json_once(value: Any, rng: Random) -> Any:
             del value[key]
         case 2 if isinstance(value, dict):
             value[rng.choice(("", "a", "__class__", str(key).upper(), "\ud800"))] = copy.deepcopy(rng.choice(ODD))
-        case 3 if isinstance(value, list) and len(value) < 1000:
-            value *= rng.choice((2, 50))
+        case 3 if isinstance(value, list) and len(value) < 10:  # lists of lists would grow without bounds
+            value *= 2 if any(isinstance(item, (list, dict)) for item in value) else rng.choice((2, 50))
         case _:
             value[key] = _mutate_json_once(value[key], rng)
     return value

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import re
+import shlex
 import sys
 import warnings
 from typing import Annotated, Any, NoReturn
@@ -32,6 +33,11 @@ class _Commands(Group):
 
     def list_commands(self, ctx: typer.Context) -> list[str]:
         return sorted(super().list_commands(ctx), key=_ORDER.index)
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
+        if " " in args[0]:
+            raise PhenakiError(f"say what to do with the prompt, as in phenaki generate {shlex.quote(args[0])}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: typer.Context) -> Any:
         try:

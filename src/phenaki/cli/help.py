@@ -11,26 +11,60 @@ from typer.core import TyperCommand, TyperGroup
 _OTHER_NAMES = {
     "--num-frames": "--frames",
     "--video-length": "--frames",
+    "--length": "--frames",
+    "--seconds": "--frames",
+    "--duration": "--frames",
     "--num-inference-steps": "--steps",
     "--cfg-scale": "--guidance-scale",
     "--cond-scale": "--guidance-scale",
     "--num-samples": "--samples",
     "--num-videos-per-prompt": "--samples",
     "--batch-size": "--samples",
+    "--resolution": "--size",
+    "--gpu": "--device",
+    "--checkpoint": "--model",
     "--output": "--out",
     "--outdir": "--out",
+    "--output-dir": "--out",
+    "--config": "--recipe",
     "--name": "--model",
     "--start": "--image",
     "--what": "--suite",
 }
+# What they call settings of a recipe.
+_SETTINGS = {
+    "--steps": "run.steps",
+    "--max-steps": "run.steps",
+    "--batch": "data.batch",
+    "--batch-size": "data.batch",
+    "--lr": "optimizer.lr",
+    "--learning-rate": "optimizer.lr",
+    "--workers": "data.workers",
+    "--num-workers": "data.workers",
+    "--size": "data.size",
+    "--resolution": "data.size",
+    "--fps": "data.fps",
+    "--seed": "run.seed",
+    "--device": "run.device",
+    "--precision": "run.precision",
+}
 
 
-def suggest_option(error: Exception) -> None:
-    """Name our option in the error about an unknown one, where it is another program's or has underscores."""
-    if (name := getattr(error, "option_name", None)) and hasattr(error, "possibilities"):
-        dashed = name.replace("_", "-")
-        if dashed != name or dashed in _OTHER_NAMES:
-            error.possibilities = [_OTHER_NAMES.get(dashed, dashed)]
+def suggest_option(error: Any) -> None:
+    """In the error about an unknown option, name ours, or the argument that stands for it."""
+    if not hasattr(error, "possibilities") or error.ctx is None:
+        return
+    parameters = {parameter.name: parameter for parameter in error.ctx.command.params}
+    options = {option for parameter in parameters.values() for option in parameter.opts}
+    name = error.option_name.replace("_", "-")
+    if _OTHER_NAMES.get(name, name) in options:
+        error.possibilities = [_OTHER_NAMES.get(name, name)]
+    elif name in _SETTINGS and "changes" in parameters:
+        error.possibilities = []
+        error.message += f". It is a setting of the recipe: write {_SETTINGS[name]}=VALUE, without dashes"
+    elif name in ("--prompt", "--prompts", "--text", "-p") and "prompts" in parameters:
+        error.possibilities = []
+        error.message += '. A prompt has none before it: phenaki generate "a red circle"'
 
 
 def _plain(parameter: Any) -> Any:

@@ -8,7 +8,7 @@ import shlex
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
@@ -24,13 +24,20 @@ class _Stages(Group):
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
         if args and args[0].startswith("-") and args[0] not in ctx.help_option_names:
-            from phenaki.training.recipes import stage_of
-
-            named = [word for option, word in pairwise(args) if option in ("--recipe", "-r")]
-            stage = stage_of(named[0]) if named else None
-            known = f"; '{named[0]}' is a {stage} recipe: phenaki train {stage} {shlex.join(args)}" if stage else ""
-            raise PhenakiError(f"train what? Say tokenizer, generator, critic or judge after `phenaki train`{known}")
+            self._ask([word for option, word in pairwise(args) if option in ("--recipe", "-r")], args)
         return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:
+        if "_" in args[0]:
+            self._ask(args[:1], ["--recipe", *args])
+        return super().resolve_command(ctx, args)
+
+    def _ask(self, recipes: list[str], args: list[str]) -> NoReturn:
+        from phenaki.training.recipes import stage_of
+
+        stage = stage_of(recipes[0]) if recipes else None
+        known = f"; '{recipes[0]}' is a {stage} recipe: phenaki train {stage} {shlex.join(args)}" if stage else ""
+        raise PhenakiError(f"train what? Say tokenizer, generator, critic or judge after `phenaki train`{known}")
 
 
 train_app = App(cls=_Stages, help="Train a tokenizer, a generator, a critic, a judge of actions.")

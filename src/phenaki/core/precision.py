@@ -74,7 +74,7 @@ def resolve_device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # depends on how torch was built
-        raise PhenakiError(f"the device '{name}' cannot be used: {str(error).splitlines()[0]}") from error
+        raise PhenakiError(f"the device '{name}' cannot be used: {_first_sentence(error)}") from error
 
 
 def move(networks: Sequence[nn.Module], device: str | int | torch.device) -> None:
@@ -88,8 +88,13 @@ def move(networks: Sequence[nn.Module], device: str | int | torch.device) -> Non
         TypeError,
         ValueError,
     ) as error:  # depends on the build
-        reason = str(error).strip().partition("\n")[0]
-        raise PhenakiError(f"the model cannot be moved to the device {quoted(device)}: {reason}") from error
+        message = f"the model cannot be moved to the device {quoted(device)}: {_first_sentence(error)}"
+        raise PhenakiError(message) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    """What torch says, without its list of backends."""
+    return str(error).strip().partition("\n")[0].partition(". ")[0]
 
 
 def autocast(device: torch.device, precision: Precision = "auto") -> torch.autocast:
