@@ -128,7 +128,7 @@ def override(config: Config, overrides: Sequence[str]) -> Config:
     for change in overrides:
         key, equals, _ = change.partition("=")
         if not equals or not key.strip():
-            raise PhenakiError(f"{quoted(change)} is not an override. Write key=value, for example optimizer.lr=1e-3.")
+            raise PhenakiError(f"{quoted(change)} is not an override. Write key=value without spaces, as in optimizer.lr=1e-3.")
         try:
             merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([change]))
         except Exception as error:  # what OmegaConf raises depends on where it stumbles
@@ -168,6 +168,10 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def _has(values: Any, key: Any) -> bool:
+    return isinstance(values, Mapping) and key in values
+
+
 def _build(cls: type[Config], data: Any, at: str, like: Config | None = None) -> Config:
     """`like`: a configuration whose nested dataclasses have the classes to build."""
     if isinstance(data, cls):
@@ -178,7 +182,8 @@ def _build(cls: type[Config], data: Any, at: str, like: Config | None = None) ->
     inside = f"{at}." if at else ""
     for key in data:
         if key not in fields:
-            nearest = did_you_mean(str(key), fields)
+            inner = [f"'{inside}{name}.{key}'" for name, values in data.items() if _has(values, key)]
+            nearest = f" Did you mean {' or '.join(inner)}?" if inner else did_you_mean(str(key), fields)
             raise PhenakiError(
                 f"Unknown key {quoted(f'{inside}{key}')}.{nearest} {cls.__name__} has: {', '.join(fields)}."
             )
