@@ -23,7 +23,9 @@ from phenaki.core.files import parse_json
 from phenaki.sampling import SamplingConfig
 
 QUICK = {"commands": 4, "media": 20, "shards": 20, "datasets": 10, "models": 10, "arguments": 25}  # others: 15
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from phenaki.generators import Components, MaskedTransformer
 from phenaki.media.reader import read_video
 from phenaki.pipeline import Phenaki, sampling_progress
 from phenaki.pipeline.domain import Domain
-from phenaki.pipeline.words import WORDS
+from phenaki.pipeline.words import MODEL_ATTRIBUTES, RESULT_ATTRIBUTES, WORDS
 from phenaki.tokenizers import CViViT
 
 PROJECT = Path(__file__).parents[1]
@@ -288,6 +289,20 @@ def test_public_names_and_advice() -> None:
     with pytest.raises(AttributeError, match="load a model first: phenaki.load"):
         phenaki.generate  # noqa: B018
     assert (Path(phenaki.__file__).parent / "py.typed").exists()
+
+
+def test_attributes_of_other_libraries_are_answered(model: Phenaki) -> None:
+    result = model.generate("a", frames=3)
+    for owner, name, answer in (
+        (model, "enable_model_cpu_offload", r"to\('cuda'\) moves all"),
+        (model, "vae", "it is tokenizer"),
+        (result, "videos", "it is video, a tensor, or frames"),
+    ):
+        with pytest.raises(AttributeError, match=f"has no attribute '{name}': {answer}"):
+            getattr(owner, name)
+    for owner in (model, result):
+        assert not hasattr(owner, "framse") and copy.copy(owner) is not owner
+        assert not [name for name in (*MODEL_ATTRIBUTES, *RESULT_ATTRIBUTES) if hasattr(owner, name)]
 
 
 # ---- results

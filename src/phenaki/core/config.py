@@ -128,7 +128,9 @@ def override(config: Config, overrides: Sequence[str]) -> Config:
     for change in overrides:
         key, equals, _ = change.partition("=")
         if not equals or not key.strip():
-            raise PhenakiError(f"{quoted(change)} is not an override. Write key=value without spaces, as in optimizer.lr=1e-3.")
+            raise PhenakiError(
+                f"{quoted(change)} is not an override. Write key=value without spaces, as in optimizer.lr=1e-3."
+            )
         try:
             merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([change]))
         except Exception as error:  # what OmegaConf raises depends on where it stumbles

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from functools import cached_property
 from pathlib import Path
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 import torch
 
@@ -21,7 +21,7 @@ from phenaki.nn.block import blocks, check_compiles, compile_block
 from phenaki.pipeline.card import model_summary
 from phenaki.pipeline.domain import Domain
 from phenaki.pipeline.loading import load_model, save_model
-from phenaki.pipeline.words import LoadOptions, other_words
+from phenaki.pipeline.words import MODEL_ATTRIBUTES, LoadOptions, no_attribute, other_words
 from phenaki.sampling import SamplingConfig
 
 
@@ -114,6 +114,11 @@ class PretrainedModel:
         if self.domain.prompts:
             lines.append(f"  try        {self.domain.prompts[0]!r}")
         return "\n".join(lines)
+
+    if not TYPE_CHECKING:  # which would take any name then
+
+        def __getattr__(self, name):
+            raise no_attribute(self, name, MODEL_ATTRIBUTES)
 
     # ---- folders
 

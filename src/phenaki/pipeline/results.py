@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -22,6 +22,7 @@ from phenaki.core.files import with_ending, writing
 from phenaki.media.convert import Frames, to_uint8
 from phenaki.media.montage import side_by_side, upscale
 from phenaki.media.writer import write_video
+from phenaki.pipeline.words import RESULT_ATTRIBUTES, no_attribute
 
 LARGEST = 16_383  # pixels a side that H.264 and WebP both hold
 OutputType = Literal["pil", "np", "pt"]
@@ -87,6 +88,11 @@ class Generation:
             raise PhenakiError("a stream has no ending: pass format='mp4', 'gif', 'webp' or 'png'")
         path.write(encode(clip, self.fps, format, self._metadata(upscale)))
         return None
+
+    if not TYPE_CHECKING:  # which would take any name then
+
+        def __getattr__(self, name):
+            raise no_attribute(self, name, RESULT_ATTRIBUTES)
 
     def _metadata(self, upscale: int) -> dict[str, Any] | None:
         return {**self.metadata, "upscale": upscale} if self.metadata else None

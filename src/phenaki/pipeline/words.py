@@ -72,6 +72,56 @@ WORDS = {
 """By name; `docs/python.md` lists them."""
 
 
+_SMALL = "models are small: to('cuda') moves all of one, and stream() holds a scene at a time"
+_SAVE = "call save(path), where the ending decides"
+
+MODEL_ATTRIBUTES = {
+    "vae": "it is tokenizer",
+    "unet": "it is generator",
+    "transformer": "it is generator",
+    "maskgit": "it is generator",
+    "scheduler": "its settings are sampling, and arguments of generate()",
+    "config": "see sampling, domain, and the config of tokenizer and generator",
+    "dtype": "the precision of matrix products is components.precision; weights are float32",
+    "cuda": "call to('cuda')",
+    "cpu": "call to('cpu')",
+    "half": "call to(torch.bfloat16)",
+    "bfloat16": "call to(torch.bfloat16)",
+    "float": "call to(torch.float32)",
+    "eval": "it never trains; leave it out",
+    "train": "training is a command: phenaki train --help",
+    "parameters": "see components.networks",
+    "sample": "call generate()",
+    "make_video": "call generate(), which takes a prompt per scene",
+    "save": "call save_pretrained(folder)",
+    "set_progress_bar_config": "pass progress=False",
+    "enable_model_cpu_offload": _SMALL,
+    "enable_sequential_cpu_offload": _SMALL,
+    "enable_attention_slicing": _SMALL,
+    "enable_vae_slicing": _SMALL,
+    "enable_vae_tiling": _SMALL,
+    "enable_xformers_memory_efficient_attention": "attention is PyTorch's own; leave it out",
+    "load_lora_weights": "train with --init-from instead",
+}
+RESULT_ATTRIBUTES = {
+    "videos": "it is video, a tensor, or frames, PIL pictures",
+    "images": "it is frames",
+    "show": "a notebook plays the result itself; elsewhere " + _SAVE,
+    "export_to_video": _SAVE,
+    "to_gif": _SAVE,
+    "write": _SAVE,
+    "shape": "it is video.shape",
+}
+"""What models and results of other libraries have, and what to use here."""
+
+
+def no_attribute(owner: object, name: str, advice: Mapping[str, str]) -> AttributeError:
+    """The error about an attribute that there is not, with what stands for it."""
+    answer = f": {advice[name]}" if name in advice else ""
+    message = f"'{type(owner).__name__}' object has no attribute '{name}'{answer}"
+    return AttributeError(message, name=name, obj=owner)
+
+
 class OtherWords(TypedDict, total=False):
     """Names that calls take beside their own (`WORDS`)."""
 
