@@ -294,7 +294,7 @@ def test_public_names_and_advice() -> None:
 def test_attributes_of_other_libraries_are_answered(model: Phenaki) -> None:
     result = model.generate("a", frames=3)
     for owner, name, answer in (
-        (model, "enable_model_cpu_offload", r"to\('cuda'\) moves all"),
+        (model, "enable_model_cpu_offload", r"models are small: to\('cuda'\) moves all"),
         (model, "vae", "it is tokenizer"),
         (result, "videos", "it is video, a tensor, or frames"),
     ):

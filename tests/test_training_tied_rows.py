@@ -107,6 +107,22 @@ def test_its_state_is_saved_and_restored() -> None:
     assert torch.equal(generator.ids.weight, after)
 
 
+def test_a_restored_state_is_on_the_device_of_the_weights() -> None:
+    def optimizer(device: str) -> tuple[nn.Parameter, TiedRowsAdamW]:
+        weight = nn.Parameter(torch.ones(4, 2, device=device))
+        weight.grad = torch.ones_like(weight)
+        made = TiedRowsAdamW({weight: torch.ones(4, 1)}, lr=0.1, betas=(0.9, 0.99))
+        made.found_inf = torch.zeros((), device=device)
+        return weight, made
+
+    _, saved = optimizer("cpu")
+    saved.step()
+    weight, restored = optimizer("meta")
+    restored.load_state_dict(saved.state_dict())
+    restored.step()
+    assert {value.device.type for value in restored.state[weight].values()} == {"meta"}
+
+
 def test_sharded_weights_do_not_tie_levels() -> None:
     with pytest.raises(PhenakiError, match="tie_levels needs whole weights"):
         override(causal_laptop_64(), ["run.strategy=fsdp"])

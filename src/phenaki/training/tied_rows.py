@@ -37,7 +37,7 @@ class TiedRowsAdamW(torch.optim.Optimizer):
                 levels, state = self._levels[id(weight)], self.state[weight]
                 if not state:
                     state["step"] = torch.zeros((), device=weight.device)
-                state["step"] += kept
+                state["step"] = state["step"].to(weight.device) + kept  # torch loads it to the CPU
                 update = self._update("rows", weight.grad, state, group)
                 update += levels @ self._update("levels", levels.T @ weight.grad, state, group)
                 update.add_(weight, alpha=group["weight_decay"]).mul_(group["lr"])
