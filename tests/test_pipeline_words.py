@@ -20,6 +20,7 @@ from helpers.sampling import sampling_config
 from phenaki.conditioning import Text, WordEncoder
 from phenaki.core.errors import PhenakiError
 from phenaki.generators import Components, MaskedTransformer
+from phenaki.media.metadata import read_metadata
 from phenaki.media.reader import read_video
 from phenaki.pipeline import Phenaki, sampling_progress
 from phenaki.pipeline.domain import Domain
@@ -109,6 +110,8 @@ def test_words_of_other_libraries(model: Phenaki) -> None:
         ({"latents": None}, "seed= decides"),
         ({"strength": 0.5}, "inpaint"),
         ({"generator": 3}, "one torch.Generator, or seed="),
+        ({"duration": 2}, r"pass frames=, of which there are model.fps in a second"),
+        ({"scenes": ["b"]}, "'prompts' and 'scenes' are the same"),
         ({"framse": 5}, "no argument 'framse'. Did you mean 'frames'"),
         ({"dtype": torch.float16}, "no argument 'dtype'"),
     ],
@@ -253,6 +256,8 @@ def test_precision_is_that_of_the_products(model: Phenaki, monkeypatch: pytest.M
         model.to(torch.float16)
     with pytest.raises(PhenakiError, match="'nowhere'"):
         model.to("nowhere")
+    assert model.to(dtype="bfloat16").components.precision == "bfloat16"
+    assert model.to(dtype="auto").components.precision == "auto"
     assert model.to("cpu", torch.bfloat16).to(device="cpu", dtype=torch.float32).device.type == "cpu"
 
 
@@ -262,7 +267,7 @@ def test_words_of_from_pretrained(model: Phenaki, tmp_path: Path) -> None:
         tmp_path,
         device="cpu",
         subfolder="sub/model",
-        torch_dtype=torch.bfloat16,
+        torch_dtype="bfloat16",
         cache_dir=tmp_path,
         token=None,
         local_files_only=True,
@@ -300,9 +305,9 @@ def test_attributes_of_other_libraries_are_answered(model: Phenaki) -> None:
     ):
         with pytest.raises(AttributeError, match=f"has no attribute '{name}': {answer}"):
             getattr(owner, name)
-    for owner in (model, result):
+    for owner, names in ((model, MODEL_ATTRIBUTES), (result, RESULT_ATTRIBUTES)):
         assert not hasattr(owner, "framse") and copy.copy(owner) is not owner
-        assert not [name for name in (*MODEL_ATTRIBUTES, *RESULT_ATTRIBUTES) if hasattr(owner, name)]
+        assert not [name for name in names if hasattr(owner, name)]
 
 
 # ---- results
@@ -336,6 +341,18 @@ def test_a_name_without_an_ending_is_mp4(model: Phenaki, tmp_path: Path) -> None
         assert len(list((tmp_path / folder).glob("frame_*.png"))) == 3
     with pytest.raises(PhenakiError, match="name of the file to write is empty"):
         result.save("")
+    with pytest.raises(PhenakiError, match="folder to save to is empty"):
+        model.save_pretrained("")
+
+
+def test_a_result_is_saved_at_another_rate(model: Phenaki, tmp_path: Path) -> None:
+    result = model.generate("a red circle", frames=3)
+    result.save(tmp_path / "a.mp4", fps=np.float32(16))
+    assert read_video(tmp_path / "a.mp4").fps == 16
+    result.save(stream := io.BytesIO(), format="webp", fps=16)
+    assert read_metadata(tmp_path / "a.mp4")["fps"] == 16 and stream.getvalue()
+    with pytest.raises(PhenakiError, match="fps"):
+        result.save(tmp_path / "a.mp4", fps="fast")  # type: ignore[arg-type]
 
 
 def test_a_result_plays_in_a_notebook(model: Phenaki) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from phenaki.core.errors import PhenakiError
 
 # What other programs call our options.
 _OTHER_NAMES = {
@@ -74,6 +77,15 @@ def _plain(parameter: Any) -> Any:
 
 
 class Command(TyperCommand):
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """Refuses an empty path, as of a shell's variable that is not set: Python takes it for the current folder."""
+        empty = {option for option, value in pairwise(args) if not value}
+        empty |= {argument[:-1] for argument in args if argument.endswith("=")}
+        for parameter in self.get_params(ctx):
+            if parameter.type.name == "path" and (found := empty.intersection(parameter.opts)):
+                raise PhenakiError(f"{found.pop()} is empty: name a file or a folder")
+        return super().parse_args(ctx, args)
+
     def get_params(self, ctx: typer.Context) -> list[Any]:
         return [_plain(parameter) for parameter in super().get_params(ctx)]
 

@@ -71,6 +71,16 @@ def as_int(value: Any, name: str) -> int:
         raise PhenakiError(f"{name} {value!r}: give a whole number") from error
 
 
+def as_float(value: Any, name: str) -> float:
+    """A float, of numpy or torch too. Raises PhenakiError for anything else."""
+    try:
+        if isinstance(value, (bool, str, bytes)):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PhenakiError(f"{name} {quoted(value)}: give a number") from error
+
+
 def _is_tensor(value: Any) -> bool:
     """Without importing torch, which the command line does late: before that, nothing is a tensor."""
     torch = sys.modules.get("torch")

@@ -116,13 +116,15 @@ def check_dtype(dtype: torch.dtype, dtypes: Sequence[torch.dtype], name: str) ->
         )
 
 
-def precision_of(dtype: torch.dtype) -> Precision:
-    """The precision that a type of tensors stands for. Raises PhenakiError for those in which networks do not run."""
-    known: dict[torch.dtype, Precision] = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-    if dtype not in known:
-        advice = " (float16 overflows where bfloat16 does not)" if dtype == torch.float16 else ""
+def precision_of(dtype: torch.dtype | str) -> Precision:
+    """The precision that a type of tensors, or its name, stands for. Raises PhenakiError for those in which networks do
+    not run."""
+    known: dict[str, Precision] = {"auto": "auto", "float32": "float32", "bfloat16": "bfloat16"}
+    name = str(dtype).removeprefix("torch.")
+    if name not in known:
+        advice = " (float16 overflows where bfloat16 does not)" if name in ("float16", "half") else ""
         raise PhenakiError(f"models run in torch.bfloat16 or torch.float32, not in {dtype}{advice}")
-    return known[dtype]
+    return known[name]
 
 
 def prefers_bfloat16(device: torch.device) -> bool:

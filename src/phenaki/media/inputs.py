@@ -119,7 +119,8 @@ def _channel_axis(shape: tuple[int, ...]) -> int:
     candidates = {3: [2, 0], 4: [3, 1, 0], 5: [4, 1, 2]}.get(len(shape), [])
     axes = [axis for axis in candidates if shape[axis] == 3]
     if not axes:
-        raise PhenakiError(f"a video of shape {shape}: pass {_LAYOUTS}")
+        rgb = "; [..., :3] leaves out the alpha channel" if shape[-1:] == (4,) else ""
+        raise PhenakiError(f"a video of shape {shape}: pass {_LAYOUTS}{rgb}")
     if len(shape) == 4 and axes == [1, 0]:
         raise PhenakiError(f"a video of shape {shape} may be (T, 3, H, W) or (3, T, H, W): pass (1, 3, T, H, W)")
     return axes[0]

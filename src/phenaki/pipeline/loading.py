@@ -111,6 +111,8 @@ def save_model(
     without one. `dtype`: of the stored
     weights (torch.float16: half the size).
     """
+    if not str(folder):
+        raise PhenakiError("the folder to save to is empty: name one")
     folder, networks = Path(folder), components.networks
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ def load(
     name_or_folder: str | Path,
     device: str | int | torch.device = "auto",
     *,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     **options: Unpack[LoadOptions],
 ) -> Any:
     """A whole model (`Phenaki`), or a single tokenizer, generator, text encoder or critic, whichever the folder holds.
@@ -32,7 +32,7 @@ def load(
     folder = hub.resolve(name_or_folder, **options)
     if (folder / MODEL_FILE).is_file():
         model = Phenaki.from_folder(folder, device, str(name_or_folder))
-        return model if dtype is None else model.to(dtype)
+        return model if dtype is None else model.to(dtype=dtype)
     if is_component(folder):
         component: Any = load_component(folder)
         move([component], best_device() if device == "auto" else device)

@@ -73,12 +73,13 @@ class PretrainedModel:
         self,
         *targets: str | int | torch.device | torch.dtype,
         device: str | int | torch.device | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
     ) -> Self:
         """Move all networks to a device such as "cpu" or "cuda", or let them run in torch.bfloat16 or torch.float32.
 
         Weights stay in float32, and norms and quantizers run in it: `dtype` is that of the matrix products. Without
-        one, they run in bfloat16 where that is faster. Raises PhenakiError for a device or a dtype that cannot be used.
+        one, or with "auto", they run in bfloat16 where that is faster. Raises PhenakiError for a device or a dtype that
+        cannot be used.
         """
         for target in targets:
             if isinstance(target, torch.dtype):
@@ -129,7 +130,7 @@ class PretrainedModel:
         name_or_folder: str | Path,
         device: str | int | torch.device = "auto",
         *,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         **options: Unpack[LoadOptions],
     ) -> Self:
         """The model of a name in the package, a folder, or `owner/name` on the Hugging Face hub.
@@ -143,7 +144,7 @@ class PretrainedModel:
         components that are broken or were not built for one another.
         """
         model = cls.from_folder(hub.resolve(name_or_folder, **options), device, str(name_or_folder))
-        return model if dtype is None else model.to(dtype)
+        return model if dtype is None else model.to(dtype=dtype)
 
     @classmethod
     def from_folder(cls, folder: Path, device: str | int | torch.device, name: str = "") -> Self:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from phenaki.core.arguments import as_int
+from phenaki.core.arguments import as_float, as_int
 from phenaki.core.errors import PhenakiError
 from phenaki.core.files import with_ending, writing
 from phenaki.media.convert import Frames, to_uint8
@@ -66,36 +66,39 @@ class Generation:
                 return self.video.movedim(1, 2).contiguous()
 
     def save(
-        self, path: str | os.PathLike[str] | IO[bytes], upscale: int = 1, format: str | None = None
+        self,
+        path: str | os.PathLike[str] | IO[bytes],
+        upscale: int = 1,
+        format: str | None = None,
+        fps: float | None = None,
     ) -> Path | None:
-        """Write the samples side by side, each pixel enlarged to `upscale` x `upscale`; returns the path written.
+        """Write the samples side by side, each pixel enlarged to `upscale` x `upscale`, at `fps` frames per second or
+        the model's; returns the path written.
 
         The ending decides: .mp4, .gif, .webp (animated), .png (a contact sheet); without one, .mp4 is added. A string
         that ends in "/", or a folder that exists, takes numbered PNG files. To a binary stream, `format` ("mp4", ...)
         decides. Raises PhenakiError where it cannot be written.
         """
-        upscale = as_int(upscale, "upscale")
+        upscale, fps = as_int(upscale, "upscale"), self.fps if fps is None else as_float(fps, "fps")
+        metadata = {**self.metadata, "upscale": upscale, "fps": fps} if self.metadata else None
         clip = sample_grid(self.video, upscale)
         if isinstance(path, (str, os.PathLike)):
             if format is not None:
                 raise PhenakiError(f"format {format!r} is for streams: the ending of '{path}' decides")
             path = with_ending(os.fspath(path), ".mp4")
-            write_video(path, clip, self.fps, self._metadata(upscale))
+            write_video(path, clip, fps, metadata)
             return Path(path)
         if not hasattr(path, "write"):
             raise PhenakiError(f"a video cannot be saved to {path!r}: pass a path, or a binary stream and format='mp4'")
         if format is None:
             raise PhenakiError("a stream has no ending: pass format='mp4', 'gif', 'webp' or 'png'")
-        path.write(encode(clip, self.fps, format, self._metadata(upscale)))
+        path.write(encode(clip, fps, format, metadata))
         return None
 
     if not TYPE_CHECKING:  # which would take any name then
 
         def __getattr__(self, name):
             raise no_attribute(self, name, RESULT_ATTRIBUTES)
-
-    def _metadata(self, upscale: int) -> dict[str, Any] | None:
-        return {**self.metadata, "upscale": upscale} if self.metadata else None
 
     def _repr_html_(self) -> str:
         """Plays in Jupyter and marimo."""

@@ -32,6 +32,7 @@ class Word(NamedTuple):
 
 WORDS = {
     "prompt": Word("prompts"),
+    "scenes": Word("prompts"),
     "texts": Word("prompts"),
     "text": Word("prompts"),
     "prompt_embeds": Word("prompts"),
@@ -62,8 +63,9 @@ WORDS = {
     "strength": Word(answer="conditioning frames are kept as they are; inpaint() regenerates what a mask marks"),
     "mask_image": Word(answer="call inpaint(video, mask, prompt)"),
     "video": Word(answer="call extend(video, prompts), or pass start="),
-    "fps": Word(answer="a model has one frame rate, model.fps; save() writes it"),
-    "frame_rate": Word(answer="a model has one frame rate, model.fps; save() writes it"),
+    "duration": Word(answer="pass frames=, of which there are model.fps in a second"),
+    "fps": Word(answer="a model has one frame rate, model.fps; save(path, fps=...) plays it at another"),
+    "frame_rate": Word(answer="a model has one frame rate, model.fps; save(path, fps=...) plays it at another"),
     "return_dict": Word(answer="the result is an object; its videos are result.video and result.frames"),
     "variant": Word(answer="a model has one set of weights; dtype= chooses the precision"),
     "use_safetensors": Word(answer="weights are always safetensors; leave it out"),
@@ -108,7 +110,9 @@ RESULT_ATTRIBUTES = {
     "images": "it is frames",
     "show": "a notebook plays the result itself; elsewhere " + _SAVE,
     "export_to_video": _SAVE,
+    "display": "a notebook plays the result itself; elsewhere " + _SAVE,
     "to_gif": _SAVE,
+    "numpy": "it is clips, uint8, or video.numpy()",
     "write": _SAVE,
     "shape": "it is video.shape",
 }
@@ -143,7 +147,7 @@ class OtherWords(TypedDict, total=False):
 class LoadOptions(HubOptions, total=False):
     """Where a model on the hub is, and other words for arguments."""
 
-    torch_dtype: torch.dtype | None
+    torch_dtype: torch.dtype | str | None
     device_map: str | None
 
 
