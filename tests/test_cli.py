@@ -158,7 +158,7 @@ BAD = [
     (["a", "-o", "nowhere/a.mp4"], "the folder 'nowhere' does not exist"),
     (["a", "-o", "/dev/null/a.mp4"], "Cannot write"),
     (["a", "-o", "a.avi"], r"the ending '.avi', which cannot be written. There are .mp4, .gif, .webp, .png"),
-    (["a", "-o", ""], "name of the file to write is empty"),
+    (["a", "-o", ""], "-o is empty: give a value"),
     (["a", "-o", "."], "'.' is a folder: give -o ./ for numbered pictures"),
     (["a", "-o", "./"], "holds other things"),
     (["a", "-o", "a.mp4", "--size", "12x8"], "height must be a multiple of 8"),

@@ -235,7 +235,7 @@ def test_options_of_other_programs_are_answered_with_ours(typed: str, ours: str)
         (("generate", "a", "--seconds", "5"), "No such option: --seconds (Possible options: --frames)"),
         (("train", "tokenizer", "--batch-size", "4"), "It is a setting of the recipe: write data.batch=VALUE"),
         (("train", "generator", "--lr=1e-3"), "write optimizer.lr=VALUE, without dashes"),
-        (("train", "generator", "-r", "masked_debug", "--out", ""), "--out is empty: name a file or a folder"),
+        (("train", "generator", "-r", "masked_debug", "--out", ""), "--out is empty: give a value, or leave it out"),
         (("generate", "--story=", "-o", "a.mp4"), "--story is empty"),
         (("train", "masked_debug", "-o", "a"), "phenaki train generator --recipe masked_debug -o a"),
     ],

@@ -52,6 +52,8 @@ _SETTINGS = {
     "--precision": "run.precision",
 }
 
+_MAY_BE_EMPTY = {"--negative-prompt", "--template"}
+
 
 def suggest_option(error: Any) -> None:
     """In the error about an unknown option, name ours, or the argument that stands for it."""
@@ -78,12 +80,13 @@ def _plain(parameter: Any) -> Any:
 
 class Command(TyperCommand):
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
-        """Refuses an empty path, as of a shell's variable that is not set: Python takes it for the current folder."""
+        """Refuses an empty value, as of a shell's variable that is not set: as a path it is the current folder."""
         empty = {option for option, value in pairwise(args) if not value}
         empty |= {argument[:-1] for argument in args if argument.endswith("=")}
         for parameter in self.get_params(ctx):
-            if parameter.type.name == "path" and (found := empty.intersection(parameter.opts)):
-                raise PhenakiError(f"{found.pop()} is empty: name a file or a folder")
+            found = empty.intersection(parameter.opts) - _MAY_BE_EMPTY
+            if found and not getattr(parameter, "is_flag", False):
+                raise PhenakiError(f"{found.pop()} is empty: give a value, or leave it out")
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: typer.Context) -> list[Any]:
