@@ -1,0 +1,61 @@
+"""The pictures of examples/crafter: `python docs/pictures/crafter.py FOLDER`, the folder of examples/crafter/run.sh."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from phenaki import Phenaki
+from phenaki.media.convert import to_float, to_uint8
+from phenaki.media.montage import contact_sheet, side_by_side, upscale
+from phenaki.media.reader import read_clip
+from phenaki.media.view import ClipView
+from phenaki.media.writer import write_video
+
+SIZE, FPS, START, SECONDS = (56, 72), 8, 9, 3  # START: frames that play continues
+OUT, PICTURES = Path(sys.argv[1]), Path(__file__).parent
+
+
+def read(split: str, number: int, frames: int) -> tuple[np.ndarray, list[dict[str, str]]]:
+    """The middle of a recording, and its captions: [{"start": seconds, "text": ...}, ...]."""
+    video = OUT / f"clips/{split}/clip_{number:04d}.mp4"
+    view = ClipView(frames, FPS, SIZE, random=False)
+    clip = read_clip(video.read_bytes(), ".mp4", view, np.random.default_rng(0))
+    return clip, json.loads(video.with_suffix(".captions.json").read_text())
+
+
+def save(name: str, picture: np.ndarray) -> None:
+    Image.fromarray(picture).quantize(128).save(PICTURES / f"{name}.png", optimize=True)
+
+
+# recordings: a frame per second, eight seconds from the middle, under the caption of the first
+clips, labels = [], []
+for number in (5, 34, 36):
+    clip, captions = read("train", number, 57)
+    begin = (120 - 57) / 2 / FPS
+    labels.append([caption["text"] for caption in captions if caption["start"] <= begin][-1])
+    clips.append(upscale(clip[::8], 2))
+save("crafter_data", contact_sheet(clips, labels=labels))
+
+# other worlds, and below each what the tokenizer makes of it
+model = Phenaki.from_pretrained(OUT / "generator/model")
+rows = []
+for number in (0, 4, 7):
+    clip, _ = read("new_starts", number, 17)
+    decoded = to_uint8(model.tokenizer.decode(model.tokenizer.encode(to_float(clip))))[0]
+    rows += [upscale(clip[::3], 2), upscale(decoded[::3], 2)]
+save("crafter_reconstruction", contact_sheet(rows))
+
+# from one start, each key held for three seconds: an animation, and five frames of the first second as a picture
+clip, captions = read("new_starts", 2, 120)
+keys, played = model.generator.config.actions.names, []
+for key in keys:
+    world = model.play(captions[0]["text"], start=clip[:START], seed=0)
+    world.press(key)
+    played.append(np.concatenate([clip[START - 1 : START], *(world.step() for _ in range(SECONDS * FPS // 2))]))
+save("crafter_keys", contact_sheet([upscale(each[:9:2], 2) for each in played], labels=keys))
+write_video(PICTURES / "crafter_keys.gif", side_by_side([upscale(each, 2) for each in played]), FPS)
