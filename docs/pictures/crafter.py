@@ -16,7 +16,7 @@ from phenaki.media.reader import read_clip
 from phenaki.media.view import ClipView
 from phenaki.media.writer import write_video
 
-SIZE, FPS, START, SECONDS = (56, 72), 8, 9, 3  # START: frames that play continues
+SIZE, FPS, SECONDS = (56, 72), 8, 3
 OUT, PICTURES = Path(sys.argv[1]), Path(__file__).parent
 
 
@@ -51,11 +51,12 @@ for number in (0, 4, 7):
 save("crafter_reconstruction", contact_sheet(rows))
 
 # from one start, each key held for three seconds: an animation, and five frames of the first second as a picture
-clip, captions = read("new_starts", 2, 120)
+clip, captions = read("new_starts", 5, 120)
+start, caption = clip[52:61], [caption["text"] for caption in captions if caption["start"] <= 60 / FPS][-1]
 keys, played = model.generator.config.actions.names, []
 for key in keys:
-    world = model.play(captions[0]["text"], start=clip[:START], seed=0)
+    world = model.play(caption, start=start, seed=0)
     world.press(key)
-    played.append(np.concatenate([clip[START - 1 : START], *(world.step() for _ in range(SECONDS * FPS // 2))]))
+    played.append(np.concatenate([start[-1:], *(world.step() for _ in range(SECONDS * FPS // 2))]))
 save("crafter_keys", contact_sheet([upscale(each[:9:2], 2) for each in played], labels=keys))
 write_video(PICTURES / "crafter_keys.gif", side_by_side([upscale(each, 2) for each in played]), FPS)
