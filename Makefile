@@ -16,7 +16,7 @@ demo: .venv/installed
 	.venv/bin/python -m phenaki demo
 
 play: .venv/installed-play
-	.venv/bin/python -m phenaki play
+	.venv/bin/python -m phenaki play rooms-64
 
 test: lint
 	.venv/bin/python -m pytest -n auto --dist worksteal
