@@ -184,5 +184,5 @@ def test_ctrl_c_ends_the_sessions(folder: Path) -> None:
             client.step()
             server.send_signal(signal.SIGINT)
             assert client.wait_for("end")["message"] == "the server was stopped"
-        out, errors = server.communicate(timeout=30)
+        out, errors = server.communicate(timeout=120)
     assert (out, errors, server.returncode) == ("stopped\n", "", 0)

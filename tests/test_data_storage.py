@@ -246,7 +246,7 @@ def in_forked_process(function: Callable[[list[str]], object], places: list[str]
     found = context.SimpleQueue()
     child = context.Process(target=lambda: found.put(function(places)), daemon=True)
     child.start()
-    child.join(20)
+    child.join(120)  # of a busy machine
     assert child.exitcode == 0
     return found.get()
 
