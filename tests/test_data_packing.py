@@ -444,7 +444,8 @@ def test_stopped_while_its_processes_start_it_says_one_sentence(
         time.sleep(0.01)
     time.sleep(later)
     os.killpg(process.pid, end) if whole_group else process.send_signal(end)
-    assert process.communicate(timeout=240)[1] == "phenaki: interrupted\n" and process.returncode == 130
+    said = process.communicate(timeout=240)[1].lstrip("\n")  # typer 0.26 begins a line of its own
+    assert said == "phenaki: interrupted\n" and process.returncode == 130
 
 
 def _command(process: str) -> str:
