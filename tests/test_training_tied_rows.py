@@ -10,7 +10,7 @@ from torch import nn
 
 from phenaki.core.config import override
 from phenaki.core.errors import PhenakiError
-from phenaki.generators import MaskedTransformer, MaskedTransformerSizes
+from phenaki.generators import Generator, MaskedTransformer, MaskedTransformerSizes
 from phenaki.tokenizers import TokenizerSpec
 from phenaki.tokenizers.quantizers import FSQ, QuantizerConfig
 from phenaki.training.optim import OptimizerConfig, Optimizers
@@ -126,3 +126,9 @@ def test_a_restored_state_is_on_the_device_of_the_weights() -> None:
 def test_sharded_weights_do_not_tie_levels() -> None:
     with pytest.raises(PhenakiError, match="tie_levels needs whole weights"):
         override(causal_laptop_64(), ["run.strategy=fsdp"])
+
+
+def test_a_generator_of_another_kind_ties_none() -> None:
+    generator = make_generator(16)
+    assert Generator.tie_levels(generator, torch.ones(2, 16, 8)) == {}
+    assert len(Optimizers([generator], OptimizerConfig(), 10, {}).parameters) == len(list(generator.parameters()))

@@ -165,6 +165,12 @@ class Generator(PretrainedComponent, ABC):
         """What `head` turns into logits: (B, t, h, w / C, D), or (M, D) at the M positions `where`. Arguments are those
         of `logits`; a generator that keeps a cache takes `clean` and `cache` too."""
 
+    def tie_levels(self, levels: Tensor) -> dict[Tensor, Tensor]:
+        """The weights with a row for each code, and which levels each row (R, C * L) has, for training; {}: none.
+
+        levels: float (C, V, L), 1 where a code has a level, as `FSQ.levels_of_codes` returns it."""
+        return {}
+
     def logits(
         self,
         ids: Tensor,

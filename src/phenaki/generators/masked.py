@@ -131,9 +131,6 @@ class MaskedTransformer(Generator):
         return self.ids(ids.unflatten(-1, (-1, self.num_codebooks)) + first).sum(-2)
 
     def tie_levels(self, levels: Tensor) -> dict[Tensor, Tensor]:
-        """The weights with a row for each code, and which levels each row (R, C * L) has, for training.
-
-        levels: float (C, V, L), 1 where a code has a level, as `FSQ.levels_of_codes` returns it."""
         rows = {self.head.weight: levels, self.ids.weight: F.pad(levels, (0, 0, 0, 1))}  # the mask id has none
         return {weight: torch.block_diag(*each) for weight, each in rows.items()}
 
