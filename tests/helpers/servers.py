@@ -84,13 +84,17 @@ def serve_files(folder: Path) -> Iterator[FileServer]:
 
 
 class CuttingProxy:
-    """Forwards TCP connections to a port, and drops the next ones after `cuts` bytes of the response."""
+    """Forwards TCP connections to a port, and drops the next ones after `cuts` bytes of the response.
+
+    reachable: whether new connections are let through.
+    """
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         self.cuts: list[int] = []
+        self.reachable = True
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -99,7 +103,10 @@ class CuttingProxy:
                 client = self._listening.accept()[0]
             except OSError:  # closed
                 return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+            if self.reachable:
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+            else:
+                client.close()
 
     def _serve(self, client: socket.socket) -> None:
         with client, socket.create_connection(("127.0.0.1", self._port)) as server:
