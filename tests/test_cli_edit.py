@@ -218,6 +218,7 @@ SAMPLING: dict[str, object] = {
     "guidance_scale": 4.0,
     "guidance_scale_end": 2.0,
     "guidance_fraction": 0.5,
+    "guidance_over": "text",
     "negative_prompt": "a star",
     "temperature": 0.9,
     "temperature_end": 0.5,

@@ -9,8 +9,10 @@ import torch
 
 from helpers.sampling import sampling_config
 from phenaki.conditioning import Text, WordEncoder
+from phenaki.core.actions import ActionSpec
 from phenaki.core.errors import PhenakiError
 from phenaki.generators import Components, Condition, MaskedTransformer
+from phenaki.generators.causal import CausalTransformer, CausalTransformerSizes
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import (
     DecodingConfig,
@@ -21,9 +23,12 @@ from phenaki.sampling import (
     plan_windows,
     sample_ids,
 )
+from phenaki.sampling.config import Over
 from phenaki.sampling.decoding import LogitsFn
+from phenaki.sampling.guidance import cfg_branches
 from phenaki.sampling.scenes import window_sampling
 from phenaki.tokenizers import CViViT
+from phenaki.tokenizers.spec import TokenizerSpec
 
 PROMPTS = ["a red circle", "a blue star moves left"]
 
@@ -48,6 +53,39 @@ def ids(generator: MaskedTransformer) -> torch.Tensor:
 def where(ids: torch.Tensor) -> torch.Tensor:
     """Indices of about half of the flattened ids."""
     return (torch.rand(ids.numel(), generator=torch.Generator().manual_seed(0)) < 0.5).nonzero().squeeze(1)
+
+
+SPEC = TokenizerSpec(vocab_size=31, patch=(2, 8, 8), image_size=(16, 24), fps=8.0)
+STEERED = ActionSpec(("left", "right"), ("button", "button"))
+
+
+@pytest.mark.parametrize("over", ["text", "actions", "both"])
+def test_the_null_branch_hides_what_guidance_is_over(text_encoder: WordEncoder, over: Over) -> None:
+    generator = CausalTransformer(CausalTransformerSizes(width=64, layers=1).config(SPEC, 64, STEERED))
+    generator.precision = "float32"
+    for parameter in generator.parameters():
+        parameter.normal_(std=0.1)
+    text, negative = text_encoder.encode(["a red circle"]), text_encoder.encode(["a star"])
+    actions = torch.ones(1, 1, 4)
+    _, null = cfg_branches(generator, text, True, None, actions, over)
+    hides_text, hides_actions = over != "actions", over != "text"
+    assert bool((null.mask[:, 1:] & text.mask).any()) != hides_text
+    assert torch.equal(null.actions, generator.actions(actions)) != hides_actions
+    _, null = cfg_branches(generator, text, True, negative, actions, over)
+    assert torch.equal(null.keys_values[0][0], generator.condition(negative).keys_values[0][0]) == hides_text
+    assert torch.equal(null.actions, generator.actions(actions)) != hides_actions
+
+
+def test_guidance_over_actions_needs_some(
+    tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder
+) -> None:
+    model = Phenaki(Components(generator, tokenizer, text_encoder), sampling_config(steps=3))
+    with pytest.raises(PhenakiError, match="guidance_over 'both' needs a model that takes actions"):
+        model.generate("a red circle", frames=3, guidance_over="both")
+    with pytest.raises(PhenakiError, match="guidance_over must be one of 'text', 'actions', 'both', not 'keys'"):
+        model.generate("a red circle", frames=3, guidance_over="keys")
+    with pytest.raises(PhenakiError, match="'a star' has no effect in guidance over actions"):
+        sampling_config(guidance_over="actions", negative_prompt="a star")
 
 
 def guided(generator: MaskedTransformer, text: Text, scale: float, negative: Text | None = None) -> LogitsFn:

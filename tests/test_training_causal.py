@@ -18,6 +18,7 @@ from phenaki.data.config import SourceConfig
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.generators import CausalTransformer, CausalTransformerSizes, Components, MaskedTransformer
 from phenaki.pipeline import Phenaki
+from phenaki.sampling.config import Over
 from phenaki.tokenizers import CViViT, QuantizerConfig
 from phenaki.training.generator import (
     GeneratorRecipe,
@@ -147,11 +148,13 @@ def test_critics_are_refused(tmp_path: Path, tokenizer: CViViT) -> None:
         train_generator(recipe(**{"critic.kind": "self"}), tmp_path / "run", tokenizer)
 
 
-def test_guidance_is_distilled(tmp_path: Path, tokenizer: CViViT) -> None:
+@pytest.mark.parametrize("over", ["text", "both"])
+def test_guidance_is_distilled(tmp_path: Path, tokenizer: CViViT, over: Over) -> None:
     """A student of the teacher's weights moves from the conditional logits towards the guided ones."""
     teacher = Phenaki.from_pretrained(train_generator(recipe(**{"run.steps": "30"}), tmp_path / "base", tokenizer))
     teacher = teacher.components
     options = {"loss.distilled_guidance": "4", "run.steps": "40", "optimizer.lr": "1e-3", "loss.text_drop": "0"}
+    options["loss.distilled_over"] = over
     folder = train_generator(recipe(**options), tmp_path / "run", tokenizer, init=teacher)
     student = Phenaki.from_pretrained(folder).components
     ids = torch.randint(125, (4, 5, 4, 4), generator=rng(1))
@@ -160,7 +163,7 @@ def test_guidance_is_distilled(tmp_path: Path, tokenizer: CViViT) -> None:
     (batch,) = make_micro_batches(ids, tokens, masks, torch.zeros(4).bool(), clean=ids, actions=torch.zeros(4, 5, 8))
 
     def distribution(model: Components, scale: float) -> torch.Tensor:
-        return cfg_logits(model, batch, scale).softmax(-1)
+        return cfg_logits(model, batch, scale, over).softmax(-1)
 
     target, before, after = distribution(teacher, 4.0), distribution(teacher, 1.0), distribution(student, 1.0)
     assert (after - target).abs().sum() < 0.9 * (before - target).abs().sum()

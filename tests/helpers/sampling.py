@@ -12,7 +12,7 @@ def sampling_config(**options: Any) -> SamplingConfig:
     guidance = {"negative_prompt": options.pop("negative_prompt", None)}
     guidance |= {
         name: options.pop(f"guidance_{name}")
-        for name in ("scale", "scale_end", "fraction")
+        for name in ("scale", "scale_end", "fraction", "over")
         if f"guidance_{name}" in options
     }
     rollout = {field.name: options.pop(field.name) for field in fields(RolloutConfig) if field.name in options}

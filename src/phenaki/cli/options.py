@@ -61,6 +61,10 @@ class SamplingArgs:
         float | None,
         _sampling("Fraction of the steps that are guided, from the first on; the others cost half.", "X"),
     ] = None
+    guidance_over: Annotated[
+        str | None,
+        _sampling("What guidance amplifies: text, actions (keys are followed more closely), or both.", "NAME"),
+    ] = None
     negative_prompt: Annotated[
         str | None, _sampling("Steer away from this text, in place of the empty prompt.", "TEXT")
     ] = None

@@ -3,6 +3,8 @@ cross-entropy for critics (Token-Critic, 2209.04439)."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,6 +22,7 @@ class GeneratorLossConfig:
 
     `distilled_guidance`: the targets are the logits of the model that the run begins with at this guidance scale (On
     distillation of guided diffusion models, 2210.03142), so that the trained one needs no second branch; 0: the ids.
+    `distilled_over`: what that guidance is over, "text", "actions" or "both".
     """
 
     label_smoothing: float = bounded(0.1, at_least=0, below=1)
@@ -27,6 +30,7 @@ class GeneratorLossConfig:
     action_drop: float = bounded(0.1, at_least=0, at_most=1)
     history_noise: float = bounded(0.0, at_least=0, below=1)
     distilled_guidance: float = bounded(0.0, at_least=0)
+    distilled_over: Literal["text", "actions", "both"] = "text"
     first_frame_weight: float = bounded(1.0, above=0)
 
 

@@ -100,6 +100,10 @@ def check_sampling(sampling: SamplingConfig, options: SamplingOptions, component
     sampling.decoding.check_critic(components.critic is not None)
     if options.get("prime_frames") is not None:
         check_prime_frames(sampling.rollout.prime_frames, components)
+    if sampling.guidance.over != "text" and components.generator.config.actions is None:
+        raise PhenakiError(
+            f"guidance_over '{sampling.guidance.over}' needs a model that takes actions, and this one takes none"
+        )
     if sampling.guidance.negative_prompt is not None:
         try:
             components.text_encoder.check(sampling.guidance.negative_prompt)

@@ -161,7 +161,7 @@ class CausalRollout:
             return self._branches
         guidance = self.sampling.guidance
         negative = negative_text(self.components, guidance, self.samples)
-        return cfg_branches(self.components.generator, text, guidance.uses_cfg, negative, actions)
+        return cfg_branches(self.components.generator, text, guidance.uses_cfg, negative, actions, guidance.over)
 
     def branches_of_last(self) -> list[Condition]:
         """Those of the last latent frame; none if there is none."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field, replace
-from typing import TypedDict, get_args
+from typing import Literal, TypedDict, get_args
 
 from phenaki.core.config import bounded, configclass, from_dict, to_dict
 from phenaki.core.errors import PhenakiError, did_you_mean
 from phenaki.generators.masking import Schedule
 from phenaki.sampling.orders import Order
+
+Over = Literal["text", "actions", "both"]
 
 
 @configclass
@@ -37,10 +39,8 @@ class DecodingConfig:
     typical_p: float = bounded(1.0, above=0, at_most=1)
 
     def __post_init__(self) -> None:
-        for name, known in (("schedule", get_args(Schedule)), ("order", get_args(Order))):
-            value = getattr(self, name)
-            if value not in known:
-                raise PhenakiError(f"{name} {value!r}: there are {', '.join(known)}.{did_you_mean(str(value), known)}")
+        _check_name("schedule", self.schedule, get_args(Schedule))
+        _check_name("order", self.order, get_args(Order))
 
     @property
     def temperatures(self) -> list[float]:
@@ -62,6 +62,8 @@ class GuidanceConfig:
     """Classifier-free guidance (2207.12598).
 
     `scale`: guidance scale, 1 is the plain conditional model; it moves linearly to `scale_end` in the last guided step.
+    `over`: what the second branch does not see, and guidance amplifies: "text", "actions" (keys are followed more
+    closely), or "both".
     `fraction`: of the steps, from the first on, that are guided (rounded, at least one); the others run without the
     second branch, at half the cost. `negative_prompt`: steered away from, in place of the empty prompt.
     """
@@ -70,8 +72,15 @@ class GuidanceConfig:
     scale_end: float | None = bounded(None, at_least=0, at_most=1000)
     fraction: float = bounded(1.0, above=0, at_most=1)
     negative_prompt: str | None = None
+    over: Over = "text"
 
     def __post_init__(self) -> None:
+        _check_name("over", self.over, get_args(Over))
+        if self.negative_prompt is not None and self.over == "actions":
+            raise PhenakiError(
+                f"the negative prompt {self.negative_prompt!r} has no effect in guidance over actions: take it over "
+                "'text' or 'both'"
+            )
         if self.scale_end in (None, self.scale):
             self.check_negative([self.scale])
 
@@ -127,6 +136,7 @@ class SamplingOptions(TypedDict, total=False):
     guidance_scale: float | None
     guidance_scale_end: float | None
     guidance_fraction: float | None
+    guidance_over: Over | None
     negative_prompt: str | None
     prime_frames: int | None
     first_frame_steps: int | None
@@ -136,6 +146,7 @@ _FIELDS = {
     "guidance_scale": ("guidance", "scale"),
     "guidance_scale_end": ("guidance", "scale_end"),
     "guidance_fraction": ("guidance", "fraction"),
+    "guidance_over": ("guidance", "over"),
     "negative_prompt": ("guidance", "negative_prompt"),
     "prime_frames": ("rollout", "prime_frames"),
     "first_frame_steps": ("rollout", "first_frame_steps"),
@@ -181,6 +192,11 @@ class SamplingConfig:
         return replace(
             self, decoding=replace(self.decoding, steps=steps), guidance=replace(self.guidance, fraction=1.0)
         )
+
+
+def _check_name(field: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise PhenakiError(f"{field} {value!r}: there are {', '.join(known)}.{did_you_mean(str(value), known)}")
 
 
 def _interpolate(start: float, end: float | None, steps: int) -> list[float]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from phenaki.conditioning.base import Text
 from phenaki.core.precision import autocast
 from phenaki.generators import Components, Condition, Generator
-from phenaki.sampling.config import GuidanceConfig, SamplingConfig
+from phenaki.sampling.config import GuidanceConfig, Over, SamplingConfig
 from phenaki.sampling.decoding import LogitsFn, ScoresFn, decode
 
 OnStep = Callable[[int], None]
@@ -55,19 +55,31 @@ def cfg_conditions(
 
 @torch.no_grad()
 def cfg_branches(
-    generator: Generator, text: Text, with_null: bool, negative: Text | None = None, actions: Tensor | None = None
+    generator: Generator,
+    text: Text,
+    with_null: bool,
+    negative: Text | None = None,
+    actions: Tensor | None = None,
+    over: Over = "text",
 ) -> list[Condition]:
     """The condition of B prompts and, where `with_null`, that of the null branch of guidance.
 
-    `negative`: a text of B prompts in place of the null branch; its length may differ. Both branches see the actions,
-    float (B, t, A).
+    `negative`: a text of B prompts in place of the empty one; its length may differ. `actions`: float (B, t, A).
+    `over`: what the null branch does not see.
     """
     with autocast(text.embeddings.device, generator.precision):
         condition = generator.condition(text, actions)
         if not with_null:
             return [condition]
         every = text.mask.new_ones(len(text.mask))
-        return [condition, generator.condition(*(text, actions, every) if negative is None else (negative, actions))]
+        hidden = None if over == "text" else every
+        if over == "actions":
+            null = generator.condition(text, actions, None, hidden)
+        elif negative is None:
+            null = generator.condition(text, actions, every, hidden)
+        else:
+            null = generator.condition(negative, actions, None, hidden)
+        return [condition, null]
 
 
 def cfg_logits_fns(

@@ -27,6 +27,7 @@ from phenaki.generators.losses import (
 )
 from phenaki.pipeline import Domain, save_model
 from phenaki.sampling import SamplingConfig
+from phenaki.sampling.config import Over
 from phenaki.tokenizers import Tokenizer
 from phenaki.tokenizers.quantizers import FSQ
 from phenaki.training.config import RunConfig
@@ -91,7 +92,7 @@ def compute_loss(
         loss = cross_entropy(logits, batch.targets, batch.weight, recipe.loss.label_smoothing)
     else:
         with autocast():
-            target = cfg_logits(teacher, batch, recipe.loss.distilled_guidance)
+            target = cfg_logits(teacher, batch, recipe.loss.distilled_guidance, recipe.loss.distilled_over)
         loss = distillation_loss(logits, target, batch.weight)
     loss = batch.fraction * loss
     losses, outputs = {"loss": loss}, {"correct": logits.argmax(-1) == batch.targets}
@@ -103,10 +104,12 @@ def compute_loss(
 
 
 @torch.no_grad()
-def cfg_logits(teacher: Components, batch: GeneratorBatch, scale: float) -> Tensor:
-    """Logits (M, V) of the masked positions with classifier-free guidance."""
+def cfg_logits(teacher: Components, batch: GeneratorBatch, scale: float, over: Over = "text") -> Tensor:
+    """Logits (M, V) of the masked positions with classifier-free guidance over text, actions or both."""
     text, every = batch.encode_text(teacher.text_encoder), torch.ones_like(batch.dropped)
-    null = masked_logits(teacher.generator, text, replace(batch, dropped=every)).float()
+    hidden = {} if over == "actions" else {"dropped": every}
+    hidden |= {} if over == "text" else {"dropped_actions": every}
+    null = masked_logits(teacher.generator, text, replace(batch, **hidden)).float()
     return null + scale * (masked_logits(teacher.generator, text, batch).float() - null)
 
 
@@ -227,6 +230,10 @@ def train_generator(
             raise PhenakiError(
                 f"loss.distilled_guidance {recipe.loss.distilled_guidance} takes its targets from the model that the "
                 "run begins with: name one with a generator of the recipe's type (--init-from)"
+            )
+        if recipe.loss.distilled_over != "text" and inputs.actions is None:
+            raise PhenakiError(
+                f"loss.distilled_over '{recipe.loss.distilled_over}' is for data with actions, and these have none"
             )
         frozen |= {"teacher": fingerprint(init.generator)}
     previews = Previews(recipe, inputs, checker)
