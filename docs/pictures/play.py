@@ -1,6 +1,6 @@
 """The picture of `phenaki play` in the README: light, dark, and on a phone.
 
-`python docs/pictures/play.py MODEL` starts a server and takes it; it needs playwright and Chromium.
+`python docs/pictures/play.py rooms-64` starts a server and takes it; it needs playwright and Chromium.
 """
 
 from __future__ import annotations
@@ -15,11 +15,18 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-PROMPTS = (
-    "a large red circle obeys the arrow keys",
-    "a big green cross follows the arrow keys, on a navy background",
-    "a small blue star is steered by the arrow keys, over black",
-)
+PROMPTS = {
+    "rooms-64": (
+        "the acid hall, an open view: the player walks forward",
+        "the round court, an open view: the player turns around",
+        "the brick room, an open view: the player walks forward",
+    ),
+    "shapes-64-causal": (
+        "a large red circle obeys the arrow keys",
+        "a big green cross follows the arrow keys, on a navy background",
+        "a small blue star is steered by the arrow keys, over black",
+    ),
+}
 PICTURE, GAP, HEIGHT = Path(__file__).with_name("play.png"), 24, 560
 SECONDS = 12  # of play before the picture
 
@@ -55,7 +62,7 @@ def main(model: str) -> None:
             views = ((1180, "light", "ArrowLeft"), (1180, "dark", "ArrowRight"), (390, "dark", "ArrowUp"))
             pictures = [
                 screenshot(browser, address, width, scheme, prompt, key)
-                for (width, scheme, key), prompt in zip(views, PROMPTS, strict=True)
+                for (width, scheme, key), prompt in zip(views, PROMPTS[model], strict=True)
             ]
             browser.close()
         finally:
