@@ -9,7 +9,7 @@ import torch
 
 from helpers.fake_gpu import DEVICE, FakeGPU, needs_fake_gpu
 from phenaki.core import precision
-from phenaki.core.precision import best_device, resolve_device, to_device
+from phenaki.core.precision import autocast, best_device, resolve_device, to_device, with_cast_weights
 from phenaki.evaluation.pixels import psnr
 from phenaki.tokenizers import code_usage
 
@@ -90,3 +90,26 @@ def test_the_fake_device_sees_copies_that_wait() -> None:
             gpu.syncs.clear()
             make()
             assert len(gpu.syncs) == waits
+
+
+def test_cast_weights_give_the_same_results() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Linear(64, 64), torch.nn.LayerNorm(64), torch.nn.Linear(64, 3)
+    ).requires_grad_(False)
+    x, cpu = torch.randn(5, 64), torch.device("cpu")
+    copy = with_cast_weights(network, cpu, "bfloat16")
+    with autocast(cpu, "bfloat16"):
+        assert torch.equal(copy(x), network(x))
+    assert copy[0].weight.dtype == torch.bfloat16 and network[0].weight.dtype == torch.float32
+    assert copy[1].weight is network[1].weight
+    assert with_cast_weights(network, cpu, "bfloat16") is copy
+    network[0].weight.mul_(2)
+    assert torch.equal(with_cast_weights(network, cpu, "bfloat16")[0].weight, network[0].weight.bfloat16())
+
+
+def test_nothing_is_copied_where_nothing_is_cast() -> None:
+    network = torch.nn.Linear(4, 4)
+    assert with_cast_weights(network, torch.device("cpu"), "float32") is network
+    network.forward = network.forward  # as compiled blocks have it
+    assert with_cast_weights(network, torch.device("cpu"), "bfloat16") is network

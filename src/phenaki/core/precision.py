@@ -6,8 +6,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from copy import deepcopy
 from functools import cache
-from typing import Literal
+from typing import Literal, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from phenaki.core.errors import PhenakiError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Autocast = Callable[[], AbstractContextManager]
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def best_device() -> torch.device:
@@ -103,8 +106,40 @@ def autocast(device: torch.device, precision: Precision = "auto") -> torch.autoc
     "auto" is bfloat16 on CUDA and on CPUs with instructions for it (AMX, AVX512-BF16), float32 elsewhere. Losses,
     quantizers and softmax statistics stay in float32: the code that computes them casts.
     """
-    use_bfloat16 = precision == "bfloat16" or (precision == "auto" and prefers_bfloat16(device))
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=use_bfloat16)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=uses_bfloat16(device, precision))
+
+
+def uses_bfloat16(device: torch.device, precision: Precision) -> bool:
+    """Whether `autocast` has an effect."""
+    return precision == "bfloat16" or (precision == "auto" and prefers_bfloat16(device))
+
+
+_cast: WeakKeyDictionary[nn.Module, tuple[object, nn.Module]] = WeakKeyDictionary()
+
+
+def with_cast_weights(network: Network, device: torch.device, precision: Precision = "auto") -> Network:
+    """A copy for many passes under `autocast`, which casts weights anew in every region: linear layers have weights of
+    its type, all others share theirs with the network. Results are the same, bit for bit.
+
+    The copy stays the same until weights change. The network itself is returned where nothing is cast, and if it is
+    compiled, which fuses casts. All its linear layers must run under autocast.
+    """
+    is_compiled = any("forward" in vars(module) for module in network.modules())
+    if is_compiled or not uses_bfloat16(device, precision):
+        return network
+    weights = list(network.parameters())
+    version = [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights]
+    if (held := _cast.get(network)) is None or held[0] != version:
+        tensors = {id(tensor): tensor for tensor in (*weights, *network.buffers())}
+        copy = deepcopy(network, tensors)
+        for layer in copy.modules():
+            if isinstance(layer, nn.Linear):
+                for name, weight in tuple(layer.named_parameters(recurse=False)):
+                    if weight.dtype != torch.float32:  # autocast leaves float64 as it is
+                        continue
+                    setattr(layer, name, nn.Parameter(weight.detach().bfloat16(), requires_grad=False))
+        held = _cast[network] = version, copy
+    return held[1]
 
 
 def check_dtype(dtype: torch.dtype, dtypes: Sequence[torch.dtype], name: str) -> None:

@@ -212,5 +212,9 @@ class Generator(PretrainedComponent, ABC):
         """
         raise self._no_cache()
 
+    def with_cast_weights(self) -> Generator:
+        """This generator, or a copy for sampling whose weights need no cast in every pass; ids are the same."""
+        return self
+
     def _no_cache(self) -> PhenakiError:
         return PhenakiError(f"{type(self).__name__} keeps no cache: it sees a whole clip at once")

@@ -16,6 +16,7 @@ from phenaki.conditioning.base import Text
 from phenaki.core.actions import ActionSpec
 from phenaki.core.errors import PhenakiError
 from phenaki.core.grid import latent_frames
+from phenaki.core.precision import with_cast_weights
 from phenaki.generators.base import Condition, Generator, every_frame
 from phenaki.nn.attention import HEAD_DIM
 from phenaki.nn.linear import RaggedLinear
@@ -121,6 +122,9 @@ class MaskedTransformer(Generator):
             frames = torch.cat((every, frames), dim=1)
         keys_values = [layer.cross.keys_values(embeddings) for layer in self.layers]
         return Condition(keys_values, mask, frames, self._embed_actions(actions, drop_actions, len(mask)), starts)
+
+    def with_cast_weights(self) -> Generator:
+        return with_cast_weights(self, self.head.weight.device, self.precision)
 
     def embed_ids(self, ids: Tensor) -> Tensor:
         """ids (B, t, h, w) -> (B, t, h, w / C, D): the sum of the embeddings of a position's ids, a table for each

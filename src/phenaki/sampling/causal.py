@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -63,7 +64,8 @@ class CausalRollout:
                 f"a {type(generator).__name__} writes whole clips and cannot be steered between two frames: use a "
                 "causal generator"
             )
-        self.components, self.sampling, self.rng, self.on_step = components, sampling, rng, on_step
+        self.components = replace(components, generator=generator.with_cast_weights())
+        self.sampling, self.rng, self.on_step = sampling, rng, on_step
         self.samples, self._start = samples, None
         size = tokenizer.config.image_size if size is None else size
         if start is not None:
