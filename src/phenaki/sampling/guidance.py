@@ -72,13 +72,11 @@ def cfg_branches(
         if not with_null:
             return [condition]
         every = text.mask.new_ones(len(text.mask))
-        hidden = None if over == "text" else every
-        if over == "actions":
-            null = generator.condition(text, actions, None, hidden)
-        elif negative is None:
-            null = generator.condition(text, actions, every, hidden)
-        else:
-            null = generator.condition(negative, actions, None, hidden)
+        hidden = {} if over == "text" else {"drop_actions": every}
+        drop = None if over == "actions" or negative is not None else every
+        if over != "actions" and negative is not None:
+            text = negative
+        null = generator.condition(text, actions, drop, **hidden)
         return [condition, null]
 
 
