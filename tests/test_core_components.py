@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.versions import needs_torch
 from phenaki.core import components
 from phenaki.core.errors import PhenakiError
 from phenaki.core.memory import lay_out
@@ -251,6 +252,7 @@ def test_json_nested_too_deep_is_a_sentence(folder: Path) -> None:
             components.load_component(folder, "toy")
 
 
+@needs_torch("2.13")
 def test_a_model_loads_without_torchs_compiler() -> None:
     """On the meta device, tensors that are filled or multiplied would import it, which takes a second."""
     code = "import sys, phenaki; phenaki.load('shapes-64'); print('torch._dynamo' in sys.modules)"

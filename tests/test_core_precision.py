@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from helpers.fake_gpu import DEVICE, FakeGPU, needs_fake_gpu
+from helpers.versions import needs_torch
 from phenaki.core import precision
 from phenaki.core.precision import autocast, best_device, resolve_device, to_device, with_cast_weights
 from phenaki.evaluation.pixels import psnr
@@ -76,6 +77,7 @@ def test_a_batch_is_copied_on_a_stream_of_its_own(size: int, beside: bool, monke
     assert events == ["pinned", *(expected if beside else ["copied True"])]
 
 
+@needs_torch("2.13")
 def test_the_fake_device_sees_copies_that_wait() -> None:
     pageable = torch.ones(3)
     with FakeGPU() as gpu:

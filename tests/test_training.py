@@ -381,7 +381,7 @@ def test_processes_without_a_common_disk_resume_together(tmp_path: Path) -> None
         "        run.restore({'linear': linear})\n"
         "import torch._dynamo\n"  # as torch's optimizers import it late
         "threads = ' '.join(Path(f'/proc/self/task/{t}/comm').read_text() for t in os.listdir('/proc/self/task'))\n"
-        "assert 'gloo' in threads\n"
+        "assert 'gloo' in threads or torch.__version__ < '2.13'\n"  # older ones name no threads
     )
     torchrun(script, tmp_path)
     assert not (tmp_path / "1").exists()
