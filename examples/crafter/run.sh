@@ -21,7 +21,7 @@ for SPLIT in train new_starts; do
 done
 phenaki train generator --recipe causal_laptop_64 --data ids/train --tokenizer tokenizer/tokenizer --out generator \
     generator.frames=11 data.lengths=[1,11] data.batch=2 $SIZE data.validation=ids/new_starts \
-    optimizer.warmup_steps=20 optimizer.cooldown_fraction=0.4 optimizer.ema_decay=0.98 run.steps=280
+    optimizer.warmup_steps=20 optimizer.cooldown_fraction=0.4 optimizer.ema_decay=0.98 run.steps=700
 
 phenaki train judge --recipe inverse_dynamics_64 --data clips/train --out judge \
     $SIZE data.validation=clips/new_starts inverse_dynamics.reach=[0.15,0.15] optimizer.ema_decay=0.98 run.steps=300
