@@ -25,11 +25,20 @@ phenaki evaluate "$tokenizer" --suite reconstruction --data "$out/levels/unseen_
 
 phenaki data tokenize "$out/small/train" "$out/tokens" --tokenizer "$tokenizer" --frames 0
 phenaki data tokenize "$out/small/new_starts" "$out/tokens_new" --tokenizer "$tokenizer" --frames 0
-phenaki train generator --recipe causal_laptop_64 --data "$out/tokens" --tokenizer "$tokenizer" --out "$out/generator" \
-    data.size=[48,64] data.fps=8.75 data.validation="$out/tokens_new" data.batch=8 optimizer.ema_decay=0.99 \
+generator=(--recipe causal_laptop_64 --data "$out/tokens" --tokenizer "$tokenizer"
+    data.size=[48,64] data.fps=8.75 data.validation="$out/tokens_new" data.batch=8)
+phenaki train generator "${generator[@]}" --out "$out/generator" optimizer.ema_decay=0.99 \
     optimizer.cooldown_fraction=0.4 run.steps=1150
+phenaki train generator "${generator[@]}" --out "$out/further" --init-from "$out/generator/model" data.seed=7 \
+    optimizer.warmup_steps=20 optimizer.ema_decay=0.99 optimizer.cooldown_fraction=0.5 run.steps=1100
+# Guidance over actions, in the weights: at half the cost.
+phenaki train generator "${generator[@]}" --out "$out/distilled" --init-from "$out/further/model" data.seed=8 \
+    loss.distilled_guidance=2.5 loss.distilled_over=actions loss.text_drop=0 loss.action_drop=0 optimizer.lr=1e-3 \
+    optimizer.warmup_steps=10 optimizer.ema_decay=0.97 optimizer.cooldown_fraction=0.8 \
+    sampling.guidance.scale=1 sampling.decoding.steps=4 run.steps=220
+python runs/add_difference.py "$out/further/model" "$out/distilled/model" "$out/further/model" 1.5 "$out/model"
 
 phenaki train judge --recipe inverse_dynamics_64 --data "$out/small/train" --out "$out/judge" \
     data.size=[48,64] data.fps=8.75 data.validation="$out/small/new_starts"
-phenaki evaluate "$out/generator/model" --suite actions --judge "$out/judge/inverse_dynamics" \
+phenaki evaluate "$out/model" --suite actions --judge "$out/judge/inverse_dynamics" \
     --data "$out/small/new_starts" --out "$out/actions.json"
