@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from weakref import ref
 
 import pytest
 import torch
@@ -115,3 +116,15 @@ def test_nothing_is_copied_where_nothing_is_cast() -> None:
     assert with_cast_weights(network, torch.device("cpu"), "float32") is network
     network.forward = network.forward  # as compiled blocks have it
     assert with_cast_weights(network, torch.device("cpu"), "bfloat16") is network
+    with torch.inference_mode():
+        network = torch.nn.Linear(4, 4)  # does not count its changes
+    assert with_cast_weights(network, torch.device("cpu"), "bfloat16") is network
+
+
+def test_a_copy_with_cast_weights_lives_as_long_as_somebody_holds_it() -> None:
+    network, cpu = torch.nn.Linear(4, 4), torch.device("cpu")
+    copy = with_cast_weights(network, cpu, "bfloat16")
+    held = ref(copy)
+    assert with_cast_weights(network, cpu, "bfloat16") is copy
+    del copy
+    assert held() is None

@@ -407,6 +407,21 @@ def test_worlds_that_step_together_have_frames_of_their_own(model: Phenaki) -> N
     assert np.array_equal(again.step(), twins[0].step())
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_world_goes_on_with_the_weights_of_its_model(model: Phenaki, precision: str) -> None:
+    model.to(dtype=precision)
+    world = play(model)
+    world.step()
+    state = world.state()["tensors"]
+    with torch.no_grad():
+        for weight in model.generator.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) / 8)
+    other = play(model)
+    for each in (world, other):
+        each.rollout.restore(state)
+    assert np.array_equal(world.step(), other.step())
+
+
 def test_what_needs_later_frames_is_refused(model: Phenaki) -> None:
     clip = torch.rand(1, 3, 5, 32, 32)
     for edit, sentence in (

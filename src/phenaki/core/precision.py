@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from copy import deepcopy
 from functools import cache
 from typing import Literal, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
@@ -114,32 +114,34 @@ def uses_bfloat16(device: torch.device, precision: Precision) -> bool:
     return precision == "bfloat16" or (precision == "auto" and prefers_bfloat16(device))
 
 
-_cast: WeakKeyDictionary[nn.Module, tuple[object, nn.Module]] = WeakKeyDictionary()
+_cast: WeakKeyDictionary[nn.Module, tuple[object, ReferenceType[nn.Module]]] = WeakKeyDictionary()
 
 
 def with_cast_weights(network: Network, device: torch.device, precision: Precision = "auto") -> Network:
     """A copy for many passes under `autocast`, which casts weights anew in every region: linear layers have weights of
     its type, all others share theirs with the network. Results are the same, bit for bit.
 
-    The copy stays the same until weights change. The network itself is returned where nothing is cast, and if it is
-    compiled, which fuses casts. All its linear layers must run under autocast.
+    While somebody holds the copy, all get the same until weights change: ask again after that. The network itself is
+    returned where nothing is cast, if it is compiled, which fuses casts, and if its weights are inference tensors,
+    which do not count their changes. All its linear layers must run under autocast.
     """
-    is_compiled = any("forward" in vars(module) for module in network.modules())
-    if is_compiled or not uses_bfloat16(device, precision):
+    if not uses_bfloat16(device, precision) or any("forward" in vars(module) for module in network.modules()):
         return network
     weights = list(network.parameters())
-    version = [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights]
-    if (held := _cast.get(network)) is None or held[0] != version:
-        tensors = {id(tensor): tensor for tensor in (*weights, *network.buffers())}
-        copy = deepcopy(network, tensors)
-        for layer in copy.modules():
-            if isinstance(layer, nn.Linear):
-                for name, weight in tuple(layer.named_parameters(recurse=False)):
-                    if weight.dtype != torch.float32:  # autocast leaves float64 as it is
-                        continue
+    if any(weight.is_inference() for weight in weights):
+        return network
+    version = [(weight.data_ptr(), weight._version) for weight in weights]
+    held = _cast.get(network)
+    if held is not None and held[0] == version and (copy := held[1]()) is not None:
+        return copy
+    copy = deepcopy(network, {id(tensor): tensor for tensor in (*weights, *network.buffers())})
+    for layer in copy.modules():
+        if isinstance(layer, nn.Linear):
+            for name, weight in tuple(layer.named_parameters(recurse=False)):
+                if weight.dtype == torch.float32:  # autocast leaves float64 as it is
                     setattr(layer, name, nn.Parameter(weight.detach().bfloat16(), requires_grad=False))
-        held = _cast[network] = version, copy
-    return held[1]
+    _cast[network] = version, ref(copy)
+    return copy
 
 
 def check_dtype(dtype: torch.dtype, dtypes: Sequence[torch.dtype], name: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -64,7 +63,7 @@ class CausalRollout:
                 f"a {type(generator).__name__} writes whole clips and cannot be steered between two frames: use a "
                 "causal generator"
             )
-        self.components = replace(components, generator=generator.with_cast_weights())
+        self.components, self.generator = components, generator
         self.sampling, self.rng, self.on_step = sampling, rng, on_step
         self.samples, self._start = samples, None
         size = tokenizer.config.image_size if size is None else size
@@ -115,6 +114,7 @@ class CausalRollout:
 
     def prepare(self, text: Text) -> None:
         """Make the frames to continue part of the video, and recompute the window where sampling says so."""
+        self._cast_weights()
         if self.sampling.rollout.recompute and self.last is not None and not _same(text, self.last.text):
             self.recompute(text)
         if self._start is not None:
@@ -130,6 +130,7 @@ class CausalRollout:
         """Write the cache again as if all that it holds had been generated under `text`."""
         written, self.cache, self._written = self._written, self.components.generator.make_cache(), {}
         self._branches = None
+        self._cast_weights()
         with autocast(self.components.device, self.components.precision):
             for number, (ids, actions) in written.items():
                 self.cache.skip(number)
@@ -137,11 +138,15 @@ class CausalRollout:
         if self.last is not None:
             self.last = self.last._replace(text=text)
 
+    def _cast_weights(self) -> None:
+        """Once for all passes of a latent frame: the weights may have changed since the last one."""
+        self.generator = self.components.generator.with_cast_weights()
+
     def _write(self, frame: LatentFrame) -> None:
         """Write a latent frame in a pass of its own."""
         branches = self.branches(frame.text, frame.actions)
         ids = frame.ids.repeat(len(branches), 1, 1, 1)
-        self.components.generator.commit(ids, branches[0].concatenate(branches), self.cache)
+        self.generator.commit(ids, branches[0].concatenate(branches), self.cache)
         self._note(frame)
 
     def _note(self, frame: LatentFrame) -> None:
@@ -163,7 +168,7 @@ class CausalRollout:
             return self._branches
         guidance = self.sampling.guidance
         negative = negative_text(self.components, guidance, self.samples)
-        return cfg_branches(self.components.generator, text, guidance.uses_cfg, negative, actions, guidance.over)
+        return cfg_branches(self.generator, text, guidance.uses_cfg, negative, actions, guidance.over)
 
     def branches_of_last(self) -> list[Condition]:
         """Those of the last latent frame; none if there is none."""
@@ -236,7 +241,7 @@ def _generate(
 ) -> list[Tensor]:
     """Ids int64 (B, 1, h, w) of the next latent frame of each rollout; the one before is written to its cache."""
     first, count = rollouts[0], len(rollouts)
-    generator, device = first.components.generator, first.components.device
+    generator, device = first.generator, first.components.device
     sampling = first.sampling if first.latent_frames else first.sampling.of_first_frame()
     before = [rollout.branches_of_last() for rollout in rollouts]
     after = [rollout.branches(*inputs) for rollout, *inputs in zip(rollouts, texts, actions, strict=True)]
