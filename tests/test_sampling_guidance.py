@@ -11,7 +11,7 @@ from helpers.sampling import sampling_config
 from phenaki.conditioning import Text, WordEncoder
 from phenaki.core.actions import ActionSpec
 from phenaki.core.errors import PhenakiError
-from phenaki.generators import Components, Condition, MaskedTransformer
+from phenaki.generators import Components, Condition, MaskedTransformer, MaskedTransformerSizes
 from phenaki.generators.causal import CausalTransformer, CausalTransformerSizes
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import (
@@ -80,12 +80,28 @@ def test_guidance_over_actions_needs_some(
     tokenizer: CViViT, generator: MaskedTransformer, text_encoder: WordEncoder
 ) -> None:
     model = Phenaki(Components(generator, tokenizer, text_encoder), sampling_config(steps=3))
-    with pytest.raises(PhenakiError, match="guidance_over 'both' needs a model that takes actions"):
+    with pytest.raises(PhenakiError, match="guidance_over 'both' needs a causal model that takes actions: use 'text'"):
         model.generate("a red circle", frames=3, guidance_over="both")
     with pytest.raises(PhenakiError, match="guidance_over must be one of 'text', 'actions', 'both', not 'keys'"):
         model.generate("a red circle", frames=3, guidance_over="keys")
     with pytest.raises(PhenakiError, match="'a star' has no effect in guidance over actions"):
         sampling_config(guidance_over="actions", negative_prompt="a star")
+    steered = MaskedTransformer(
+        MaskedTransformerSizes(frames=3, width=64, layers=1).config(tokenizer.spec, 64, STEERED)
+    )
+    model = Phenaki(Components(steered, tokenizer, text_encoder), sampling_config(steps=3))
+    with pytest.raises(PhenakiError, match="guidance_over 'actions' needs a causal model"):
+        model.play("a red circle", guidance_over="actions")
+
+
+def test_guidance_over_actions_is_for_a_video_that_is_steered(tokenizer: CViViT, text_encoder: WordEncoder) -> None:
+    sizes = CausalTransformerSizes(frames=3, width=64, layers=1)
+    generator = CausalTransformer(sizes.config(tokenizer.spec, text_encoder.width, STEERED))
+    model = Phenaki(Components(generator, tokenizer, text_encoder), sampling_config(steps=1))
+    with pytest.raises(PhenakiError, match="guidance_over 'actions' has no effect without actions"):
+        model.generate("a red circle", frames=3, guidance_over="actions")
+    model.play("a red circle", guidance_over="actions").step()
+    model.generate("a red circle", frames=3, guidance_over="both")
 
 
 def guided(generator: MaskedTransformer, text: Text, scale: float, negative: Text | None = None) -> LogitsFn:

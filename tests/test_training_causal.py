@@ -184,6 +184,17 @@ def test_a_teacher_is_needed_and_stays_the_same(
         train_generator(distilled, tmp_path / "run", tokenizer, init=teachers[1], resume="must")
 
 
+def test_guidance_over_actions_needs_some(tmp_path: Path, tokenizer: CViViT) -> None:
+    with pytest.raises(PhenakiError, match="distilled_over 'both' has no effect at distilled_guidance 0"):
+        recipe(**{"loss.distilled_over": "both"})
+    recipe(**{"loss.distilled_over": "both", "loss.distilled_guidance": "2"})
+    guided = recipe(**{"sampling.guidance.over": "actions"})
+    source = SourceConfig("shapes", options={"recordings": True})
+    actionless = replace(guided, data=replace(guided.data, sources=(source,)))
+    with pytest.raises(PhenakiError, match="guidance_over 'actions' needs a causal model that takes actions"):
+        train_generator(actionless, tmp_path / "run", tokenizer)
+
+
 def test_ids_of_recordings_train_causal_generators_alone(tmp_path: Path, tokenizer: CViViT) -> None:
     """Recordings of 25 frames, of which clips of up to 13 are taken anywhere, with their actions and captions."""
     ids, causal = tmp_path / "ids", recipe(**{"run.steps": "2", "data.batch": "2"})

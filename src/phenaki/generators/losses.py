@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from phenaki.core.config import bounded, configclass
+from phenaki.core.errors import PhenakiError
 from phenaki.nn.block import Block
 
 
@@ -32,6 +33,12 @@ class GeneratorLossConfig:
     distilled_guidance: float = bounded(0.0, at_least=0)
     distilled_over: Literal["text", "actions", "both"] = "text"
     first_frame_weight: float = bounded(1.0, above=0)
+
+    def __post_init__(self) -> None:
+        if self.distilled_over != "text" and not self.distilled_guidance:
+            raise PhenakiError(
+                f"distilled_over '{self.distilled_over}' has no effect at distilled_guidance 0: set a guidance scale"
+            )
 
 
 def masked_cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor, label_smoothing: float) -> Tensor:

@@ -94,15 +94,19 @@ def check_lengths(frames: int | Sequence[int] | None, scenes: int) -> list[int |
     return lengths
 
 
-def check_sampling(sampling: SamplingConfig, options: SamplingOptions, components: Components) -> SamplingConfig:
-    """The settings of a model with the options of a call."""
+def check_sampling(
+    sampling: SamplingConfig, options: SamplingOptions, components: Components, steered: bool = False
+) -> SamplingConfig:
+    """The settings of a model with the options of a call. `steered`: whether there are actions."""
     sampling = sampling.with_options(options)
     sampling.decoding.check_critic(components.critic is not None)
     if options.get("prime_frames") is not None:
         check_prime_frames(sampling.rollout.prime_frames, components)
-    if sampling.guidance.over != "text" and components.generator.config.actions is None:
+    generator = components.generator
+    sampling.guidance.check_actions(generator.has_cache and getattr(generator.config, "actions", None) is not None)
+    if options.get("guidance_over") == "actions" and not steered:
         raise PhenakiError(
-            f"guidance_over '{sampling.guidance.over}' needs a model that takes actions, and this one takes none"
+            "guidance_over 'actions' has no effect without actions: use 'text', or steer the video (`Phenaki.play`)"
         )
     if sampling.guidance.negative_prompt is not None:
         try:

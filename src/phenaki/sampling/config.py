@@ -84,6 +84,11 @@ class GuidanceConfig:
         if self.scale_end in (None, self.scale):
             self.check_negative([self.scale])
 
+    def check_actions(self, takes_actions: bool) -> None:
+        """Raise PhenakiError for guidance over actions without a model that is steered by them."""
+        if self.over != "text" and not takes_actions:
+            raise PhenakiError(f"guidance_over '{self.over}' needs a causal model that takes actions: use 'text'")
+
     def check_negative(self, scales: Sequence[float]) -> None:
         """Raise PhenakiError for a negative prompt at scales of 1 alone."""
         if self.negative_prompt is not None and all(scale == 1 for scale in scales):

@@ -224,6 +224,8 @@ def train_generator(
     inputs = open_inputs(data, recipe.text, tokenizer, text_encoder)
     inputs.check(data, recipe.prefix, recipe.generator)
     recipe.sampling.decoding.check_critic(recipe.critic.kind != "none")
+    is_causal = isinstance(recipe.generator, CausalTransformerSizes)
+    recipe.sampling.guidance.check_actions(is_causal and inputs.actions is not None)
     frozen = inputs.frozen
     if recipe.loss.distilled_guidance:
         if init is None or not isinstance(init.generator.config, type(recipe.generator)):
