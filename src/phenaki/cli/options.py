@@ -63,7 +63,7 @@ class SamplingArgs:
     ] = None
     guidance_over: Annotated[
         str | None,
-        _sampling("What guidance amplifies: text, or both text and actions; without actions both are the same.", "NAME"),
+        _sampling("What guidance amplifies: text, or both text and actions (the same without actions).", "NAME"),
     ] = None
     negative_prompt: Annotated[
         str | None, _sampling("Steer away from this text, in place of the empty prompt.", "TEXT")

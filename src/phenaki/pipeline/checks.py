@@ -95,16 +95,16 @@ def check_lengths(frames: int | Sequence[int] | None, scenes: int) -> list[int |
 
 
 def check_sampling(
-    sampling: SamplingConfig, options: SamplingOptions, components: Components, steered: bool = False
+    sampling: SamplingConfig, options: SamplingOptions, components: Components, has_actions: bool = False
 ) -> SamplingConfig:
-    """The settings of a model with the options of a call. `steered`: whether there are actions."""
+    """The settings of a model with the options of a call. `has_actions`: whether the video is steered by some."""
     sampling = sampling.with_options(options)
     sampling.decoding.check_critic(components.critic is not None)
     if options.get("prime_frames") is not None:
         check_prime_frames(sampling.rollout.prime_frames, components)
     generator = components.generator
     sampling.guidance.check_actions(generator.has_cache and getattr(generator.config, "actions", None) is not None)
-    if options.get("guidance_over") == "actions" and not steered:
+    if options.get("guidance_over") == "actions" and not has_actions:
         raise PhenakiError(
             "guidance_over 'actions' has no effect without actions: use 'text', or steer the video (`Phenaki.play`)"
         )

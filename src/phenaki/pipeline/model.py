@@ -253,7 +253,7 @@ class Phenaki(PretrainedModel):
         as in `generate`, but not yielded. `events`: of an earlier world with the same prompt, start, seed and options,
         whose frames come again. Raises PhenakiError as `generate` does.
         """
-        sampling, seed = check_sampling(self.sampling, options, self.components, steered=True), check_seed(seed)
+        sampling, seed = check_sampling(self.sampling, options, self.components, has_actions=True), check_seed(seed)
         self._check_words([prompt])
         video, _ = check_start(start, None, 1, options, self.components)
         kind = LiveWorld if self.generator.has_cache else SceneWorld
