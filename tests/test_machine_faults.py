@@ -23,6 +23,7 @@ import pytest
 import torch
 
 from fuzz.models import tiny_model
+from helpers.children import children_of
 from phenaki.cli import main
 from phenaki.core.errors import PhenakiError
 from phenaki.core.files import UNFINISHED, write_atomic, write_folder_atomic
@@ -58,7 +59,7 @@ def cpu_seconds(pid: int) -> float:
     """Of a process and its living children: unlike those of the clock, the same however busy the machine is."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        children = children_of(pid)
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
     own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # with those of children that have ended
@@ -171,7 +172,7 @@ def test_a_killed_server_of_play_leaves_nothing_and_starts_again(tmp_path: Path)
                 client.start(seed=3)
                 seen.append([client.step()[1] for _ in range(rng.randrange(1, 5))])
                 time.sleep(rng.uniform(0, 0.5))
-                workers = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+                workers = children_of(server.pid)
                 server.kill()
         end = time.monotonic() + 60
         while any(Path(f"/proc/{worker}").exists() for worker in workers):
