@@ -19,7 +19,7 @@ from phenaki.media import writer
 from phenaki.media.convert import to_float, to_uint8
 from phenaki.media.montage import contact_sheet, side_by_side, upscale
 from phenaki.media.reader import read_video
-from phenaki.media.writer import Fragments, encode_mp4, open_writer, remux_mp4, write_video
+from phenaki.media.writer import Fragments, encode_mp4, open_writer, remux_mp4, write_image, write_video
 
 
 def moving_square(frames: int = 11, height: int = 32, width: int = 48) -> np.ndarray:
@@ -434,3 +434,9 @@ def test_no_temporary_files_in_the_working_folder(tmp_path: Path, monkeypatch: p
         write_video(name, moving_square(3), 8)
     assert sorted(os.listdir()) == ["a.mp4", "b.gif", "c.webp", "d.png", "e"]
     shutil.rmtree("e")
+
+
+def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
+    """numpy's NDArray, the annotation, is an alias of a type from 2.5 on."""
+    with pytest.raises(PhenakiError, match="picture 1e-320: pass"):
+        write_image(tmp_path / "a.png", 1e-320)

@@ -111,6 +111,8 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 def _members(hint: Any) -> tuple[Any, ...]:
     """The kinds of a union, or the only one."""
+    if alias := getattr(get_origin(hint) or hint, "__value__", None):  # numpy's NDArray is an alias from 2.5 on
+        return _members(alias[get_args(hint)] if get_args(hint) else alias)
     if get_origin(hint) in (Union, types.UnionType):
         return tuple(member for each in get_args(hint) for member in _members(each))
     return (hint,)
