@@ -12,6 +12,7 @@ from phenaki.conditioning import Text, WordEncoder
 from phenaki.core.actions import ActionSpec
 from phenaki.core.errors import PhenakiError
 from phenaki.generators import Components, Condition, MaskedTransformer, MaskedTransformerSizes
+from phenaki.generators.base import Over
 from phenaki.generators.causal import CausalTransformer, CausalTransformerSizes
 from phenaki.pipeline import Phenaki
 from phenaki.sampling import (
@@ -23,7 +24,6 @@ from phenaki.sampling import (
     plan_windows,
     sample_ids,
 )
-from phenaki.sampling.config import Over
 from phenaki.sampling.decoding import LogitsFn
 from phenaki.sampling.guidance import cfg_branches
 from phenaki.sampling.scenes import window_sampling

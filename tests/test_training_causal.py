@@ -17,8 +17,8 @@ from phenaki.core.precision import autocast
 from phenaki.data.config import SourceConfig
 from phenaki.data.tokenizing import TokenizeConfig, tokenize
 from phenaki.generators import CausalTransformer, CausalTransformerSizes, Components, MaskedTransformer
+from phenaki.generators.base import Over
 from phenaki.pipeline import Phenaki
-from phenaki.sampling.config import Over
 from phenaki.tokenizers import CViViT, QuantizerConfig
 from phenaki.training.generator import (
     GeneratorRecipe,

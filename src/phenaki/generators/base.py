@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,10 @@ FORWARD_METHODS = ("condition", "logits", "features", "commit")
 def every_frame(device: torch.device) -> Tensor:
     """int64 (2,), the latent frames [first, end) of what all latent frames see."""
     return to_device(torch.tensor([0, torch.iinfo(torch.int64).max]), device)
+
+
+Over = Literal["text", "actions", "both"]
+"""What classifier-free guidance is over: its null branch does not see that."""
 
 
 @dataclass(frozen=True)

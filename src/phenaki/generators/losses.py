@@ -3,13 +3,12 @@ cross-entropy for critics (Token-Critic, 2209.04439)."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch.nn.functional as F
 from torch import Tensor
 
 from phenaki.core.config import bounded, configclass
 from phenaki.core.errors import PhenakiError
+from phenaki.generators.base import Over
 from phenaki.nn.block import Block
 
 
@@ -31,7 +30,7 @@ class GeneratorLossConfig:
     action_drop: float = bounded(0.1, at_least=0, at_most=1)
     history_noise: float = bounded(0.0, at_least=0, below=1)
     distilled_guidance: float = bounded(0.0, at_least=0)
-    distilled_over: Literal["text", "actions", "both"] = "text"
+    distilled_over: Over = "text"
     first_frame_weight: float = bounded(1.0, above=0)
 
     def __post_init__(self) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field, replace
-from typing import Literal, TypedDict, get_args
+from typing import TypedDict, get_args
 
 from phenaki.core.config import bounded, configclass, from_dict, to_dict
 from phenaki.core.errors import PhenakiError, did_you_mean
+from phenaki.generators.base import Over
 from phenaki.generators.masking import Schedule
 from phenaki.sampling.orders import Order
-
-Over = Literal["text", "actions", "both"]
 
 
 @configclass

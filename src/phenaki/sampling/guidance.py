@@ -12,7 +12,8 @@ from torch import Tensor
 from phenaki.conditioning.base import Text
 from phenaki.core.precision import autocast
 from phenaki.generators import Components, Condition, Generator
-from phenaki.sampling.config import GuidanceConfig, Over, SamplingConfig
+from phenaki.generators.base import Over
+from phenaki.sampling.config import GuidanceConfig, SamplingConfig
 from phenaki.sampling.decoding import LogitsFn, ScoresFn, decode
 
 OnStep = Callable[[int], None]

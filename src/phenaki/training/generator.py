@@ -17,6 +17,7 @@ from phenaki.core.precision import Autocast
 from phenaki.data.batch import Batch
 from phenaki.data.config import DataConfig
 from phenaki.generators import Components, GeneratorSizes, MaskedTransformerSizes, build_generator
+from phenaki.generators.base import Over
 from phenaki.generators.causal import CausalTransformer, CausalTransformerSizes, causal_weights
 from phenaki.generators.critic import CriticConfig, build_critic
 from phenaki.generators.losses import (
@@ -27,7 +28,6 @@ from phenaki.generators.losses import (
 )
 from phenaki.pipeline import Domain, save_model
 from phenaki.sampling import SamplingConfig
-from phenaki.sampling.config import Over
 from phenaki.tokenizers import Tokenizer
 from phenaki.tokenizers.quantizers import FSQ
 from phenaki.training.config import RunConfig
